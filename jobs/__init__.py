@@ -1,0 +1,1 @@
+"""Where and when a pipeline runs; may import `pipeline`, never the reverse."""

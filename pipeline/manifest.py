@@ -1,0 +1,139 @@
+"""The contract of a stage's folder: what went in (its key), what is in it (files with hashes), and how it came about."""
+
+import importlib.metadata
+import json
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.errors import InputError
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """All that shapes a stage's output. Two runs with equal parts give the same folder."""
+
+    code: int  # the stage's own version, raised when its output changes
+    config: dict[str, Any]
+    inputs: dict[str, str]  # name -> hash of content, or key of the stage before
+    libraries: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The first 16 hex digits of the parts' digest: the folder's name."""
+        return files.digest(asdict(self))[:16]
+
+    def changed_since(self, old: dict[str, Any]) -> list[str]:
+        """Which parts differ from a manifest's `key_parts`, as `config.ingest.split` and so on; empty when none do."""
+        new = asdict(self)
+        return [name for part in new for name in _differences(part, old.get(part), new[part])]
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [d for key in sorted({*old, *new}) for d in _differences(f"{name}.{key}", old.get(key), new.get(key))]
+    return [name]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    stage: str
+    key: str
+    key_parts: dict[str, Any]
+    counts: dict[str, Any]
+    files: dict[str, dict[str, Any]]  # name within the folder -> bytes, sha256
+    seconds: float
+    created: str
+    git_commit: str | None
+    versions: dict[str, str]
+    format: int = FORMAT
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions of the named distributions."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, with + where files differ from it; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: (
+            subprocess.run(
+                ["git", "-C", str(here), *args], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+        )
+        return run("rev-parse", "HEAD").strip() + (
+            "+" if run("status", "--porcelain", "--untracked-files=no").strip() else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write(
+    folder: Path, stage: str, parts: KeyParts, counts: dict[str, Any], began: float, extra: dict[str, Any] | None = None
+) -> Manifest:
+    """Writes the manifest of all files in `folder` into it; `began` is a time.time()."""
+    listed = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+    manifest = Manifest(
+        stage=stage,
+        key=parts.key,
+        key_parts=asdict(parts),
+        counts=counts,
+        files=listed,
+        seconds=round(time.time() - began, 3),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        git_commit=git_commit(),
+        versions=versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
+        extra=extra or {},
+    )
+    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
+    return manifest
+
+
+def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest:
+    """Reads a stage folder's manifest and (unless told not to) checks every file's size and hash against it.
+
+    Args:
+        remake: the command that makes the folder again, for the error's sentence.
+
+    Raises:
+        InputError: the folder, its manifest or one of its files is missing, of another format, cut short or changed.
+    """
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**data)
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a finished {stage} folder (no {NAME}): run `{remake}`") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {folder} and run `{remake}`") from None
+    if manifest.format != FORMAT or manifest.stage != stage:
+        raise InputError(
+            f"{path} is of stage {manifest.stage}, format {manifest.format}, need {stage}, {FORMAT}: run `{remake}`"
+        )
+    if verify:
+        for name, known in manifest.files.items():
+            file = folder / name
+            problem = (
+                "is missing" if not file.is_file()
+                else f"has {file.stat().st_size} bytes instead of {known['bytes']}" if file.stat().st_size != known["bytes"]
+                else "has changed since it was written" if files.sha256(file) != known["sha256"]
+                else None
+            )  # fmt: skip
+            if problem:
+                raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
+    return manifest
