@@ -1,0 +1,1 @@
+"""How good a model is: metrics, rankings, baselines, intervals, tables and pictures."""

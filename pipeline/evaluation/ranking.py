@@ -1,0 +1,265 @@
+"""Rankings of documents for queries, judged: top lists, candidate lists, fusion, and per-query metrics.
+
+Queries and documents are rows (0 … Q-1, 0 … D-1) of the split's own tables. Ties always go against the system: among
+equal scores the less relevant document stands first, then the smaller row; infinite scores stand last.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import ir_measures
+import numpy as np
+from ir_measures import AP, RR, R, nDCG
+
+from pipeline.errors import DupletError, InputError
+from pipeline.evaluation.metrics import comparable
+
+MEASURES = {
+    "mrr@10": RR @ 10,
+    "map": AP,
+    "ndcg@10": nDCG @ 10,
+    "recall@1": R @ 1,
+    "recall@10": R @ 10,
+    "recall@100": R @ 100,
+}
+SCORES_PER_CHUNK = 2_000_000  # a chunk's scores: 8 MB as float32; sorting it takes twice that
+
+
+def rows_per_chunk(documents: int) -> int:
+    """How many queries to score against `documents` documents at once, to stay within SCORES_PER_CHUNK."""
+    return max(1, SCORES_PER_CHUNK // max(1, documents))
+
+
+class Ranking(NamedTuple):
+    """The K best documents of each of Q queries, best first."""
+
+    documents: np.ndarray  # (Q, K) int32, document rows, -1 = none
+    scores: np.ndarray  # (Q, K) float32, falling; -inf where there is no document
+
+
+class Judgements:
+    """Relevance by query and document, stored by query (CSR), documents in ascending order.
+
+    Judged pairs with relevance 0 are kept: they are a query's candidate list together with the relevant ones.
+
+    Args:
+        query_rows, document_rows: (P,) int; relevance: (P,) whole numbers. A pair judged twice counts once, with its
+            higher relevance; a relevance below 0 counts as 0, as trec_eval has it.
+        queries, documents: Q and D, the sizes of the split's tables.
+
+    Raises:
+        InputError: a relevance is no whole number, or a row is outside its table.
+    """
+
+    def __init__(
+        self, query_rows: np.ndarray, document_rows: np.ndarray, relevance: np.ndarray, queries: int, documents: int
+    ) -> None:
+        query_rows, document_rows = np.asarray(query_rows, np.int64), np.asarray(document_rows, np.int64)
+        relevance = np.asarray(relevance)
+        for rows, size, name in ((query_rows, queries, "query"), (document_rows, documents, "document")):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+                raise InputError(f"a judgement names {name} row {rows.min()} or {rows.max()}, but there are {size}")
+        whole = np.isfinite(relevance) & (relevance == np.round(relevance)) & (np.abs(relevance) < 2**31)
+        if not whole.all():
+            raise InputError(
+                f"relevance {relevance[~whole][0]} is no whole number, which ranking metrics need: "
+                "map the labels to whole grades with ingest.source.grades"
+            )
+        grades = np.maximum(relevance, 0).astype(np.int32)
+        keys = query_rows * documents + document_rows
+        order = np.lexsort((-grades, keys))
+        self._keys, first = np.unique(keys[order], return_index=True)  # (P,) ascending
+        self.queries, self.documents = queries, documents
+        self.query_rows = query_rows[order][first].astype(np.int32)  # (P,)
+        self.document_rows = document_rows[order][first].astype(np.int32)  # (P,)
+        self.relevance = grades[order][first]  # (P,)
+        self.starts = np.searchsorted(self.query_rows, np.arange(queries + 1))  # (Q+1,)
+
+    def of(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """The judged documents of a query and their relevance, both (n,) int32."""
+        part = slice(self.starts[query], self.starts[query + 1])
+        return self.document_rows[part], self.relevance[part]
+
+    def lookup(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """(N,) int32 relevance of any N pairs; 0 for those not judged."""
+        if not len(self._keys):
+            return np.zeros(len(query_rows), np.int32)
+        keys = query_rows.astype(np.int64) * self.documents + document_rows
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self.relevance[at], 0)
+
+    @property
+    def answerable(self) -> np.ndarray:
+        """(n,) int64: the queries with at least one relevant document, the only ones a mean is taken over."""
+        return np.unique(self.query_rows[self.relevance > 0]).astype(np.int64)
+
+
+def top_k(
+    scores: np.ndarray, relevance: np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best documents of each of n queries, out of D.
+
+    Each score is packed with its relevance and document row into one integer whose order is the wanted one, so that a
+    partial sort (O(D) per query) settles ties at the cut as well.
+
+    Args:
+        scores: (n, D); compared as float32.
+        relevance: (n, D) grades, or for each query its judged documents and their relevance.
+
+    Returns:
+        documents (n, k) int32 and scores (n, k) float32, filled with -1 and -inf where k > D.
+
+    Raises:
+        DupletError: a score is not a number.
+    """
+    n, size = scores.shape
+    documents = np.full((n, k), -1, np.int32)
+    best = np.full((n, k), -np.inf, np.float32)
+    kept = min(k, size)
+    step = rows_per_chunk(size)
+    for start in range(0, n if kept else 0, step):
+        rows = slice(start, start + step)
+        with np.errstate(over="ignore"):  # beyond float32: infinite, so last
+            block = comparable(scores[rows].astype(np.float32))
+        keys = _pack(block, relevance[rows])
+        keys.partition(size - kept, axis=1)
+        top = np.sort(keys[:, size - kept :], axis=1)[:, ::-1]
+        bits = np.uint64(_document_bits(size))
+        found = (size - 1) - (top & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+        documents[rows, :kept] = found
+        best[rows, :kept] = np.take_along_axis(block, found, axis=1)
+    return documents, best
+
+
+def _document_bits(size: int) -> int:
+    return max(1, (size - 1).bit_length())
+
+
+def _pack(scores: np.ndarray, relevance: np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(n, D) uint64, larger = better: 32 bits of score, then the grade and the document row, both turned round."""
+    size = scores.shape[1]
+    document_bits = _document_bits(size)
+    highest = 2 ** (32 - document_bits) - 1  # grades above it tie with it; 255 for 16 million documents
+    bits = scores.view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # as floats compare, so do these
+    keys = ordered.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.uint64(highest << document_bits)
+    keys |= np.arange(size - 1, -1, -1, dtype=np.uint64)
+    if isinstance(relevance, np.ndarray):
+        keys -= np.clip(relevance, 0, highest).astype(np.uint64) << np.uint64(document_bits)
+    else:
+        for row, (judged, grades) in enumerate(relevance):
+            keys[row, judged] -= np.clip(grades, 0, highest).astype(np.uint64) << np.uint64(document_bits)
+    return keys
+
+
+def rank_collection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], judgements: Judgements, depth: int) -> Ranking:
+    """Ranks the whole collection for the queries that come by in `chunks`; memory is one chunk and Q x depth.
+
+    Args:
+        chunks: (query_rows (n,), scores (n, D)), in any order; queries that never come keep an empty list.
+        depth: documents kept per query (all D where there are fewer).
+
+    Raises:
+        DupletError: a score is not a number, or a chunk has another number of documents than the judgements.
+    """
+    depth = min(depth, judgements.documents)
+    ranking = Ranking(
+        np.full((judgements.queries, depth), -1, np.int32), np.full((judgements.queries, depth), -np.inf, np.float32)
+    )
+    for rows, scores in chunks:
+        if scores.shape != (len(rows), judgements.documents):
+            raise DupletError(f"scores are {scores.shape}, expected {(len(rows), judgements.documents)}")
+        judged = [judgements.of(int(row)) for row in rows]
+        ranking.documents[rows], ranking.scores[rows] = top_k(scores, judged, depth)
+    return ranking
+
+
+def rank_listed(pair_scores: np.ndarray, judgements: Judgements, depth: int | None = None) -> Ranking:
+    """Ranks each query's candidate list: the documents judged for it, those with relevance 0 included.
+
+    Args:
+        pair_scores: (P,), one per judged pair, in the order of judgements.query_rows and judgements.document_rows.
+        depth: documents kept per query; None: the whole lists, which makes MAP exact.
+    """
+    if len(pair_scores) != len(judgements.query_rows):
+        raise DupletError(f"{len(pair_scores)} scores for {len(judgements.query_rows)} judged pairs")
+    return _rank_pairs(judgements.query_rows, judgements.document_rows, pair_scores, judgements, depth)
+
+
+def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int, k: int = 60) -> Ranking:
+    """Reciprocal-rank fusion: a document scores Σ 1 / (k + its rank), over the lists that it stands in.
+
+    Reference: Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+    methods", SIGIR 2009.
+    """
+    queries, documents, points = [], [], []
+    for ranking in (a, b):
+        rows, places = np.nonzero(ranking.documents >= 0)
+        queries.append(rows)
+        documents.append(ranking.documents[rows, places].astype(np.int64))
+        points.append(1.0 / (k + 1 + places))
+    keys, where = np.unique(
+        np.concatenate(queries) * judgements.documents + np.concatenate(documents), return_inverse=True
+    )
+    scores = np.bincount(where, np.concatenate(points), minlength=len(keys))
+    rows, columns = np.divmod(keys, max(1, judgements.documents))
+    return _rank_pairs(rows, columns, scores, judgements, depth)
+
+
+def _rank_pairs(
+    query_rows: np.ndarray, document_rows: np.ndarray, scores: np.ndarray, judgements: Judgements, depth: int | None
+) -> Ranking:
+    """Ranks N distinct pairs of query and document within each query; all arguments (N,)."""
+    with np.errstate(over="ignore"):
+        scores = comparable(np.asarray(scores).astype(np.float32))
+    grades = judgements.lookup(query_rows, document_rows)
+    order = np.lexsort((document_rows, grades, -scores, query_rows))
+    rows = query_rows[order]
+    lengths = np.bincount(rows, minlength=judgements.queries)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    longest = int(lengths.max(initial=0))
+    width = longest if depth is None else min(depth, longest)
+    kept = places < width
+    ranking = Ranking(
+        np.full((judgements.queries, width), -1, np.int32), np.full((judgements.queries, width), -np.inf, np.float32)
+    )
+    ranking.documents[rows[kept], places[kept]] = document_rows[order][kept]
+    ranking.scores[rows[kept], places[kept]] = scores[order][kept]
+    return ranking
+
+
+def evaluate(ranking: Ranking, judgements: Judgements, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Per-query values of the MEASURES, by ir-measures (trec_eval's formulas; see metrics.py).
+
+    The order is the ranking's own: ir-measures is handed falling ranks, so its tie-breaking by name never acts. MAP
+    sees no further than the ranking: a relevant document below its depth counts 0, so over a collection "map" is
+    AP@depth, a lower bound; over whole candidate lists it is exact. A cut-off beyond the list's end is no error.
+
+    Args:
+        queries: (n,) rows to judge; None: judgements.answerable.
+
+    Returns:
+        name -> (n,) float64 in [0, 1]; not a number for a query that has no relevant document.
+    """
+    queries = judgements.answerable if queries is None else np.asarray(queries, np.int64)
+    names = np.arange(judgements.documents).astype(str).tolist()
+    qrels, run = {}, {}
+    for query in queries.tolist():
+        judged, grades = judgements.of(query)
+        if not (grades > 0).any():
+            continue
+        qrels[str(query)] = {names[d]: grade for d, grade in zip(judged.tolist(), grades.tolist())}
+        found = [names[d] for d in ranking.documents[query].tolist() if d >= 0]
+        if found:
+            run[str(query)] = {name: -float(place) for place, name in enumerate(found)}
+    table = {name: np.full(judgements.queries, np.nan) for name in MEASURES}
+    name_of = {measure: name for name, measure in MEASURES.items()}
+    if qrels:
+        for query in qrels.keys() - run.keys():
+            for values in table.values():
+                values[int(query)] = 0.0
+        for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+            table[name_of[metric.measure]][int(metric.query_id)] = metric.value
+    return {name: values[queries] for name, values in table.items()}
