@@ -52,17 +52,17 @@ def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:
     figure = Figure(figsize=(max(4.5, 4.5 * len(lengths)), 3.8), dpi=120, layout="constrained")
     axes = figure.subplots(1, max(1, len(lengths)), squeeze=False)[0]
     for axis, colour, (name, values) in zip(axes, COLOURS * len(lengths), lengths.items()):
+        note = ""
         if len(values):
             longest = int(values.max())
             width = max(1, -(-(longest + 1) // 50))  # whole tokens per bar, 50 bars at most
             edges = np.arange(0, longest + width + 1, width) - 0.5
             axis.hist(values, bins=edges, color=colour, weights=np.full(len(values), 100 / len(values)))
-            for share, style in ((50, "-"), (95, "--")):
-                at = np.percentile(values, share)
-                label = f"{'median' if share == 50 else '95th percentile'}: {at:.0f}"
-                axis.axvline(at, color="black", linestyle=style, linewidth=1.2, label=label)
-            axis.legend(frameon=False)
-        axis.set_title(f"{name}: {len(values):,} texts", loc="left")
+            median, high = np.percentile(values, [50, 95])
+            axis.axvline(median, color="black", linestyle="-", linewidth=1.2)
+            axis.axvline(high, color="black", linestyle="--", linewidth=1.2)
+            note = f"\nmedian {median:.0f} (solid), 95th percentile {high:.0f} (dashed)"
+        axis.set_title(f"{name}: {len(values):,} texts{note}", loc="left", fontsize=11)
         axis.set_xlabel("length (tokens)")
         axis.set_ylabel("share of texts (%)")
     _save(figure, path)

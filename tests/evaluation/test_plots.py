@@ -1,0 +1,60 @@
+"""The pictures are written for any history and lengths, and say what they show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from pipeline.evaluation import plots
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collects each figure on its way to the file."""
+    seen: list[Figure] = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (seen.append(figure), save(figure, path)))
+    return seen
+
+
+def test_loss_curves(tmp_path: Path, figures: list[Figure]) -> None:
+    history = [{"update": i, "loss": 1 / i} for i in range(1, 60)] + [{"update": 50, "loss": None, "valid/mrr@10": 0.4}]
+    plots.loss_curves(history, tmp_path / "loss.png")
+    assert imread(tmp_path / "loss.png").shape[1] > 500
+    loss, valid = figures[0].axes
+    assert loss.lines[0].get_xydata()[-1].tolist() == [59, 1 / 59]
+    assert valid.lines[0].get_xydata().tolist() == [[50, 0.4]]
+    assert valid.get_xlabel() == "update (optimizer steps)"
+    assert "loss" in loss.get_ylabel()
+    assert [text.get_text() for text in valid.get_legend().get_texts()] == ["mrr@10"]
+
+
+@pytest.mark.parametrize("history", [[], [{"update": 1, "loss": float("nan")}], [{"update": 3, "valid/map": 0.1}]])
+def test_scant_histories_are_drawn(history: list[dict[str, float]], tmp_path: Path) -> None:
+    plots.loss_curves(history, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_running_mean_of_a_line_is_the_line() -> None:
+    line = np.arange(100.0)
+    np.testing.assert_allclose(plots._smooth(line)[2:-2], line[2:-2])
+
+
+def test_length_histograms(tmp_path: Path, figures: list[Figure]) -> None:
+    lengths = {"query": np.array([1, 2, 2, 3]), "document": np.arange(1, 257), "none": np.array([], int)}
+    plots.length_histograms(lengths, tmp_path / "lengths.png")
+    query, document, none = figures[0].axes
+    heights = [bar.get_height() for bar in query.patches]
+    assert heights == [0, 25, 50, 25]  # lengths 0 to 3, in per cent
+    assert sum(bar.get_height() for bar in document.patches) == pytest.approx(100)
+    assert len(document.patches) <= 50
+    assert "median 2 (solid)" in query.get_title(loc="left")
+    assert query.get_xlabel() == "length (tokens)"
+    assert query.get_ylabel() == "share of texts (%)"
+    assert none.get_title(loc="left") == "none: 0 texts"
+
+
+def test_colours_differ() -> None:
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS) >= 6
