@@ -188,8 +188,11 @@ def rank_listed(pair_scores: np.ndarray, judgements: Judgements, depth: int | No
     return _rank_pairs(judgements.query_rows, judgements.document_rows, pair_scores, judgements, depth)
 
 
-def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int, k: int = 60) -> Ranking:
+def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int | None = None, k: int = 60) -> Ranking:
     """Reciprocal-rank fusion: a document scores Σ 1 / (k + its rank), over the lists that it stands in.
+
+    Args:
+        depth: documents kept per query; None: all that stand in either list.
 
     Reference: Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
     methods", SIGIR 2009.

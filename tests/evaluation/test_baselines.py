@@ -79,7 +79,7 @@ def test_counts_must_agree() -> None:
         bm25(DOCUMENTS, [["a"]], paired(5), 5)
 
 
-def test_bm25_is_quiet_and_does_not_depend_on_the_hash_seed() -> None:
+def test_bm25_is_quiet_and_the_same_in_another_process() -> None:
     code = (
         "import numpy as np; from pipeline.evaluation.ranking import Judgements; "
         "from pipeline.evaluation.baselines import bm25; rng = np.random.default_rng(0); "
