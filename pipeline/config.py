@@ -1,9 +1,10 @@
-"""Every setting, once: one frozen model per stage, filled by YAML and `key=value` overrides. Defaults live only here."""
+"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the only place of defaults."""
 
 import difflib
 import json
 import os
 import string
+import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.errors import InputError
 
 SPLITS = ("train", "valid", "test")
+RANKING_METRICS = ("mrr@10", "map", "ndcg@10", "recall@1", "recall@10", "recall@100")
+GRADED_METRICS = ("accuracy", "macro_f1", "auc")
 SplitName = Literal["train", "valid", "test"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -28,7 +31,7 @@ class Settings(BaseModel):
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
 class Columns(Settings):
-    """Where a row keeps each field: a column's name (or JSON key), or its position from 0. Absent ids are made from the text."""
+    """Where a row keeps each field: a column's name (or JSON key), or its position from 0. Absent ids come from the text."""
 
     query: Column = "query"
     document: Column = "document"
@@ -148,6 +151,7 @@ class LossConfig(Settings):
     temperature: Annotated[float, Field(gt=0)] = 0.05  # in_batch_softmax
     negatives: Positive = 8  # hinge: sampled from the other pairs of the update
     margin: Annotated[float, Field(gt=0)] = 0.2  # hinge
+    listed_negatives: Annotated[int, Field(ge=0)] = 0  # per pair and epoch: so many documents judged irrelevant join in
     grades: Annotated[int, Field(ge=2)] = 2  # pointwise: relevance is 0 … grades - 1
     link: Literal["softmax", "ordinal"] = "softmax"  # pointwise
 
@@ -199,6 +203,9 @@ class TrainConfig(Settings):
 
 # --- evaluate and track -----------------------------------------------------------------------------------------------
 class EvaluateConfig(Settings):
+    kinds: tuple[Literal["ranking", "graded"], ...] = (
+        "ranking",
+    )  # graded: each pair's grade; needs the pointwise loss
     candidates: Literal["collection", "listed"] = "collection"  # listed: only the documents judged for a query
     depth: Annotated[int, Field(ge=10)] = 100  # documents kept per query
     bm25_k1: Annotated[float, Field(gt=0)] = 1.5
@@ -226,13 +233,28 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
-        if (
-            self.model.head == "mlp"
-            and self.train.loss.kind == "in_batch_softmax"
-            and self.train.max_pairs_per_update > 512
-        ):
+        train, loss = self.train, self.train.loss
+        if self.model.head == "mlp" and loss.kind != "pointwise" and train.max_pairs_per_update > 512:
             raise ValueError(
-                "model.head=mlp scores every pair of an update: keep train.max_pairs_per_update at 512 or less"
+                "model.head=mlp scores each query with each document of an update: "
+                "keep train.max_pairs_per_update at 512 or less"
+            )
+        if "graded" in self.evaluate.kinds and loss.kind != "pointwise":
+            raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
+        needed = 2 * train.workers * sum(self.tokenize.max_tokens.values())
+        if train.max_tokens_per_update < needed:
+            raise ValueError(
+                f"train.max_tokens_per_update={train.max_tokens_per_update} must be at least {needed}: "
+                "two pairs of the longest texts (tokenize.max_tokens) for each worker"
+            )
+        metrics = GRADED_METRICS if "graded" in self.evaluate.kinds else ()
+        metrics += RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
+        if train.metric not in metrics:
+            near = difflib.get_close_matches(train.metric, metrics, 1, 0.4)
+            raise ValueError(
+                f"train.metric={train.metric!r} is not measured; "
+                + (f"did you mean {near[0]}? " if near else "")
+                + f"(allowed: {', '.join(metrics)})"
             )
         return self
 
@@ -346,7 +368,7 @@ def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
         if step == "source":
             form = data.get("ingest", {}).get("source", {}).get("format")
             options = (PairsSource, CollectionSource, DocstringsSource)
-            model = next(m for m in options if form in m.model_fields["format"].annotation.__args__)
+            model = next(m for m in options if form in typing.get_args(m.model_fields["format"].annotation))
         else:
             model = model.model_fields[step].annotation
     return list(model.model_fields)

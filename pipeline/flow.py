@@ -1,0 +1,269 @@
+"""The stages in order: which are up to date, why not, and running those that are not, each tracked."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import files, launch, manifest
+from pipeline.config import Config
+from pipeline.errors import InputError, TryAgain
+from pipeline.ingest import stage as ingest
+from pipeline.manifest import KeyParts
+from pipeline.spool import Spool
+from pipeline.tokenization import stage as tokenization
+from pipeline.tracking import Tracking, address
+
+STAGES = ("ingest", "tokenize", "train", "evaluate")
+# Raised when a stage's output for equal settings changes.
+TRAIN_VERSION, EVALUATE_VERSION = 1, 1
+# How the work is done and watched, not what comes out (but for float noise): no part of the key.
+EXECUTION = {
+    "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates"
+}  # fmt: skip
+# What a folder needs to be used by itself, copied beside the parameters.
+READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model")
+
+Say = Callable[[str], None]
+
+
+class Result(NamedTuple):
+    """What a command did: `stages` as name -> {"state", "seconds", "folder"}, and the metrics of the last one."""
+
+    run_id: str | None
+    stages: dict[str, dict[str, Any]]
+    metrics: dict[str, float]
+    table: str
+
+
+class Plan(NamedTuple):
+    """The keys of all stages, and where their folders are."""
+
+    root: Path
+    parts: dict[str, KeyParts]
+
+    def folder(self, stage: str) -> Path:
+        return self.root / stage / self.parts[stage].key
+
+    def work(self, stage: str) -> Path:
+        """Where a stage's workers keep what must outlive a kill."""
+        return self.root / "work" / f"{stage}-{self.parts[stage].key}"
+
+
+def plan(config: Config) -> Plan:
+    """The keys that this configuration gives to each stage, each resting on the one before."""
+    settings = config.model_dump(mode="json")
+    parts = {"ingest": ingest.parts(config)}
+    parts["tokenize"] = tokenization.parts(config, parts["ingest"].key)
+    parts["train"] = KeyParts(
+        code=TRAIN_VERSION,
+        config={
+            "task": config.task,
+            "seed": config.seed,
+            "model": settings["model"],
+            "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
+            "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
+        },
+        inputs={"tokenize": parts["tokenize"].key},
+        libraries=manifest.versions("mxnet", "horovod"),
+    )
+    parts["evaluate"] = KeyParts(
+        code=EVALUATE_VERSION,
+        config={"evaluate": settings["evaluate"], "seed": config.seed},
+        inputs={name: parts[name].key for name in ("ingest", "tokenize", "train")},
+        libraries=manifest.versions("mxnet", "ir-measures", "bm25s"),
+    )
+    return Plan(Path(config.root), parts)
+
+
+def status(config: Config) -> list[dict[str, Any]]:
+    """For each stage: its folder, whether it is up to date, and if not, what changed since its newest folder."""
+    found = plan(config)
+    rows = []
+    for stage in STAGES:
+        folder = found.folder(stage)
+        row: dict[str, Any] = {"stage": stage, "folder": str(folder), "state": "up to date", "changed": []}
+        if not (folder / manifest.NAME).exists():
+            row["state"] = "interrupted" if found.work(stage).exists() else "not run"
+            others = sorted(
+                (json.loads(path.read_text(encoding="utf-8")) for path in folder.parent.glob(f"*/{manifest.NAME}")),
+                key=lambda other: (other["extra"].get("configuration") == config.name, other["created"]),
+            )
+            if others:
+                row["changed"] = found.parts[stage].changed_since(others[-1]["key_parts"])
+                row["state"] = "changed" if row["state"] == "not run" else row["state"]
+        rows.append(row)
+    return rows
+
+
+def run(config: Config, command: str, until: str, say: Say) -> Result:
+    """Runs the stages up to `until` that are not up to date.
+
+    Args:
+        command: the configuration as the person gave it, for sentences that name a command.
+
+    Raises:
+        DupletError or a subclass: a stage's own sentence.
+    """
+    launch.check_resources(config.train.workers, config.train.gpus, say)
+    root = Path(config.root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"root={config.root} cannot be used ({error.strerror}): set root to a folder you can write"
+        ) from None
+    keys = plan(config)
+    where = address(config.tracking.uri, root)
+    tracking = Tracking(
+        where, config.tracking.experiment or config.name, config.name, say, config.tracking.system_metrics
+    )
+    ended = "FAILED"
+    try:
+        tracking.params(config.model_dump(mode="json"))
+        tracking.tags({"duplet.command": command, **_provenance()})
+        stages = {}
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            stages[stage] = _ensure(Context(config, keys, stage, command, tracking, say))
+        folder = keys.folder(until)
+        metrics, table = _outcome(folder)
+        tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})
+        if table:
+            tracking.artifact(folder / "table.txt")
+        ended = "FINISHED"
+    except (TryAgain, KeyboardInterrupt):
+        ended = "KILLED"
+        raise
+    finally:
+        tracking.close(ended)
+    return Result(tracking.run_id, stages, metrics, table)
+
+
+class Context(NamedTuple):
+    """What running one stage needs."""
+
+    config: Config
+    plan: Plan
+    stage: str
+    command: str
+    tracking: Tracking
+    say: Say
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.folder(self.stage)
+
+
+def _ensure(context: Context) -> dict[str, Any]:
+    """Makes one stage's folder unless it is there; of two processes at once, one works and the other waits for it."""
+    began, folder, stage = time.time(), context.folder, context.stage
+    remake = f"duplet {stage} {context.command}"
+    state = "up to date"
+    with ExitStack() as stack:
+        if not (folder / manifest.NAME).exists():
+            stack.enter_context(files.lock(folder.parent / f".{folder.name}.lock"))
+        if (folder / manifest.NAME).exists():
+            manifest.load(folder, stage, remake)
+            context.say(f"{stage}: up to date ({folder})")
+        else:
+            state = "ran"
+            context.say(f"{stage}: running")
+            with context.tracking.stage(stage):
+                _make(context, began)
+            context.say(f"{stage}: done in {time.time() - began:.1f} s ({folder})")
+    return {"state": state, "seconds": round(time.time() - began, 2), "folder": str(folder)}
+
+
+def _make(context: Context, began: float) -> None:
+    config, keys, tracking, stage = context.config, context.plan, context.tracking, context.stage
+    parts = keys.parts[stage]
+    tracking.params({"key": parts.key, **parts.config})
+    with files.new_folder(context.folder) as new:
+        if stage == "ingest":
+            counts = ingest.run(config, new)
+        elif stage == "tokenize":
+            counts = tokenization.run(config, keys.folder("ingest"), new)
+        else:
+            counts = _run_workers(context, new)
+            if stage == "train":
+                for name in READING:
+                    if (keys.folder("tokenize") / name).exists():
+                        shutil.copy(keys.folder("tokenize") / name, new)
+                (new / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
+        extra = {"configuration": config.name}
+        manifest.write(new, stage, parts, counts, began, extra)
+    _track_folder(context, counts)
+    if stage in ("train", "evaluate"):
+        shutil.rmtree(keys.work(stage), ignore_errors=True)
+
+
+def _run_workers(context: Context, new: Path) -> dict[str, Any]:
+    config, keys, stage = context.config, context.plan, context.stage
+    work = keys.work(stage)
+    trained = str(keys.folder("train").resolve()) if stage == "evaluate" else None
+    job = launch.Job(
+        verb=stage,
+        config=config.model_dump(mode="json"),
+        work=str(work.resolve()),
+        output=str(new.resolve()),
+        ingested=str(keys.folder("ingest").resolve()),
+        tokenized=str(keys.folder("tokenize").resolve()),
+        trained=trained,
+    )
+    spool = Spool(work / "points.jsonl")
+    threads = launch.threads_per_worker(config.train.workers, config.train.threads_per_worker)
+    launch.run(job, config.train.workers, threads, context.say, lambda: context.tracking.points(spool))
+    result: dict[str, Any] = json.loads((new / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _track_folder(context: Context, counts: dict[str, Any]) -> None:
+    """Gives the stage's child run its figures and files; the heavy tables of records and ids stay on disk."""
+    tracking, folder, stage = context.tracking, context.folder, context.stage
+    tracking.artifact(folder / manifest.NAME)
+    if stage == "ingest":
+        tracking.metrics(_numbers(counts))
+        tracking.artifact(folder / "quarantine.jsonl")
+        source = json.dumps(context.config.ingest.source.model_dump(mode="json"))
+        listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
+        for split in ("train", "valid", "test"):
+            digest = listed[f"records-{split}.parquet"]["sha256"]
+            tracking.dataset(f"{context.config.name}-{split}", digest, source, json.dumps(counts), split)
+    elif stage == "tokenize":
+        tracking.metrics(_numbers(counts))
+        tracking.artifact(folder / "vocabulary.json")
+    elif stage == "train":
+        tracking.metrics({name: value for name, value in counts.items() if value is not None})
+        tracking.artifact(folder, "model")
+    else:
+        tracking.metrics(counts)
+        tracking.artifact(folder, "evaluation")
+
+
+def _numbers(counts: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in counts.items():
+        clean = "".join(c if c.isalnum() or c in "_-. /" else "_" for c in f"{prefix}{name}")
+        if isinstance(value, dict):
+            found |= _numbers(value, f"{clean}/")
+        elif isinstance(value, int | float):
+            found[clean] = value
+    return found
+
+
+def _outcome(folder: Path) -> tuple[dict[str, float], str]:
+    """The metrics and the table that a stage folder holds, if any."""
+    result = folder / "result.json"
+    metrics = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    table = folder / "table.txt"
+    return metrics, table.read_text(encoding="utf-8") if table.exists() else ""
+
+
+def _provenance() -> dict[str, str]:
+    names = ("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow")
+    tags = {f"version.{name}": version for name, version in manifest.versions(*names).items()}
+    commit = manifest.git_commit()
+    return tags | ({"mlflow.source.git.commit": commit.rstrip("+"), "duplet.git": commit} if commit else {})

@@ -1,0 +1,196 @@
+"""The matching network: two towers and a head that scores pairs of their representations."""
+
+from typing import Any, NamedTuple
+
+from mxnet import gluon, init, nd
+
+from pipeline.config import ModelConfig
+from pipeline.models.encoder import FAR_BELOW, Encoder, Pooling, padding_of
+
+SIDES = ("query", "document")
+
+
+class Representation(NamedTuple):
+    """What a tower makes of N texts: one vector each, or (late interaction) one per token."""
+
+    vectors: nd.NDArray  # (N, P), or (N, T, P)
+    weights: nd.NDArray  # (N, T) late interaction: a token's importance, 0 on padding; else (N, 1) of ones
+
+
+class Matcher(gluon.Block):
+    """Scores queries against documents.
+
+    `represent` encodes one side, `score_all` compares every query with every document, `score_pairs` the i-th with the
+    i-th, and `pair_outputs` gives a graded loss its inputs. A matcher that attends across the pair would override
+    these.
+
+    Args:
+        vocabulary: V, the rows of the embedding table.
+        outputs: logits per pair, for a graded loss; 0 without one.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary: int, outputs: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.late = config.head == "late_interaction"
+        width = config.embedding if self.late else config.hidden * config.directions
+        with self.name_scope():
+            # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
+            self.embedding = self.params.get(
+                "embedding", shape=(vocabulary, config.embedding), init=init.Uniform(0.1), grad_req="null"
+            )
+            for side in SIDES if config.towers == "separate" else ("query",):
+                setattr(self, f"{side}_tower", Tower(config))
+            if config.towers == "shared":
+                self.document_tower = self.query_tower
+            self.head = Head(config.head, width)
+            outputs = outputs or int(config.head == "mlp")
+            if outputs:
+                self.output = gluon.nn.Dense(
+                    outputs, in_units=self.head.features, weight_initializer=init.Xavier(), prefix="output_"
+                )
+
+    def represent(self, side: str, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray) -> Representation:
+        """Encodes one side of the pairs.
+
+        Args:
+            side: "query" or "document".
+            table: (U, E) embedding rows that `ids` index; the whole table, or the rows that an update needs.
+            ids: (T, N) int32, time first.
+            lengths: (N,) int32, at least 1.
+        """
+        tower = self.query_tower if side == "query" else self.document_tower
+        return tower(nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1]), lengths)
+
+    def score_all(self, query: Representation, document: Representation) -> nd.NDArray:
+        """(Nq, Nd) scores; larger is a better match. Cosine and late interaction lie in [-1, 1]."""
+        return self.head.all(query, document, getattr(self, "output", None))
+
+    def score_pairs(self, query: Representation, document: Representation) -> nd.NDArray:
+        """(N,) scores of query i with document i, equal to the diagonal of `score_all`."""
+        return self.head.pairs(query, document, getattr(self, "output", None))
+
+    def pair_outputs(self, query: Representation, document: Representation) -> nd.NDArray:
+        """(N, outputs): a learned linear map of what the head knows of pair i; logits for a graded loss."""
+        return self.output(self.head.pair_features(query, document))
+
+
+class Tower(gluon.Block):
+    """Encoder and pooling; for late interaction a projected state plus the word's own embedding per token, of length 1."""
+
+    def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.late = config.head == "late_interaction"
+        with self.name_scope():
+            self.encoder = Encoder(config)
+            if self.late:
+                dense = {"flatten": False, "in_units": self.encoder.width, "weight_initializer": init.Xavier()}
+                self.project = gluon.nn.Dense(config.embedding, **dense)
+                self.importance = gluon.nn.Dense(1, activation="sigmoid", **dense)
+            else:
+                self.pooling = Pooling(config.pooling, config.hidden, config.directions)
+
+    def forward(self, embedded: nd.NDArray, lengths: nd.NDArray) -> Representation:
+        """(T, N, E) and (N,) to a Representation."""
+        padding = padding_of(lengths, embedded.shape[0])
+        states = self.encoder(embedded, padding)
+        if not self.late:
+            return Representation(self.pooling(states, lengths, padding), nd.ones((lengths.shape[0], 1)))
+        vectors = nd.L2Normalization((self.project(states) + embedded).transpose((1, 0, 2)), mode="instance_last")
+        weights = (self.importance(states) * (1 - padding)).transpose((1, 0, 2)).reshape((lengths.shape[0], -1))
+        return Representation(vectors, weights)
+
+
+def _there(output: gluon.Block | None) -> gluon.Block:
+    assert output is not None, "an mlp head is always built with an output layer"
+    return output
+
+
+def _unit(vectors: nd.NDArray) -> nd.NDArray:
+    return nd.L2Normalization(vectors, mode="instance", eps=1e-10)
+
+
+class Head(gluon.Block):
+    """How two representations are compared.
+
+    cosine, dot; bilinear: q' A d with A starting at the identity; mlp: a hidden layer over [q, d, |q - d|, q * d];
+    late_interaction: each query token's best document token, summed by learned importance (Khattab and Zaharia 2020,
+    with ColBERT's equal weights replaced by learned ones).
+    """
+
+    def __init__(self, kind: str, width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+        self.features = {"mlp": width, "late_interaction": 2}.get(kind, 1)
+        with self.name_scope():
+            if kind == "bilinear":
+                self.form = self.params.get("form", shape=(width, width), init=Identity())
+            if kind == "mlp":
+                self.hidden = gluon.nn.Dense(
+                    width, activation="relu", in_units=4 * width, weight_initializer=init.Xavier()
+                )
+
+    def all(self, query: Representation, document: Representation, output: gluon.Block | None) -> nd.NDArray:
+        """(Nq, Nd)."""
+        q, d = query.vectors, document.vectors
+        if self.kind == "late_interaction":
+            return _late_all(query, document)
+        if self.kind == "mlp":
+            left = nd.repeat(q, d.shape[0], axis=0)
+            right = nd.tile(d, (q.shape[0], 1))
+            scores = _there(output)(self.pair_features(Representation(left, None), Representation(right, None)))
+            return nd.slice_axis(scores, axis=1, begin=0, end=1).reshape((q.shape[0], d.shape[0]))
+        if self.kind == "cosine":
+            q, d = _unit(q), _unit(d)
+        if self.kind == "bilinear":
+            q = nd.dot(q, self.form.data(q.context))
+        return nd.dot(q, d, transpose_b=True)
+
+    def pairs(self, query: Representation, document: Representation, output: gluon.Block | None) -> nd.NDArray:
+        """(N,)."""
+        features = self.pair_features(query, document)
+        return nd.slice_axis(
+            _there(output)(features) if self.kind == "mlp" else features, axis=1, begin=0, end=1
+        ).reshape(-1)
+
+    def pair_features(self, query: Representation, document: Representation) -> nd.NDArray:
+        """(N, features): the pair's score; for mlp its hidden layer; for late interaction both directions' scores."""
+        q, d = query.vectors, document.vectors
+        if self.kind == "late_interaction":
+            similar = nd.batch_dot(q, d, transpose_b=True)  # (N, Tq, Td)
+            return nd.stack(_best(similar, query.weights, document.weights),
+                            _best(similar.transpose((0, 2, 1)), document.weights, query.weights), axis=1)  # fmt: skip
+        if self.kind == "mlp":
+            return self.hidden(nd.concat(q, d, nd.abs(q - d), q * d, dim=1))
+        if self.kind == "cosine":
+            q, d = _unit(q), _unit(d)
+        if self.kind == "bilinear":
+            q = nd.dot(q, self.form.data(q.context))
+        return (q * d).sum(axis=1, keepdims=True)
+
+
+class Identity(init.Initializer):
+    """Starts a square matrix at the identity, so that a bilinear head starts as a dot product."""
+
+    def _init_weight(self, _: Any, array: nd.NDArray) -> None:
+        array[:] = nd.eye(array.shape[0])
+
+
+def _absent(weights: nd.NDArray) -> nd.NDArray:
+    """0 where a token is, far below where there is only padding."""
+    return (weights == 0) * FAR_BELOW
+
+
+def _best(similar: nd.NDArray, weights: nd.NDArray, others: nd.NDArray) -> nd.NDArray:
+    """(N, T, S) similarities, (N, T) and (N, S) weights: the weighted mean over T of the maximum over S, (N,)."""
+    best = nd.broadcast_add(similar, _absent(others).expand_dims(1)).max(axis=2)
+    return (best * weights).sum(axis=1) / weights.sum(axis=1)
+
+
+def _late_all(query: Representation, document: Representation) -> nd.NDArray:
+    (nq, tq, width), (nd_, td, _) = query.vectors.shape, document.vectors.shape
+    similar = nd.dot(query.vectors.reshape((-1, width)), document.vectors.reshape((-1, width)), transpose_b=True)
+    similar = nd.broadcast_add(similar.reshape((nq * tq, nd_, td)), _absent(document.weights).expand_dims(0))
+    best = similar.max(axis=2).reshape((nq, tq, nd_))
+    weights = nd.broadcast_div(query.weights, query.weights.sum(axis=1, keepdims=True))
+    return nd.broadcast_mul(best, weights.expand_dims(2)).sum(axis=1)

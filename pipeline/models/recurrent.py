@@ -1,0 +1,90 @@
+"""One recurrent layer, in one direction or both, whose valid outputs do not depend on the batch's padding.
+
+MXNet's CPU kernels ignore `use_sequence_length`: run backwards over a padded batch, they meet the padding first and
+carry its state into the text. Reversing each text by its own length cures that at the price of two slower kernel
+calls. Here the padding itself is made harmless, so that the fused bidirectional kernel can be used: every step has
+one more input, 1 on padding and 0 on text, whose fixed weights hold the state at its initial zero while the kernel
+walks over padding.
+"""
+
+from typing import Any
+
+from mxnet import gluon, init, nd
+
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
+# Saturates a float32 sigmoid completely, and is far from overflow when added to any sane activation.
+CLOSED = 1e4
+
+
+class RecurrentLayer(gluon.Block):
+    """One layer of Elman (tanh or relu), GRU or LSTM cells over (T, N, C), giving (T, N, directions * hidden).
+
+    Gate order is MXNet's: input, forget, cell, output for LSTM (Hochreiter and Schmidhuber 1997, with Gers' forget
+    gate, whose bias starts at 1); reset, update, new for GRU (Cho et al. 2014, in cuDNN's form). Parameters per
+    direction: i2h_weight (gates * hidden, C), h2h_weight (gates * hidden, hidden), i2h_bias and h2h_bias (gates *
+    hidden,).
+    """
+
+    def __init__(self, cell: str, inputs: int, hidden: int, directions: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cell, self.inputs, self.hidden, self.directions = cell, inputs, hidden, directions
+        rows = GATES[cell] * hidden
+        forget = init.LSTMBias(forget_bias=1.0) if cell == "lstm" else init.Zero()
+        with self.name_scope():
+            for d in "fb"[:directions]:
+                for name, shape, start in (
+                    ("i2h_weight", (rows, inputs), init.Xavier()),
+                    ("h2h_weight", (rows, hidden), init.Orthogonal(1.0)),
+                    ("i2h_bias", (rows,), forget),
+                    ("h2h_bias", (rows,), init.Zero()),
+                ):
+                    setattr(self, f"{d}_{name}", self.params.get(f"{d}_{name}", shape=shape, init=start))
+
+    def forward(self, x: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
+        """Runs the layer.
+
+        Args:
+            x: (T, N, inputs).
+            padding: (T, N, 1), 1 after the end of a text and 0 before.
+
+        Returns:
+            (T, N, directions * hidden), forward states first; what stands on padding means nothing and must be masked.
+        """
+        weights, biases = [], []
+        for d in "fb"[: self.directions]:
+            i2h, h2h, i2h_bias, h2h_bias = (
+                getattr(self, f"{d}_{name}").data(x.context)
+                for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+            )
+            if self.directions == 2:
+                i2h = nd.concat(i2h, self._padding_weights(i2h_bias + h2h_bias), dim=1)
+            weights += [i2h.reshape(-1), h2h.reshape(-1)]
+            biases += [i2h_bias, h2h_bias]
+        if self.directions == 2:
+            if self.cell == "rnn_tanh":
+                x = x * (1 - padding)  # tanh has no gate to close: its input on padding must be exactly minus the bias
+            x = nd.concat(x, padding, dim=2)
+        start = nd.zeros((self.directions, x.shape[1], self.hidden), ctx=x.context)
+        return nd.RNN(
+            data=x,
+            parameters=nd.concat(*weights, *biases, dim=0),
+            state=start,
+            **({"state_cell": start} if self.cell == "lstm" else {}),
+            mode=self.cell,
+            state_size=self.hidden,
+            num_layers=1,
+            bidirectional=self.directions == 2,
+            state_outputs=False,
+        )
+
+    def _padding_weights(self, bias: nd.NDArray) -> nd.NDArray:
+        """The padding input's weights, (gates * hidden, 1), that keep a zero state at zero.
+
+        LSTM: the input gate closed, so c = f * 0 + 0 and h = o * tanh(0) = 0. GRU: the update gate at 1, so h = h. relu: the
+        activation far below 0. tanh: minus the bias, so that h = tanh(0 + R * 0) = 0.
+        """
+        hidden = self.hidden
+        if self.cell == "rnn_tanh":
+            return -bias.reshape((-1, 1))
+        closed = {"lstm": (-1, 0, 0, 0), "gru": (0, 1, 0), "rnn_relu": (-1,)}[self.cell]
+        return nd.concat(*(nd.full((hidden, 1), CLOSED * sign, ctx=bias.context) for sign in closed), dim=0)

@@ -1,0 +1,212 @@
+"""Query-document matching: pairs in, a score per pair out, judged as a ranking or as grades."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mxnet import autograd, nd
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.evaluation.ranking import Judgements
+from pipeline.models import losses
+from pipeline.models.matcher import SIDES, Matcher, Representation
+from pipeline.tasks import matching_judge
+from pipeline.tasks.base import StepLoss
+from pipeline.tokenization import shards
+from pipeline.workers import World
+
+
+class PairBatch(NamedTuple):
+    """n pairs and m listed negatives of one worker; N pairs and M documents over all workers.
+
+    Ids point into `tokens`, are time first, and 0 on padding. In the global order of documents all pairs' own documents
+    come first, worker by worker, then all listed negatives, so that it does not depend on the number of workers.
+    """
+
+    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
+    ids: dict[str, np.ndarray]  # side -> (T, n) or (T, n + m) int32
+    lengths: dict[str, np.ndarray]  # side -> (n,) or (n + m,) int32
+    steps: dict[str, int]  # side -> the longest text of any worker
+    counts: dict[str, list[int]]  # side -> texts of each worker
+    order: np.ndarray  # (M,) int32: where each document of the global order stands in the workers' concatenation
+    excluded: np.ndarray  # (N, M) float32: 1 where a document may not count as the query's negative
+    negatives: np.ndarray  # (N, K) int32 columns of sampled negatives, -1 for none; (N, 0) where the loss needs none
+    grades: np.ndarray  # (n,) float32 relevance of this worker's pairs
+
+
+class Matching:
+    """The task. Ranking losses learn from the relevant pairs alone, the pointwise loss from all."""
+
+    def __init__(self, config: Config, tokenized: Path) -> None:
+        self.config, self.tokenized = config, tokenized
+        self.train = shards.open_split(tokenized, "train")
+        self.pointwise = config.train.loss.kind == "pointwise"
+        relevance = self.train.relevance
+        self.examples = np.arange(len(relevance)) if self.pointwise else np.flatnonzero(relevance > 0)
+        if not len(self.examples):
+            raise InputError(f"the training split under {tokenized} has no relevant pair: check ingest.source")
+        if self.pointwise:
+            matching_judge.check_grades(relevance, config.train.loss.grades, "train")
+        self.lengths = np.stack(
+            [self.train.fields[side].lengths[self.train.rows[side][self.examples]] for side in SIDES], axis=1
+        )
+        self._known = Judgements(
+            self.train.rows["query"],
+            self.train.rows["document"],
+            (relevance > 0).astype(np.int32),
+            len(self.train.fields["query"]),
+            len(self.train.fields["document"]),
+        )
+
+    def network(self) -> Matcher:
+        """Towers and head, with one output per logit of the loss."""
+        loss = self.config.train.loss
+        outputs = loss.grades - (loss.link == "ordinal") if self.pointwise else 0
+        return Matcher(self.config.model, shards.vocabulary_size(self.tokenized), outputs, prefix="matcher_")
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> PairBatch:
+        """See PairBatch. Every worker draws the same listed and sampled negatives from `seed`."""
+        rng = np.random.default_rng(seed)
+        pairs = [self.examples[share] for share in shares]
+        listed = [self._listed_negatives(self.train.rows["query"][rows], rng) for rows in pairs]
+        texts = {
+            "query": [self.train.rows["query"][rows] for rows in pairs],
+            "document": [np.concatenate([self.train.rows["document"][r], m]) for r, m in zip(pairs, listed)],
+        }
+        padded = {side: [self.train.fields[side].padded(rows) for rows in texts[side]] for side in SIDES}
+        used = [np.zeros(1, np.int32), *(ids.reshape(-1) for side in SIDES for ids, _ in padded[side])]
+        tokens = np.unique(np.concatenate(used)).astype(np.int32)
+        order = _global_order([len(rows) for rows in pairs], [len(rows) for rows in listed])
+        queries, documents = np.concatenate(texts["query"]), np.concatenate(texts["document"])[order]
+        excluded = np.zeros((0, 0), np.float32) if self.pointwise else self._excluded(queries, documents)
+        return PairBatch(
+            tokens=tokens,
+            ids={side: np.searchsorted(tokens, padded[side][rank][0].T).astype(np.int32) for side in SIDES},
+            lengths={side: padded[side][rank][1] for side in SIDES},
+            steps={side: max(ids.shape[1] for ids, _ in padded[side]) for side in SIDES},
+            counts={side: [len(rows) for rows in texts[side]] for side in SIDES},
+            order=order,
+            excluded=excluded,
+            negatives=self._sampled_negatives(excluded, rng),
+            grades=self.train.relevance[pairs[rank]].astype(np.float32),
+        )
+
+    def _listed_negatives(self, queries: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
+        wanted = self.config.train.loss.listed_negatives
+        chosen: list[np.ndarray] = []
+        for query in queries.tolist() if wanted and not self.pointwise else ():
+            documents, relevance = self._known.of(query)
+            chosen.append(rng.permutation(documents[relevance == 0])[:wanted])
+        return np.concatenate(chosen).astype(np.int32) if chosen else np.zeros(0, np.int32)
+
+    def _excluded(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """(N, M): documents known to be relevant for a query too (its own column excepted), the same text included."""
+        n, m = len(queries), len(documents)
+        relevant = self._known.lookup(np.repeat(queries, m), np.tile(documents, n)).reshape(n, m)
+        excluded = (relevant > 0).astype(np.float32)
+        np.fill_diagonal(excluded, 0)
+        return excluded
+
+    def _sampled_negatives(self, excluded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        loss = self.config.train.loss
+        if loss.kind != "hinge":
+            return np.zeros((len(excluded), 0), np.int32)
+        chosen = np.full((len(excluded), loss.negatives), -1, np.int32)
+        for row, barred in enumerate(excluded):
+            allowed = np.flatnonzero(barred == 0)
+            allowed = rng.permutation(allowed[allowed != row])[: loss.negatives]
+            chosen[row, : len(allowed)] = allowed
+        return chosen
+
+    # --- loss ---------------------------------------------------------------------------------------------------------
+    def loss(self, network: Matcher, table: nd.NDArray, batch: PairBatch, world: World) -> StepLoss:
+        """Graded: each worker's pairs by themselves. Ranking: each worker's queries against all workers' documents."""
+        context = table.context
+        own = {
+            side: network.represent(
+                side,
+                table,
+                nd.array(batch.ids[side], context, "int32"),
+                nd.array(batch.lengths[side], context, "int32"),
+            )
+            for side in SIDES
+        }
+        if not self.pointwise:
+            return self._ranking_loss(network, own, batch, world)
+        logits = network.pair_outputs(own["query"], own["document"])
+        grades = nd.array(batch.grades, context)
+        link = losses.graded_softmax if self.config.train.loss.link == "softmax" else losses.ordinal
+        # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
+        # of all
+        weight = len(batch.grades) * world.size / sum(batch.counts["query"])
+        value = link(logits, grades) * weight
+        return StepLoss(value, value)
+
+    def _ranking_loss(
+        self, network: Matcher, own: dict[str, Representation], batch: PairBatch, world: World
+    ) -> StepLoss:
+        """The loss over all workers' representations, computed whole on every worker from gathered copies.
+
+        Its gradient with respect to the copies is taken at once; the objective returned is the inner product of this
+        worker's own representations with their part of that gradient, times the number of workers (the workers'
+        gradients are averaged later). So no gradient has to travel back through an exchange, and N workers of B pairs
+        get exactly what one worker of N B pairs gets. The representations are detached as in Gao et al., "Scaling
+        deep contrastive learning batch size under memory limited setup", 2021.
+        """
+        with autograd.pause():
+            everyone = {side: self._gather(side, own[side], batch, world) for side in SIDES}
+            leaves = [array for side in SIDES for array in everyone[side]]
+            for leaf in leaves:
+                leaf.attach_grad()
+        with autograd.record():
+            documents = Representation(*(nd.take(x, nd.array(batch.order, x.context)) for x in everyone["document"]))
+            value = self._loss_of(network.score_all(everyone["query"], documents), batch)
+        value.backward()
+        objective = nd.zeros(1, ctx=value.context)
+        for side in SIDES:
+            for mine, everyones in zip(own[side], everyone[side]):
+                start = sum(batch.counts[side][: world.rank])
+                part = everyones.grad[start : start + mine.shape[0]]
+                if mine.ndim > 1 and mine.shape[1] != part.shape[1]:
+                    part = nd.slice_axis(part, axis=1, begin=0, end=mine.shape[1])
+                objective = objective + (mine * part).sum()
+        return StepLoss(objective * world.size, value.detach())
+
+    def _loss_of(self, pair_scores: nd.NDArray, batch: PairBatch) -> nd.NDArray:
+        config, context = self.config.train.loss, pair_scores.context
+        positives = nd.arange(pair_scores.shape[0], ctx=context)
+        if config.kind == "hinge":
+            return losses.hinge(pair_scores, positives, nd.array(batch.negatives, context), config.margin)
+        return losses.in_batch_softmax(pair_scores, positives, nd.array(batch.excluded, context), config.temperature)
+
+    def _gather(self, side: str, own: Representation, batch: PairBatch, world: World) -> Representation:
+        """Copies of all workers' representations, in rank order, padded to the longest text of any."""
+        gathered = []
+        for name, array in zip(Representation._fields, own):
+            array = array.detach()
+            steps = batch.steps[side]
+            if self.config.model.head == "late_interaction" and array.shape[1] < steps:
+                filler = nd.zeros((array.shape[0], steps - array.shape[1], *array.shape[2:]), ctx=array.context)
+                array = nd.concat(array, filler, dim=1)
+            gathered.append(world.gather(array, f"{side}.{name}") if world.size > 1 else array.copy())
+        return Representation(*gathered)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def validate(self, network: Matcher, world: World) -> dict[str, float]:
+        """Means of the configured kinds of metrics on the validation split."""
+        return matching_judge.validate(self.config, self.tokenized, network, world)
+
+    def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Tables against the baselines, and the queries won and lost; see matching_judge."""
+        return matching_judge.evaluate(self.config, self.tokenized, network, world, ingested, folder)
+
+
+def _global_order(pairs: list[int], listed: list[int]) -> np.ndarray:
+    """Rows of the workers' concatenated documents: all pairs' own first, then all listed negatives."""
+    starts = np.cumsum([0, *(p + m for p, m in zip(pairs, listed))])
+    own = [np.arange(start, start + p) for start, p in zip(starts, pairs)]
+    rest = [np.arange(start + p, start + p + m) for start, p, m in zip(starts, pairs, listed)]
+    return np.concatenate(own + rest).astype(np.int32)

@@ -1,0 +1,92 @@
+"""Checkpoints: folders that exist whole or not at all, with everything a training needs to go on, and checksums."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline import files
+from pipeline.training.plan import Position
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """Where a training stands, but for parameters and moments. All of it is in the checkpoint."""
+
+    update: int = 0  # updates done
+    position: Position = field(default_factory=Position)
+    best: float | None = None  # of the metric that validation maximises
+    best_update: int | None = None
+    without_better: int = 0  # validations since the best one
+    finished: bool = False
+    pending: list[list[float]] = field(default_factory=list)  # loss and gradient norm of updates not yet logged
+    history: list[dict[str, float]] = field(default_factory=list)  # what was logged, by update
+
+
+class Checkpoint(NamedTuple):
+    folder: Path
+    state: State
+    parameters: dict[str, np.ndarray]
+    moments: dict[str, np.ndarray]
+
+
+def save(
+    folder: Path, state: State, parameters: dict[str, np.ndarray], moments: dict[str, np.ndarray], keep: int
+) -> None:
+    """Writes `update-N` under `folder`, then removes all but the newest `keep` and the best."""
+    with files.new_folder(folder / f"update-{state.update:08d}") as new:
+        np.savez(new / "parameters.npz", **parameters)
+        np.savez(new / "moments.npz", **moments)
+        (new / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}), encoding="utf-8")
+        sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
+        (new / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
+    kept = {f"update-{state.best_update:08d}"} if state.best_update is not None else set()
+    for old in names(folder)[:-keep]:
+        if old not in kept:
+            shutil.rmtree(folder / old)
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the checkpoints under a folder, oldest first."""
+    return sorted(path.name for path in folder.glob("update-*") if path.is_dir())
+
+
+def load(folder: Path) -> Checkpoint:
+    """Reads one checkpoint.
+
+    Raises:
+        ValueError: a file is missing, cut short or changed.
+    """
+    try:
+        sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
+        for name in ("parameters.npz", "moments.npz", "state.json"):
+            if files.sha256(folder / name) != sums[name]:
+                raise ValueError(f"{folder / name} has changed or was cut short")
+        values: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"{folder} has another format than {FORMAT}")
+        values["position"] = Position(*values["position"])
+        return Checkpoint(folder, State(**values), _arrays(folder / "parameters.npz"), _arrays(folder / "moments.npz"))
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from None
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, or None, and a warning for each newer one that is damaged."""
+    warnings: list[str] = []
+    for name in reversed(names(folder)):
+        try:
+            return load(folder / name), warnings
+        except ValueError as error:
+            warnings.append(f"checkpoint {name} is left out: {error}")
+    return None, warnings
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

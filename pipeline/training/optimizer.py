@@ -1,0 +1,127 @@
+"""Adam(W) and SGD over the network's dense parameters and over the embedding rows that an update touches.
+
+The whole table never has a gradient: an update works on copies of the rows that any worker's batch needs, which are
+the same rows on every worker, so that their gradient is exchanged like any dense one, and only they (and their
+moments) are written back.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from mxnet import autograd, gluon, nd
+
+from pipeline.config import OptimizerConfig, ScheduleConfig
+from pipeline.workers import World
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def learning_rate(config: ScheduleConfig, base: float, update: int, total: int) -> float:
+    """The rate of update 0 … total - 1: a linear warm-up, then constant, or a cosine or linear fall to final_share * base.
+
+    >>> [round(learning_rate(ScheduleConfig(kind="linear", warmup_updates=2, final_share=0), 1.0, u, 6), 3) for u in
+    range(6)] [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if update < config.warmup_updates:
+        return base * (update + 1) / config.warmup_updates
+    if config.kind == "constant":
+        return base
+    done = min(1.0, (update - config.warmup_updates) / max(1, total - config.warmup_updates))
+    left = (1 + math.cos(math.pi * done)) / 2 if config.kind == "cosine" else 1 - done
+    return base * (config.final_share + (1 - config.final_share) * left)
+
+
+class Optimizer:
+    """The parameters of a network that are trained, and what the optimizer remembers of each.
+
+    Adam: Kingma and Ba 2015, with bias correction. AdamW: Loshchilov and Hutter 2019, decoupled decay. Embedding rows
+    that an update does not touch keep value and moments (as in lazy Adam); decay reaches touched rows only.
+    """
+
+    def __init__(self, network: gluon.Block, config: OptimizerConfig, world: World) -> None:
+        self.config, self.world = config, world
+        self.dense = [(name, p) for name, p in parameters_of(network).items() if p.grad_req != "null"]
+        self.table = network.embedding.data(world.context)
+        moments = 1 if config.kind == "sgd" else 2
+        self.moments = {
+            name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)]
+            for name, array in [("embedding", self.table), *((n, p.data(world.context)) for n, p in self.dense)]
+        }
+
+    def rows(self, tokens: np.ndarray) -> tuple[nd.NDArray, nd.NDArray]:
+        """(U,) tokens to their index array and a copy of their embeddings (U, E) that gradients are collected on."""
+        index = nd.array(tokens, self.world.context, "int32")
+        rows = nd.take(self.table, index)
+        rows.attach_grad()
+        return index, rows
+
+    def step(self, index: nd.NDArray, rows: nd.NDArray, rate: float, update: int) -> nd.NDArray:
+        """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
+
+        Clipping scales by an array that only the device sees; where the norm is not finite, nothing is changed.
+
+        Returns:
+            The gradients' norm before clipping, (1,).
+        """
+        context = self.world.context
+        gradients = [p.grad(context) for _, p in self.dense]
+        self.world.average([rows.grad, *reversed(gradients)], "gradient")  # the order in which backward finishes them
+        everything = [*gradients, rows.grad]
+        norm = nd.multi_sum_sq(*everything, num_arrays=len(everything)).sum().sqrt().reshape(1)
+        clip = self.config.clip_norm
+        scale = nd.minimum(clip / (norm + 1e-12), 1) if clip else nd.ones(1, ctx=context)
+        scale = scale + 0 * norm  # not a number where the norm is not finite
+        correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
+        for name, parameter in self.dense:
+            self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)
+        with autograd.pause():
+            values = rows.detach()
+            moments = [nd.take(whole, index) for whole in self.moments["embedding"]]
+            self._apply(values, rows.grad, moments, scale, rate, correction)
+            for whole, part in zip([self.table, *self.moments["embedding"]], [values, *moments]):
+                whole[index] = part
+        return norm
+
+    def _apply(
+        self,
+        weight: nd.NDArray,
+        gradient: nd.NDArray,
+        moments: list[nd.NDArray],
+        scale: nd.NDArray,
+        rate: float,
+        correction: float,
+    ) -> None:
+        """One array's update, in place."""
+        decay = self.config.weight_decay
+        if self.config.kind == "sgd":
+            finite = nd.where(scale == scale, scale, nd.zeros_like(scale))
+            nd.sgd_mom_update(
+                weight, nd.broadcast_mul(gradient, finite.reshape((1,) * gradient.ndim)), moments[0],
+                lr=rate, momentum=self.config.momentum, wd=decay, out=weight,
+            )  # fmt: skip
+        else:
+            # MXNet takes eta * (lr * m / (sqrt(v) + epsilon) + wd * weight) off the weight
+            nd.contrib.adamw_update(
+                weight, gradient, *moments, rescale_grad=scale, lr=correction, eta=rate,
+                beta1=BETA1, beta2=BETA2, epsilon=EPSILON,
+                wd=decay if self.config.kind == "adamw" else 0.0, out=weight,
+            )  # fmt: skip
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The moments as named arrays."""
+        return {f"{name}:{i}": m.asnumpy() for name, moments in self.moments.items() for i, m in enumerate(moments)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Takes moments from `state`, which must hold exactly the names that it gives itself."""
+        for name, moments in self.moments.items():
+            for i, moment in enumerate(moments):
+                moment[:] = state[f"{name}:{i}"]
+
+
+def parameters_of(network: gluon.Block) -> dict[str, Any]:
+    """All parameters by structural name, each once where blocks share it."""
+    seen: dict[int, tuple[str, Any]] = {}
+    for name, parameter in sorted(network._collect_params_with_prefix().items()):
+        seen.setdefault(id(parameter), (name, parameter))
+    return dict(seen.values())

@@ -1,0 +1,115 @@
+"""One worker process: reads its job from a work folder, joins the others, and trains or evaluates."""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+
+from pipeline import files
+from pipeline.config import Config, check_config
+from pipeline.errors import DupletError
+from pipeline.evaluation import plots
+from pipeline.launch import OUTCOME, PROGRESS, Job
+from pipeline.spool import Spool
+from pipeline.tasks.base import task_of
+from pipeline.training import loop
+from pipeline.training.optimizer import parameters_of
+from pipeline.workers import World
+
+PARAMETERS = "parameters.npz"
+
+
+def train(job: Job, config: Config, world: World, say: Callable[[str], None]) -> None:
+    """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    mx.random.seed(config.seed)
+    np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
+    network.initialize(ctx=world.context)
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", Spool(points(job)), say)
+    if world.rank == 0:
+        output = Path(job.output)
+        arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
+        np.savez(output / PARAMETERS, **arrays)
+        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
+        result["parameters"] = sum(array.size for array in arrays.values())
+        (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
+        plots.loss_curves(state.history, output / "curves.png")
+        plots.length_histograms(_lengths(task.lengths), output / "lengths.png")
+
+
+def _lengths(lengths: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: lengths[:, i] for i, name in enumerate(("query", "document")[: lengths.shape[1]])}
+
+
+def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None]) -> None:
+    """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    network.initialize(ctx=world.context)
+    assert job.trained is not None
+    with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
+        for name, parameter in parameters_of(network).items():
+            parameter.set_data(nd.array(arrays[name]))
+    say("scoring the test split")
+    metrics = task.evaluate(network, world, Path(job.ingested), Path(job.output))
+    if world.rank == 0:
+        (Path(job.output) / "result.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def points(job: Job) -> Path:
+    """The file of measured points in a job's work folder."""
+    return Path(job.work) / "points.jsonl"
+
+
+def main(work: Path) -> int:
+    """Runs the job in `work`; the exit code, with rank 0's or the first failing rank's sentence in outcome.json."""
+    job = Job(**json.loads((work / "job.json").read_text(encoding="utf-8")))
+    rank = 0
+    try:
+        config = check_config(job.config, "job.json")
+        world = World(config.train.gpus)
+        rank = world.rank
+        (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
+        with files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
+            {"train": train, "evaluate": evaluate}[job.verb](job, config, world, _sayer(work, rank))
+        nd.waitall()
+        return 0
+    except DupletError as error:
+        code, message = error.exit_code, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        log = work / f"failure-rank-{rank}.txt"
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        code, message = (
+            1,
+            f"{job.verb} failed ({type(error).__name__}: {' '.join(str(error).split())[:300]}): see {log}",
+        )
+    if rank == 0 or not (work / OUTCOME).exists():
+        files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message}))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Horovod's shutdown would wait for ranks that are still at work
+
+
+def _sayer(work: Path, rank: int) -> Callable[[str], None]:
+    """Rank 0's lines go to the progress file, which the launching process reads out; other ranks are silent."""
+
+    def say(line: str) -> None:
+        if rank == 0:
+            with (work / PROGRESS).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    return say
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,62 @@
+"""The workers of one training, and all that they say to each other: the only file that imports Horovod.
+
+A world of one process answers without Horovod's exchange, so it runs the same code. Rank 0's decisions are everybody's:
+deciding per rank drifts apart on float noise, and ranks that take different numbers of steps wait for each other
+forever.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import horovod.mxnet as hvd
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+
+T = TypeVar("T")
+
+
+class World:
+    """Rank and size of this process, and the collective operations: every rank must call each, in the same order."""
+
+    def __init__(self, gpus: bool = False) -> None:
+        hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
+
+    def average(self, gradients: Sequence[nd.NDArray], name: str) -> None:
+        """Replaces arrays of equal shapes on all ranks by their mean, in place and without waiting.
+
+        The i-th array is matched with the other ranks' i-th by name; earlier ones go first where several are ready.
+        """
+        if self.size > 1:
+            for i, gradient in enumerate(gradients):
+                hvd.allreduce_(gradient, op=hvd.Average, name=f"{name}.{i}", priority=-i)
+
+    def gather(self, rows: nd.NDArray, name: str) -> nd.NDArray:
+        """Concatenates (n_r, …) arrays of all ranks along the first axis, in rank order; n_r may differ by rank."""
+        return hvd.allgather(rows, name=name) if self.size > 1 else rows
+
+    def gather_numpy(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """`gather` for a numpy array of float32 or int32."""
+        if self.size == 1:
+            return rows
+        return self.gather(nd.array(rows, dtype=rows.dtype), name).asnumpy()
+
+    def broadcast(self, arrays: Sequence[nd.NDArray], name: str) -> None:
+        """Overwrites the arrays of all ranks with rank 0's, in place."""
+        if self.size > 1:
+            for i, array in enumerate(arrays):
+                hvd.broadcast_(array, root_rank=0, name=f"{name}.{i}")
+            for array in arrays:
+                array.wait_to_read()
+
+    def agree(self, value: T, name: str) -> T:
+        """Rank 0's value, on every rank."""
+        return hvd.broadcast_object(value, root_rank=0, name=name) if self.size > 1 else value
+
+    def any(self, value: bool, name: str) -> bool:
+        """Whether any rank says so."""
+        if self.size == 1:
+            return value
+        return bool(hvd.allreduce(nd.array([float(value)]), op=hvd.Sum, name=name).asscalar())
