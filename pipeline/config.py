@@ -1,4 +1,4 @@
-"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the only place of defaults."""
+"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the one place of defaults."""
 
 import difflib
 import json
@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
 class Columns(Settings):
-    """Where a row keeps each field: a column's name (or JSON key), or its position from 0. Absent ids come from the text."""
+    """Where a row keeps each field: a column's name (or JSON key), or its position from 0."""
 
     query: Column = "query"
     document: Column = "document"

@@ -99,7 +99,7 @@ def run(job: Job, workers: int, threads: int, say: Callable[[str], None], tick: 
         outcome = json.loads((work / OUTCOME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DupletError(
-            f"a worker of {job.verb} ended without a word (exit {process.returncode}, perhaps killed or out of memory): "
+            f"a worker of {job.verb} ended without a word (exit {process.returncode}; killed, or out of memory?): "
             f"see {work / LAUNCHER_LOG}; the same command goes on from the newest checkpoint"
         ) from None
     raise ERRORS.get(outcome["exit_code"], DupletError)(outcome["message"])

@@ -1,4 +1,4 @@
-"""The contract of a stage's folder: what went in (its key), what is in it (files with hashes), and how it came about."""
+"""The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
 
 import importlib.metadata
 import json
@@ -128,12 +128,13 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
     if verify:
         for name, known in manifest.files.items():
             file = folder / name
-            problem = (
-                "is missing" if not file.is_file()
-                else f"has {file.stat().st_size} bytes instead of {known['bytes']}" if file.stat().st_size != known["bytes"]
-                else "has changed since it was written" if files.sha256(file) != known["sha256"]
-                else None
-            )  # fmt: skip
-            if problem:
-                raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
+            if not file.is_file():
+                problem = "is missing"
+            elif (size := file.stat().st_size) != known["bytes"]:
+                problem = f"has {size} bytes instead of {known['bytes']}"
+            elif files.sha256(file) != known["sha256"]:
+                problem = "has changed since it was written"
+            else:
+                continue
+            raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
     return manifest

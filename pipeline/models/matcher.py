@@ -76,7 +76,7 @@ class Matcher(gluon.Block):
 
 
 class Tower(gluon.Block):
-    """Encoder and pooling; for late interaction a projected state plus the word's own embedding per token, of length 1."""
+    """Encoder and pooling; for late interaction, per token, its projected state plus its embedding, of length 1."""
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -19,7 +19,7 @@ class StepLoss(NamedTuple):
 
 
 class Task(Protocol):
-    """Data plus the functions that make it a trained and judged model. Built from a configuration and a folder of ids."""
+    """Data plus the functions that make it a trained and judged model, from a configuration and a folder of ids."""
 
     lengths: np.ndarray  # (N, S) int32: tokens of each side of each training example
 
@@ -40,7 +40,7 @@ class Task(Protocol):
         """Metrics on the validation split, the same on every rank."""
 
     def evaluate(self, network: Any, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Writes tables and lists on the test split into `folder` (rank 0); returns the metrics (rank 0; else empty)."""
+        """Rank 0 writes tables and lists on the test split into `folder` and returns the metrics; others return none."""
 
 
 def task_of(config: Config, tokenized: Path) -> Task:

@@ -127,7 +127,7 @@ def _restricted(judged: tuple[np.ndarray, np.ndarray], column_of: np.ndarray) ->
 def score_pairs(
     network: Matcher, split: shards.Split, query_rows: np.ndarray, document_rows: np.ndarray, world: World, grades: bool
 ) -> np.ndarray:
-    """Scores P pairs of rows, shared out over the workers: (P,) or, with `grades`, the logits (P, outputs); on every rank."""
+    """Scores P pairs, shared out over the workers: (P,) or, with `grades`, logits (P, outputs), on every rank."""
     table = network.embedding.data(world.context)
     cost = sum(split.fields[side].lengths[rows] for side, rows in zip(SIDES, (query_rows, document_rows)))
     order = np.argsort(cost, kind="stable")
@@ -199,7 +199,7 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
 def evaluate(
     config: Config, tokenized: Path, network: Matcher, world: World, ingested: Path, folder: Path
 ) -> dict[str, float]:
-    """Judges the test split beside its baselines; rank 0 writes the tables and lists into `folder` and returns the metrics.
+    """Judges the test split beside its baselines; rank 0 writes into `folder` and returns the metrics.
 
     Files: table.txt, metrics.json (all means, intervals and differences), wins.jsonl (a line per query).
     """

@@ -24,7 +24,7 @@ class Update(NamedTuple):
 
 
 class Loader:
-    """Iterates over updates from `start` to the end of the last epoch; `waited` sums the seconds the loop stood still."""
+    """Iterates over updates from `start` to the last epoch's end; `waited` sums the seconds the loop stood still."""
 
     def __init__(self, task: Task, plan: Plan, rank: int, size: int, start: Position, epochs: int) -> None:
         self.waited = 0.0

@@ -234,7 +234,8 @@ class Run:
                 state.update, {f"valid/{name}": v for name, v in metrics.items()} | {"validation_s": seconds}
             )
             self.say(
-                f"update {state.update}: valid {settings.metric} {value:.4f}, best {state.best:.4f} at {state.best_update}"
+                f"update {state.update}: valid {settings.metric} {value:.4f} "
+                f"(best {state.best:.4f} at {state.best_update})"
             )
         return settings.patience_validations is not None and state.without_better >= settings.patience_validations
 

@@ -47,7 +47,7 @@ class Plan:
         return [parts[i] for i in shuffled]
 
     def updates_per_epoch(self) -> int:
-        """Exact for small data; for large data extrapolated from the first pools (only the schedule's length rests on it)."""
+        """Exact for small data, else extrapolated from the first pools; only the schedule's length rests on it."""
         counted = min(self.pools, COUNTED_POOLS)
         batches = sum(len(self.batches(0, pool)) for pool in range(counted))
         return max(1, round(batches * self.pools / max(counted, 1)))
@@ -83,7 +83,7 @@ def _padded(lengths: np.ndarray) -> int:
 
 
 def _spread(lengths: np.ndarray) -> float:
-    """Tokens by which lengths differ from their middle one: small when little padding remains however it is cut further."""
+    """Tokens by which lengths differ from their middle one: small when little padding remains after further cuts."""
     return float(np.abs(lengths - np.median(lengths)).sum())
 
 
