@@ -1,0 +1,58 @@
+"""A folder as BEIR has it: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/{train,dev,test}.tsv."""
+
+from collections.abc import Iterator
+
+from pipeline.config import CollectionSource, SplitName
+from pipeline.errors import InputError
+from pipeline.ingest import jsonl, places
+from pipeline.ingest.rows import Row
+
+_QRELS: dict[str, SplitName] = {"train": "train", "dev": "valid", "valid": "valid", "test": "test"}
+_PACKED = ("", ".gz", ".zst")
+
+
+def locate(source: CollectionSource) -> tuple[str, dict[SplitName | None, str], dict[SplitName | None, str]]:
+    """The addresses of documents, queries and judgements in the folder.
+
+    Raises:
+        InputError: one of them is not there; says what is.
+    """
+    folder = source.path or ""
+    found = places.names_in(folder)
+    qrels_folder = places.join(folder, "qrels")
+    qrels = places.names_in(qrels_folder) if "qrels" in found else []
+
+    def pick(stem: str) -> str:
+        for name in (stem + end for end in _PACKED):
+            if name in found:
+                return places.join(folder, name)
+        listed = ", ".join(found[:8]) or "nothing"
+        raise InputError(f"{places.shown_address(folder)} has no {stem} (nor .gz or .zst); found {listed}")
+
+    judgements: dict[SplitName | None, str] = {}
+    for stem, split in _QRELS.items():
+        for name in (f"{stem}.tsv{end}" for end in _PACKED):
+            if name in qrels:
+                judgements.setdefault(split, places.join(qrels_folder, name))
+    documents, queries = pick("corpus.jsonl"), pick("queries.jsonl")
+    if not judgements:
+        listed = ", ".join(qrels[:8]) or "nothing"
+        raise InputError(
+            f"{places.shown_address(qrels_folder)} has none of train.tsv, dev.tsv, test.tsv; found {listed}"
+        )
+    return documents, {None: queries}, judgements
+
+
+def read_documents(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
+    """Documents with the fields id, title and text."""
+    return _texts(address, encoding, limit_bytes, {"_id": "id", "title": "title", "text": "text"})
+
+
+def read_queries(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
+    """Queries with the fields id and text."""
+    return _texts(address, encoding, limit_bytes, {"_id": "id", "text": "text"})
+
+
+def _texts(address: str, encoding: str, limit_bytes: int, names: dict[str, str]) -> Iterator[Row]:
+    for row, _ in jsonl.read(address, tuple(names), encoding, limit_bytes):
+        yield row._replace(values={names[str(key)]: value for key, value in row.values.items()})

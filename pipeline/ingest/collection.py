@@ -1,0 +1,189 @@
+"""Documents, queries and judgements in files of their own -> records, joined on disk."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.config import CollectionSource, SplitName, SplitShares
+from pipeline.errors import InputError
+from pipeline.ingest import beir, places, readers
+from pipeline.ingest.ledger import Ledger
+from pipeline.ingest.output import Output
+from pipeline.ingest.rows import BadRow, Row, as_id, as_relevance, as_text, short_hash
+from pipeline.ingest.scratch import Scratch
+from pipeline.ingest.splits import shares_to_cut, split_of
+from pipeline.records import Record
+
+
+class Places(NamedTuple):
+    """Addresses; queries and judgements by split, or under None for all splits."""
+
+    documents: str
+    queries: dict[SplitName | None, str]
+    judgements: dict[SplitName | None, str]
+
+
+def locate(source: CollectionSource) -> Places:
+    """Where the files of a source lie.
+
+    Raises:
+        InputError: a BEIR folder lacks a file; or judgements of a split without queries for it.
+    """
+    if source.format == "beir":
+        return Places(*beir.locate(source))
+    by_split = lambda given: dict(given) if isinstance(given, dict) else {None: given}
+    found = Places(source.documents or "", by_split(source.queries), by_split(source.judgements))
+    if None not in found.queries and None not in found.judgements:
+        for split in found.judgements:
+            if split not in found.queries:
+                raise InputError(f"ingest.source.judgements.{split} is given, ingest.source.queries.{split} is not")
+    return found
+
+
+def addresses(source: CollectionSource) -> dict[str, str]:
+    """All files by a name that says what they are, such as `queries.train`."""
+    found = locate(source)
+    parts = {"queries": found.queries, "judgements": found.judgements}
+    named = {f"{part}.{split or 'all'}": path for part, files in parts.items() for split, path in files.items()}
+    return {"documents": found.documents, **named}
+
+
+def with_title(title: str, body: str) -> str:
+    """A document's whole text: its title, a line's end, its body."""
+    return f"{title}\n{body}" if title and body else title or body
+
+
+def without_title(title: str, text: str) -> str:
+    """The text without its title, if it starts with it (as Cranfield's do), whatever the white space.
+
+    >>> without_title("a wing", "A  wing\\nin a slipstream")
+    'in a slipstream'
+    """
+    words = title.casefold().split()
+    pieces = text.split(maxsplit=len(words))
+    if words and [piece.casefold() for piece in pieces[: len(words)]] == words:
+        return pieces[len(words)] if len(pieces) > len(words) else ""
+    return text
+
+
+class Ingest:
+    """One run over a source; each step reads some of the files and writes what it keeps."""
+
+    def __init__(
+        self,
+        source: CollectionSource,
+        seed: int,
+        shares: SplitShares,
+        limit_bytes: int,
+        tools: tuple[Ledger, Scratch, Output],
+    ) -> None:
+        self._source, self._seed, self._shares, self._limit = source, seed, shares, limit_bytes
+        self._ledger, self._scratch, self._output = tools
+        self._places = locate(source)
+        self._reader = readers.COLLECTIONS[source.format]
+
+    def run(self) -> None:
+        """Raises InputError: a file is absent, cannot be read or holds no rows."""
+        self._documents()
+        for split, address in self._places.queries.items():
+            self._queries(split, address)
+        if self._source.train_on_titles:
+            self._title_pairs()
+        for split, address in self._places.judgements.items():
+            self._judgements(split, address)
+
+    def _documents(self) -> None:
+        for row in self._rows(self._reader.documents, self._places.documents):
+            try:
+                values = self._values(row)
+                document_id = as_id(values, "id")
+                title = as_text(values, "title", required=False)
+                body = without_title(title, as_text(values, "text", required=False))
+                if not title and not body:
+                    raise BadRow("empty text", "'text' is empty")
+            except BadRow as problem:
+                self._ledger.quarantine("documents", row, problem)
+                continue
+            if self._scratch.add_document(document_id, title, body):
+                self._ledger.kept("documents")
+                self._output.add_document(document_id, with_title(title, body))
+            else:
+                self._ledger.duplicate("documents")
+
+    def _queries(self, split: SplitName | None, address: str) -> None:
+        for position, row in enumerate(self._rows(self._reader.queries, address), start=1):
+            try:
+                values = self._values(row)
+                query_id = str(position) if self._source.query_ids == "position" else as_id(values, "id")
+                text = as_text(values, "text")
+            except BadRow as problem:
+                self._ledger.quarantine("queries", row, problem)
+                continue
+            if self._scratch.add_query(split or "", query_id, text):
+                self._ledger.kept("queries")
+            else:
+                self._ledger.duplicate("queries")
+
+    def _judgements(self, given: SplitName | None, address: str) -> None:
+        for row in self._rows(self._reader.judgements, address):
+            try:
+                values = self._values(row)
+                query_id, document_id = as_id(values, "query"), as_id(values, "document")
+                relevance = as_relevance(values, "relevance", self._source.grades)
+                split, query = self._query(given, query_id)
+                document = self._scratch.document(document_id)
+                if document is None:
+                    raise BadRow("unknown document", f"{document_id[:60]!r} is not among the documents kept")
+            except BadRow as problem:
+                self._ledger.quarantine("records", row, problem)
+                continue
+            if self._scratch.seen("judgement", given or "", query_id, document_id):
+                self._ledger.duplicate("records")
+                continue
+            if self._source.train_on_titles:
+                split = "test"
+            elif split is None or split == "train":
+                told_by = self._places.judgements if given else self._places.queries
+                split = split_of(query_id, self._seed, shares_to_cut(split, told_by, self._shares))
+            self._keep(split, (query_id, query), (document_id, with_title(*document)), relevance, document[0])
+
+    def _query(self, given: SplitName | None, query_id: str) -> tuple[SplitName | None, str]:
+        """A query's split, as judgements or queries give it, and its text. Raises BadRow if it is unknown."""
+        if None in self._places.queries:
+            tried: dict[SplitName | None, str] = {given: ""}
+        elif given:
+            tried = {given: given}
+        else:
+            tried = {"train": "train", "valid": "valid", "test": "test"}
+        for split, key in tried.items():
+            if (text := self._scratch.query(key, query_id)) is not None:
+                return split, text
+        raise BadRow("unknown query", f"{query_id[:60]!r} is not among the queries kept")
+
+    def _title_pairs(self) -> None:
+        """Documents with both a title and a body become pairs of the two, in train and valid."""
+        shares = SplitShares(valid=self._shares.valid, test=0)
+        for document_id, title, body in self._scratch.documents():
+            if title and body:
+                split = split_of(document_id, self._seed, shares)
+                self._keep(split, (f"title:{document_id}", title), (document_id, body), 1.0)
+
+    def _keep(
+        self, split: SplitName, query: tuple[str, str], document: tuple[str, str], relevance: float, title: str = ""
+    ) -> None:
+        metadata = json.dumps({"title": title}, ensure_ascii=False) if title else "{}"
+        record = Record(short_hash(query[0], document[0]), *query, *document, relevance, metadata)
+        self._ledger.keep_record(split)
+        self._output.add_record(split, record)
+
+    def _rows(self, read: readers.ReadFile, address: str) -> Iterator[Row]:
+        before = self._ledger.total_read()
+        yield from read(address, self._source.encoding, self._limit)
+        if self._ledger.total_read() == before:
+            raise InputError(f"{places.shown_address(address)} holds no rows; give a file that does")
+
+    @staticmethod
+    def _values(row: Row) -> Mapping[Any, Any]:
+        if row.problem:
+            raise row.problem
+        return row.values

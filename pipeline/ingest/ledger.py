@@ -1,0 +1,84 @@
+"""The books of an ingest: every row read is kept, a duplicate, or in the quarantine with its reason."""
+
+import collections
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.ingest.rows import BadRow, Row
+
+_SHOW_FIRST = 5
+_HOPELESS = 100_000  # so many bad rows, more than half of all: no need to read on and fill the disk
+
+
+class Ledger:
+    """Counts by kind of row (records, documents, queries) and writes `quarantine.jsonl` into `folder`."""
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...], max_quarantined_share: float) -> None:
+        self._counts = {kind: dict.fromkeys(("read", "kept", "quarantined", "duplicates"), 0) for kind in kinds}
+        self._reasons: collections.Counter[str] = collections.Counter()
+        self._first: list[str] = []
+        self._path = folder / "quarantine.jsonl"
+        self._max_share = max_quarantined_share
+        self._splits: collections.Counter[str] = collections.Counter()  # records kept, by split
+
+    def __enter__(self) -> "Ledger":
+        self._file = self._path.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def kept(self, kind: str) -> None:
+        self._count(kind, "kept")
+
+    def keep_record(self, split: str) -> None:
+        self._splits[split] += 1
+        self.kept("records")
+
+    def duplicate(self, kind: str) -> None:
+        self._count(kind, "duplicates")
+
+    def quarantine(self, kind: str, row: Row, problem: BadRow) -> None:
+        """Puts a row aside. Raises InputError when far too many are bad already."""
+        self._count(kind, "quarantined")
+        self._reasons[problem.kind] += 1
+        entry = {"source": row.source, "row": row.number, "reason": str(problem), "copy": row.shown}
+        # a key of the row may stand in the reason: let nothing in it break the encoding
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+        self._file.write(line + "\n")
+        if len(self._first) < _SHOW_FIRST:
+            self._first.append(f"{row.source}:{row.number}: {problem}")
+        if self._total("quarantined") == _HOPELESS and self._total("read") < 2 * _HOPELESS:
+            self.check()
+
+    def total_read(self) -> int:
+        return self._total("read")
+
+    def check(self) -> None:
+        """Raises InputError, with the first bad rows, if their share of all rows is over the limit."""
+        bad, read = self._total("quarantined"), self._total("read")
+        if bad > self._max_share * read:
+            raise InputError(
+                f"{bad} of {read} rows are bad ({bad / read:.1%}), "
+                f"more than ingest.max_quarantined_share={self._max_share:g}; the first: {'; '.join(self._first)}"
+            )
+
+    def counts(self, splits: tuple[str, ...]) -> dict[str, Any]:
+        """For the manifest; a split without records is listed under `warnings`."""
+        counts: dict[str, Any] = {kind: dict(values) for kind, values in self._counts.items()}
+        counts["records"]["splits"] = {split: self._splits[split] for split in splits}
+        counts["quarantine_reasons"] = dict(sorted(self._reasons.items()))
+        counts["warnings"] = {f"no records in {split}": 1 for split in splits if not self._splits[split]}
+        return counts
+
+    def _count(self, kind: str, what: str) -> None:
+        self._counts[kind]["read"] += 1
+        self._counts[kind][what] += 1
+
+    def _total(self, what: str) -> int:
+        return sum(values[what] for values in self._counts.values())

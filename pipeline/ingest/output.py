@@ -1,0 +1,64 @@
+"""Records and documents to Parquet, streamed."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import SPLITS, SplitName
+from pipeline.records import COLLECTION_SCHEMA, SCHEMA, Record
+
+_ROWS = 1000  # of a row group, at the most
+_CHARACTERS = 4 << 20  # of a row group, about
+
+
+class TableWriter:
+    """Writes rows to one file, a row group at a time; a file without rows is still a valid one."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._rows: list[tuple[Any, ...]] = []
+        self._characters = 0
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._rows.append(row)
+        self._characters += sum(len(value) for value in row if isinstance(value, str))
+        if len(self._rows) >= _ROWS or self._characters >= _CHARACTERS:
+            self._flush()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*self._rows), self._schema)]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._rows, self._characters = [], 0
+
+
+class Output:
+    """`records-SPLIT.parquet` for each split and, if asked for, `collection.parquet`, in `folder`."""
+
+    def __init__(self, folder: Path, collection: bool) -> None:
+        self._records = {split: TableWriter(folder / f"records-{split}.parquet", SCHEMA) for split in SPLITS}
+        self._documents = TableWriter(folder / "collection.parquet", COLLECTION_SCHEMA) if collection else None
+
+    def __enter__(self) -> "Output":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in (*self._records.values(), *([self._documents] if self._documents else [])):
+            writer.close()
+
+    def add_record(self, split: SplitName, record: Record) -> None:
+        self._records[split].add(record)
+
+    def add_document(self, document_id: str, document: str) -> None:
+        assert self._documents is not None
+        self._documents.add((document_id, document))

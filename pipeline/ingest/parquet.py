@@ -1,0 +1,77 @@
+"""Parquet, of which only the wanted columns are read, some rows at a time.
+
+A row group's pages are read as they are needed; the memory that takes is bounded by the file's page size, which its
+writer chose (1 MB as a rule), not by its rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Column, PairsSource
+from pipeline.errors import InputError
+from pipeline.ingest import places
+from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
+
+_ROWS_AT_ONCE = 256
+
+
+def read_pairs(
+    source: PairsSource, address: str, wanted: Sequence[Column], limit_bytes: int, scratch: Path
+) -> Iterator[Row]:
+    """The rows of a source of pairs.
+
+    Raises:
+        InputError: no Parquet file, a damaged one, or a wanted column is not in it.
+    """
+    shown, name = places.shown_address(address), places.name_of(address)
+    with places.open_seekable(address, scratch) as stream:
+        try:
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{shown} is no Parquet file: {_first_line(error)}") from None
+        names = file.schema_arrow.names
+        check_columns(shown, wanted, names)
+        chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
+        batches = file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(chosen.values())))
+        number = 0
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{shown} cannot be read to its end: {_first_line(error)}") from None
+            if batch is None:
+                return
+            columns = {column: _plain(batch.column(title)) for column, title in chosen.items()}
+            for i in range(batch.num_rows):
+                number += 1
+                yield _row(name, number, {column: cells[i] for column, cells in columns.items()}, limit_bytes)
+
+
+def _plain(cells: pa.Array) -> list[Any]:
+    """The cells as Python values, strings as bytes: Arrow does not check UTF-8, and one bad cell must not stop all."""
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        cells, kind = cells.dictionary_decode(), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        cells = cells.cast(pa.large_binary())
+    return list(cells.to_pylist())
+
+
+def _row(name: str, number: int, cells: dict[Column, Any], limit_bytes: int) -> Row:
+    shown = shorten({key: cell[:80] if isinstance(cell, bytes) else cell for key, cell in cells.items()})
+    if sum(len(cell) for cell in cells.values() if isinstance(cell, bytes)) > limit_bytes:
+        problem = BadRow("too long", f"more than ingest.max_row_kb={limit_bytes // 1024} KiB")
+        return Row(name, number, {}, shown, problem)
+    try:
+        values = {key: cell.decode("utf-8") if isinstance(cell, bytes) else cell for key, cell in cells.items()}
+    except UnicodeDecodeError as error:
+        return Row(name, number, {}, shown, BadRow("undecodable bytes", f"no utf-8 ({str(error)[-60:]})"))
+    return Row(name, number, values, shorten(values), None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,165 @@
+"""What a reader yields, and how one raw field becomes clean text, an id, a relevance or metadata.
+
+What is done to text, whatever the format: line ends become LF; U+FEFF (byte order mark) and white space are stripped
+from the ends; control characters other than tab and newline become a blank (removing them would glue words together).
+A NUL means binary data or a wrong encoding, and a lone surrogate cannot be written as UTF-8: both make the row bad.
+"""
+
+import datetime
+import decimal
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.config import Column
+from pipeline.errors import InputError
+
+SHOWN = 200  # characters of a bad row that are kept
+LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored
+SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\0"}
+
+
+class BadRow(Exception):
+    """A row that goes to the quarantine: `kind` is what it is counted under, `detail` is for the person who looks."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+
+
+class Row(NamedTuple):
+    """One row as a reader found it; of the fields only those that were asked for."""
+
+    source: str  # the file's name, without folders
+    number: int  # from 1: the line a row begins on (the header counts), or the row of a Parquet file
+    values: Mapping[Column, Any]
+    shown: str  # the row, shortened
+    problem: BadRow | None = None  # why `values` could not be read
+
+
+def as_text(values: Mapping[Column, Any], column: Column, required: bool = True) -> str:
+    """The clean text of a field; "" if it is absent or empty and not required.
+
+    Raises:
+        BadRow: it is missing, empty, no text or number, or holds a NUL or a lone surrogate.
+    """
+    value = values.get(column)
+    if value is None:
+        if not required:
+            return ""
+        raise BadRow("missing field", f"no {column!r}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
+        raise BadRow("no text", f"{column!r} is of type {type(value).__name__}")
+    text = clean(str(value), column)
+    if required and not text:
+        raise BadRow("empty text", f"{column!r} is empty")
+    return text
+
+
+def clean(text: str, column: Column) -> str:
+    """The text as the module's docstring says; it may come out empty.
+
+    >>> clean("\\ufeff one\\x0ctwo\\r\\n", "query")
+    'one two'
+    """
+    if "\0" in text:
+        raise BadRow("NUL character", f"{column!r} is binary or of another encoding")
+    if SURROGATE.search(text):
+        raise BadRow("lone surrogate", f"{column!r} cannot be written as UTF-8")
+    if not text.isprintable():
+        text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
+    before = None
+    while before != text:  # marks and blanks may alternate
+        before, text = text, text.strip().strip("\ufeff")
+    return text
+
+
+def as_id(values: Mapping[Column, Any], column: Column) -> str:
+    """A given id: clean text on one line. Raises BadRow as `as_text` does."""
+    return " ".join(as_text(values, column).split())
+
+
+def as_relevance(values: Mapping[Column, Any], column: Column, grades: Mapping[str, float]) -> float:
+    """The label's relevance, through `grades` if there are any.
+
+    Raises:
+        BadRow: missing, not among the grades, or no finite number that float32 can hold.
+    """
+    value = values.get(column)
+    if value is None:
+        raise BadRow("missing field", f"no {column!r}")
+    label = str(value).lower() if isinstance(value, bool) else clean(str(value), column)
+    if grades:
+        if isinstance(value, float) and value.is_integer() and label not in grades:
+            label = str(int(value))  # a column of whole numbers with gaps is a column of floats in Parquet
+        if label not in grades:
+            raise BadRow("relevance", f"{label[:40]!r} is not among the grades {', '.join(grades)}")
+        number = grades[label]
+    else:
+        try:
+            number = float(label.replace("_", "x"))  # Python reads 1_0 as 10, nobody else does
+        except ValueError:
+            raise BadRow("relevance", f"{label[:40]!r} is no number") from None
+    if not abs(number) <= LARGEST_RELEVANCE:  # NaN compares false
+        raise BadRow("relevance", f"{label[:40]!r} is not finite")
+    return number
+
+
+def as_metadata(values: Mapping[Column, Any], columns: Iterable[Column]) -> str:
+    """The named fields as a JSON object; absent ones are left out.
+
+    Raises:
+        BadRow: a value that JSON or UTF-8 cannot hold.
+    """
+    found = {str(column): values[column] for column in columns if values.get(column) is not None}
+    for name, value in found.items():
+        if isinstance(value, str):
+            found[name] = clean(value, name)
+        elif isinstance(value, float) and not math.isfinite(value):
+            found[name] = None  # how pandas writes a missing value
+    try:
+        text = json.dumps(found, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain)
+        text.encode("utf-8")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadRow("metadata", f"cannot be written as JSON ({str(error)[:80]})") from None
+    return text
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | decimal.Decimal):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def short_hash(*texts: str) -> str:
+    """20 hex digits of sha256: an id for a text; two of 10^9 texts share one with a chance below 10^-6."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()[:20]
+
+
+def shorten(row: Any) -> str:
+    """The first characters of a row, safe to print and to write as UTF-8."""
+    text = row if isinstance(row, str) else str(row)
+    return text[:SHOWN].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_columns(address: str, wanted: Iterable[Column], found: Iterable[str]) -> None:
+    """Raises InputError, with the nearest name, if a wanted name is not among those found."""
+    names = list(found)
+    for column in wanted:
+        if isinstance(column, str) and column not in names:
+            near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], 1, 0.4)
+            nearest = [name for name in names if near and name.lower() == near[0]]
+            listed = shorten(", ".join(map(repr, names))) or "none"
+            raise InputError(
+                f"{address} has no column {column!r}; columns found: {listed}"
+                + (f"; nearest name: {nearest[0]!r}" if nearest else "")
+            )
+        if isinstance(column, int) and not 0 <= column < len(names):
+            raise InputError(
+                f"{address} has no column at position {column}: it has {len(names)}, counted from 0 ({shorten(names)})"
+            )

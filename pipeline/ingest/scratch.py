@@ -1,0 +1,64 @@
+"""What would not fit into memory for a large source: the pairs seen so far, and the texts that judgements point to."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+
+class Scratch:
+    """A temporary SQLite database in a folder, removed on leaving. Its memory is its page cache of 16 MB.
+
+    It needs neither a journal nor syncs: after a crash it is thrown away.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / ".scratch.sqlite"
+
+    def __enter__(self) -> "Scratch":
+        self._path.unlink(missing_ok=True)
+        self._db = sqlite3.connect(self._path, isolation_level=None)
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16384"):
+            self._db.execute(f"PRAGMA {setting}")
+        self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)")
+        self._db.execute("CREATE TABLE queries (split TEXT, id TEXT, text TEXT, PRIMARY KEY (split, id))")
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self._path.unlink(missing_ok=True)
+
+    def seen(self, *names: str) -> bool:
+        """Whether these names were asked for before, in this order; from now on they were."""
+        key = hashlib.sha256("\0".join(names).encode("utf-8")).digest()[:16]
+        return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 0
+
+    def add_document(self, document_id: str, title: str, body: str) -> bool:
+        """Keeps a document; False if its id is taken."""
+        row = (document_id, title, body)
+        return self._db.execute("INSERT OR IGNORE INTO documents VALUES (?, ?, ?)", row).rowcount == 1
+
+    def add_query(self, split: str, query_id: str, text: str) -> bool:
+        """Keeps a query of a split ("": of none); False if its id is taken in that split."""
+        row = (split, query_id, text)
+        return self._db.execute("INSERT OR IGNORE INTO queries VALUES (?, ?, ?)", row).rowcount == 1
+
+    def document(self, document_id: str) -> tuple[str, str] | None:
+        """Title and body, or None."""
+        found = self._db.execute("SELECT title, body FROM documents WHERE id = ?", (document_id,)).fetchone()
+        return (found[0], found[1]) if found else None
+
+    def query(self, split: str, query_id: str) -> str | None:
+        """The text of a split's query, or None."""
+        found = self._db.execute("SELECT text FROM queries WHERE split = ? AND id = ?", (split, query_id)).fetchone()
+        return found[0] if found else None
+
+    def documents(self) -> Iterator[tuple[str, str, str]]:
+        """Id, title and body of all documents, in the order they came."""
+        yield from self._db.execute("SELECT id, title, body FROM documents ORDER BY rowid")
