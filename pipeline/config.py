@@ -1,4 +1,4 @@
-"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the one place of defaults."""
+"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the place of defaults."""
 
 import difflib
 import json

@@ -185,7 +185,7 @@ def rank_listed(pair_scores: np.ndarray, judgements: Judgements, depth: int | No
     """
     if len(pair_scores) != len(judgements.query_rows):
         raise DupletError(f"{len(pair_scores)} scores for {len(judgements.query_rows)} judged pairs")
-    return _rank_pairs(judgements.query_rows, judgements.document_rows, pair_scores, judgements, depth)
+    return rank_pairs(judgements.query_rows, judgements.document_rows, pair_scores, judgements, depth)
 
 
 def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int | None = None, k: int = 60) -> Ranking:
@@ -208,10 +208,10 @@ def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int | None = Non
     )
     scores = np.bincount(where, np.concatenate(points), minlength=len(keys))
     rows, columns = np.divmod(keys, max(1, judgements.documents))
-    return _rank_pairs(rows, columns, scores, judgements, depth)
+    return rank_pairs(rows, columns, scores, judgements, depth)
 
 
-def _rank_pairs(
+def rank_pairs(
     query_rows: np.ndarray, document_rows: np.ndarray, scores: np.ndarray, judgements: Judgements, depth: int | None
 ) -> Ranking:
     """Ranks N distinct pairs of query and document within each query; all arguments (N,)."""

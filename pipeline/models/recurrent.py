@@ -80,8 +80,8 @@ class RecurrentLayer(gluon.Block):
     def _padding_weights(self, bias: nd.NDArray) -> nd.NDArray:
         """The padding input's weights, (gates * hidden, 1), that keep a zero state at zero.
 
-        LSTM: the input gate closed, so c = f * 0 + 0 and h = o * tanh(0) = 0. GRU: the update gate at 1, so h = h. relu:
-        the activation far below 0. tanh: minus the bias, so that h = tanh(0 + R * 0) = 0.
+        LSTM: the input gate closed, so c = f * 0 + 0 and h = o * tanh(0) = 0. GRU: the update gate at 1, so h = h.
+        relu: the activation far below 0. tanh: minus the bias, so that h = tanh(0 + R * 0) = 0.
         """
         hidden = self.hidden
         if self.cell == "rnn_tanh":

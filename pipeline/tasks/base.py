@@ -40,7 +40,7 @@ class Task(Protocol):
         """Metrics on the validation split, the same on every rank."""
 
     def evaluate(self, network: Any, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Rank 0 writes tables and lists on the test split into `folder` and returns the metrics; others return none."""
+        """Rank 0 writes tables and lists on the test split into `folder` and returns metrics; others return none."""
 
 
 def task_of(config: Config, tokenized: Path) -> Task:
