@@ -1,21 +1,30 @@
 #!/usr/bin/env bash
 # Builds the Python environment in the folder $1 (default .venv) from requirements.txt; does nothing when it is current.
 # Used by the Makefile and by the images, so that both install the same way. Set DUPLET_PYTHON to name the interpreter.
+# Exit codes: 0 current, 1 pip failed (what it said is in $1/setup.log), 2 something that it needs is missing.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 venv=${1:-.venv}
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=${DUPLET_PYTHON:-python3.11}
+log=$venv/setup.log
 # Only sdists exist for these; horovod also needs mxnet installed before it is built.
 from_source="gluonnlp horovod jieba"
 
-fail() { echo "setup: $1" >&2; exit 2; }
+fail() { echo "setup: $1" >&2; exit "${2:-2}"; }
 
-wanted=$(cat requirements.txt pyproject.toml docker/setup.sh | sha256sum | cut -d' ' -f1)
-if [ -x "$venv/bin/duplet" ] && [ "$(cat "$venv/.duplet-setup" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+# The stamp: what the environment was made from, and where, as its scripts hold its path.
+wanted=$({ cat requirements.txt pyproject.toml docker/setup.sh && echo "$venv"; } | sha256sum | cut -d' ' -f1)
+current() {
+    [ -x "$venv/bin/python" ] && [ -x "$venv/bin/duplet" ] && [ "$(cat "$venv/.duplet-setup" 2>/dev/null)" = "$wanted" ]
+}
+if current; then exit 0; fi
 
-command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
-    fail "no Python 3.11 found as '$python': install it (Debian 12: apt-get install python3.11 python3.11-venv python3.11-dev) or set DUPLET_PYTHON to its path."
-"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+# Everything that can be missing is looked for before anything is downloaded.
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 ||
+    fail "no Python 3.11 found as '$python': install it (Debian 12: apt-get install python3.11 python3.11-venv \
+python3.11-dev) or set DUPLET_PYTHON to its path."
+"$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
     fail "Python 3.11 lacks venv: install it (Debian 12: apt-get install python3.11-venv)."
 [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ] ||
     fail "the headers of Python 3.11 are missing: install them (Debian 12: apt-get install python3.11-dev)."
@@ -23,25 +32,46 @@ for tool in gcc g++ make; do
     command -v "$tool" >/dev/null || fail "no $tool found: install it (Debian: apt-get install build-essential)."
 done
 
-if command -v flock >/dev/null; then mkdir -p "$venv"; exec 9>"$venv/.duplet-lock"; flock 9; fi
-if [ "$(cat "$venv/.duplet-setup" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
-parts=$(mktemp -d); trap 'rm -rf "$parts"' EXIT
-
-echo "setup: building $venv (about 4 minutes on two cores, once)" >&2
+# One at a time: a second call waits here, and then finds the work done.
+mkdir -p "$venv"
+if command -v flock >/dev/null; then exec 9>"$venv/.duplet-lock"; flock 9; fi
+if current; then exit 0; fi
+# An environment that was moved (its scripts name the old place) or whose Python is gone cannot be mended: make it anew.
+if [ -e "$venv/pyvenv.cfg" ] &&
+    ! { grep -qF "$venv" "$venv/bin/activate" && "$venv/bin/python" -c "import pip"; } 2>/dev/null
+then find "$venv" -mindepth 1 -maxdepth 1 ! -name .duplet-lock -exec rm -rf {} +; fi
+if [ -e "$venv/pyvenv.cfg" ]; then echo "setup: bringing $venv up to date" >&2
+else echo "setup: building $venv (about 4 minutes on two cores, once)" >&2; fi
+rm -f "$venv/.duplet-setup"
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
 awk -v names="$from_source" -v dir="$parts" '
     BEGIN { n = split(names, list, " "); for (i = 1; i <= n; i++) source[list[i]] = 1 }
     /^[A-Za-z0-9]/ { split($1, name, "=="); file = dir (name[1] in source ? "/source.txt" : "/wheels.txt") }
-    { print > file }' requirements.txt
-"$python" -m venv "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+    file { print > file }' requirements.txt
+
+# What pip says goes to the log; on failure its last lines are shown with ours below them.
+: >"$log"
+logged() {
+    "$@" >>"$log" 2>&1 9>&- && return
+    tail -n 15 "$log" >&2
+    fail "$doing failed (last lines above, all in $log): mend that and run the same again, which goes on from here." 1
+}
+pip() { logged "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+doing="making the environment"
+logged "$python" -m venv "$venv"
+doing="installing packages"
+echo "setup: $doing" >&2
 pip install --no-deps --require-hashes --only-binary :all: -r "$parts/wheels.txt"
 
 export CYTHON_FORCE_REGEN=1 HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1
-export HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 PATH="$PWD/$venv/bin:$PATH"
-export MAKEFLAGS="-j$(nproc)" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc)
+export HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 PATH="$venv/bin:$PATH"
+jobs=$(nproc)
+export MAKEFLAGS="-j$jobs" CMAKE_BUILD_PARALLEL_LEVEL=$jobs
 if command -v mpicc >/dev/null; then export HOROVOD_WITH_MPI=1; else export HOROVOD_WITHOUT_MPI=1; fi
-echo "setup: building gluonnlp and horovod from source" >&2
+doing="building $from_source from source"
+echo "setup: $doing" >&2
 pip install --no-deps --require-hashes --no-build-isolation -r "$parts/source.txt"
 pip install --no-deps --no-build-isolation --editable .
-echo "$wanted" > "$venv/.duplet-setup"
+echo "$wanted" >"$venv/.duplet-setup"
 echo "setup: done" >&2

@@ -255,9 +255,9 @@ def test_a_root_below_a_file_cannot_be_written(tmp_path: Path) -> None:
 
 # --- MLflow -----------------------------------------------------------------------------------------------------------
 class Server:
-    """An HTTP server on the loopback that answers /health with `status` after `delay_s`, and keeps what it was asked."""
+    """An HTTP server on the loopback that answers /health with `status` after `delay_s`, keeping what it was asked."""
 
-    def __init__(self, status: int = 200, delay_s: float = 0) -> None:
+    def __init__(self, status: float = 200, delay_s: float = 0) -> None:
         self.asked: list[tuple[str, str | None]] = []
         outer = self
 
@@ -265,7 +265,7 @@ class Server:
             def do_GET(self) -> None:
                 outer.asked.append((self.path, self.headers.get("Authorization")))
                 time.sleep(delay_s)
-                self.send_response(status if self.path.endswith("/health") else 404)
+                self.send_response(int(status) if self.path.endswith("/health") else 404)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -280,7 +280,12 @@ class Server:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
     monkeypatch.setenv("no_proxy", "*")
     made: list[Server] = []
-    yield lambda **how: made.append(Server(**how)) or made[-1]
+
+    def start(**how: float) -> Server:
+        made.append(Server(**how))
+        return made[-1]
+
+    yield start
     for server in made:
         server.http.shutdown()
         server.http.server_close()
@@ -370,8 +375,6 @@ def test_sqlite_and_folders_of_files(tmp_path: Path) -> None:
 
 
 def test_the_doctor_itself_needs_neither_mxnet_nor_horovod_nor_mlflow() -> None:
-    code = (
-        "import sys, pipeline.doctor; print([m for m in ('mxnet', 'horovod', 'mlflow', 'numpy') if m in sys.modules])"
-    )
+    code = "import sys, pipeline.doctor; print({'mxnet', 'horovod', 'mlflow', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

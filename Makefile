@@ -1,0 +1,41 @@
+# Each target does whatever set-up is missing first. DUPLET_PYTHON names the Python 3.11 to build .venv from.
+BIN := .venv/bin
+ROOT ?= runs
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench ui lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## .venv from requirements.txt; nothing when it is current
+	@bash docker/setup.sh
+
+demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
+	@$(BIN)/duplet run configs/demo.yaml
+
+test: setup  ## all tests, offline
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup  ## ruff, type checker, import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup  ## speed and quality beside sentence-transformers, in an environment of its own
+	@bash benchmarks/setup_peer.sh
+	@$(BIN)/python benchmarks/training_speed.py
+
+ui: setup  ## MLflow's pages over the runs under ROOT (default runs), on the loopback
+	@mkdir -p $(ROOT)
+	@$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(abspath $(ROOT))/mlflow.db
+
+lock: setup  ## requirements.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header -o requirements.txt
+
+clean:  ## caches and built packages; leaves .venv and the runs
+	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find pipeline jobs tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
