@@ -2,12 +2,12 @@
 # Builds .peer (or the folder $1): PyTorch and sentence-transformers, for benchmarks/peer_sentence_transformers.py alone.
 # An environment of its own, because these need a newer numpy than mxnet can bear; does nothing when it is current.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 venv=${1:-.peer}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=${DUPLET_PYTHON:-python3.11}
-# torch is pinned exactly: the newest may be a build that brings gigabytes of CUDA libraries.
-packages="torch==2.13.0 sentence-transformers datasets accelerate"
+# Pinned, so that figures can be compared from run to run; of torch, this version's build is the one without CUDA.
+packages="torch==2.13.0 sentence-transformers==6.2.0 transformers==5.23.0 datasets==5.2.0 accelerate==1.15.0"
 
 fail() { echo "setup_peer: $1" >&2; exit "${2:-2}"; }
 

@@ -244,6 +244,48 @@ def test_two_calls_at_once_do_the_work_once(checkout: Checkout) -> None:
     assert sorted("setup: done" in text for text in said) == [False, True]
 
 
+# --- the peer's environment, and continuous integration ---------------------------------------------------------------
+def test_the_peers_environment_is_made_once(checkout: Checkout) -> None:
+    (checkout.root / "benchmarks").mkdir()
+    shutil.copy(REPOSITORY / "benchmarks" / "setup_peer.sh", checkout.root / "benchmarks")
+    command = [str(checkout.tools / "bash"), str(checkout.root / "benchmarks" / "setup_peer.sh")]
+    run = lambda **extra: subprocess.run(command, capture_output=True, text=True, env=checkout.environment(**extra))
+    failed = run(FAKE_FAIL="torch")
+    assert failed.returncode == 1 and failed.stderr.splitlines()[-1].startswith("setup_peer: pip failed")
+    checkout.asked()
+    assert run().returncode == 0
+    assert any("torch==2.13.0 " in line for line in checkout.asked())
+    again = run()
+    assert (again.returncode, again.stdout, again.stderr, checkout.asked()) == (0, "", "", [])
+    assert run(DUPLET_PYTHON="/nonexistent").returncode == 0
+    shutil.rmtree(checkout.root / ".peer")
+    missing = run(DUPLET_PYTHON="/nonexistent")
+    assert missing.returncode == 2 and len(missing.stderr.splitlines()) == 1 and checkout.asked() == []
+
+
+@pytest.mark.parametrize("data", ["beside", "given", "absent"])
+def test_ci_finds_the_data_and_ends_with_pytests_closing_line(tmp_path: Path, data: str) -> None:
+    root = tmp_path / "repository"
+    (root / ".ci").mkdir(parents=True)
+    shutil.copy(REPOSITORY / ".ci" / "run", root / ".ci")
+    make = tmp_path / "make"
+    make.write_text(
+        '#!/bin/sh\necho "make $2 in $PWD with ${DUPLET_DATA-none}"\n[ $2 = test ] || exit 0\n'
+        'echo "1 failed, 9 passed in 75.31s (0:01:15)"; echo "make: *** [Makefile:1: test] Error 1" >&2; exit 2\n'
+    )
+    make.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    if data == "given":
+        environment["DUPLET_DATA"] = "/given"
+    if data != "absent":
+        (tmp_path / "shared" / "data").mkdir(parents=True)
+    done = subprocess.run([str(root / ".ci" / "run")], capture_output=True, text=True, env=environment)
+    value = {"beside": str(tmp_path / "shared" / "data"), "given": "/given", "absent": "none"}[data]
+    check, test, *_, last = done.stdout.splitlines()
+    assert (check, test) == tuple(f"make {target} in {root} with {value}" for target in ("check", "test"))
+    assert last == "1 failed, 9 passed in 75.31s (0:01:15)" and done.returncode == 2
+
+
 # --- the lock file ----------------------------------------------------------------------------------------------------
 def locked() -> dict[str, tuple[str, list[str]]]:
     """name -> (version, hashes) of requirements.txt."""
