@@ -1,0 +1,113 @@
+"""Text to ids, from a tokenized folder alone: what the stage's workers, evaluation and prediction share."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.config import TokenizeConfig
+from pipeline.errors import InputError
+from pipeline.tokenization.tokenizers import Tokenizer, tokenizer_of
+
+PADDING, UNKNOWN = "<pad>", "<unk>"
+PADDING_ID, UNKNOWN_ID = 0, 1
+SETTINGS_NAME, VOCABULARY_NAME = "tokenizer.json", "vocabulary.json"
+REMAKE = "delete its folder and run `duplet tokenize`"
+
+
+class Encoded(NamedTuple):
+    """N texts as ids, one after the other, and what was seen on the way."""
+
+    ids: np.ndarray  # (sum of lengths,) int32
+    lengths: np.ndarray  # (N,) int32, at least 1
+    cut: int  # texts longer than the limit
+    unknown_tokens: int  # of those kept
+    empty: int  # texts without a token, which stand as a single <unk>
+
+
+class Encoder:
+    """A tokenizer, its vocabulary and the limits per field."""
+
+    def __init__(self, tokenizer: Tokenizer, token_to_id: dict[str, int], max_tokens: dict[str, int]) -> None:
+        self._tokenizer = tokenizer
+        # text that spells <pad> must not become padding
+        self._ids = {token: i for token, i in token_to_id.items() if i not in (PADDING_ID, UNKNOWN_ID)}
+        self.max_tokens = max_tokens
+
+    def tokens(self, text: str) -> list[str]:
+        """All tokens of a text, uncut."""
+        return self._tokenizer.tokens(text)
+
+    def encode(self, text: str, field: str) -> np.ndarray:
+        """(T,) int32 ids, 1 <= T <= the field's limit; a text without tokens gives a single <unk>.
+
+        Raises:
+            InputError: no such field.
+        """
+        return self.encode_all([text], field).ids
+
+    def encode_all(self, texts: list[str], field: str) -> Encoded:
+        """As `encode`, for many texts at once."""
+        if field not in self.max_tokens:
+            raise InputError(
+                f"field {field!r} has no token limit: tokenize.max_tokens names {', '.join(self.max_tokens)}"
+            )
+        limit, find = self.max_tokens[field], self._ids.get
+        ids: list[int] = []
+        lengths = np.empty(len(texts), np.int32)
+        cut = empty = 0
+        for row, text in enumerate(texts):
+            tokens = self._tokenizer.tokens(text)
+            cut += len(tokens) > limit
+            empty += not tokens
+            lengths[row] = min(len(tokens), limit) or 1
+            ids.extend([find(token, UNKNOWN_ID) for token in tokens[:limit]] or (UNKNOWN_ID,))
+        array = np.array(ids, np.int32)
+        return Encoded(array, lengths, cut, int(np.count_nonzero(array == UNKNOWN_ID)) - empty, empty)
+
+
+def write_settings(config: TokenizeConfig, folder: Path) -> None:
+    """Writes what rebuilds the tokenizer, beside the vocabulary."""
+    settings = {"kind": config.kind, "lowercase": config.lowercase, "max_tokens": config.max_tokens}
+    (folder / SETTINGS_NAME).write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def load_bare_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, int]]:
+    """The tokenizer without its vocabulary, and the limits per field. Raises InputError."""
+    path = folder / SETTINGS_NAME
+    settings = _json(path)
+    try:
+        kind, lowercase, limits = settings["kind"], settings["lowercase"], dict(settings["max_tokens"])
+        return tokenizer_of(kind, lowercase, folder), limits
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} does not describe a tokenizer ({error!r}): {REMAKE}") from None
+
+
+def load_vocabulary(folder: Path) -> dict[str, int]:
+    """Token -> id, from the JSON that gluonnlp.Vocab writes. Raises InputError."""
+    path = folder / VOCABULARY_NAME
+    try:
+        tokens = {str(token): int(i) for token, i in _json(path)["token_to_idx"].items()}
+        if (
+            tokens[PADDING] != PADDING_ID
+            or tokens[UNKNOWN] != UNKNOWN_ID
+            or set(tokens.values()) != set(range(len(tokens)))
+        ):
+            raise ValueError("its ids are not 0 … n - 1 with padding and unknown first")
+        return tokens
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} holds no vocabulary ({error}): {REMAKE}") from None
+
+
+def load_tokenizer(folder: Path) -> Encoder:
+    """The whole encoder of a tokenized folder. Raises InputError naming the file that is missing or damaged."""
+    tokenizer, limits = load_bare_tokenizer(folder)
+    return Encoder(tokenizer, load_vocabulary(folder), limits)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {REMAKE}") from None

@@ -1,0 +1,162 @@
+"""Reading ids: memory-mapped Arrow shards, their keys and lengths, padded arrays, and the examples over them.
+
+Written by `stage`; read by training, evaluation and prediction. Neither mxnet nor gluonnlp is imported here.
+"""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
+
+__all__ = ["EXAMPLES_NAME", "FIELDS", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
+
+FIELDS = ("query", "document")
+TEXTS_SCHEMA = pa.schema([("key", pa.string()), ("ids", pa.list_(pa.int32())), ("length", pa.int32())])
+EXAMPLES_SCHEMA = pa.schema(
+    [("id", pa.string()), ("query", pa.int32()), ("document", pa.int32()), ("relevance", pa.float32())]
+)
+EXAMPLES_NAME = "examples.arrow"
+
+
+def shard_name(field: str, number: int) -> str:
+    return f"{field}-{number:05d}.arrow"
+
+
+class Keys(Sequence[str]):
+    """Strings that stay in the mapped file until one is asked for."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._column.take(pa.array(range(len(self))[index], pa.int64())).to_pylist()
+        return self._column[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._column.chunks:
+            yield from chunk.to_pylist()
+
+
+class Texts:
+    """The distinct texts of one field of a split as ids; row r is the r-th text over all shards. Threads may share it.
+
+    Raises:
+        InputError: a shard is missing, damaged, or not such a shard; the message names it.
+    """
+
+    def __init__(self, folder: Path, field: str) -> None:
+        paths = sorted(folder.glob(f"{field}-*.arrow"))
+        for number, path in enumerate(paths or [folder / shard_name(field, 0)]):
+            if not paths or path.name != shard_name(field, number):
+                raise InputError(f"{folder / shard_name(field, number)} is missing: {REMAKE}")
+        tables = [_open(path, TEXTS_SCHEMA) for path in paths]
+        # a shard is one record batch; all below are views of the mapped files, `lengths` of several shards excepted
+        batches = [_texts_batch(table, path) for table, path in zip(tables, paths)]
+        self.keys = Keys(pa.chunked_array([batch["key"] for batch in batches], pa.string()))
+        self._ids = [batch["ids"].values.to_numpy() for batch in batches]  # (tokens of the shard,) int32
+        self._offsets = [batch["ids"].offsets.to_numpy() for batch in batches]  # (rows of the shard + 1,) int32
+        lengths = [batch["length"].to_numpy() for batch in batches]
+        self.lengths: np.ndarray = lengths[0] if len(lengths) == 1 else np.concatenate(lengths)  # (N,) int32
+        self._first_rows = np.cumsum([0] + [len(part) for part in lengths])[:-1]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def ids(self, row: int) -> np.ndarray:
+        """(T,) int32, a read-only view of the mapped file."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} texts")
+        shard = bisect.bisect_right(self._first_rows, row) - 1
+        start, end = self._offsets[shard][row - self._first_rows[shard] :][:2]
+        return self._ids[shard][start:end]
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, T) int32 ids of these n rows, zeros behind each, T the longest of them; and their (n,) int32 lengths.
+
+        Copies text by text: each is one run of memory, which beats index arithmetic over all n * T cells.
+        """
+        rows = np.asarray(rows)
+        if rows.min(initial=0) < 0:
+            raise IndexError(f"row {rows.min()} of {len(self)} texts")
+        lengths = self.lengths[rows]
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        within = (rows - self._first_rows[shards]).tolist()
+        ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int32)
+        for row, (shard, position, length) in enumerate(zip(shards.tolist(), within, lengths.tolist())):
+            start = self._offsets[shard][position]
+            ids[row, :length] = self._ids[shard][start : start + length]
+        return ids, lengths
+
+
+class Split(NamedTuple):
+    """The N judged pairs of a split, over its distinct queries and documents."""
+
+    fields: dict[str, Texts]
+    ids: Keys  # of the records
+    rows: dict[str, np.ndarray]  # field -> (N,) int32 row of its text
+    relevance: np.ndarray  # (N,) float32
+
+
+def open_split(folder: Path, split: str) -> Split:
+    """Maps a split of a tokenized folder. Raises InputError naming the file that is missing, damaged or unfit."""
+    folder = folder / split
+    fields = {field: Texts(folder, field) for field in FIELDS}
+    path = folder / EXAMPLES_NAME
+    table = _open(path, EXAMPLES_SCHEMA)
+    rows = {field: table[field].to_numpy() for field in FIELDS}
+    for field in FIELDS:
+        if len(table) and not 0 <= rows[field].min() <= rows[field].max() < len(fields[field]):
+            raise InputError(
+                f"{path} points at more {field} texts than its shards hold ({len(fields[field])}): {REMAKE}"
+            )
+    return Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy())
+
+
+def vocabulary_size(folder: Path) -> int:
+    """Tokens in the vocabulary, padding and unknown included: ids are below it."""
+    return len(load_vocabulary(folder))
+
+
+def _open(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate()
+        if table.schema != schema:
+            raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
+        if any(column.null_count for column in table.columns):
+            raise pa.ArrowInvalid("it has nulls")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {REMAKE}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): {REMAKE}") from None
+    return table
+
+
+def _texts_batch(table: pa.Table, path: Path) -> dict[str, Any]:
+    """A shard's columns, checked as far as reading beyond its memory or another text's ids could go."""
+    batches = table.to_batches()
+    if len(batches) > 1:
+        raise InputError(f"{path} has {len(batches)} record batches instead of one: {REMAKE}")
+    columns = {
+        name: batches[0][name] if batches else pa.array([], TEXTS_SCHEMA.field(name).type)
+        for name in table.schema.names
+    }
+    lengths = columns["length"].to_numpy()
+    offsets = columns["ids"].offsets.to_numpy()
+    if len(lengths) and (lengths.min() < 1 or not np.array_equal(np.diff(offsets), lengths) or offsets[0] < 0):
+        raise InputError(f"{path} is damaged (lengths and ids disagree): {REMAKE}")
+    return columns

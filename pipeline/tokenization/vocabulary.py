@@ -1,0 +1,109 @@
+"""The vocabulary: a gluonnlp.Vocab from token counts, or from a SentencePiece model trained here.
+
+The only file of this stage that imports gluonnlp (and with it mxnet), inside the functions that need it.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.config import TokenizeConfig
+from pipeline.errors import InputError
+from pipeline.tokenization.encoder import PADDING, PADDING_ID, UNKNOWN, UNKNOWN_ID, VOCABULARY_NAME
+from pipeline.tokenization.tokenizers import MODEL_NAME, SentencePieceTokenizer
+
+SPECIAL = (PADDING, UNKNOWN)
+# SentencePiece's own settings
+TRAINING_LINES = 1_000_000  # a sample of so many is enough, and bounds the memory
+LINE_CHARACTERS = 1000  # its BPE trainer aborts the process at words of 65,536 characters
+TRAINING_THREADS = 4  # fixed whatever the machine, since the model depends on it
+
+
+def write_counted(counts: Counter[str], config: TokenizeConfig, folder: Path) -> int:
+    """Writes vocabulary.json of the most frequent tokens, equal counts in alphabetical order; returns its size."""
+    from gluonnlp import Vocab
+
+    for token in SPECIAL:
+        del counts[token]
+    size = config.vocabulary_size - len(SPECIAL)  # gluonnlp takes max_size=0 for no limit: `check_size` bars that
+    vocabulary = Vocab(
+        counts,
+        max_size=size,
+        min_freq=config.min_count,
+        unknown_token=UNKNOWN,
+        padding_token=PADDING,
+        bos_token=None,
+        eos_token=None,
+        token_to_idx={PADDING: PADDING_ID, UNKNOWN: UNKNOWN_ID},
+    )
+    (folder / VOCABULARY_NAME).write_text(vocabulary.to_json(), encoding="utf-8")
+    return len(vocabulary)
+
+
+def write_sentencepiece(texts: Iterable[str], config: TokenizeConfig, folder: Path) -> int:
+    """Trains sentencepiece.model on `texts` and writes its pieces as vocabulary.json; returns their number.
+
+    That is less than `vocabulary_size` where the texts do not hold so many pieces.
+
+    Raises:
+        InputError: `vocabulary_size` is too small for the texts' characters, or there is no text.
+    """
+    import sentencepiece
+    from gluonnlp import Vocab
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.set_random_generator_seed(1)  # of the sample
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_lines(texts),
+            model_writer=model,
+            model_type=config.sentencepiece_model,
+            vocab_size=config.vocabulary_size,
+            hard_vocab_limit=False,
+            normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
+            character_coverage=0.9995,
+            input_sentence_size=TRAINING_LINES,
+            max_sentence_length=64 * LINE_CHARACTERS,  # bytes; longer ones would be left out
+            num_threads=TRAINING_THREADS,
+            pad_id=PADDING_ID,
+            pad_piece=PADDING,
+            unk_id=UNKNOWN_ID,
+            unk_piece=UNKNOWN,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"SentencePiece cannot make a vocabulary of tokenize.vocabulary_size={config.vocabulary_size} "
+            f"from the training split: {' '.join(str(error).split())}"
+        ) from None
+    (folder / MODEL_NAME).write_bytes(model.getvalue())
+    pieces = SentencePieceTokenizer(folder / MODEL_NAME).pieces()
+    vocabulary = Vocab(
+        Counter(pieces[len(SPECIAL) :]),
+        unknown_token=UNKNOWN,
+        padding_token=PADDING,
+        bos_token=None,
+        eos_token=None,
+        token_to_idx={piece: i for i, piece in enumerate(pieces)},
+    )
+    (folder / VOCABULARY_NAME).write_text(vocabulary.to_json(), encoding="utf-8")
+    return len(vocabulary)
+
+
+def check_size(config: TokenizeConfig) -> None:
+    """Raises InputError where the vocabulary has no room for a token beside the special ones."""
+    if config.vocabulary_size <= len(SPECIAL):
+        raise InputError(
+            f"tokenize.vocabulary_size={config.vocabulary_size} leaves no room beside {' and '.join(SPECIAL)}: "
+            f"give at least {len(SPECIAL) + 1}"
+        )
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for line in text.splitlines():
+            for start in range(0, len(line), LINE_CHARACTERS):
+                yield line[start : start + LINE_CHARACTERS]
