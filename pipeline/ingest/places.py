@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import fsspec
 import pyarrow as pa
+from fsspec.registry import known_implementations
 
 from pipeline import files
 from pipeline.errors import InputError
@@ -78,10 +79,10 @@ def file_system(address: str) -> tuple[Any, str]:
     try:
         return cast(tuple[Any, str], fsspec.core.url_to_fs(address))
     except ImportError as error:
-        hint = fsspec.registry.known_implementations.get(scheme, {}).get("err") or str(error)
+        hint = known_implementations.get(scheme, {}).get("err") or str(error)
         raise InputError(f"{shown_address(address)} needs a driver that is not installed: {hint}") from None
     except Exception as error:
-        raise InputError(f"{shown_address(address)} cannot be opened: {_sentence(error)}") from None
+        raise InputError(f"{shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
 
 
 def fingerprint(address: str) -> str:
@@ -101,7 +102,7 @@ def fingerprint(address: str) -> str:
     except InputError:
         raise
     except Exception as error:  # each driver has errors of its own
-        raise InputError(f"source {shown_address(address)} cannot be read: {_sentence(error)}") from None
+        raise InputError(f"source {shown_address(address)} cannot be read: {_sentence(error, address)}") from None
 
 
 @contextlib.contextmanager
@@ -114,20 +115,20 @@ def open_binary(address: str) -> Iterator[IO[bytes]]:
                 opened: Any = stack.enter_context(system.open(path, "rb"))
             else:
                 opened = stack.enter_context(local_path(address).open("rb"))
-            stream = io.BufferedReader(cast(io.RawIOBase, opened), _PIECE)
-            head = stream.peek(4)
+            buffered = io.BufferedReader(opened, _PIECE)
+            stream = cast(IO[bytes], buffered)
+            head = buffered.peek(4)
             if head.startswith(_GZIP):
-                stream = cast(io.BufferedReader, stack.enter_context(gzip.GzipFile(fileobj=stream)))
-            elif head.startswith(
-                _ZSTD
-            ):  # zstandard's own reader takes a file cut short for a whole one, Arrow's does not
-                unpacked = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
-                stream = io.BufferedReader(cast(io.RawIOBase, stack.enter_context(unpacked)), _PIECE)
+                stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            elif head.startswith(_ZSTD):
+                # Arrow's reader, since zstandard's own takes a file cut short for a whole one
+                unpacked: Any = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
+                stream = cast(IO[bytes], io.BufferedReader(unpacked, _PIECE))
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"source {shown_address(address)} cannot be opened: {_sentence(error)}") from None
-        yield cast(IO[bytes], stream)
+            raise InputError(f"source {shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
+        yield stream
 
 
 @contextlib.contextmanager
@@ -144,7 +145,9 @@ def open_seekable(address: str, scratch: Path) -> Iterator[IO[bytes]]:
         try:
             shutil.copyfileobj(stream, copy)
         except Exception as error:
-            raise InputError(f"{shown_address(address)} cannot be read to its end: {_sentence(error)}") from None
+            raise InputError(
+                f"{shown_address(address)} cannot be read to its end: {_sentence(error, address)}"
+            ) from None
         copy.seek(0)
         yield cast(IO[bytes], copy)
 
@@ -161,7 +164,9 @@ def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
         try:
             return stream.readline(size)
         except Exception as error:  # gzip, Arrow and each remote driver have errors of their own
-            raise InputError(f"{shown_address(address)} cannot be read to its end: {_sentence(error)}") from None
+            raise InputError(
+                f"{shown_address(address)} cannot be read to its end: {_sentence(error, address)}"
+            ) from None
 
     with open_binary(address) as stream:
         number = 0
@@ -201,8 +206,10 @@ def _check_encoding(encoding: str) -> None:
     )
 
 
-def _sentence(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+def _sentence(error: Exception, address: str = "") -> str:
+    """The error on one line; a driver may have put the address with its secrets into it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text.replace(address, shown_address(address)) if address else text)[:200]
 
 
 def join(folder: str, name: str) -> str:
@@ -226,4 +233,6 @@ def names_in(folder: str) -> list[str]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"source folder {shown_address(folder)} cannot be listed: {_sentence(error)}") from None
+        raise InputError(
+            f"source folder {shown_address(folder)} cannot be listed: {_sentence(error, folder)}"
+        ) from None

@@ -158,7 +158,7 @@ def _sgml_blocks(
                 rest, inside = (rest[edge.start() :] if edge is again else rest[edge.end() :]), False
                 continue
             between = _TAG.sub("", rest[: edge.start()] if edge else rest).strip()
-            if between or (line.problem and not edge):
+            if between or (line.problem and rest is line.text and not edge):
                 if not gather.block:
                     gather.start(line, BadRow("text outside", f"between the blocks of {opening.pattern}"))
                 gather.add(line._replace(text=between))
