@@ -194,9 +194,11 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"schedule.warmup_updates={self.schedule.warmup_updates} must be below max_updates={self.max_updates}"
             )
-        if self.max_pairs_per_update < self.workers:
+        needed = 2 * self.workers - 1  # the plan's smallest update is half a full one, rounded up
+        if self.max_pairs_per_update < needed:
             raise ValueError(
-                f"max_pairs_per_update={self.max_pairs_per_update} leaves some of {self.workers} workers without a pair"
+                f"max_pairs_per_update={self.max_pairs_per_update} leaves some of {self.workers} workers without a "
+                f"pair: it must be at least {needed}"
             )
         return self
 

@@ -53,7 +53,10 @@ class World:
 
     def agree(self, value: T, name: str) -> T:
         """Rank 0's value, on every rank."""
-        return hvd.broadcast_object(value, root_rank=0, name=name) if self.size > 1 else value
+        if self.size > 1:
+            value = hvd.broadcast_object(value, root_rank=0, name=name)
+            nd.waitall()  # rank 0 would go on, and perhaps end, before the others have it
+        return value
 
     def any(self, value: bool, name: str) -> bool:
         """Whether any rank says so."""

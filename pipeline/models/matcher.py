@@ -96,7 +96,7 @@ class Tower(gluon.Block):
         states = self.encoder(embedded, padding)
         if not self.late:
             return Representation(self.pooling(states, lengths, padding), nd.ones((lengths.shape[0], 1)))
-        vectors = nd.L2Normalization((self.project(states) + embedded).transpose((1, 0, 2)), mode="instance_last")
+        vectors = _unit((self.project(states) + embedded).transpose((1, 0, 2)))
         weights = (self.importance(states) * (1 - padding)).transpose((1, 0, 2)).reshape((lengths.shape[0], -1))
         return Representation(vectors, weights)
 
@@ -107,7 +107,8 @@ def _there(output: gluon.Block | None) -> gluon.Block:
 
 
 def _unit(vectors: nd.NDArray) -> nd.NDArray:
-    return nd.L2Normalization(vectors, mode="instance", eps=1e-10)
+    """Vectors of length 1 along the last axis."""
+    return nd.broadcast_div(vectors, nd.sqrt((vectors * vectors).sum(axis=-1, keepdims=True) + 1e-12))
 
 
 class Head(gluon.Block):

@@ -1,0 +1,93 @@
+"""What tests share: small sources, and running the command as a person would."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs go under each test's own root, whatever the person's environment says."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+
+
+def reversed_pairs(count: int, seed: int = 0, letters: int = 12) -> list[dict[str, Any]]:
+    """Queries of random words whose document is the same words in reverse order; others have other words or orders.
+
+    Half of the documents share their words with another one in another order, so a bag of words cannot tell them apart.
+    """
+    rng = random.Random(seed)
+    words = [f"w{i}" for i in range(letters)]
+    rows = []
+    for i in range(count):
+        chosen = rng.sample(words, rng.randint(4, 7))
+        rows.append({"qid": f"q{i}", "query": " ".join(chosen), "document": " ".join(reversed(chosen))})
+    return rows
+
+
+@pytest.fixture
+def small_config(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A configuration over a few hundred small pairs under tmp_path; arguments replace whole sections' keys."""
+
+    def make(**sections: Any) -> dict[str, Any]:
+        source = tmp_path / "pairs.jsonl"
+        if not source.exists():
+            source.write_text("".join(json.dumps(row) + "\n" for row in reversed_pairs(240)))
+        base: dict[str, Any] = {
+            "name": "small",
+            "root": str(tmp_path / "runs"),
+            "ingest": {"source": {"format": "jsonl", "path": str(source), "columns": {"query_id": "qid"}}},
+            "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
+            "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2},
+            "train": {
+                "max_pairs_per_update": 16, "epochs": 2, "log_every_updates": 2, "checkpoint_every_updates": 3,
+                "schedule": {"warmup_updates": 2},
+            },
+            "evaluate": {"bootstrap_samples": 20},
+            "tracking": {"system_metrics": False},
+        }  # fmt: skip
+        for name, values in sections.items():
+            base[name] = {**base[name], **values} if isinstance(values, dict) else values
+        return base
+
+    return make
+
+
+@pytest.fixture
+def duplet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `duplet VERB CONFIG …` in a process of its own, as a person would."""
+
+    def run(
+        verb: str, config: dict[str, Any] | Path, *arguments: str, **kwargs: Any
+    ) -> subprocess.CompletedProcess[str]:
+        command = duplet_command(tmp_path, verb, config, *arguments)
+        return subprocess.run(command, capture_output=True, text=True, timeout=280, **kwargs)
+
+    return run
+
+
+def duplet_command(folder: Path, verb: str, config: dict[str, Any] | Path, *arguments: str) -> list[str]:
+    """The command line, with a configuration given as a dictionary written to a file in `folder`."""
+    if isinstance(config, dict):
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        config = path
+    return [sys.executable, "-m", "pipeline.cli", verb, str(config), *arguments]
+
+
+def last_json(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The object in the last line of stdout of a command run with --json."""
+    assert finished.returncode == 0, finished.stderr
+    found: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return found

@@ -1,0 +1,54 @@
+"""Run by test_global_batch under one process or several: a few updates of each case, written by rank 0 as arrays."""
+
+import json
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+
+from pipeline.config import Config, check_config
+from pipeline.tasks.base import task_of
+from pipeline.training.optimizer import Optimizer, parameters_of
+from pipeline.training.plan import Plan, shares
+from pipeline.workers import World
+
+
+def main(cases: Path) -> None:
+    world = World()
+    for number, case in enumerate(json.loads(cases.read_text())):
+        found = run(Path(case["tokenized"]), check_config(case["config"], "test"), world)
+        if world.rank == 0:
+            np.savez(cases.with_name(f"size-{world.size}-case-{number}.npz"), **found)
+
+
+def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
+    task = task_of(config, tokenized)
+    network = task.network()
+    mx.random.seed(1)
+    np.random.seed(1)
+    network.initialize()
+    plan = Plan(task.lengths, config.train.max_pairs_per_update, config.train.max_tokens_per_update, config.seed)
+    optimizer = Optimizer(network, config.train.optimizer, world)
+    found: dict[str, np.ndarray] = {}
+    for update, batch in enumerate(plan.batches(0, 0)[:3]):
+        mine = task.batch(shares(batch, task.lengths, world.size), world.rank, [1, 0, 0, update])
+        index, rows = optimizer.rows(mine.tokens)
+        with autograd.record():
+            loss = task.loss(network, rows, mine, world)
+        loss.objective.backward()
+        value = loss.value.copy()
+        world.average([value], "value")
+        norm = optimizer.step(index, rows, 0.05, update)
+        found[f"loss {update}"], found[f"norm {update}"] = value.asnumpy(), norm.asnumpy()
+        found[f"gradient {update} rows"] = rows.grad.asnumpy()
+        for name, parameter in optimizer.dense:
+            found[f"gradient {update} {name}"] = parameter.grad().asnumpy()
+    found |= {f"parameter {name}": p.data().asnumpy() for name, p in parameters_of(network).items()}
+    found |= {f"valid {name}": np.array(value) for name, value in task.validate(network, world).items()}
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
