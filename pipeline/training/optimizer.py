@@ -95,11 +95,13 @@ class Optimizer:
         """One array's update, in place."""
         decay = self.config.weight_decay
         if self.config.kind == "sgd":
-            finite = nd.where(scale == scale, scale, nd.zeros_like(scale))
-            nd.sgd_mom_update(
-                weight, nd.broadcast_mul(gradient, finite.reshape((1,) * gradient.ndim)), moments[0],
-                lr=rate, momentum=self.config.momentum, wd=decay, out=weight,
-            )  # fmt: skip
+            # by hand: sgd_mom_update goes on with momentum and decay where the gradient is left out, and nan * 0 is nan
+            shape = (1,) * gradient.ndim
+            finite = nd.broadcast_like((scale == scale).reshape(shape), weight)
+            gradient = nd.broadcast_mul(gradient, scale.reshape(shape)) + decay * weight
+            moment = self.config.momentum * moments[0] - rate * gradient
+            for old, new in ((weight, weight + moment), (moments[0], moment)):
+                old[:] = nd.where(finite, new, old)
         else:
             # MXNet takes eta * (lr * m / (sqrt(v) + epsilon) + wd * weight) off the weight
             nd.contrib.adamw_update(
