@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,17 +39,22 @@ class Checkpoint(NamedTuple):
 def save(
     folder: Path, state: State, parameters: dict[str, np.ndarray], moments: dict[str, np.ndarray], keep: int
 ) -> None:
-    """Writes `update-N` under `folder`, then removes all but the newest `keep` and the best."""
-    with files.new_folder(folder / f"update-{state.update:08d}") as new:
+    """Writes `update-N` under `folder`, then removes all but the newest `keep` and the best.
+
+    Later ones go too: a training only comes to stand before them when they are damaged.
+    """
+    current = f"update-{state.update:08d}"
+    with files.new_folder(folder / current) as new:
         np.savez(new / "parameters.npz", **parameters)
         np.savez(new / "moments.npz", **moments)
         (new / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}), encoding="utf-8")
         sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
         (new / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
-    kept = {f"update-{state.best_update:08d}"} if state.best_update is not None else set()
-    for old in names(folder)[:-keep]:
-        if old not in kept:
-            shutil.rmtree(folder / old)
+    kept = {name for name in names(folder) if name <= current}
+    kept = {*sorted(kept)[-keep:], f"update-{state.best_update:08d}" if state.best_update is not None else current}
+    for name in names(folder):
+        if name not in kept:
+            shutil.rmtree(folder / name)
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +78,7 @@ def load(folder: Path) -> Checkpoint:
             raise ValueError(f"{folder} has another format than {FORMAT}")
         values["position"] = Position(*values["position"])
         return Checkpoint(folder, State(**values), _arrays(folder / "parameters.npz"), _arrays(folder / "moments.npz"))
-    except (OSError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from None
 
 
