@@ -96,9 +96,9 @@ class Texts:
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
         within = (rows - self._first_rows[shards]).tolist()
         ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int32)
-        for row, (shard, position, length) in enumerate(zip(shards.tolist(), within, lengths.tolist())):
-            start = self._offsets[shard][position]
-            ids[row, :length] = self._ids[shard][start : start + length]
+        for row, shard, position, length in zip(ids, shards.tolist(), within, lengths.tolist()):
+            start = self._offsets[shard].item(position)  # a Python int: slicing with numpy's takes twice as long
+            row[:length] = self._ids[shard][start : start + length]
         return ids, lengths
 
 
