@@ -287,7 +287,11 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     data.setdefault("name", path.stem)
     for override in overrides:
         _override(data, override)
-    return check_config(_expand(data, str(path)), str(path))
+    try:
+        expanded = _expand(data, str(path))
+    except RecursionError:
+        raise InputError(f"{path}: settings are nested too deeply, or a YAML alias holds itself") from None
+    return check_config(expanded, str(path))
 
 
 def check_config(data: dict[str, Any], origin: str) -> Config:
@@ -315,7 +319,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         node = child
     try:
         node[names[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         node[names[-1]] = value
 
 
@@ -343,7 +347,7 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     where = ".".join(map(str, steps)) or "configuration"
     value: Any = data
     for step in steps:
-        value = value.get(step) if isinstance(value, dict) else None
+        value = value[step] if isinstance(value, list) else value.get(step) if isinstance(value, dict) else None
     if error["type"] == "extra_forbidden":
         names = _names_at(steps[:-1], data)
         near = difflib.get_close_matches(str(steps[-1]), names, 1, 0.5)
@@ -355,9 +359,10 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{where} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    expected = error.get("ctx", {}).get("expected") or error.get("ctx", {}).get("expected_tags")
+    context = error.get("ctx", {})
+    expected = context.get("expected") or context.get("expected_tags")
     near = difflib.get_close_matches(
-        str(value), str(expected or "").replace("'", "").replace(" or ", ", ").split(", "), 1, 0.5
+        str(context.get("tag", value)), str(expected or "").replace("'", "").replace(" or ", ", ").split(", "), 1, 0.5
     )
     shown = f"={value!r}" if value is not None and not isinstance(value, dict) else ""
     return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")

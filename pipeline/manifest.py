@@ -117,22 +117,23 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         manifest = Manifest(**data)
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.files.items()}
     except FileNotFoundError:
         raise InputError(f"{folder} is not a finished {stage} folder (no {NAME}): run `{remake}`") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `{remake}`") from None
     if manifest.format != FORMAT or manifest.stage != stage:
         raise InputError(
             f"{path} is of stage {manifest.stage}, format {manifest.format}, need {stage}, {FORMAT}: run `{remake}`"
         )
     if verify:
-        for name, known in manifest.files.items():
+        for name, (size, sha256) in listed.items():
             file = folder / name
             if not file.is_file():
                 problem = "is missing"
-            elif (size := file.stat().st_size) != known["bytes"]:
-                problem = f"has {size} bytes instead of {known['bytes']}"
-            elif files.sha256(file) != known["sha256"]:
+            elif (found := file.stat().st_size) != size:
+                problem = f"has {found} bytes instead of {size}"
+            elif files.sha256(file) != sha256:
                 problem = "has changed since it was written"
             else:
                 continue

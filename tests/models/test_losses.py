@@ -163,7 +163,9 @@ def test_ordinal_is_finite_for_huge_logits() -> None:
     assert np.isfinite(gradient(loss, values)).all()
 
 
-logits = hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(-200, 200, width=32))
+logits = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(-200, 200, width=32)
+)
 
 
 @given(logits, st.sampled_from(["softmax", "ordinal"]))

@@ -35,7 +35,8 @@ def damaged(folder: Path, update: int) -> list[str]:
 
 names = st.text("abcxyz_.:0123456789/", min_size=1, max_size=12).filter(lambda name: name.strip("./") == name)
 arrays = hnp.arrays(
-    st.sampled_from([np.float32, np.int32, np.float64]), hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
+    st.sampled_from([np.float32, np.int32, np.float64]),
+    hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4),
 )
 
 

@@ -245,7 +245,7 @@ def test_schedule_is_continuous_and_falls_after_the_warm_up(kind: str, warmup: i
     steps = np.diff(rates)
     largest = max(1 / max(1, warmup), math.pi / 2 / max(1, total - warmup))  # the steepest slope of either part
     assert np.abs(steps).max() <= largest + 1e-9
-    assert (steps[:max(0, warmup - 1)] > 0).all()
+    assert (steps[: max(0, warmup - 1)] > 0).all()
     assert (steps[warmup:] <= 1e-12).all()
     if kind != "constant" and warmup < total:
         assert rates[-1] == pytest.approx(0.1)  # and stays there beyond the last update
