@@ -17,6 +17,7 @@ from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
 
 _ROWS_AT_ONCE = 256
+_DAMAGE = (pa.ArrowException, OSError, ValueError)  # ValueError: a column name that is no UTF-8
 
 
 def read_pairs(
@@ -31,17 +32,18 @@ def read_pairs(
     with places.open_seekable(address, scratch) as stream:
         try:
             file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-        except (pa.ArrowException, OSError) as error:
+            names = file.schema_arrow.names
+        except _DAMAGE as error:
             raise InputError(f"{shown} is no Parquet file: {_first_line(error)}") from None
-        names = file.schema_arrow.names
         check_columns(shown, wanted, names)
         chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
-        batches = file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(chosen.values())))
+        check_columns(shown, chosen.values(), names)  # Arrow finds a column by its name alone
+        batches = file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(chosen.values())), use_threads=False)
         number = 0
         while True:
             try:
                 batch = next(batches, None)
-            except (pa.ArrowException, OSError) as error:
+            except _DAMAGE as error:
                 raise InputError(f"{shown} cannot be read to its end: {_first_line(error)}") from None
             if batch is None:
                 return

@@ -148,7 +148,7 @@ def shorten(row: Any) -> str:
 
 
 def check_columns(address: str, wanted: Iterable[Column], found: Iterable[str]) -> None:
-    """Raises InputError, with the nearest name, if a wanted name is not among those found."""
+    """Raises InputError, with the nearest name, if a wanted column is not among those found, or not the only one."""
     names = list(found)
     for column in wanted:
         if isinstance(column, str) and column not in names:
@@ -159,6 +159,8 @@ def check_columns(address: str, wanted: Iterable[Column], found: Iterable[str]) 
                 f"{address} has no column {column!r}; columns found: {listed}"
                 + (f"; nearest name: {nearest[0]!r}" if nearest else "")
             )
+        if isinstance(column, str) and names.count(column) > 1:
+            raise InputError(f"{address} has {names.count(column)} columns named {column!r}; rename all but one")
         if isinstance(column, int) and not 0 <= column < len(names):
             raise InputError(
                 f"{address} has no column at position {column}: it has {len(names)}, counted from 0 ({shorten(names)})"

@@ -283,6 +283,15 @@ def test_wrong_columns_name_what_is_there(write: Any, tmp_path: Path) -> None:
     assert "no column at position 5: it has 2" in message
 
 
+def test_two_columns_of_one_name_are_refused(write: Any, tmp_path: Path) -> None:
+    tsv = write("a.tsv", "query\tdocument\tquery\na\tb\tc\n")
+    assert "has 2 columns named 'query'" in failing({"format": "tsv", "path": tsv}, tmp_path)
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["query", "document", "query"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = {"format": "parquet", "path": str(tmp_path / "a.parquet"), "columns": {"query": 0}}
+    assert "has 2 columns named 'query'" in failing(source, tmp_path)
+
+
 def test_missing_empty_and_damaged_sources(write: Any, tmp_path: Path) -> None:
     source = {"format": "tsv", "path": str(tmp_path / "queris.tsv")}
     write("queries.tsv", TSV)
