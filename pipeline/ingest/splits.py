@@ -12,7 +12,7 @@ def split_of(group: str, seed: int, shares: SplitShares) -> SplitName:
     Test comes first so that changing the share of valid leaves the test split as it was.
 
     >>> [split_of(group, 1, SplitShares(valid=0.25, test=0.25)) for group in ("a", "b", "c", "d", "e")]
-    ['train', 'valid', 'train', 'train', 'test']
+    ['test', 'valid', 'valid', 'train', 'test']
     """
     digest = hashlib.sha256(f"{seed}\x00{group}".encode("utf-8", "surrogatepass")).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
