@@ -249,7 +249,7 @@ class Config(Settings):
                 f"train.max_tokens_per_update={train.max_tokens_per_update} must be at least {needed}: "
                 "two pairs of the longest texts (tokenize.max_tokens) for each worker"
             )
-        metrics = GRADED_METRICS if "graded" in self.evaluate.kinds else ()
+        metrics: tuple[str, ...] = GRADED_METRICS if "graded" in self.evaluate.kinds else ()
         metrics += RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
         if train.metric not in metrics:
             near = difflib.get_close_matches(train.metric, metrics, 1, 0.4)

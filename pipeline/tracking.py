@@ -57,7 +57,8 @@ class Tracking:
                 ("GIT_PYTHON_REFRESH", "quiet"),
             ):
                 os.environ.setdefault(key, value)
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            if where.artifacts:  # else MLflow makes a folder mlruns wherever the command is run
+                os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", where.artifacts)
             import mlflow
             from mlflow.tracking import MlflowClient
 

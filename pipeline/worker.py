@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,6 +42,7 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None]) ->
         result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
         (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        shutil.copy(points(job), output / "points.jsonl")
         (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
         plots.loss_curves(state.history, output / "curves.png")
         plots.length_histograms(_lengths(task.lengths), output / "lengths.png")
@@ -87,6 +89,8 @@ def main(work: Path) -> int:
         code, message = error.exit_code, str(error)
     except Exception as error:
         traceback.print_exc()
+        if "Horovod has been shut down" in str(error):  # the other worker's end says more, if anything does
+            os._exit(1)
         log = work / f"failure-rank-{rank}.txt"
         log.write_text(traceback.format_exc(), encoding="utf-8")
         code, message = (

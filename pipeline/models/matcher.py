@@ -122,7 +122,7 @@ class Head(gluon.Block):
     def __init__(self, kind: str, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kind = kind
-        self.features = {"mlp": width, "late_interaction": 2}.get(kind, 1)
+        self.features = {"mlp": width, "late_interaction": 2 + 2 * width}.get(kind, 1)
         with self.name_scope():
             if kind == "bilinear":
                 self.form = self.params.get("form", shape=(width, width), init=Identity())
@@ -155,12 +155,21 @@ class Head(gluon.Block):
         ).reshape(-1)
 
     def pair_features(self, query: Representation, document: Representation) -> nd.NDArray:
-        """(N, features): the pair's score; for mlp its hidden layer; for late interaction both directions' scores."""
+        """(N, features): the pair's score first; for mlp its hidden layer instead.
+
+        For late interaction then the other direction's score, and how the two texts' mean tokens differ and agree.
+        """
         q, d = query.vectors, document.vectors
         if self.kind == "late_interaction":
             similar = nd.batch_dot(q, d, transpose_b=True)  # (N, Tq, Td)
-            return nd.stack(_best(similar, query.weights, document.weights),
-                            _best(similar.transpose((0, 2, 1)), document.weights, query.weights), axis=1)  # fmt: skip
+            left, right = _mean(query), _mean(document)
+            return nd.concat(
+                _best(similar, query.weights, document.weights).expand_dims(1),
+                _best(similar.transpose((0, 2, 1)), document.weights, query.weights).expand_dims(1),
+                nd.abs(left - right),
+                left * right,
+                dim=1,
+            )
         if self.kind == "mlp":
             return self.hidden(nd.concat(q, d, nd.abs(q - d), q * d, dim=1))
         if self.kind == "cosine":
@@ -180,6 +189,12 @@ class Identity(init.Initializer):
 def _absent(weights: nd.NDArray) -> nd.NDArray:
     """0 where a token is, far below where there is only padding."""
     return (weights == 0) * FAR_BELOW
+
+
+def _mean(texts: Representation) -> nd.NDArray:
+    """(N, P) the weighted mean of each text's token vectors."""
+    total = nd.broadcast_mul(texts.vectors, texts.weights.expand_dims(2)).sum(axis=1)
+    return nd.broadcast_div(total, texts.weights.sum(axis=1, keepdims=True))
 
 
 def _best(similar: nd.NDArray, weights: nd.NDArray, others: nd.NDArray) -> nd.NDArray:

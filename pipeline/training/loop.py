@@ -205,6 +205,7 @@ class Run:
         seconds = time.perf_counter() - self.meter.began
         if self.meter.updates and seconds > 0:
             point |= {
+                "interval_s": seconds,
                 "tokens_per_s": self.meter.tokens / seconds,
                 "padding_share": self.meter.padding / self.meter.updates,
                 "data_wait_share": (loader.waited - self.meter.waited) / seconds,
