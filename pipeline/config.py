@@ -97,7 +97,7 @@ class DocstringsSource(Settings):
     format: Literal["docstrings"]
     packages: tuple[str, ...] = ("stdlib",)  # "stdlib" and names of installed packages
     min_query_tokens: Positive = 3
-    min_document_lines: Positive = 3
+    min_document_lines: Positive = 2
     max_pairs: Positive | None = None  # the first so many by hash; for quick tests
 
 

@@ -1,4 +1,4 @@
-"""Whatever a configuration holds: it loads, or one sentence names the key, the value, what is allowed and the nearest."""
+"""Whatever a configuration holds: it loads, or one sentence names the key, the value, what is allowed, what is near."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def test_defaults_are_valid(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     config = check_config({"name": "x", **GOOD}, "run.yaml")
     with pytest.raises(pydantic.ValidationError):
-        config.model.hidden = 3  # type: ignore[misc]
+        config.model.hidden = 3
 
 
 def test_a_configuration_survives_its_own_dump() -> None:
@@ -270,7 +270,7 @@ def test_unset_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", ["${", "${}", "${a b}", "${1}"])
 def test_a_broken_variable_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match="run.yaml"):
+    with pytest.raises(InputError, match=r"run\.yaml"):
         load_config(write(tmp_path, yaml.safe_dump({**GOOD, "root": text})))
 
 
@@ -353,8 +353,8 @@ def test_any_bytes_load_or_are_refused(tmp_path: Path, content: bytes) -> None:
     loads_or_refuses(path, [])
 
 
-SECTIONS = ("name", "seed", "ingest", "source", "format", "path", "paths", "columns", "model", "hidden", "train", "loss",
-            "tokenize", "max_tokens", "evaluate", "kinds", "metric", "query", "x")  # fmt: skip
+SECTIONS = ("name", "seed", "ingest", "source", "format", "path", "paths", "columns", "model", "hidden", "train",
+            "loss", "tokenize", "max_tokens", "evaluate", "kinds", "metric", "query", "x")  # fmt: skip
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(
     ("tsv", "beir", "trec", "docstrings", "pointwise", "mlp", "${HOME}", "ranking")
 ) | st.dates()  # fmt: skip

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import manifest
-from pipeline.config import SPLITS, Config, TokenizeConfig
+from pipeline.config import SPLITS, CollectionSource, Config, TokenizeConfig
 from pipeline.errors import InputError
 from pipeline.manifest import KeyParts
 from pipeline.records import COLLECTION_SCHEMA, SCHEMA
@@ -56,7 +56,13 @@ def run(config: Config, ingest_folder: Path, folder: Path, workers: int | None =
     """
     settings = config.tokenize
     _check(config)
-    sources = {split: {field: _sources(ingest_folder, split, field) for field in FIELDS} for split in SPLITS}
+    # a title's document is its text without the title; in the collection the title stands before it
+    titles = isinstance(config.ingest.source, CollectionSource) and config.ingest.source.train_on_titles
+    over_collection = ("test",) if titles else ("valid", "test")
+    sources = {
+        split: {field: _sources(ingest_folder, split, field, split in over_collection) for field in FIELDS}
+        for split in SPLITS
+    }
     if not sources["train"]["query"][0].texts:
         raise InputError(
             f"{sources['train']['query'][0].path} has no record to learn from: check ingest.source and ingest.split"
@@ -109,11 +115,11 @@ def _check(config: Config) -> None:
         )
 
 
-def _sources(ingest_folder: Path, split: str, field: str) -> list[_Source]:
-    """A split's records; for the documents of valid and test, the collection (if ingest left one) goes before them."""
+def _sources(ingest_folder: Path, split: str, field: str, over_collection: bool) -> list[_Source]:
+    """A split's records; documents of a split judged over the collection (if ingest left one) begin with that."""
     paths = [(ingest_folder / f"records-{split}.parquet", SCHEMA)]
     collection = ingest_folder / COLLECTION_NAME
-    if field == "document" and split != "train" and collection.exists():
+    if field == "document" and over_collection and collection.exists():
         paths.insert(0, (collection, COLLECTION_SCHEMA))
     return [_Source(path, _parquet(path, schema), f"{field}_id", field) for path, schema in paths]
 

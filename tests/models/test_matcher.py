@@ -17,7 +17,7 @@ HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
 TOWERS = ("shared", "separate")
 POOLINGS = ("last", "max", "mean", "attention")
 VOCABULARY = 40
-LENGTHS = {"query": (3, 9, 1, 5), "document": (14, 2, 7, 1)}
+LENGTHS: dict[str, tuple[int, ...]] = {"query": (3, 9, 1, 5), "document": (14, 2, 7, 1)}
 Texts = dict[str, tuple[nd.NDArray, nd.NDArray]]
 
 
