@@ -165,7 +165,8 @@ def test_pair_outputs_have_a_logit_per_output(head: str, outputs: int) -> None:
     logits = network.pair_outputs(*represent(network, texts_of(LENGTHS)))
     assert logits.shape == (4, outputs)
     assert np.std(logits.asnumpy()[:, 0]) > 1e-5
-    features = {"mlp": 10, "late_interaction": 2}.get(head, 1)  # mlp: hidden units of both directions
+    # mlp: hidden units of both directions; late interaction: both scores, and two features per embedding unit
+    features = {"mlp": 10, "late_interaction": 2 + 2 * 6}.get(head, 1)
     assert network.output.weight.shape == (outputs, features)
 
 

@@ -180,6 +180,16 @@ def test_shares_leave_each_worker_one_when_the_last_outweighs_all() -> None:
     assert [len(part) for part in shares(np.arange(4)[::-1], lengths, 4)] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("heavy", range(8))
+@pytest.mark.parametrize("size", [2, 3, 5, 8])
+def test_shares_leave_each_worker_one_wherever_one_outweighs_all(heavy: int, size: int) -> None:
+    lengths = np.ones((8, 1), np.int32)
+    lengths[heavy] = 1000
+    parts = shares(np.arange(8), lengths, size)
+    assert [len(part) for part in parts if not len(part)] == []
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(8))
+
+
 def test_padding_share_counts_each_workers_own_padding() -> None:
     lengths = np.array([[1], [1], [3], [3]], np.int32)
     batch = np.arange(4)
