@@ -243,6 +243,11 @@ class Config(Settings):
             )
         if "graded" in self.evaluate.kinds and loss.kind != "pointwise":
             raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
+        if loss.kind == "pointwise" and "ranking" in self.evaluate.kinds and self.evaluate.candidates == "collection":
+            raise ValueError(
+                "a pointwise loss ranks listed candidates only: set evaluate.candidates=listed, or "
+                "evaluate.kinds=[graded], or a ranking loss (train.loss.kind in_batch_softmax or hinge)"
+            )
         needed = 2 * train.workers * sum(self.tokenize.max_tokens.values())
         if train.max_tokens_per_update < needed:
             raise ValueError(

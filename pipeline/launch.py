@@ -148,10 +148,12 @@ class _Forwarding:
             return
         self.asked_at = time.monotonic()
         self.say(f"stopping after this step (within {GRACE_S:.0f} s); again to stop at once")
-        pids = [int(path.read_text()) for path in self.work.glob("rank-*.pid")]
-        for pid in pids or [self.process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        paths = list(self.work.glob("rank-*.pid"))
+        for path in paths:
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(path.read_text()), signal.SIGTERM)
+        if not paths:  # not started yet: nothing to save
+            self._kill()
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

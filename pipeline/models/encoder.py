@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mxnet import gluon, init, nd
+from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.recurrent import RecurrentLayer
@@ -38,12 +38,16 @@ class Encoder(gluon.Block):
                     self.norms.add(gluon.nn.LayerNorm(in_channels=self.width))
                 inputs = self.width
 
-    def forward(self, embedded: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
+    def packed(self, context: Context) -> list[nd.NDArray]:
+        """Each layer's parameters as its kernel takes them; worth making once where several batches follow."""
+        return [layer.packed(context) for layer in self.layers]
+
+    def forward(self, embedded: nd.NDArray, padding: nd.NDArray, packed: list[nd.NDArray] | None = None) -> nd.NDArray:
         """(T, N, E) embedded tokens and (T, N, 1) padding to (T, N, width) states, not masked."""
         x = embedded
-        for i, layer in enumerate(self.layers):
+        for i, (layer, weights) in enumerate(zip(self.layers, packed or self.packed(embedded.context))):
             x = self.dropout(x)
-            y = layer(x, padding)
+            y = layer(x, padding, weights)
             if len(self.norms):
                 y = self.norms[i](y)
             x = y + x if self.residual and y.shape == x.shape else y
@@ -73,7 +77,8 @@ class Pooling(gluon.Block):
     def forward(self, states: nd.NDArray, lengths: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
         """(T, N, W), (N,) and (T, N, 1) to (N, W)."""
         if self.kind == "max":
-            return nd.broadcast_add(states, padding * FAR_BELOW).max(axis=0)
+            masked = nd.SequenceMask(states, lengths.astype("float32"), use_sequence_length=True, value=FAR_BELOW)
+            return masked.max(axis=0)
         if self.kind == "mean":
             total = nd.broadcast_mul(states, 1 - padding).sum(axis=0)
             return nd.broadcast_div(total, lengths.astype("float32").reshape((-1, 1)))

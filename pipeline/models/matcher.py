@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from mxnet import gluon, init, nd
+from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.encoder import FAR_BELOW, Encoder, Pooling, padding_of
@@ -39,7 +39,8 @@ class Matcher(gluon.Block):
             self.embedding = self.params.get(
                 "embedding", shape=(vocabulary, config.embedding), init=init.Uniform(0.1), grad_req="null"
             )
-            for side in SIDES if config.towers == "separate" else ("query",):
+            self.towers = SIDES if config.towers == "separate" else SIDES[:1]
+            for side in self.towers:
                 setattr(self, f"{side}_tower", Tower(config))
             if config.towers == "shared":
                 self.document_tower = self.query_tower
@@ -50,7 +51,18 @@ class Matcher(gluon.Block):
                     outputs, in_units=self.head.features, weight_initializer=init.Xavier(), prefix="output_"
                 )
 
-    def represent(self, side: str, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray) -> Representation:
+    def packed(self, side: str, context: Context) -> list[nd.NDArray]:
+        """The recurrent parameters of one side's tower, for `represent`; shared towers need it once."""
+        return (self.query_tower if side == "query" else self.document_tower).encoder.packed(context)
+
+    def represent(
+        self,
+        side: str,
+        table: nd.NDArray,
+        ids: nd.NDArray,
+        lengths: nd.NDArray,
+        packed: list[nd.NDArray] | None = None,
+    ) -> Representation:
         """Encodes one side of the pairs.
 
         Args:
@@ -58,9 +70,10 @@ class Matcher(gluon.Block):
             table: (U, E) embedding rows that `ids` index; the whole table, or the rows that an update needs.
             ids: (T, N) int32, time first.
             lengths: (N,) int32, at least 1.
+            packed: what `packed` gave, to make it once for several calls.
         """
         tower = self.query_tower if side == "query" else self.document_tower
-        return tower(nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1]), lengths)
+        return tower(nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1]), lengths, packed)
 
     def score_all(self, query: Representation, document: Representation) -> nd.NDArray:
         """(Nq, Nd) scores; larger is a better match. Cosine and late interaction lie in [-1, 1]."""
@@ -90,10 +103,12 @@ class Tower(gluon.Block):
             else:
                 self.pooling = Pooling(config.pooling, config.hidden, config.directions)
 
-    def forward(self, embedded: nd.NDArray, lengths: nd.NDArray) -> Representation:
+    def forward(
+        self, embedded: nd.NDArray, lengths: nd.NDArray, packed: list[nd.NDArray] | None = None
+    ) -> Representation:
         """(T, N, E) and (N,) to a Representation."""
         padding = padding_of(lengths, embedded.shape[0])
-        states = self.encoder(embedded, padding)
+        states = self.encoder(embedded, padding, packed)
         if not self.late:
             return Representation(self.pooling(states, lengths, padding), nd.ones((lengths.shape[0], 1)))
         vectors = _unit((self.project(states) + embedded).transpose((1, 0, 2)))

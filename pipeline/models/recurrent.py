@@ -9,7 +9,7 @@ walks over padding.
 
 from typing import Any
 
-from mxnet import gluon, init, nd
+from mxnet import Context, gluon, init, nd
 
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 # Saturates a float32 sigmoid completely, and is far from overflow when added to any sane activation.
@@ -40,34 +40,40 @@ class RecurrentLayer(gluon.Block):
                 ):
                     setattr(self, f"{d}_{name}", self.params.get(f"{d}_{name}", shape=shape, init=start))
 
-    def forward(self, x: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
-        """Runs the layer.
-
-        Args:
-            x: (T, N, inputs).
-            padding: (T, N, 1), 1 after the end of a text and 0 before.
-
-        Returns:
-            (T, N, directions * hidden), forward states first; what stands on padding means nothing and must be masked.
-        """
+    def packed(self, context: Context) -> nd.NDArray:
+        """All parameters in one vector as MXNet's kernels take them; made once for all calls of an update."""
         weights, biases = [], []
         for d in "fb"[: self.directions]:
             i2h, h2h, i2h_bias, h2h_bias = (
-                getattr(self, f"{d}_{name}").data(x.context)
+                getattr(self, f"{d}_{name}").data(context)
                 for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
             )
             if self.directions == 2:
                 i2h = nd.concat(i2h, self._padding_weights(i2h_bias + h2h_bias), dim=1)
             weights += [i2h.reshape(-1), h2h.reshape(-1)]
             biases += [i2h_bias, h2h_bias]
+        return nd.concat(*weights, *biases, dim=0)
+
+    def forward(self, x: nd.NDArray, padding: nd.NDArray, packed: nd.NDArray) -> nd.NDArray:
+        """Runs the layer.
+
+        Args:
+            x: (T, N, inputs).
+            padding: (T, N, 1), 1 after the end of a text and 0 before.
+            packed: what `packed` gave.
+
+        Returns:
+            (T, N, directions * hidden), forward states first; what stands on padding means nothing and must be masked.
+        """
         if self.directions == 2:
             if self.cell == "rnn_tanh":
-                x = x * (1 - padding)  # tanh has no gate to close: its input on padding must be exactly minus the bias
+                # tanh has no gate to close: its input on padding must be exactly minus the bias
+                x = nd.broadcast_mul(x, 1 - padding)
             x = nd.concat(x, padding, dim=2)
         start = nd.zeros((self.directions, x.shape[1], self.hidden), ctx=x.context)
         return nd.RNN(
             data=x,
-            parameters=nd.concat(*weights, *biases, dim=0),
+            parameters=packed,
             state=start,
             **({"state_cell": start} if self.cell == "lstm" else {}),
             mode=self.cell,

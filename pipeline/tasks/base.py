@@ -29,8 +29,9 @@ class Task(Protocol):
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> Any:
         """This rank's part of an update, a named tuple of numpy arrays, made in the loader's thread.
 
-        `shares` are all ranks' example numbers; `seed` is the update's own. It has a field `tokens`, (U,) int32: ids of
-        the embedding rows that the update needs, over all workers, ascending.
+        `shares` are all ranks' example numbers; `seed` is the update's own. Its fields `tokens`, (U,) int32, ids of the
+        embedding rows that the update needs, ascending, `real` and `cells`, its tokens without and with padding, are of
+        all workers together.
         """
 
     def loss(self, network: Any, table: nd.NDArray, batch: Any, world: World) -> StepLoss:

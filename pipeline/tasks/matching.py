@@ -13,8 +13,16 @@ from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_judge
 from pipeline.tasks.base import StepLoss
+from pipeline.tasks.chunks import chunk_cuts, chunked_cells
 from pipeline.tokenization import shards
 from pipeline.workers import World
+
+
+class Chunk(NamedTuple):
+    """Texts that go through the network together."""
+
+    ids: np.ndarray  # (T, c) int32, 0 on padding
+    lengths: np.ndarray  # (c,) int32
 
 
 class PairBatch(NamedTuple):
@@ -25,8 +33,10 @@ class PairBatch(NamedTuple):
     """
 
     tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
-    ids: dict[str, np.ndarray]  # side -> (T, n) or (T, n + m) int32
-    lengths: dict[str, np.ndarray]  # side -> (n,) or (n + m,) int32
+    real: int  # tokens of all workers' texts
+    cells: int  # the same with padding
+    chunks: dict[str, list[Chunk]]  # side -> the worker's texts, chunks of like lengths
+    back: dict[str, np.ndarray]  # side -> (n,) or (n + m,) int32: where each text stands in the chunks' concatenation
     steps: dict[str, int]  # side -> the longest text of any worker
     counts: dict[str, list[int]]  # side -> texts of each worker
     order: np.ndarray  # (M,) int32: where each document of the global order stands in the workers' concatenation
@@ -75,23 +85,48 @@ class Matching:
             "query": [self.train.rows["query"][rows] for rows in pairs],
             "document": [np.concatenate([self.train.rows["document"][r], m]) for r, m in zip(pairs, listed)],
         }
-        padded = {side: [self.train.fields[side].padded(rows) for rows in texts[side]] for side in SIDES}
-        used = [np.zeros(1, np.int32), *(ids.reshape(-1) for side in SIDES for ids, _ in padded[side])]
-        tokens = np.unique(np.concatenate(used)).astype(np.int32)
+        lengths = {side: [self.train.fields[side].lengths[rows] for rows in texts[side]] for side in SIDES}
+        orders = {side: [np.argsort(part, kind="stable") for part in lengths[side]] for side in SIDES}
+        cuts = {side: [chunk_cuts(part[order]) for part, order in zip(lengths[side], orders[side])] for side in SIDES}
+        mine = {
+            side: [
+                self.train.fields[side].padded(texts[side][rank][rows])
+                for rows in np.split(orders[side][rank], cuts[side][rank])
+            ]
+            for side in SIDES
+        }
+        tokens = self._tokens(texts)
         order = _global_order([len(rows) for rows in pairs], [len(rows) for rows in listed])
         queries, documents = np.concatenate(texts["query"]), np.concatenate(texts["document"])[order]
         excluded = np.zeros((0, 0), np.float32) if self.pointwise else self._excluded(queries, documents)
         return PairBatch(
             tokens=tokens,
-            ids={side: np.searchsorted(tokens, padded[side][rank][0].T).astype(np.int32) for side in SIDES},
-            lengths={side: padded[side][rank][1] for side in SIDES},
-            steps={side: max(ids.shape[1] for ids, _ in padded[side]) for side in SIDES},
+            real=sum(int(part.sum()) for side in SIDES for part in lengths[side]),
+            cells=sum(
+                chunked_cells(part[order], cut)
+                for side in SIDES
+                for part, order, cut in zip(lengths[side], orders[side], cuts[side])
+            ),
+            chunks={
+                side: [Chunk(np.searchsorted(tokens, ids.T).astype(np.int32), size) for ids, size in mine[side]]
+                for side in SIDES
+            },
+            back={side: np.argsort(orders[side][rank], kind="stable").astype(np.int32) for side in SIDES},
+            steps={side: max(int(part.max()) for part in lengths[side]) for side in SIDES},
             counts={side: [len(rows) for rows in texts[side]] for side in SIDES},
             order=order,
             excluded=excluded,
             negatives=self._sampled_negatives(excluded, rng),
             grades=self.train.relevance[pairs[rank]].astype(np.float32),
         )
+
+    def _tokens(self, texts: dict[str, list[np.ndarray]]) -> np.ndarray:
+        """(U,) the distinct ids of all these texts, and 0 for padding."""
+        ids = [np.zeros(1, np.int32)]
+        for side in SIDES:
+            field = self.train.fields[side]
+            ids += [field.ids(row) for rows in texts[side] for row in rows.tolist()]
+        return np.unique(np.concatenate(ids)).astype(np.int32)
 
     def _listed_negatives(self, queries: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
@@ -125,15 +160,8 @@ class Matching:
     def loss(self, network: Matcher, table: nd.NDArray, batch: PairBatch, world: World) -> StepLoss:
         """Graded: each worker's pairs by themselves. Ranking: each worker's queries against all workers' documents."""
         context = table.context
-        own = {
-            side: network.represent(
-                side,
-                table,
-                nd.array(batch.ids[side], context, "int32"),
-                nd.array(batch.lengths[side], context, "int32"),
-            )
-            for side in SIDES
-        }
+        packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
+        own = {side: self._represent(network, side, table, batch, packed.get(side, packed["query"])) for side in SIDES}
         if not self.pointwise:
             return self._ranking_loss(network, own, batch, world)
         logits = network.pair_outputs(own["query"], own["document"])
@@ -144,6 +172,28 @@ class Matching:
         weight = len(batch.grades) * world.size / sum(batch.counts["query"])
         value = link(logits, grades) * weight
         return StepLoss(value, value)
+
+    def _represent(
+        self, network: Matcher, side: str, table: nd.NDArray, batch: PairBatch, packed: list[nd.NDArray]
+    ) -> Representation:
+        """The worker's texts of one side, chunk by chunk, put back in the order of its pairs."""
+        context, late = table.context, self.config.model.head == "late_interaction"
+        parts = [
+            network.represent(
+                side, table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed
+            )
+            for c in batch.chunks[side]
+        ]
+        if len(parts) == 1 and not late:
+            together = list(parts[0])
+        else:
+            steps = max(c.ids.shape[0] for c in batch.chunks[side])
+            together = [
+                nd.concat(*(_with_steps(part[i], steps) if late else part[i] for part in parts), dim=0)
+                for i in range(len(Representation._fields))
+            ]
+        back = nd.array(batch.back[side], context, "int32")
+        return Representation(*(nd.take(array, back) for array in together))
 
     def _ranking_loss(
         self, network: Matcher, own: dict[str, Representation], batch: PairBatch, world: World
@@ -188,9 +238,8 @@ class Matching:
         for name, array in zip(Representation._fields, own):
             array = array.detach()
             steps = batch.steps[side]
-            if self.config.model.head == "late_interaction" and array.shape[1] < steps:
-                filler = nd.zeros((array.shape[0], steps - array.shape[1], *array.shape[2:]), ctx=array.context)
-                array = nd.concat(array, filler, dim=1)
+            if self.config.model.head == "late_interaction":
+                array = _with_steps(array, steps)
             gathered.append(world.gather(array, f"{side}.{name}") if world.size > 1 else array.copy())
         return Representation(*gathered)
 
@@ -202,6 +251,14 @@ class Matching:
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_judge."""
         return matching_judge.evaluate(self.config, self.tokenized, network, world, ingested, folder)
+
+
+def _with_steps(array: nd.NDArray, steps: int) -> nd.NDArray:
+    """(N, T, …) lengthened by zeros to (N, steps, …)."""
+    if array.shape[1] == steps:
+        return array
+    filler = nd.zeros((array.shape[0], steps - array.shape[1], *array.shape[2:]), ctx=array.context)
+    return nd.concat(array, filler, dim=1)
 
 
 def _global_order(pairs: list[int], listed: list[int]) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pipeline.tasks.base import Task
-from pipeline.training.plan import Plan, Position, padding_share, shares
+from pipeline.training.plan import Plan, Position, shares
 
 AHEAD = 4  # batches made before they are needed
 
@@ -19,8 +19,6 @@ class Update(NamedTuple):
     examples: list[Any]  # example numbers, by worker
     after: Position  # where the next update stands
     ends_epoch: bool
-    tokens: int  # real ones, all sides and workers
-    padding: float  # share of the cells, all workers
 
 
 class Loader:
@@ -75,12 +73,11 @@ class Loader:
                     after = Position(at.epoch, at.pool + 1) if at.pool + 1 < plan.pools else Position(at.epoch + 1)
                 examples = shares(batches[index], plan.lengths, self._size)
                 seed = [plan.seed, at.epoch, at.pool, index]
+                batch = self._task.batch(examples, self._rank, seed)
                 yield Update(
-                    batch=self._task.batch(examples, self._rank, seed),
+                    batch=batch,
                     examples=examples,
                     after=after,
                     ends_epoch=after.epoch > at.epoch,
-                    tokens=int(plan.lengths[batches[index]].sum()),
-                    padding=padding_share(batches[index], plan.lengths, self._size),
                 )
             at = after

@@ -135,12 +135,12 @@ class Meter:
 
     began: float = 0.0
     tokens: int = 0
-    padding: float = 0.0
+    cells: int = 0
     updates: int = 0
     waited: float = 0.0
 
     def restart(self, waited: float) -> None:
-        self.began, self.tokens, self.padding, self.updates, self.waited = time.perf_counter(), 0, 0.0, 0, waited
+        self.began, self.tokens, self.cells, self.updates, self.waited = time.perf_counter(), 0, 0, 0, waited
 
 
 @dataclass
@@ -164,8 +164,8 @@ class Run:
     def check_previous(self, sent: Sent) -> None:
         """Looks at the results of the update before, so that the device is never left without work."""
         results = sent.exchanged()
-        self.meter.tokens += sent.update.tokens
-        self.meter.padding += sent.update.padding
+        self.meter.tokens += sent.update.batch.real
+        self.meter.cells += sent.update.batch.cells
         self.meter.updates += 1
         self.settle()
         self._previous = (self.state.update, sent.update, results)
@@ -207,7 +207,7 @@ class Run:
             point |= {
                 "interval_s": seconds,
                 "tokens_per_s": self.meter.tokens / seconds,
-                "padding_share": self.meter.padding / self.meter.updates,
+                "padding_share": 1 - self.meter.tokens / self.meter.cells,
                 "data_wait_share": (loader.waited - self.meter.waited) / seconds,
             }
         self.meter.restart(loader.waited)

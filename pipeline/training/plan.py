@@ -107,9 +107,3 @@ def shares(batch: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray
     first, last = np.arange(1, size), len(batch) - np.arange(size - 1, 0, -1)  # leave each worker an example
     cuts = np.maximum.accumulate(np.clip(cuts, first, last) - first) + first
     return np.split(batch, cuts)
-
-
-def padding_share(batch: np.ndarray, lengths: np.ndarray, size: int) -> float:
-    """The share of cells of an update that hold padding, over all workers, in [0, 1)."""
-    parts = [lengths[part] for part in shares(batch, lengths, size)]
-    return 1 - float(sum(part.sum() for part in parts)) / sum(_padded(part) for part in parts)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import InputError
-from pipeline.training.plan import COUNTED_POOLS, POOL_UPDATES, Plan, padding_share, shares
+from pipeline.training.plan import COUNTED_POOLS, POOL_UPDATES, Plan, shares
 
 lengths_of = hnp.arrays(np.int32, st.tuples(st.integers(1, 150), st.integers(1, 3)), elements=st.integers(1, 60))
 quick = settings(max_examples=25, deadline=None)
@@ -88,7 +88,7 @@ def test_padding_is_small_beside_that_of_random_batches() -> None:
 
 def test_equal_lengths_have_no_padding() -> None:
     lengths = np.full((100, 2), 9, np.int32)
-    assert all(padding_share(batch, lengths, 2) == 0 for batch in epoch(Plan(lengths, 8, 10**6, 0)))
+    assert all(padded(batch, lengths) == lengths[batch].sum() for batch in epoch(Plan(lengths, 8, 10**6, 0)))
 
 
 def test_a_batch_is_sorted_by_its_last_side() -> None:
@@ -188,16 +188,6 @@ def test_shares_leave_each_worker_one_wherever_one_outweighs_all(heavy: int, siz
     parts = shares(np.arange(8), lengths, size)
     assert [len(part) for part in parts if not len(part)] == []
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(8))
-
-
-def test_padding_share_counts_each_workers_own_padding() -> None:
-    lengths = np.array([[1], [1], [3], [3]], np.int32)
-    batch = np.arange(4)
-    assert padding_share(batch, lengths, 1) == pytest.approx(1 - 8 / 12)
-    assert padding_share(np.array([0, 1]), lengths, 2) == 0
-    halves = shares(batch, lengths, 2)
-    wanted = 1 - 8 / sum(len(part) * lengths[part].max() for part in halves)
-    assert padding_share(batch, lengths, 2) == pytest.approx(wanted)
 
 
 @given(st.integers(1, 12), st.integers(1, 200), st.integers(0, 3))
