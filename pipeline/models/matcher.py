@@ -33,7 +33,7 @@ class Matcher(gluon.Block):
         super().__init__(**kwargs)
         self.config = config
         self.late = config.head == "late_interaction"
-        width = config.embedding if self.late else config.hidden * config.directions
+        width = 2 * config.embedding if self.late else config.hidden * config.directions
         with self.name_scope():
             # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
             self.embedding = self.params.get(
@@ -44,7 +44,7 @@ class Matcher(gluon.Block):
                 setattr(self, f"{side}_tower", Tower(config))
             if config.towers == "shared":
                 self.document_tower = self.query_tower
-            self.head = Head(config.head, width)
+            self.head = Head(config.head, width, graded=outputs > 0)
             outputs = outputs or int(config.head == "mlp")
             if outputs:
                 self.output = gluon.nn.Dense(
@@ -89,7 +89,7 @@ class Matcher(gluon.Block):
 
 
 class Tower(gluon.Block):
-    """Encoder and pooling; for late interaction, per token, its projected state plus its embedding, of length 1."""
+    """Encoder and pooling; for late interaction, per token, its projected state beside its embedding."""
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -111,7 +111,8 @@ class Tower(gluon.Block):
         states = self.encoder(embedded, padding, packed)
         if not self.late:
             return Representation(self.pooling(states, lengths, padding), nd.ones((lengths.shape[0], 1)))
-        vectors = _unit((self.project(states) + embedded).transpose((1, 0, 2)))
+        halves = nd.concat(_unit(self.project(states)), _unit(embedded), dim=2) * 0.5**0.5
+        vectors = halves.transpose((1, 0, 2))
         weights = (self.importance(states) * (1 - padding)).transpose((1, 0, 2)).reshape((lengths.shape[0], -1))
         return Representation(vectors, weights)
 
@@ -134,13 +135,17 @@ class Head(gluon.Block):
     with ColBERT's equal weights replaced by learned ones).
     """
 
-    def __init__(self, kind: str, width: int, **kwargs: Any) -> None:
+    def __init__(self, kind: str, width: int, graded: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.kind = kind
-        self.features = {"mlp": width, "late_interaction": 2 + 2 * width}.get(kind, 1)
+        self.kind, self.width = kind, width
+        self.features = {"mlp": width, "late_interaction": 4 + width // 4}.get(kind, 1)
         with self.name_scope():
             if kind == "bilinear":
                 self.form = self.params.get("form", shape=(width, width), init=Identity())
+            if kind == "late_interaction" and graded:
+                self.hidden = gluon.nn.Dense(
+                    width // 4, activation="tanh", in_units=4 + 2 * width, weight_initializer=init.Xavier()
+                )
             if kind == "mlp":
                 self.hidden = gluon.nn.Dense(
                     width, activation="relu", in_units=4 * width, weight_initializer=init.Xavier()
@@ -164,27 +169,19 @@ class Head(gluon.Block):
 
     def pairs(self, query: Representation, document: Representation, output: gluon.Block | None) -> nd.NDArray:
         """(N,)."""
+        if self.kind == "late_interaction":
+            similar = nd.batch_dot(query.vectors, document.vectors, transpose_b=True)
+            return _best(similar, query.weights, document.weights)
         features = self.pair_features(query, document)
         return nd.slice_axis(
             _there(output)(features) if self.kind == "mlp" else features, axis=1, begin=0, end=1
         ).reshape(-1)
 
     def pair_features(self, query: Representation, document: Representation) -> nd.NDArray:
-        """(N, features): the pair's score first; for mlp its hidden layer instead.
-
-        For late interaction then the other direction's score, and how the two texts' mean tokens differ and agree.
-        """
+        """(N, features) for a graded loss: the pair's score; mlp, late_interaction: more, as they know more of it."""
         q, d = query.vectors, document.vectors
         if self.kind == "late_interaction":
-            similar = nd.batch_dot(q, d, transpose_b=True)  # (N, Tq, Td)
-            left, right = _mean(query), _mean(document)
-            return nd.concat(
-                _best(similar, query.weights, document.weights).expand_dims(1),
-                _best(similar.transpose((0, 2, 1)), document.weights, query.weights).expand_dims(1),
-                nd.abs(left - right),
-                left * right,
-                dim=1,
-            )
+            return self._late_features(query, document)
         if self.kind == "mlp":
             return self.hidden(nd.concat(q, d, nd.abs(q - d), q * d, dim=1))
         if self.kind == "cosine":
@@ -192,6 +189,21 @@ class Head(gluon.Block):
         if self.kind == "bilinear":
             q = nd.dot(q, self.form.data(q.context))
         return (q * d).sum(axis=1, keepdims=True)
+
+    def _late_features(self, query: Representation, document: Representation) -> nd.NDArray:
+        """(N, 4 + hidden): both directions' scores, of tokens and of words alone, and a hidden layer over them.
+
+        That layer also sees how the two texts' mean tokens differ and agree.
+        """
+        scores = []
+        for begin in (0, self.width // 2):  # the second half of a token's vector is its word's embedding
+            q, d = (nd.slice_axis(side.vectors, axis=2, begin=begin, end=None) for side in (query, document))
+            similar = nd.batch_dot(q, d, transpose_b=True)  # (N, Tq, Td)
+            scores.append(_best(similar, query.weights, document.weights))
+            scores.append(_best(similar.transpose((0, 2, 1)), document.weights, query.weights))
+        together = nd.stack(*scores, axis=1)
+        left, right = _mean(query), _mean(document)
+        return nd.concat(together, self.hidden(nd.concat(together, nd.abs(left - right), left * right, dim=1)), dim=1)
 
 
 class Identity(init.Initializer):
