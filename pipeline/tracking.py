@@ -68,6 +68,7 @@ class Tracking:
             self._mlflow, self._client = mlflow, MlflowClient(where.uri)
             known = self._client.get_experiment_by_name(experiment)
             identity = known.experiment_id if known else self._client.create_experiment(experiment, where.artifacts)
+            self._experiment = identity
             run = mlflow.start_run(experiment_id=identity, run_name=name)
             self.run_id = run.info.run_id
 
@@ -94,7 +95,10 @@ class Tracking:
             with self._guarded("MLflow did not take a stage"):
                 self._sent = 0
                 self._stage = self._mlflow.start_run(
-                    run_name=name, nested=True, log_system_metrics=self._system_metrics and name == "train"
+                    experiment_id=self._experiment,  # a nested run would go to the experiment "Default"
+                    run_name=name,
+                    nested=True,
+                    log_system_metrics=self._system_metrics and name == "train",
                 )
         status = "FAILED"
         try:
