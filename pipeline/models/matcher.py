@@ -226,7 +226,10 @@ def _mean(texts: Representation) -> nd.NDArray:
 
 def _best(similar: nd.NDArray, weights: nd.NDArray, others: nd.NDArray) -> nd.NDArray:
     """(N, T, S) similarities, (N, T) and (N, S) weights: the weighted mean over T of the maximum over S, (N,)."""
-    best = nd.broadcast_add(similar, _absent(others).expand_dims(1)).max(axis=2)
+    masked = nd.broadcast_add(similar, _absent(others).expand_dims(1))
+    # not max: MXNet gives each of several equal maxima the whole gradient, and a word that stands twice is equal to
+    # itself but for rounding, so that the gradient would depend on the batch's shape
+    best = nd.pick(masked, masked.detach().argmax(axis=2), axis=2)
     return (best * weights).sum(axis=1) / weights.sum(axis=1)
 
 
