@@ -40,7 +40,7 @@ def duplet(root: Path, verb: str, *overrides: str) -> dict[str, Any]:
 
 
 def train(root: Path, *overrides: str) -> dict[str, float]:
-    """Trains anew and returns real tokens/s, padding and data wait after the warm-up, and the metrics of `run`, if asked."""
+    """Trains anew; real tokens/s, share of padding and of waiting for data, after the warm-up."""
     for stage in ("train", "evaluate", "work"):
         shutil.rmtree(root / stage, ignore_errors=True)
     folder = Path(duplet(root, "train", *overrides)["stages"]["train"]["folder"])
@@ -74,7 +74,7 @@ def peer(folder: Path, config: Config, workers: int, *options: str) -> dict[str,
         "--warmup-steps", str(WARM_UP_UPDATES), *options,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"training_speed: the peer failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -119,7 +119,8 @@ def main() -> None:
     single = train(root, short, "train.workers=1", "train.threads_per_worker=1")
     middle = lambda rows, name: statistics.median(row[name] for row in rows)
     rate, padded = middle(ours, "tokens_per_s"), middle(ours, "padding_share")
-    table = Table(title="Training: embedding {0.embedding}, hidden {0.hidden}, {0.layers} layers".format(config.model))
+    model = config.model
+    table = Table(title=f"Training: embedding {model.embedding}, hidden {model.hidden}, {model.layers} layers")
     for column in ("", "Duplet", "sentence-transformers"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row("real tokens/s (median)", f"{rate:,.0f}", f"{middle(theirs, 'tokens_per_s'):,.0f}")

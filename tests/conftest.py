@@ -51,7 +51,8 @@ def small_config(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
             "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2},
             "train": {
-                "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 2, "log_every_updates": 2, "checkpoint_every_updates": 3,
+                "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 2,
+                "log_every_updates": 2, "checkpoint_every_updates": 3,
                 "schedule": {"warmup_updates": 2},
             },
             "evaluate": {"bootstrap_samples": 20},
