@@ -80,12 +80,16 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(docstrings.sysconfig, "get_paths", lambda: {"stdlib": str(root)})
+    monkeypatch.setattr(docstrings.sysconfig, "get_paths", lambda *_, **__: {"stdlib": str(root)})
     return root
 
 
 def test_queries_documents_and_places(shelf: Path) -> None:
-    rows = [r for r in docstrings.read(DocstringsSource(format="docstrings"), 1 << 20) if r.source == "shelf"]
+    rows = [
+        r
+        for r in docstrings.read(DocstringsSource(format="docstrings", min_document_lines=3), 1 << 20)
+        if r.source == "shelf"
+    ]
     found = {row.values["qualname"]: row.values for row in rows}
     assert list(found) == ["Shelf.books", "Shelf.lend", "outer", "outer.inner"]
     assert found["Shelf.books"]["query"] == "Return the books of é this shelf."
@@ -104,7 +108,7 @@ def test_queries_documents_and_places(shelf: Path) -> None:
 def test_duplicates_tests_and_broken_files(shelf: Path, ingest: Any) -> None:
     (shelf / "broken.py").write_bytes(b"def f(:\n")
     (shelf / "latin.py").write_bytes(b"# \xff\n")
-    result = ingest({"format": "docstrings"}, max_quarantined_share=0.5)
+    result = ingest({"format": "docstrings", "min_document_lines": 3}, max_quarantined_share=0.5)
     assert result.counts["records"]["read"] == 10 and result.counts["records"]["duplicates"] == 4
     assert [(e["source"], e["row"], e["reason"][:9]) for e in result.quarantine] == [
         ("broken", 1, "no Python"), ("latin", 1, "no Python")
@@ -115,14 +119,15 @@ def test_duplicates_tests_and_broken_files(shelf: Path, ingest: Any) -> None:
 def test_splits_go_by_module(shelf: Path, ingest: Any) -> None:
     for i in range(30):
         (shelf / f"m{i}.py").write_text(SOURCE.replace("books", f"books{i}").replace("a = 1", f"a = {i}"))
-    result = ingest({"format": "docstrings"}, split={"valid": 0.3, "test": 0.3})
+    result = ingest({"format": "docstrings", "min_document_lines": 3}, split={"valid": 0.3, "test": 0.3})
     modules = [{json.loads(r["metadata"])["module"] for r in result.records(s)} for s in ("train", "valid", "test")]
     assert all(modules) and sum(map(len, modules)) == len(set.union(*modules))
 
 
 def test_max_pairs_is_part_of_more_and_keeps_the_order(shelf: Path) -> None:
     read = lambda n: [
-        (r.source, r.number) for r in docstrings.read(DocstringsSource(format="docstrings", max_pairs=n), 1 << 20)
+        (r.source, r.number)
+        for r in docstrings.read(DocstringsSource(format="docstrings", max_pairs=n, min_document_lines=3), 1 << 20)
     ]
     few, more, most = read(2), read(3), read(100)
     assert (len(few), len(more), len(most)) == (2, 3, 4), "copies take no place"
