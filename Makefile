@@ -4,10 +4,10 @@ ROOT ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench ui lock clean
+.PHONY: help setup demo test test-airflow test-image check bench ui lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## .venv from requirements.txt; nothing when it is current
 	@bash docker/setup.sh
@@ -18,6 +18,12 @@ demo: setup  ## query-document matching on real text, from source code to report
 test: setup  ## all tests, offline
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
+	@bash tests/jobs/airflow_dag.sh
+
+test-image:  ## docker/Dockerfile built with buildah on a Debian 12 made for it; needs root and about 8 GB
+	@bash docker/test_image.sh
+
 check: setup  ## ruff, type checker, import contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -27,6 +33,7 @@ check: setup  ## ruff, type checker, import contract
 bench: setup  ## speed and quality beside sentence-transformers, in an environment of its own
 	@bash benchmarks/setup_peer.sh
 	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python benchmarks/encoding_speed.py
 
 ui: setup  ## MLflow's pages over the runs under ROOT (default runs), on the loopback
 	@mkdir -p $(ROOT)

@@ -9,7 +9,7 @@ case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=${DUPLET_PYTHON:-python3.11}
 log=$venv/setup.log
 # Only sdists exist for these; horovod also needs mxnet installed before it is built.
-from_source="gluonnlp horovod jieba"
+from_source="gluonnlp horovod jieba seqeval"
 
 fail() { echo "setup: $1" >&2; exit "${2:-2}"; }
 

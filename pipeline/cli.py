@@ -1,57 +1,80 @@
-"""The command `duplet`: its verbs, and nothing else. Imports wait until a verb needs them, so that --help is quick."""
+"""The command `duplet`: the table of its verbs, and nothing else. Imports wait for the verb, so --help is quick."""
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import tempfile
-import time
 import traceback
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from pipeline.errors import DupletError
 
-STAGES = ("run", "ingest", "tokenize", "train", "evaluate")
-HELP = {
-    "run": "all stages, doing only what is not up to date",
-    "ingest": "read the source into records, splits and a quarantine",
-    "tokenize": "ingest, then turn texts into ids with a vocabulary of the training split",
-    "train": "tokenize, then train with Horovod; goes on from the newest checkpoint",
-    "evaluate": "train, then judge the test split beside BM25 and a random ranking",
-    "status": "which stages are up to date, and what changed",
-    "doctor": "what this machine has and lacks, each lack with its fix",
-    "config": "check a configuration and show it whole; `config schema` prints its JSON Schema",
+
+class Verb(NamedTuple):
+    module: str  # offers arguments(parser) and run(args) -> exit code
+    help: str
+
+
+VERBS = {
+    "run": Verb("pipeline.commands.stages", "all stages, doing only what is not up to date"),
+    "ingest": Verb("pipeline.commands.stages", "read the source into records, splits and a quarantine"),
+    "tokenize": Verb(
+        "pipeline.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
+    ),
+    "train": Verb("pipeline.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"),
+    "evaluate": Verb("pipeline.commands.stages", "train, then judge the test split beside its baselines"),
+    "promote": Verb("pipeline.commands.promote", "make a trained model the champion if it passes the gate; --back"),
+    "report": Verb("pipeline.commands.report", "the page of a run: curves, tables, queries won and lost, origin"),
+    "compare": Verb("pipeline.commands.compare", "what differs between runs: settings, metrics, queries"),
+    "sweep": Verb("pipeline.commands.sweep", "a configuration with several values of some settings, compared"),
+    "status": Verb("pipeline.commands.status", "which stages are up to date, and what changed"),
+    "predict": Verb("pipeline.commands.predict", "a model over a file of rows: scores, ranks, grades, labels"),
+    "generate": Verb("pipeline.commands.generate", "text from a language model, shown as it is written"),
+    "export": Verb(
+        "pipeline.commands.export", "a trained model as ONNX or for PyTorch, in a folder that needs no MXNet"
+    ),
+    "import": Verb("pipeline.commands.bring_in", "a model in PyTorch's layout, back into a folder to use"),
+    "index": Verb("pipeline.commands.index", "make a collection of documents searchable; encodes only what changed"),
+    "search": Verb("pipeline.commands.search", "ask an index: one query, lines of stdin, or a page in the browser"),
+    "by-hand": Verb(
+        "pipeline.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
+    ),
+    "doctor": Verb("pipeline.commands.doctor", "what this machine has and lacks, each lack with its fix"),
+    "config": Verb("pipeline.commands.config", "check a configuration and show it whole; `config schema`: JSON Schema"),
+    "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
+    "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: what became of jobs"),
+    "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """All verbs and options."""
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """All verbs; the options of the one that is asked for."""
     top = argparse.ArgumentParser(
         prog="duplet", description="Trains deep bidirectional recurrent networks on pairs of texts."
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in HELP.items():
-        one = verbs.add_parser(verb, help=text, description=text)
-        if verb == "doctor":
-            one.add_argument("config", nargs="?", help="a configuration, for its root, workers and MLflow address")
-        else:
-            one.add_argument("config", help="a YAML file" + (", or the word schema" if verb == "config" else ""))
-        one.add_argument("overrides", nargs="*", metavar="key=value", help="settings by dotted path, train.epochs=3")
-        one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
-        if verb in STAGES:
-            one.add_argument("--workers", type=int, help="as train.workers=N")
-            one.add_argument("--gpus", action="store_true", help="as train.gpus=true")
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if name == asked:
+            importlib.import_module(verb.module).arguments(one)
+            one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    asked = parser(given[0] if given else None)
+    args, rest = asked.parse_known_args(given)
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
+        asked.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes settings before the options only
+        args.overrides += rest
     try:
-        if args.verb in STAGES:
-            return _stages(args)
-        return {"status": _status, "doctor": _doctor, "config": _config}[args.verb](args)
+        code: int = importlib.import_module(VERBS[args.verb].module).run(args)
+        return code
     except DupletError as error:
         return _fail(args, str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -71,84 +94,6 @@ def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
     if args.json:
         print(json.dumps({"error": sentence, "exit_code": code}))
     return code
-
-
-def _load(args: argparse.Namespace) -> Any:
-    from pipeline.config import load_config
-
-    overrides = list(args.overrides)
-    if getattr(args, "workers", None) is not None:
-        overrides.append(f"train.workers={args.workers}")
-    if getattr(args, "gpus", False):
-        overrides.append("train.gpus=true")
-    return load_config(args.config, overrides)
-
-
-def _stages(args: argparse.Namespace) -> int:
-    config = _load(args)
-    from pipeline import flow
-
-    began = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - began:7.1f} s] {line}", file=sys.stderr, flush=True)
-
-    until = "evaluate" if args.verb == "run" else args.verb
-    result = flow.run(config, " ".join([args.config, *args.overrides]), until, say)
-    if result.table:
-        print(result.table)
-    elif not args.json:
-        print(result.stages[until]["folder"])
-    if args.json:
-        print(json.dumps({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
-    elif result.run_id:
-        hint = f"make ui ROOT={config.root}" if config.root != "runs" else "make ui"
-        say(f"MLflow run {result.run_id} (`{hint}` shows it)")
-    return 0
-
-
-def _status(args: argparse.Namespace) -> int:
-    config = _load(args)
-    from pipeline import flow
-
-    rows = flow.status(config)
-    for row in rows:
-        changed = f" ({', '.join(row['changed'])})" if row["changed"] else ""
-        print(f"{row['stage']:9} {row['state']:12} {row['folder']}{changed}")
-    if args.json:
-        print(json.dumps({"stages": rows}))
-    return 0
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from pipeline import doctor
-
-    config = _load(args) if args.config else None
-    root = Path(config.root if config else "runs")
-    uri = (config.tracking.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
-    checks = doctor.examine(root, uri, config.train.workers if config else 2)
-    Console().print(doctor.table(checks))
-    failed = any(check.state == "failed" for check in checks)
-    if args.json:
-        print(json.dumps({"checks": [check._asdict() for check in checks], "ok": not failed}))
-    return 2 if failed else 0
-
-
-def _config(args: argparse.Namespace) -> int:
-    from pipeline.config import Config
-
-    shown = Config.model_json_schema() if args.config == "schema" else _load(args).model_dump(mode="json")
-    if args.json:
-        print(json.dumps(shown))
-    elif args.config == "schema":
-        print(json.dumps(shown, indent=1))
-    else:
-        import yaml
-
-        print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
-    return 0
 
 
 if __name__ == "__main__":

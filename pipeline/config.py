@@ -4,106 +4,34 @@ import difflib
 import json
 import os
 import string
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import InputError
+from pipeline.records import FIELDS
+from pipeline.sources import FORMATS, Positive, Settings, Source, SplitName
 
-SPLITS = ("train", "valid", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 RANKING_METRICS = ("mrr@10", "map", "ndcg@10", "recall@1", "recall@10", "recall@100")
 GRADED_METRICS = ("accuracy", "macro_f1", "auc")
-SplitName = Literal["train", "valid", "test"]
+# What validation of each other task measures, the one that is used unless train.metric names another first.
+METRICS = {
+    "classification": ("accuracy", "macro_f1"),
+    "language_model": ("nats", "perplexity"),
+    "cloze": ("accuracy", "nats"),
+    "translation": ("bleu", "chrf", "nats", "exact"),
+    "tagging": ("accuracy", "span_f1"),
+    "captioning": ("exact", "bleu_4", "cider", "nats"),
+}
+SMALLER_IS_BETTER = {"nats", "perplexity"}
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-Column = str | int
-
-
-class Settings(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
-class Columns(Settings):
-    """Where a row keeps each field: a column's name (or JSON key), or its position from 0."""
-
-    query: Column = "query"
-    document: Column = "document"
-    relevance: Column | None = None  # None: every row is a relevant pair (relevance 1)
-    id: Column | None = None
-    query_id: Column | None = None
-    document_id: Column | None = None
-    group: tuple[Column, ...] = ()  # rows that share these stay in one split; default: the query id
-    metadata: tuple[Column, ...] = ()
-
-
-class PairsSource(Settings):
-    """Rows of query, document and (maybe) relevance, in one file for all splits or one per split."""
-
-    format: Literal["jsonl", "tsv", "csv", "parquet"]
-    path: str | None = None
-    paths: dict[SplitName, str] = {}
-    columns: Columns = Columns()
-    header: bool = True  # TSV and CSV: the first row names the columns
-    quoting: bool | None = None  # TSV and CSV: "…" quotes a field; None: CSV yes, TSV no
-    encoding: str = "utf-8"
-    grades: dict[str, float] = {}  # label as written -> relevance; empty: the label is a number already
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "PairsSource":
-        if bool(self.path) == bool(self.paths):
-            raise ValueError("give either path (one file, split by query) or paths (one file per split)")
-        return self
-
-
-class CollectionSource(Settings):
-    """Queries, documents and judgements in files of their own.
-
-    `trec`: topics and collections in SGML, or in the SMART style (.I/.T/.W), with a qrels file; `beir`: a folder with
-    corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv; `msmarco`: TSV of id and text, with a qrels file.
-    """
-
-    format: Literal["trec", "beir", "msmarco"]
-    path: str | None = None  # beir: the folder
-    documents: str | None = None
-    queries: str | dict[SplitName, str] | None = None  # one file for all splits, or one per split
-    judgements: str | dict[SplitName, str] | None = None
-    query_ids: Literal["given", "position"] = (
-        "given"  # position: judgements number the queries 1, 2, … as they stand in the file
-    )
-    train_on_titles: bool = False  # train and valid pairs are a document's title and its text; judged queries only test
-    encoding: str = "utf-8"
-    grades: dict[str, float] = {}
-
-    @model_validator(mode="after")
-    def _complete(self) -> "CollectionSource":
-        if self.format == "beir":
-            if not self.path or self.documents or self.queries or self.judgements:
-                raise ValueError("format beir takes path (its folder), and no documents, queries or judgements")
-        elif self.path or not (self.documents and self.queries and self.judgements):
-            raise ValueError(f"format {self.format} takes documents, queries and judgements, and no path")
-        return self
-
-
-class DocstringsSource(Settings):
-    """Python functions of the running environment: a docstring's first paragraph asks, the code answers."""
-
-    format: Literal["docstrings"]
-    packages: tuple[str, ...] = ("stdlib",)  # "stdlib" and names of installed packages
-    min_query_tokens: Positive = 3
-    min_document_lines: Positive = 2
-    max_pairs: Positive | None = None  # the first so many by hash; for quick tests
-
-
-Source = Annotated[PairsSource | CollectionSource | DocstringsSource, Field(discriminator="format")]
-
-
 class SplitShares(Settings):
     """Shares of the groups (queries, by default) given to splits that the source does not have itself."""
 
@@ -120,12 +48,14 @@ class IngestConfig(Settings):
 
 # --- tokenize ---------------------------------------------------------------------------------------------------------
 class TokenizeConfig(Settings):
-    kind: Literal["word", "character", "sentencepiece", "jieba"] = "word"
+    # whitespace: what stands between blanks, the end of a line a token of its own; verbatim: every character as it is
+    kind: Literal["word", "character", "sentencepiece", "jieba", "whitespace", "verbatim"] = "word"
     lowercase: bool = True
     vocabulary_size: Positive = 30_000
-    min_count: Positive = 2  # word, character, jieba: rarer tokens become <unk>
+    min_count: Positive = 2  # of counted tokens: rarer ones become <unk>
     sentencepiece_model: Literal["unigram", "bpe"] = "unigram"
-    max_tokens: dict[str, Positive] = {"query": 64, "document": 256}  # by field; longer texts are cut and counted
+    split_digits: bool = False  # sentencepiece: a number is its digits one by one
+    max_tokens: dict[str, Positive] = {}  # by field (defaults: pipeline.records); longer texts are cut and counted
     rows_per_shard: Positive = 50_000
 
 
@@ -179,14 +109,16 @@ class TrainConfig(Settings):
     schedule: ScheduleConfig = ScheduleConfig()
     max_pairs_per_update: Positive = 64  # over all workers together, so that their number does not change the training
     max_tokens_per_update: Positive = 32_768  # padded, both sides, over all workers together
+    start_from: str | None = None  # a trained folder, whose parameters the first update finds
     epochs: Positive = 10
     max_updates: Positive | None = None
     validate_every_updates: Positive | None = None  # None: at the end of each epoch
     patience_validations: Positive | None = 3  # stop after so many without a better one; None: never
-    metric: str = "mrr@10"  # what validation maximises
+    metric: str | None = None  # that validation chooses by; None: mrr@10, accuracy, nats, … as the task has it
     checkpoint_every_updates: Positive = 200
     keep_checkpoints: Positive = 2  # the newest so many, and the best
     log_every_updates: Positive = 10
+    min_stall_s: Annotated[float, Field(ge=2)] = 30.0  # workers silent or without an update for so long may be ended
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainConfig":
@@ -213,6 +145,75 @@ class EvaluateConfig(Settings):
     bm25_k1: Annotated[float, Field(gt=0)] = 1.5
     bm25_b: Annotated[float, Field(ge=0, le=1)] = 0.75
     bootstrap_samples: Positive = 1000
+    shape: Literal["latex", "c", "python"] | None = None  # language_model: what is counted in the text that it writes
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+class LanguageModelConfig(Settings):
+    """A language model reads forwards only: model.directions must be 1."""
+
+    streams: Positive = 20  # contiguous parts of the text read side by side, over all workers
+    steps: Positive = 35  # tokens of each stream per update, through which gradients flow back
+    tied: bool = False  # the output's weights are the embedding (Press and Wolf 2017); needs embedding = hidden
+    variational: bool = False  # one dropout mask for all steps of an update (Gal and Ghahramani 2016)
+    weight_dropout: Share = 0.0  # of the recurrent weights, for all steps of an update (Merity et al. 2018)
+    sampled: Annotated[int, Field(ge=0)] = 0  # negatives of a sampled softmax in training; 0: the whole softmax
+    sample_tokens: Positive = 300  # of the sample that validation writes
+
+
+class ClozeConfig(Settings):
+    """Words taken out and filled in; `compare_left` trains a left-only model of the same size beside it."""
+
+    blank_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    compare_left: bool = True
+
+
+class TranslationConfig(Settings):
+    """Encoder of `model`; a decoder of as many layers, each as wide as one direction of it, with attention."""
+
+    attention: Literal["bahdanau", "luong"] = "luong"  # luong: all steps at once; bahdanau: step by step, slower
+    label_smoothing: Share = 0.1
+    beam: Positive = 5
+    length_penalty: Annotated[float, Field(ge=0)] = 0.6  # alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016)
+    max_target_share: Annotated[float, Field(gt=0)] = 2.0  # tokens decoded at most, per source token, plus 10
+    copy_unknown: bool = False  # an unknown word becomes the source word attended to most; else none is written
+    bleu_tokenizer: Literal["13a", "intl", "zh", "char", "none"] = "13a"  # sacreBLEU's, for the target language
+
+
+class CaptioningConfig(Settings):
+    """Images and a decoder of their captions."""
+
+    # first: added as W_ih v inside the first step only (Karpathy and Fei-Fei 2015); every: inside each; attention: over
+    # the places of the last convolution (Xu et al. 2015)
+    inject: Literal["first", "every", "attention"] = "first"
+    # trained: a small convolutional net over the pictures; alexnet: MXNet's, as `weights` has it; given: the vectors
+    # that are the source's images
+    features: Literal["trained", "alexnet", "given"] = "trained"
+    weights: str | None = None  # alexnet: its parameter file (.params of gluon's model zoo)
+    beam: Positive = 3
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CaptioningConfig":
+        if (self.features == "alexnet") != bool(self.weights):
+            raise ValueError("features=alexnet and weights, AlexNet's parameter file, need each other")
+        return self
+
+
+class TaggingConfig(Settings):
+    """An output at every step."""
+
+    characters: bool = False  # a character encoder beside the word's embedding
+    crf: bool = False  # a linear-chain conditional random field over the outputs (Lample et al. 2016)
+
+
+class PromoteConfig(Settings):
+    """When a new version takes the place of the champion, judged on the same test data; see docs/registry.md."""
+
+    name: str | None = None  # of the registered model; None: the configuration's name
+    metric: str | None = None  # None: train.metric
+    min_difference: float = 0.0  # new version - champion must lie above it; below 0: may be worse by less than that
+    judge_by: Literal["interval", "mean"] = "interval"  # interval: its 95 % interval as a whole; mean: the difference
+    floors: dict[str, float] = {}  # metric -> what the new version must reach, the first one too
 
 
 class TrackingConfig(Settings):
@@ -225,16 +226,85 @@ class Config(Settings):
     name: str
     root: str = "runs"  # stage folders, the MLflow database and its artifacts live under it
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    task: Literal["matching"] = "matching"
+    task: Literal["matching", "classification", "language_model", "cloze", "translation", "tagging", "captioning"] = (
+        "matching"
+    )
     ingest: IngestConfig
     tokenize: TokenizeConfig = TokenizeConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
+    language_model: LanguageModelConfig = LanguageModelConfig()
+    cloze: ClozeConfig = ClozeConfig()
+    translation: TranslationConfig = TranslationConfig()
+    captioning: CaptioningConfig = CaptioningConfig()
+    tagging: TaggingConfig = TaggingConfig()
+
+    @property
+    def max_tokens(self) -> dict[str, int | None]:
+        """The most tokens of each field of the task's records; None: any number."""
+        return {
+            field: self.tokenize.max_tokens.get(field, form.max_tokens) for field, form in FIELDS[self.task].items()
+        }
+
+    @property
+    def training_files(self) -> dict[str, str]:
+        """Files that training reads beside the stages' folders: setting -> path."""
+        named = {
+            "captioning.weights": self.captioning.weights,
+            "train.start_from": self.train.start_from and str(Path(self.train.start_from) / "parameters.npz"),
+        }
+        return {setting: path for setting, path in named.items() if path}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What validation measures."""
+        if self.task != "matching":
+            return METRICS[self.task]
+        ranking = RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
+        return ranking + (GRADED_METRICS if "graded" in self.evaluate.kinds else ())
+
+    @property
+    def metric(self) -> str:
+        """What validation chooses by."""
+        return self.train.metric or self.metrics[0]
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
+        for field in self.tokenize.max_tokens:
+            if field not in FIELDS[self.task]:
+                raise ValueError(
+                    f"tokenize.max_tokens names {field!r}, which is no field of {self.task} "
+                    f"(fields: {', '.join(FIELDS[self.task])})"
+                )
+        if self.task == "matching":
+            self._check_matching()
+        if self.task == "language_model":
+            self._check_language_model()
+        longest = sum(limit or self.language_model.steps for limit in self.max_tokens.values())
+        needed = 2 * self.train.workers * longest
+        if self.train.max_tokens_per_update < needed:
+            raise ValueError(
+                f"train.max_tokens_per_update={self.train.max_tokens_per_update} must be at least {needed}: "
+                "two pairs of the longest texts (tokenize.max_tokens) for each worker"
+            )
+        for setting, metric in (
+            ("train.metric", self.metric),
+            ("promote.metric", self.promote.metric or self.metric),
+            *(("promote.floors", name) for name in self.promote.floors),
+        ):
+            if metric not in self.metrics:
+                near = difflib.get_close_matches(metric, self.metrics, 1, 0.4)
+                raise ValueError(
+                    f"{setting}={metric!r} is not measured; "
+                    + (f"did you mean {near[0]}? " if near else "")
+                    + f"(allowed: {', '.join(self.metrics)})"
+                )
+        return self
+
+    def _check_matching(self) -> None:
         train, loss = self.train, self.train.loss
         if self.model.head == "mlp" and loss.kind != "pointwise" and train.max_pairs_per_update > 512:
             raise ValueError(
@@ -248,22 +318,21 @@ class Config(Settings):
                 "a pointwise loss ranks listed candidates only: set evaluate.candidates=listed, or "
                 "evaluate.kinds=[graded], or a ranking loss (train.loss.kind in_batch_softmax or hinge)"
             )
-        needed = 2 * train.workers * sum(self.tokenize.max_tokens.values())
-        if train.max_tokens_per_update < needed:
+
+    def _check_language_model(self) -> None:
+        model, settings = self.model, self.language_model
+        if model.directions != 1:
             raise ValueError(
-                f"train.max_tokens_per_update={train.max_tokens_per_update} must be at least {needed}: "
-                "two pairs of the longest texts (tokenize.max_tokens) for each worker"
+                "task language_model needs model.directions=1: a model that reads backwards has seen the next token"
             )
-        metrics: tuple[str, ...] = GRADED_METRICS if "graded" in self.evaluate.kinds else ()
-        metrics += RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
-        if train.metric not in metrics:
-            near = difflib.get_close_matches(train.metric, metrics, 1, 0.4)
+        if settings.tied and model.embedding != model.hidden:
             raise ValueError(
-                f"train.metric={train.metric!r} is not measured; "
-                + (f"did you mean {near[0]}? " if near else "")
-                + f"(allowed: {', '.join(metrics)})"
+                f"language_model.tied needs model.embedding={model.embedding} to equal model.hidden={model.hidden}"
             )
-        return self
+        if settings.streams < self.train.workers:
+            raise ValueError(
+                f"language_model.streams={settings.streams} leaves some of {self.train.workers} workers without one"
+            )
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -347,8 +416,7 @@ def _expand(value: Any, origin: str) -> Any:
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:
-    tags = {"jsonl", "tsv", "csv", "parquet", "trec", "beir", "msmarco", "docstrings"}
-    steps = [step for step in error["loc"] if not (step in tags and "source" in error["loc"])]
+    steps = [step for step in error["loc"] if not (step in FORMATS and "source" in error["loc"])]
     where = ".".join(map(str, steps)) or "configuration"
     value: Any = data
     for step in steps:
@@ -377,10 +445,6 @@ def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
     """The keys allowed in the section that `steps` lead to."""
     model: Any = Config
     for step in steps:
-        if step == "source":
-            form = data.get("ingest", {}).get("source", {}).get("format")
-            options = (PairsSource, CollectionSource, DocstringsSource)
-            model = next(m for m in options if form in typing.get_args(m.model_fields["format"].annotation))
-        else:
-            model = model.model_fields[step].annotation
+        fields = model.model_fields
+        model = FORMATS[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation
     return list(model.model_fields)

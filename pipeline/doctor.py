@@ -89,13 +89,17 @@ def required_packages() -> dict[str, str | None]:
     except importlib.metadata.PackageNotFoundError:
         return {}
     matches = [re.fullmatch(r"([\w.-]+?)(?:==([\w.+]+))?", line) for line in lines]
-    return {match[1]: match[2] for match in matches if match}
+    return {_canonical(match[1]): match[2] for match in matches if match}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed_versions() -> dict[str, str]:
     """Name -> version of every distribution of this environment, names in small letters with hyphens."""
     return {
-        re.sub(r"[-_.]+", "-", name).lower(): distribution.version
+        _canonical(name): distribution.version
         for distribution in importlib.metadata.distributions()
         if (name := distribution.metadata["Name"])
     }

@@ -2,30 +2,38 @@
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files, launch, manifest
+from pipeline import files, jobfolder, launch, manifest
 from pipeline.config import Config
 from pipeline.errors import InputError, TryAgain
 from pipeline.ingest import stage as ingest
+from pipeline.ingest.places import fingerprint
 from pipeline.manifest import KeyParts
+from pipeline.reporting import folder as reporting
 from pipeline.spool import Spool
 from pipeline.tokenization import stage as tokenization
+from pipeline.tokenization.encoder import forms
 from pipeline.tracking import Tracking, address
 
 STAGES = ("ingest", "tokenize", "train", "evaluate")
 # Raised when a stage's output for equal settings changes.
-TRAIN_VERSION, EVALUATE_VERSION = 1, 1
+TRAIN_VERSION, EVALUATE_VERSION = 1, 2
 # How the work is done and watched, not what comes out (but for float noise): no part of the key.
 EXECUTION = {
-    "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates"
+    "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
+    "min_stall_s", "start_from",  # the content of the last one is an input
 }  # fmt: skip
 # What a folder needs to be used by itself, copied beside the parameters.
-READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model")
+READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
+
+# Tasks whose models `duplet export` can write.
+EXPORTED_TASKS = ("matching",)
 
 Say = Callable[[str], None]
 
@@ -64,10 +72,11 @@ def plan(config: Config) -> Plan:
             "task": config.task,
             "seed": config.seed,
             "model": settings["model"],
+            "options": settings.get(config.task, {}),
             "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
             "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
         },
-        inputs={"tokenize": parts["tokenize"].key},
+        inputs={"tokenize": parts["tokenize"].key, **_files_of(config)},
         libraries=manifest.versions("mxnet", "horovod"),
     )
     parts["evaluate"] = KeyParts(
@@ -77,6 +86,11 @@ def plan(config: Config) -> Plan:
         libraries=manifest.versions("mxnet", "ir-measures", "bm25s"),
     )
     return Plan(Path(config.root), parts)
+
+
+def _files_of(config: Config) -> dict[str, str]:
+    """Content of the files that training reads beside the stages' folders, by setting."""
+    return {setting: fingerprint(path) for setting, path in config.training_files.items()}
 
 
 def status(config: Config) -> list[dict[str, Any]]:
@@ -119,12 +133,19 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
     keys = plan(config)
     where = address(config.tracking.uri, root)
     tracking = Tracking(
-        where, config.tracking.experiment or config.name, config.name, say, config.tracking.system_metrics
+        where,
+        config.tracking.experiment or config.name,
+        config.name,
+        say,
+        config.tracking.system_metrics,
+        jobfolder.run_id(),
     )
+    jobfolder.keep_run_id(tracking.run_id)
     ended = "FAILED"
     try:
         tracking.params(config.model_dump(mode="json"))
-        tracking.tags({"duplet.command": command, **_provenance()})
+        tracking.tags({"duplet.command": command, **_provenance(), **jobfolder.tags()})
+        tracking.tags({f"duplet.key.{stage}": parts.key for stage, parts in keys.parts.items()})
         stages = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
             stages[stage] = _ensure(Context(config, keys, stage, command, tracking, say))
@@ -189,15 +210,31 @@ def _make(context: Context, began: float) -> None:
         else:
             counts = _run_workers(context, new)
             if stage == "train":
-                for name in READING:
-                    if (keys.folder("tokenize") / name).exists():
-                        shutil.copy(keys.folder("tokenize") / name, new)
+                for name in forms(config):
+                    (new / name).mkdir(exist_ok=True)
+                    for file in READING:
+                        if (keys.folder("tokenize") / name / file).exists():
+                            shutil.copy(keys.folder("tokenize") / name / file, new / name)
                 (new / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
+            else:
+                _report(context, new)
         extra = {"configuration": config.name}
         manifest.write(new, stage, parts, counts, began, extra)
     _track_folder(context, counts)
     if stage in ("train", "evaluate"):
         shutil.rmtree(keys.work(stage), ignore_errors=True)
+
+
+def _report(context: Context, new: Path) -> None:
+    """Adds to an evaluation where it comes from, and its page; one that cannot be drawn is said and costs nothing."""
+    stages = {name: context.plan.folder(name) for name in STAGES[:3]}
+    reporting.record(new, context.config, context.command, stages)
+    try:
+        from pipeline.reporting import page  # draws with matplotlib, which the other stages do without
+
+        page.write(new, new / reporting.REPORT)
+    except Exception as error:
+        context.say(f"warning: the report page was not made ({type(error).__name__}: {error})")
 
 
 def _run_workers(context: Context, new: Path) -> dict[str, Any]:
@@ -215,7 +252,8 @@ def _run_workers(context: Context, new: Path) -> dict[str, Any]:
     )
     spool = Spool(work / "points.jsonl")
     threads = launch.threads_per_worker(config.train.workers, config.train.threads_per_worker)
-    launch.run(job, config.train.workers, threads, context.say, lambda: context.tracking.points(spool))
+    tick = lambda: context.tracking.points(spool)
+    launch.run(job, config.train.workers, threads, config.train.min_stall_s, context.say, tick)
     result: dict[str, Any] = json.loads((new / "result.json").read_text(encoding="utf-8"))
     return result
 
@@ -238,9 +276,25 @@ def _track_folder(context: Context, counts: dict[str, Any]) -> None:
     elif stage == "train":
         tracking.metrics({name: value for name, value in counts.items() if value is not None})
         tracking.artifact(folder, "model")
+        _log_model(context)
     else:
         tracking.metrics(counts)
         tracking.artifact(folder, "evaluation")
+
+
+def _log_model(context: Context) -> None:
+    """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
+    if not context.tracking.on or context.config.task not in EXPORTED_TASKS:
+        return
+    from pipeline.serving import onnx_export, pyfunc
+
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            exported = Path(scratch) / "onnx"
+            onnx_export.export(context.folder, exported, False, lambda _: None)
+            context.tracking.model(**pyfunc.pack(exported, Path(scratch) / "code")._asdict())
+    except Exception as error:  # the training is done, and must not be lost to its copy
+        context.say(f"warning: the model was not logged for serving ({type(error).__name__}: {str(error)[:200]})")
 
 
 def _numbers(counts: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -4,20 +4,30 @@ import contextlib
 import ctypes
 import json
 import os
+import re
+import secrets
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import files, heartbeat, jobfolder
 from pipeline.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.heartbeat import Watch
 
 ERRORS = {error.exit_code: error for error in (DupletError, InputError, GateError, TryAgain)}
 PROGRESS, OUTCOME, LAUNCHER_LOG = "progress.log", "outcome.json", "workers.log"
 GRACE_S = 60.0  # to finish a step and save a checkpoint, after a first signal
+LAUNCHER_GRACE_S = 15.0  # Horovod's launcher needs up to 10 to end a worker that does not listen
+POLL_S = 0.5
+LOST_OTHERS = 76  # a worker's exit code when an exchange failed because another one was gone
+GO_ON = "the same command goes on from the newest checkpoint"
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Job:
     ingested: str
     tokenized: str
     trained: str | None = None  # evaluate: the folder with the parameters
+    token: str = ""  # of one start of the workers
 
 
 def threads_per_worker(workers: int, wanted: int | None) -> int:
@@ -44,6 +55,8 @@ def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> Non
     Raises:
         InputError: GPUs are asked for and there are fewer than workers.
     """
+    if os.environ.get("DUPLET_LAUNCHER"):
+        return  # the workers' hosts are others, and whoever gave them knows what they have
     cores = os.cpu_count() or 1
     if gpus:
         there = len(list(Path("/dev").glob("nvidia[0-9]*")))
@@ -56,56 +69,100 @@ def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> Non
         say(f"warning: {workers} workers share {cores} cores; more than {cores} only slow each other down")
 
 
-def run(job: Job, workers: int, threads: int, say: Callable[[str], None], tick: Callable[[], None]) -> None:
+def run(
+    job: Job, workers: int, threads: int, min_stall_s: float, say: Callable[[str], None], tick: Callable[[], None]
+) -> None:
     """Runs a job to its end; `tick` is called about twice a second meanwhile.
 
     A SIGTERM or SIGINT to this process is passed on to the workers, which finish their step and save; a second one
-    kills them.
+    kills them. Workers that stall (see `pipeline.heartbeat`) are killed.
 
     Raises:
         DupletError or a subclass, with the workers' own sentence.
     """
-    work = Path(job.work)
+    work, job = Path(job.work), replace(job, token=secrets.token_hex(8))
     work.mkdir(parents=True, exist_ok=True)
-    for name in (PROGRESS, OUTCOME, *(path.name for path in work.glob("rank-*.pid"))):
-        (work / name).unlink(missing_ok=True)
+    for pattern in (PROGRESS, OUTCOME, heartbeat.STOP, "rank-*.pid", "beat-*.json"):
+        for path in work.glob(pattern):
+            path.unlink(missing_ok=True)
     (work / "job.json").write_text(json.dumps(job.__dict__), encoding="utf-8")
-    command = [sys.executable, "-m", "pipeline.worker", str(work)]
-    if workers > 1:
-        launcher = str(Path(sys.executable).with_name("horovodrun"))
-        command = [launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
+    jobfolder.keep_workers(job.verb, work, workers)
+    watch, stalled, offset = Watch(min_stall_s), None, 0
     with (work / LAUNCHER_LOG).open("ab") as log:
+        log_began = log.tell()
         process = subprocess.Popen(
-            command,
+            _command(work, workers),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **paths(), "OMP_NUM_THREADS": str(threads)},
             start_new_session=True,  # Ctrl-C reaches the workers through us, once
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
-        offset = 0
-        with _Forwarding(process, work, say):
+        with _Ending(process, job, say) as ending:
             while process.poll() is None:
                 offset = _follow(work / PROGRESS, offset, say)
                 tick()
+                ending.act(time.monotonic())
+                stalled = stalled or watch.stalled(list(heartbeat.beats(work, job.token)), time.monotonic())
+                if stalled:
+                    ending.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
+                    process.wait(POLL_S)
         _follow(work / PROGRESS, offset, say)
         tick()
     if process.returncode == 0:
         return
+    ending.kill()  # a rank that outlived its launcher
+    if stalled:
+        raise DupletError(f"{stalled}; {job.verb}'s workers were ended, {GO_ON}")
     try:
         outcome = json.loads((work / OUTCOME).read_text(encoding="utf-8"))
+        if outcome["token"] != job.token:
+            raise ValueError("of workers before these, which outlived their launcher for a moment")
     except (OSError, ValueError):
-        raise DupletError(
-            f"a worker of {job.verb} ended without a word (exit {process.returncode}; killed, or out of memory?): "
-            f"see {work / LAUNCHER_LOG}; the same command goes on from the newest checkpoint"
-        ) from None
+        if ending.asked:
+            raise TryAgain(f"stopped in the middle of {job.verb}: {GO_ON}") from None
+        raise DupletError(f"{_who_died(job, process.returncode, log_began)}; {GO_ON}") from None
     raise ERRORS.get(outcome["exit_code"], DupletError)(outcome["message"])
 
 
-def _end_with_parent() -> None:
+def _command(work: Path, workers: int) -> list[str]:
+    """What starts the workers: what DUPLET_LAUNCHER says (`srun --ntasks={workers}`), or Horovod's launcher."""
+    command = [sys.executable, "-m", "pipeline.worker", str(work)]
+    if given := os.environ.get("DUPLET_LAUNCHER"):
+        return [*(word.replace("{workers}", str(workers)) for word in shlex.split(given)), *command]
+    if workers == 1:
+        return command
+    launcher = str(Path(sys.executable).with_name("horovodrun"))
+    return [launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
+
+
+def _who_died(job: Job, code: int, log_began: int) -> str:
+    """Which worker ended first without a word, and of what, from the launcher's exit code or what it wrote."""
+    log = Path(job.work) / LAUNCHER_LOG
+    with log.open("rb") as file:
+        file.seek(log_began)
+        said = re.search(rb"Process name: (\d+)\s+Exit code: (\d+)", file.read())
+    who = f"rank {int(said[1])}" if said else "a worker"
+    code = int(said[2]) if said else code
+    if code == LOST_OTHERS:
+        return f"{who} of {job.verb} lost the others: one was killed, or the network between them cut: see {log}"
+    number = -code if code < 0 else code - 128 if code > 128 else 0
+    try:
+        how = f"was killed by {signal.Signals(number).name}"
+    except ValueError:
+        how = f"ended without a word (exit {code})"
+    lack = "; out of memory?" if number == signal.SIGKILL else ""
+    return f"{who} of {job.verb} {how}{lack}: see {log}"
+
+
+def paths() -> dict[str, str]:
+    """Where the workers find this very code."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def end_with_parent() -> None:
     """In the child: ask Linux for a SIGTERM when the parent is killed, so that no training goes on unwatched."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
 
@@ -123,41 +180,72 @@ def _follow(path: Path, offset: int, say: Callable[[str], None]) -> int:
     return offset + end
 
 
-class _Forwarding:
-    """Passes signals on to the ranks themselves: Horovod's launcher would kill them within seconds."""
+class _Ending:
+    """Takes signals and ends the workers: first by asking each to save, then by killing them.
 
-    def __init__(self, process: subprocess.Popen[bytes], work: Path, say: Callable[[str], None]) -> None:
-        self.process, self.work, self.say = process, work, say
+    The ranks themselves are asked, by a file that they look for: Horovod's launcher would kill them within seconds.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], job: Job, say: Callable[[str], None]) -> None:
+        self.process, self.work, self.token, self.say = process, Path(job.work), job.token, say
+        self.signals = 0
         self.asked_at: float | None = None
+        self.killed_at: float | None = None
         self.old: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    @property
+    def asked(self) -> bool:
+        return self.signals > 0
+
+    def __enter__(self) -> "_Ending":
         with contextlib.suppress(ValueError):  # not in the main thread: nothing is ours to catch
             for number in (signal.SIGTERM, signal.SIGINT):
-                self.old[number] = signal.signal(number, self._pass_on)
+                self.old[number] = signal.signal(number, self._count)
+        return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
         if kind is not None:
-            self._kill()
+            self.kill()
 
-    def _pass_on(self, number: int, _: object) -> None:
-        if self.asked_at is not None:
-            self._kill()
-            return
-        self.asked_at = time.monotonic()
-        self.say(f"stopping after this step (within {GRACE_S:.0f} s); again to stop at once")
-        paths = list(self.work.glob("rank-*.pid"))
-        for path in paths:
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(path.read_text()), signal.SIGTERM)
-        if not paths:  # not started yet: nothing to save
-            self._kill()
+    def _count(self, number: int, _: object) -> None:
+        self.signals += 1
 
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-        for path in self.work.glob("rank-*.pid"):
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(path.read_text()), signal.SIGKILL)
+    def act(self, now: float) -> None:
+        """Does what the signals so far ask for."""
+        if self.signals and self.asked_at is None:
+            self.asked_at = now
+            self.say(f"stopping after this step (within {GRACE_S:.0f} s); again to stop at once")
+            if any(heartbeat.beats(self.work, self.token)):
+                try:
+                    files.write_text(self.work / heartbeat.STOP, self.token)
+                except OSError:  # a full disk: a checkpoint would not fit either
+                    self.kill()
+            else:  # not started yet: nothing to save
+                self.kill()
+        if self.asked_at is not None and (self.signals > 1 or now - self.asked_at > GRACE_S):
+            self.kill()
+        if self.killed_at is not None and now - self.killed_at > LAUNCHER_GRACE_S:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Ends the workers of this host at once, stopped ones too; those of other hosts through their launcher."""
+        if self.killed_at is None:
+            self.killed_at = time.monotonic()
+            if self.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGTERM)
+        for beat in heartbeat.beats(self.work, self.token):
+            if beat.host == socket.gethostname() and _is_worker(beat.pid, self.work):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(beat.pid, signal.SIGKILL)
+
+
+def _is_worker(pid: int, work: Path) -> bool:
+    """Whether a process id still means a worker of this folder, and no later process."""
+    try:
+        return str(work).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False

@@ -59,8 +59,18 @@ class Manifest:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Installed versions of the named distributions."""
-    return {name: importlib.metadata.version(name) for name in names}
+    """Installed versions of the named distributions; MXNet's may be that of a CUDA wheel, mxnet-cu117."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        others = importlib.metadata.packages_distributions().get(name)
+        if not others:
+            raise
+        return importlib.metadata.version(others[0])
 
 
 def git_commit() -> str | None:

@@ -1,21 +1,57 @@
-"""A record: one judged pair of query and document, the unit that ingest writes and tokenization reads."""
+"""A record: the unit that ingest writes and tokenization reads. Which fields it has depends on the task: FIELDS."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
 
+class Field(NamedTuple):
+    """How a field of a record becomes ids.
+
+    Fields of the same `vocabulary` share one; "" is the main one, made as `tokenize` says, and only then `tokens` is
+    "text". The others' files lie in a folder of that name under the tokenized folder.
+    """
+
+    max_tokens: int | None = None  # unless tokenize.max_tokens says otherwise; None: no text is cut
+    vocabulary: str = ""
+    # as `tokenize` says; at blanks; the whole field is one; single characters with one blank between words
+    tokens: Literal["text", "whitespace", "whole", "letters"] = "text"
+    verbatim: bool = False  # kept as it is, blanks at its ends included, and with its copies
+
+
+FIELDS: dict[str, dict[str, Field]] = {
+    "matching": {"query": Field(64), "document": Field(256)},
+    "classification": {"text": Field(256), "label": Field(1, "label", "whole")},
+    "language_model": {"text": Field(verbatim=True)},
+    "cloze": {"text": Field(128)},
+    "translation": {"source": Field(128), "target": Field(128)},
+    "tagging": {
+        "text": Field(128, "", "whitespace"),
+        "tags": Field(128, "tags", "whitespace"),
+        "letters": Field(2048, "letters", "letters"),
+    },
+    "captioning": {"image": Field(1, "image", "whole"), "caption": Field(64)},
+}
+
+
 class Record(NamedTuple):
+    """One record of a task; `keys` and `texts` are in the order of its fields."""
+
     id: str
-    query_id: str
-    query: str
-    document_id: str
-    document: str
-    relevance: float  # 0 = irrelevant; higher = better
-    metadata: str  # a JSON object
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    relevance: float = 1.0  # matching: 0 = irrelevant; higher = better
+    metadata: str = "{}"  # a JSON object
+
+    def row(self) -> tuple[str | float, ...]:
+        """The columns of `schema`."""
+        return (self.id, *(part for pair in zip(self.keys, self.texts) for part in pair), self.relevance, self.metadata)
 
 
-SCHEMA = pa.schema(
-    [(name, pa.float32() if kind is float else pa.string()) for name, kind in Record.__annotations__.items()]
-)
+def schema(task: str) -> pa.Schema:
+    """The columns of a task's records: id, then per field its key (FIELD_id) and text, relevance and metadata."""
+    texts = [(name, pa.string()) for field in FIELDS[task] for name in (f"{field}_id", field)]
+    return pa.schema([("id", pa.string()), *texts, ("relevance", pa.float32()), ("metadata", pa.string())])
+
+
 COLLECTION_SCHEMA = pa.schema([("document_id", pa.string()), ("document", pa.string())])

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,44 +17,47 @@ from mxnet import nd
 
 from pipeline import files
 from pipeline.config import Config, check_config
-from pipeline.errors import DupletError
+from pipeline.errors import DupletError, TryAgain
 from pipeline.evaluation import plots
-from pipeline.launch import OUTCOME, PROGRESS, Job
+from pipeline.heartbeat import Heart
+from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, Job
 from pipeline.spool import Spool
 from pipeline.tasks.base import task_of
-from pipeline.training import loop
+from pipeline.training import loop, warm
 from pipeline.training.optimizer import parameters_of
 from pipeline.workers import World
 
 PARAMETERS = "parameters.npz"
+# What an exchange says when another worker is gone: Horovod, or Gloo's connections below it.
+OTHERS_END = re.compile(r"Horovod has been shut down|Connection (reset|closed) by peer|Broken pipe|Connection refused")
 
 
-def train(job: Job, config: Config, world: World, say: Callable[[str], None]) -> None:
+def train(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
     """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
     task = task_of(config, Path(job.tokenized))
     network = task.network()
     mx.random.seed(config.seed)
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
     network.initialize(ctx=world.context)
-    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", Spool(points(job)), say)
+    if config.train.start_from:
+        say(warm.start_from(Path(config.train.start_from), network, Path(job.tokenized)))
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", Spool(points(job)), say, heart)
     if world.rank == 0:
         output = Path(job.output)
         arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
         np.savez(output / PARAMETERS, **arrays)
-        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
+        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
         (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
         shutil.copy(points(job), output / "points.jsonl")
         (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
         plots.loss_curves(state.history, output / "curves.png")
-        plots.length_histograms(_lengths(task.lengths), output / "lengths.png")
+        plots.length_histograms({side: task.lengths[:, i] for i, side in enumerate(task.sides)}, output / "lengths.png")
+        if (samples := Path(job.work) / loop.SAMPLES).exists():
+            shutil.copytree(samples, output / loop.SAMPLES)
 
 
-def _lengths(lengths: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: lengths[:, i] for i, name in enumerate(("query", "document")[: lengths.shape[1]])}
-
-
-def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None]) -> None:
+def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
     """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
     task = task_of(config, Path(job.tokenized))
     network = task.network()
@@ -62,6 +67,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None])
         for name, parameter in parameters_of(network).items():
             parameter.set_data(nd.array(arrays[name]))
     say("scoring the test split")
+    heart("evaluating", -1)
     metrics = task.evaluate(network, world, Path(job.ingested), Path(job.output))
     if world.rank == 0:
         (Path(job.output) / "result.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -81,27 +87,38 @@ def main(work: Path) -> int:
         world = World(config.train.gpus)
         rank = world.rank
         (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
+        heart = Heart(work, rank, job.token)
         with files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
-            {"train": train, "evaluate": evaluate}[job.verb](job, config, world, _sayer(work, rank))
+            {"train": train, "evaluate": evaluate}[job.verb](job, config, world, _sayer(work, rank), heart)
         nd.waitall()
+        heart.end()
         return 0
     except DupletError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:
         traceback.print_exc()
-        if "Horovod has been shut down" in str(error):  # the other worker's end says more, if anything does
-            os._exit(1)
+        if OTHERS_END.search(str(error)):  # the other worker's end says more, if anything does
+            os._exit(LOST_OTHERS)
         log = work / f"failure-rank-{rank}.txt"
         log.write_text(traceback.format_exc(), encoding="utf-8")
         code, message = (
             1,
             f"{job.verb} failed ({type(error).__name__}: {' '.join(str(error).split())[:300]}): see {log}",
         )
+    if rank != 0 and code == TryAgain.exit_code:
+        _wait_for(work / OUTCOME)
     if rank == 0 or not (work / OUTCOME).exists():
-        files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message}))
+        files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message, "token": job.token}))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # Horovod's shutdown would wait for ranks that are still at work
+
+
+def _wait_for(outcome: Path) -> None:
+    """Waits until rank 0 has saved and said so: the launcher kills the others at the first end that is no success."""
+    end = time.monotonic() + GRACE_S
+    while not outcome.exists() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _sayer(work: Path, rank: int) -> Callable[[str], None]:

@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,8 @@ import pytest
 import yaml
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-@pytest.fixture(autouse=True)
-def _no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs go under each test's own root, whatever the person's environment says."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield
+# Runs go under each test's own root, whatever the person's environment says.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def reversed_pairs(count: int, seed: int = 0, letters: int = 12) -> list[dict[str, Any]]:
@@ -36,33 +31,34 @@ def reversed_pairs(count: int, seed: int = 0, letters: int = 12) -> list[dict[st
     return rows
 
 
+def small_configuration(folder: Path, **sections: Any) -> dict[str, Any]:
+    """A configuration over a few hundred small pairs under a folder; arguments replace whole sections' keys."""
+    source = folder / "pairs.jsonl"
+    if not source.exists():
+        source.write_text("".join(json.dumps(row) + "\n" for row in reversed_pairs(240)))
+    base: dict[str, Any] = {
+        "name": "small",
+        "root": str(folder / "runs"),
+        "ingest": {"source": {"format": "jsonl", "path": str(source), "columns": {"query_id": "qid"}}},
+        "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
+        "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2},
+        "train": {
+            "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 2,
+            "log_every_updates": 2, "checkpoint_every_updates": 3,
+            "schedule": {"warmup_updates": 2},
+        },
+        "evaluate": {"bootstrap_samples": 20},
+        "tracking": {"system_metrics": False},
+    }  # fmt: skip
+    for name, values in sections.items():
+        base[name] = {**base[name], **values} if isinstance(values, dict) else values
+    return base
+
+
 @pytest.fixture
 def small_config(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A configuration over a few hundred small pairs under tmp_path; arguments replace whole sections' keys."""
-
-    def make(**sections: Any) -> dict[str, Any]:
-        source = tmp_path / "pairs.jsonl"
-        if not source.exists():
-            source.write_text("".join(json.dumps(row) + "\n" for row in reversed_pairs(240)))
-        base: dict[str, Any] = {
-            "name": "small",
-            "root": str(tmp_path / "runs"),
-            "ingest": {"source": {"format": "jsonl", "path": str(source), "columns": {"query_id": "qid"}}},
-            "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
-            "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2},
-            "train": {
-                "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 2,
-                "log_every_updates": 2, "checkpoint_every_updates": 3,
-                "schedule": {"warmup_updates": 2},
-            },
-            "evaluate": {"bootstrap_samples": 20},
-            "tracking": {"system_metrics": False},
-        }  # fmt: skip
-        for name, values in sections.items():
-            base[name] = {**base[name], **values} if isinstance(values, dict) else values
-        return base
-
-    return make
+    """`small_configuration` under tmp_path."""
+    return lambda **sections: small_configuration(tmp_path, **sections)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_defaults_are_valid(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, yaml.safe_dump(GOOD)))
     assert config == Config(name="run", **GOOD)
     assert (config.name, config.root, config.train.workers, config.model.head) == ("run", "runs", 1, "cosine")
-    assert config.tokenize.max_tokens == {"query": 64, "document": 256}
+    assert config.max_tokens == {"query": 64, "document": 256}
 
 
 def test_settings_are_frozen() -> None:

@@ -135,3 +135,27 @@ def graded_metrics(labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray
         "macro_f1": macro_f1(labels, predicted),
         "auc": auc(labels, scores),
     }
+
+
+def weighted_metrics(
+    labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`graded_metrics` of s resamples at once, each (s,); weights (s, N) are how often each pair was drawn."""
+    right = labels == predicted
+    f1 = []
+    for grade in np.union1d(labels, predicted):
+        claims = weights @ ((labels == grade).astype(float) + (predicted == grade))
+        hits = weights @ (right & (labels == grade)).astype(float)
+        f1.append(np.where(claims > 0, 2 * hits / np.maximum(claims, 1), np.nan))
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)  # of the runs of equal scores
+    low = np.add.reduceat(weights[:, order] * (labels[order] == labels.min()), starts, axis=1)
+    high = np.add.reduceat(weights[:, order] * (labels[order] == labels.max()), starts, axis=1)
+    pairs = low.sum(axis=1) * high.sum(axis=1)
+    beaten = np.sum(high * (np.cumsum(low, axis=1) - low / 2), axis=1)
+    exists = (pairs > 0) & (labels.min() < labels.max())
+    return {
+        "accuracy": weights @ right.astype(float) / weights.sum(axis=1),
+        "macro_f1": np.nanmean(f1, axis=0),
+        "auc": np.where(exists, beaten / np.maximum(pairs, 1), np.nan),
+    }

@@ -13,13 +13,18 @@ STYLES = ("-", "--", "-.", ":")
 
 
 def loss_curves(history: list[dict[str, Any]], path: Path) -> None:
-    """Draws training loss by update and, below it, the validation metrics, as a PNG.
+    """Writes `loss_figure` as a PNG."""
+    _save(loss_figure(history), path)
+
+
+def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: float = 6.5) -> Figure:
+    """Training loss by update and, below it, the validation metrics.
 
     Args:
         history: rows with "update" and any of "loss" and "valid/METRIC"; a row may lack any but "update".
     """
     metrics = sorted({name for row in history for name in row if name.startswith("valid/")})
-    figure = Figure(figsize=(8, 6.5 if metrics else 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in if metrics else 0.6 * height_in), dpi=120, layout="constrained")
     axes = figure.subplots(2 if metrics else 1, 1, sharex=True, squeeze=False)[:, 0]
     updates, losses = _series(history, "loss")
     axes[0].plot(
@@ -38,9 +43,11 @@ def loss_curves(history: list[dict[str, Any]], path: Path) -> None:
     if metrics:
         axes[1].set_ylabel("validation metric (0 to 1)")
         axes[1].set_title("Validation", loc="left")
-        axes[1].legend(frameon=False)
+        axes[1].legend(
+            frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18)
+        )  # below, covering nothing
     axes[-1].set_xlabel("update (optimizer steps)")
-    _save(figure, path)
+    return figure
 
 
 def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:
@@ -83,8 +90,70 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (sums[end] - sums[begin]) / (end - begin)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def tidy(figure: Figure) -> None:
+    """A faint grid, and no frame above and to the right."""
     for axis in figure.axes:
-        axis.grid(alpha=0.25)
+        axis.grid(alpha=0.18)
         axis.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    tidy(figure)
     FigureCanvasAgg(figure).print_png(str(path))
+
+
+def sweep(rows: list[dict[str, Any]], keys: list[str], logarithmic: set[str], metric: str, path: Path) -> None:
+    """Draws a sweep's metric over each setting, as a PNG; with two settings, a line per value of the other.
+
+    Args:
+        rows: a dictionary per trial, of its settings and "value".
+        keys: the settings varied.
+        logarithmic: those with a logarithmic axis.
+    """
+    figure = Figure(figsize=(max(5.0, 4.2 * len(keys)), 3.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(keys), squeeze=False, sharey=True)[0]
+    for key, axes in zip(keys, panels):
+        others = [other for other in keys if other != key]
+        lines: dict[str, list[tuple[Any, float]]] = {}
+        for row in rows:
+            named = ", ".join(f"{other.split('.')[-1]}={row[other]}" for other in others)
+            lines.setdefault(named if len(others) == 1 else "", []).append((row[key], row["value"]))
+        numeric = all(isinstance(row[key], int | float) and not isinstance(row[key], bool) for row in rows)
+        for i, (name, points) in enumerate(lines.items() if len(lines) <= len(COLOURS) else []):
+            points.sort(key=lambda point: (str(type(point[0])), point[0]) if numeric else (str(point[0]), 0))
+            at = [point[0] if numeric else str(point[0]) for point in points]
+            style = STYLES[i % len(STYLES)] if len(others) == 1 else ""
+            axes.plot(at, [value for _, value in points], style, marker="o", color=COLOURS[i], label=name or None)
+        if len(lines) > len(COLOURS):
+            at = [row[key] if numeric else str(row[key]) for row in rows]
+            axes.plot(at, [row["value"] for row in rows], "", marker="o", linestyle="none", color=COLOURS[0])
+        elif len(lines) > 1:
+            axes.legend(frameon=False)
+        axes.set_xlabel(key)
+        if key in logarithmic:
+            axes.set_xscale("log")
+    panels[0].set_ylabel(f"validation {metric}")
+    _save(figure, path)
+
+
+def norms_over_distance(norms: dict[str, np.ndarray], path: Path) -> None:
+    """Draws the norms of ds_t/ds_k over t - k = 1, 2, … as a PNG, logarithmically.
+
+    Args:
+        norms: "NAME, start" and "NAME, trained" -> (lags,); a name's two curves share a colour.
+    """
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    names = list(dict.fromkeys(key.rsplit(", ", 1)[0] for key in norms))
+    for key, values in norms.items():
+        name, when = key.rsplit(", ", 1)
+        style = "--" if when == "start" else "-"
+        axis.plot(
+            np.arange(1, len(values) + 1), values, style, color=COLOURS[names.index(name) % len(COLOURS)], label=key
+        )
+    axis.set_yscale("log")
+    axis.set_xlabel("t − k (steps)")
+    axis.set_ylabel("‖∂s_t/∂s_k‖ (largest singular value)")
+    axis.set_title("What is left of a state in later ones", loc="left")
+    axis.legend(frameon=False, ncols=2)
+    _save(figure, path)

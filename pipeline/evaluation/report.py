@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.errors import InputError
 from pipeline.evaluation import bootstrap, metrics
+from pipeline.evaluation.judged import shown
 from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate
 
 MODEL = "model"
@@ -99,7 +100,7 @@ def write_wins(
     theirs = evaluate(bm25, judgements, queries)[metric]
 
     def document(row: int, grade: int) -> dict[str, Any]:
-        return {"id": document_ids[row], "text": _cut(document_texts[row]), "relevance": grade}
+        return {"id": document_ids[row], "text": shown(document_texts[row]), "relevance": grade}
 
     def top(ranking: Ranking, query: int) -> list[dict[str, Any]]:
         rows = ranking.documents[query, :5]
@@ -125,10 +126,6 @@ def write_wins(
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return len(queries)
-
-
-def _cut(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 # --- graded pairs -----------------------------------------------------------------------------------------------------
@@ -171,7 +168,7 @@ def graded_comparison(
     for times in bootstrap.resamples(int(groups.max()) + 1, samples, seed):
         weights = times[:, groups].astype(np.float64)  # (s, N): a pair is drawn as often as its query
         for name, (given, score) in inputs.items():
-            drawn[name].append(_weighted_metrics(labels, given, score, weights))
+            drawn[name].append(metrics.weighted_metrics(labels, given, score, weights))
     observed = {name: metrics.graded_metrics(labels, given, score) for name, (given, score) in inputs.items()}
     resampled = {name: {m: np.concatenate([d[m] for d in drawn[name]]) for m in observed[MODEL]} for name in inputs}
     return {
@@ -182,11 +179,11 @@ def graded_comparison(
         "reference": "majority",
         "systems": {
             name: {
-                "metrics": {m: _interval(observed[name][m], resampled[name][m]) for m in observed[name]},
+                "metrics": {m: interval_of(observed[name][m], resampled[name][m]) for m in observed[name]},
                 "difference": {}
                 if name == "majority"
                 else {
-                    m: _interval(
+                    m: interval_of(
                         observed[name][m] - observed["majority"][m],
                         resampled[name][m] - resampled["majority"][m],
                         with_p=True,
@@ -199,35 +196,14 @@ def graded_comparison(
     }
 
 
-def _weighted_metrics(
-    labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """metrics.graded_metrics of s resamples at once, each (s,); weights (s, N) are how often each pair was drawn."""
-    right = labels == predicted
-    f1 = []
-    for grade in np.union1d(labels, predicted):
-        claims = weights @ ((labels == grade).astype(float) + (predicted == grade))
-        hits = weights @ (right & (labels == grade)).astype(float)
-        f1.append(np.where(claims > 0, 2 * hits / np.maximum(claims, 1), np.nan))
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)  # of the runs of equal scores
-    low = np.add.reduceat(weights[:, order] * (labels[order] == labels.min()), starts, axis=1)
-    high = np.add.reduceat(weights[:, order] * (labels[order] == labels.max()), starts, axis=1)
-    pairs = low.sum(axis=1) * high.sum(axis=1)
-    beaten = np.sum(high * (np.cumsum(low, axis=1) - low / 2), axis=1)
-    exists = (pairs > 0) & (labels.min() < labels.max())
-    return {
-        "accuracy": weights @ right.astype(float) / weights.sum(axis=1),
-        "macro_f1": np.nanmean(f1, axis=0),
-        "auc": np.where(exists, beaten / np.maximum(pairs, 1), np.nan),
-    }
-
-
-def _interval(observed: float, resampled: np.ndarray, with_p: bool = False) -> dict[str, float | None]:
-    low, high = bootstrap.percentiles(resampled)
-    values = {"mean": observed, "low": low, "high": high}
+def interval_of(observed: float, resampled: np.ndarray, with_p: bool = False) -> dict[str, float | None]:
+    """A figure with the 95 % interval of its resamples, and as a difference its p; all None where it does not exist."""
+    values: dict[str, float]
     if with_p:
-        values["p"] = bootstrap.p_value(observed, resampled)
+        values = bootstrap.difference(observed, resampled)._asdict()
+    else:
+        low, high = bootstrap.percentiles(resampled)
+        values = {"mean": observed, "low": low, "high": high}
     return {name: None if math.isnan(observed) else value for name, value in values.items()}
 
 
@@ -250,7 +226,7 @@ def flat_metrics(prefix: str, compared: dict[str, Any]) -> dict[str, float]:
 def table_text(compared: dict[str, Any], title: str) -> str:
     """A plain-text table, at most TABLE_WIDTH columns wide: a system's means, below them their 95 % intervals.
 
-    The last rows are the differences to the reference; * marks those with p < 0.05.
+    The last rows are the differences to the reference; * marks those whose interval does not hold 0 (p at most 0.05).
     """
     systems, reference = compared["systems"], compared["reference"]
     names = list(next(iter(systems.values()))["metrics"])
@@ -275,7 +251,7 @@ def table_text(compared: dict[str, Any], title: str) -> str:
 def _notes(compared: dict[str, Any]) -> list[str]:
     notes = [
         f"{compared['counted']:,} {compared['unit']}; below each mean its 95 % interval "
-        f"({compared['samples']:,} bootstrap samples); * p < 0.05"
+        f"({compared['samples']:,} bootstrap samples); * p ≤ 0.05"
     ]
     if compared.get("without_relevant"):
         notes.append(f"{compared['without_relevant']:,} queries without a relevant document are left out")
@@ -291,7 +267,8 @@ def _mean_cell(value: dict[str, float | None]) -> str:
 def _difference_cell(value: dict[str, float | None]) -> str:
     if value["mean"] is None or value["p"] is None:
         return "–"
-    return f"{value['mean']:+.3f}{'*' if value['p'] < 0.05 else ' '}\n{_short(value['low'])} {_short(value['high'])}"
+    star = "*" if value["p"] <= bootstrap.SIGNIFICANT else " "
+    return f"{value['mean']:+.3f}{star}\n{_short(value['low'])} {_short(value['high'])}"
 
 
 def _short(value: float | None) -> str:

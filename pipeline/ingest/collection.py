@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.config import CollectionSource, SplitName, SplitShares
+from pipeline.config import SplitShares
 from pipeline.errors import InputError
 from pipeline.ingest import beir, places, readers
 from pipeline.ingest.ledger import Ledger
@@ -13,6 +13,7 @@ from pipeline.ingest.rows import BadRow, Row, as_id, as_relevance, as_text, shor
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 from pipeline.records import Record
+from pipeline.sources import CollectionSource, SplitName
 
 
 class Places(NamedTuple):
@@ -172,7 +173,8 @@ class Ingest:
         self, split: SplitName, query: tuple[str, str], document: tuple[str, str], relevance: float, title: str = ""
     ) -> None:
         metadata = json.dumps({"title": title}, ensure_ascii=False) if title else "{}"
-        record = Record(short_hash(query[0], document[0]), *query, *document, relevance, metadata)
+        keys, texts = (query[0], document[0]), (query[1], document[1])
+        record = Record(short_hash(*keys), keys, texts, relevance, metadata)
         self._ledger.keep_record(split)
         self._output.add_record(split, record)
 

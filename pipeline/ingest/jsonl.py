@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline.config import Column, PairsSource
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
+from pipeline.sources import Column, PairsSource
 
 _LOOK_AT = 20  # rows in which a column must appear at least once
 

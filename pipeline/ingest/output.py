@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import SPLITS, SplitName
-from pipeline.records import COLLECTION_SCHEMA, SCHEMA, Record
+from pipeline.config import SPLITS
+from pipeline.records import COLLECTION_SCHEMA, Record, schema
+from pipeline.sources import SplitName
 
 _ROWS = 1000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about
@@ -43,8 +44,8 @@ class TableWriter:
 class Output:
     """`records-SPLIT.parquet` for each split and, if asked for, `collection.parquet`, in `folder`."""
 
-    def __init__(self, folder: Path, collection: bool) -> None:
-        self._records = {split: TableWriter(folder / f"records-{split}.parquet", SCHEMA) for split in SPLITS}
+    def __init__(self, folder: Path, task: str, collection: bool) -> None:
+        self._records = {split: TableWriter(folder / f"records-{split}.parquet", schema(task)) for split in SPLITS}
         self._documents = TableWriter(folder / "collection.parquet", COLLECTION_SCHEMA) if collection else None
 
     def __enter__(self) -> "Output":
@@ -57,7 +58,7 @@ class Output:
             writer.close()
 
     def add_record(self, split: SplitName, record: Record) -> None:
-        self._records[split].add(record)
+        self._records[split].add(record.row())
 
     def add_document(self, document_id: str, document: str) -> None:
         assert self._documents is not None

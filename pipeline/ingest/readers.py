@@ -2,11 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.config import Column, PairsSource
-from pipeline.ingest import beir, delimited, jsonl, parquet, tables, trec
+from pipeline.config import Config
+from pipeline.ingest import (
+    beir,
+    conllu,
+    delimited,
+    images,
+    jsonl,
+    numbers,
+    parquet,
+    python_text,
+    scenes,
+    tables,
+    text,
+    trec,
+)
 from pipeline.ingest.rows import Row
+from pipeline.sources import Column, PairsSource, SplitName
 
 # source, address, the columns to read, row limit in bytes, a folder for temporary files -> rows with these columns
 ReadPairs = Callable[[PairsSource, str, Sequence[Column], int, Path], Iterator[Row]]
@@ -32,4 +46,19 @@ COLLECTIONS: dict[str, CollectionReader] = {
     "trec": CollectionReader(trec.read_documents, trec.read_queries),
     "beir": CollectionReader(beir.read_documents, beir.read_queries),
     "msmarco": CollectionReader(tables.read_texts, tables.read_texts),
+}
+# source, configuration, row limit in bytes -> for each file, the split it was given for (None: to be cut) and its rows
+ReadTexts = Callable[[Any, Config, int], Iterator[tuple[SplitName | None, Iterator[Row]]]]
+TEXTS: dict[str, ReadTexts] = {
+    "text": text.read_text,
+    "lines": text.read_lines,
+    "labelled": text.read_labelled,
+    "conllu": conllu.read,
+    "python": python_text.read,
+    "numbers": numbers.read,
+}
+# as TEXTS, and the stage's folder, in which they leave images
+IMAGES: dict[str, Callable[[Any, Config, int, Path], Iterator[tuple[SplitName | None, Iterator[Row]]]]] = {
+    "scenes": scenes.read,
+    "captions": images.read,
 }

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.config import Column
 from pipeline.errors import InputError
+from pipeline.sources import Column
 
 SHOWN = 200  # characters of a bad row that are kept
 LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored
@@ -59,6 +59,19 @@ def as_text(values: Mapping[Column, Any], column: Column, required: bool = True)
     if required and not text:
         raise BadRow("empty text", f"{column!r} is empty")
     return text
+
+
+def as_verbatim(values: Mapping[Column, Any], column: Column) -> str:
+    """A text as it is, blanks at its ends included, with line ends as LF.
+
+    Raises:
+        BadRow: it is missing, empty, no text, or holds a NUL or a lone surrogate.
+    """
+    text = values.get(column)
+    if not isinstance(text, str) or not text:
+        raise BadRow("missing field", f"no {column!r}")
+    clean(text, column)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def clean(text: str, column: Column) -> str:

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Collection
 
-from pipeline.config import SplitName, SplitShares
+from pipeline.config import SplitShares
+from pipeline.sources import SplitName
 
 
 def split_of(group: str, seed: int, shares: SplitShares) -> SplitName:

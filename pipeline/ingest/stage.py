@@ -3,16 +3,37 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SPLITS, CollectionSource, Config, DocstringsSource, SplitName
+from pipeline.config import SPLITS, Config
 from pipeline.errors import InputError
-from pipeline.ingest import collection, docstrings, pairs, places
+from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.scratch import Scratch
 from pipeline.manifest import KeyParts, versions
+from pipeline.sources import (
+    CaptionsSource,
+    CollectionSource,
+    Columns,
+    DocstringsSource,
+    PairsSource,
+    PythonSource,
+    SplitName,
+    TextSource,
+)
 
 VERSION = 1
-_ADDRESSES = {"path", "paths", "documents", "queries", "judgements", "root"}  # where a source lies shapes nothing
+_ADDRESSES = {
+    "path",
+    "paths",
+    "documents",
+    "queries",
+    "judgements",
+    "root",
+    "captions",
+    "images",
+    "names",
+    "splits",
+}  # where a source lies shapes nothing
 
 
 def parts(config: Config) -> KeyParts:
@@ -27,8 +48,12 @@ def parts(config: Config) -> KeyParts:
     libraries = versions("pyarrow")
     if isinstance(source, DocstringsSource):
         libraries |= docstrings.versions(source)
+    if isinstance(source, PythonSource):
+        libraries |= docstrings.versions(python_text.LIBRARY)
+    if isinstance(source, CaptionsSource):
+        libraries |= versions("pillow")
     inputs = {name: places.fingerprint(address) for name, address in _addresses(config).items()}
-    return KeyParts(VERSION, {"seed": config.seed, "ingest": settings}, inputs, libraries)
+    return KeyParts(VERSION, {"task": config.task, "seed": config.seed, "ingest": settings}, inputs, libraries)
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -48,25 +73,21 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             f"ingest.split.valid={ingest.split.valid} and ingest.split.test={ingest.split.test} leave nothing to train "
             "on: their sum must be below 1"
         )
+    _check_task(config)
     limit_bytes = ingest.max_row_kb * 1024
     with_collection = isinstance(source, CollectionSource)
     kinds = ("records", "documents", "queries") if with_collection else ("records",)
     with (
         Ledger(folder, kinds, ingest.max_quarantined_share) as ledger,
         Scratch(folder) as scratch,
-        Output(folder, with_collection) as output,
+        Output(folder, config.task, with_collection) as output,
     ):
         tools = (ledger, scratch, output)
         if isinstance(source, CollectionSource):
             collection.Ingest(source, config.seed, ingest.split, limit_bytes, tools).run()
-        elif isinstance(source, DocstringsSource):
-            files: pairs.Files = [(None, docstrings.read(source, limit_bytes))]
-            origin: dict[SplitName | None, str] = {None: f"docstrings of {', '.join(source.packages)}"}
-            pairs.ingest(files, origin, docstrings.COLUMNS, {}, config.seed, ingest.split, tools)
         else:
-            files = pairs.file_rows(source, limit_bytes, folder)
-            given = pairs.addresses(source)
-            pairs.ingest(files, given, source.columns, source.grades, config.seed, ingest.split, tools)
+            files, columns, grades = _rows(config, limit_bytes, folder)
+            pairs.ingest(files, _origin(config), columns, grades, config, tools)
     ledger.check()
     counts = ledger.counts(SPLITS)
     if not counts["records"]["kept"]:
@@ -78,11 +99,69 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     return counts
 
 
+def _check_task(config: Config) -> None:
+    """Raises InputError where a source does not have what the task's records need."""
+    source = config.ingest.source
+    fits = {
+        "trec": ("matching",), "beir": ("matching",), "msmarco": ("matching",), "docstrings": ("matching",),
+        "text": ("language_model", "cloze"), "labelled": ("classification",), "conllu": ("tagging",),
+        "numbers": ("translation",), "scenes": ("captioning",), "captions": ("captioning",),
+    }  # fmt: skip
+    python = {"code": ("language_model",), "prose": ("language_model", "cloze")}
+    python |= {"package": ("classification",), "kinds": ("tagging",)}
+    if config.task == "captioning" and source.format not in readers.IMAGES:
+        raise InputError(f"task captioning needs a source of format {' or '.join(readers.IMAGES)}, not {source.format}")
+    allowed = python[source.of] if isinstance(source, PythonSource) else fits.get(source.format, (config.task,))
+    if config.task not in allowed:
+        raise InputError(
+            f"ingest.source of format {source.format} is for task {' or '.join(allowed)}, not {config.task}"
+        )
+
+
+def _rows(config: Config, limit_bytes: int, folder: Path) -> tuple[pairs.Files, Columns, dict[str, float]]:
+    """The rows of a source that has them one by one, their columns and the relevance of their labels."""
+    source = config.ingest.source
+    if isinstance(source, PairsSource):
+        return pairs.file_rows(source, config.task, limit_bytes, folder), source.columns, source.grades
+    if isinstance(source, DocstringsSource):
+        return [(None, docstrings.read(source, limit_bytes))], docstrings.COLUMNS, {}
+    if source.format in readers.IMAGES:
+        columns = scenes.COLUMNS if source.format == "scenes" else Columns()
+        return readers.IMAGES[source.format](source, config, limit_bytes, folder), columns, {}
+    columns = python_text.COLUMNS if isinstance(source, PythonSource) and source.of != "code" else Columns()
+    return readers.TEXTS[source.format](source, config, limit_bytes), columns, {}
+
+
+def _origin(config: Config) -> dict[SplitName | None, str]:
+    """Where the rows of each split come from, for messages; None: of those that are still to be cut."""
+    source = config.ingest.source
+    given: dict[SplitName | None, str] = {}
+    if isinstance(source, CaptionsSource):
+        return dict.fromkeys(source.splits or (None,), source.captions)
+    for split, address in pairs.addresses(source).items():
+        given[split] = address if isinstance(address, str) else next(iter(address.values()), "")
+    if (isinstance(source, TextSource) and source.path) or (isinstance(source, PythonSource) and source.of == "code"):
+        return {split: given.get(None, "the standard library") for split in SPLITS}  # cut by position: all are given
+    return given or {None: f"source {source.format}"}
+
+
 def _addresses(config: Config) -> dict[str, str]:
-    """The source's files by what they are for; of docstrings there are none."""
+    """The source's files by what they are for; a source that is made here has none."""
     source = config.ingest.source
     if isinstance(source, CollectionSource):
         return collection.addresses(source)
-    if isinstance(source, DocstringsSource):
-        return {}
-    return {split or "all": path for split, path in pairs.addresses(source).items()}
+    found: dict[str, str] = {}
+    if isinstance(source, CaptionsSource):
+        found |= {f"splits.{split}": path for split, path in source.splits.items()}
+        folder = [places.join(source.images, n) for n in _files(source)]
+        found |= {"captions": source.captions, **({"names": source.names} if source.names else {})}
+        return found | ({f"images.{places.name_of(path)}": path for path in folder} or {"images": source.images})
+    for split, address in pairs.addresses(source).items():
+        parts = {"": address} if isinstance(address, str) else {f".{field}": path for field, path in address.items()}
+        found |= {f"{split or 'all'}{part}": path for part, path in parts.items()}
+    return found
+
+
+def _files(source: CaptionsSource) -> list[str]:
+    """The files of a folder of images; none where the images are one file."""
+    return [] if source.images.endswith((".zip", ".npy")) else places.names_in(source.images)

@@ -1,6 +1,5 @@
 """The matching losses: plain functions of scores, each a mean over the pairs it is given."""
 
-import numpy as np
 from mxnet import nd
 
 from pipeline.models.encoder import FAR_BELOW
@@ -53,15 +52,3 @@ def ordinal(logits: nd.NDArray, grades: nd.NDArray) -> nd.NDArray:
     above = nd.broadcast_greater(grades.expand_dims(1), nd.arange(logits.shape[1], ctx=logits.context).expand_dims(0))
     losses = nd.relu(logits) - logits * above + nd.log1p(nd.exp(-nd.abs(logits)))
     return losses.sum(axis=1).mean().reshape(1)
-
-
-def grade_probabilities(logits: np.ndarray, link: str) -> np.ndarray:
-    """(N, outputs) logits to (N, G) probabilities of the grades, for the softmax or the ordinal link."""
-    logits = logits.astype(np.float64)
-    if link == "softmax":
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
-    above = 1 / (1 + np.exp(-logits))
-    above = np.minimum.accumulate(above, axis=1)  # "above 1" can't be likelier than "above 0"
-    edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
-    return edges[:, :-1] - edges[:, 1:]

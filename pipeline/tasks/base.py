@@ -1,12 +1,18 @@
 """What a task is to the loop, the checkpoints and the workers: nothing else of it is known to them."""
 
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from mxnet import gluon, nd
+import pyarrow.parquet as pq
+from mxnet import Context, gluon, nd
 
 from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.tokenization import shards
 from pipeline.workers import World
 
 
@@ -18,34 +24,87 @@ class StepLoss(NamedTuple):
     value: nd.NDArray
 
 
-class Task(Protocol):
-    """Data plus the functions that make it a trained and judged model, from a configuration and a folder of ids."""
+class Task:
+    """Data plus the functions that make it a trained, judged and used model.
 
-    lengths: np.ndarray  # (N, S) int32: tokens of each side of each training example
+    Made from a configuration and a folder of ids, or, to predict, from the folder of a trained model: that holds
+    vocabularies and tokenizers too, but no splits. So nothing of a split is opened before it is asked for.
+    """
+
+    sides: tuple[str, ...] = ("text",)  # what the columns of `lengths` are lengths of
+    # A task that reads on where the update before ended: its examples are the segments of so many streams side by side,
+    # example number = segment * streams + stream, and come in that order.
+    streams: int | None = None
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        # What a stream's reading left behind, (own streams, …) arrays by name; checkpoints keep it.
+        self.carry: dict[str, nd.NDArray] = {}
+
+    @functools.cached_property
+    def train(self) -> shards.Split:
+        """The training split."""
+        split = shards.open_split(self.folder, "train", self.config.task)
+        if not len(split.relevance):
+            raise InputError(f"the training split under {self.folder} has no record: check ingest.source")
+        return split
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N, S) int32: tokens of each side of each training example."""
+        raise NotImplementedError
 
     def network(self) -> gluon.Block:
-        """The network, not initialised; its `embedding` parameter (V, E) is updated row by row."""
+        """The network, not initialised.
+
+        If it has a parameter `embedding` (V, E) with grad_req "null", that is updated row by row: see `batch`.
+        """
+        raise NotImplementedError
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> Any:
         """This rank's part of an update, a named tuple of numpy arrays, made in the loader's thread.
 
-        `shares` are all ranks' example numbers; `seed` is the update's own. Its fields `tokens`, (U,) int32, ids of the
-        embedding rows that the update needs, ascending, `real` and `cells`, its tokens without and with padding, are of
-        all workers together.
+        `shares` are all ranks' example numbers; `seed` is the update's own. Its fields `real` and `cells`, its tokens
+        without and with padding, are of all workers together, and so is `tokens`, (U,) int32: the ids of the embedding
+        rows that the update needs, ascending, or None where the network has no embedding to be updated row by row.
         """
+        raise NotImplementedError
 
-    def loss(self, network: Any, table: nd.NDArray, batch: Any, world: World) -> StepLoss:
-        """The loss of an update, called while recording; `table` holds the embedding rows of `batch.tokens`."""
+    def loss(self, network: Any, table: nd.NDArray | None, batch: Any, world: World) -> StepLoss:
+        """The loss of an update, called while recording; `table` holds the embedding rows of `batch.tokens`, if any."""
+        raise NotImplementedError
 
     def validate(self, network: Any, world: World) -> dict[str, float]:
-        """Metrics on the validation split, the same on every rank."""
+        """Metrics on the validation split, config.metrics among them, the same on every rank."""
+        raise NotImplementedError
 
     def evaluate(self, network: Any, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Rank 0 writes tables and lists on the test split into `folder` and returns metrics; others return none."""
+        raise NotImplementedError
+
+    def sample(self, network: Any, context: Context) -> str | None:
+        """What the model makes up at a validation, if that tells anything; on rank 0."""
+        return None
+
+    def predict(self, network: Any, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """What the model says to each row, which has the task's input fields.
+
+        Raises:
+            InputError: a row lacks a field.
+        """
+        raise NotImplementedError
 
 
-def task_of(config: Config, tokenized: Path) -> Task:
-    """The configured task over a folder of tokenized splits."""
-    from pipeline.tasks.matching import Matching
+def texts_of(ingested: Path, split: shards.Split, field: str, name: str = "test") -> list[str]:
+    """(N,) the texts of a field as ingest wrote them, for showing beside what was predicted."""
+    found: dict[str, str] = {}
+    for batch in pq.ParquetFile(ingested / f"records-{name}.parquet").iter_batches(10_000):
+        found.update(zip(batch[f"{field}_id"].to_pylist(), batch[field].to_pylist()))
+    keys = list(split.fields[field].keys)
+    return [found[keys[row]] for row in split.rows[field].tolist()]
 
-    return {"matching": Matching}[config.task](config, tokenized)
+
+def task_of(config: Config, folder: Path) -> Task:
+    """The configured task over a folder of tokenized splits, or of a trained model: its module's `TASK`."""
+    task: Task = importlib.import_module(f"pipeline.tasks.{config.task}").TASK(config, folder)
+    return task

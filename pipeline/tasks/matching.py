@@ -1,5 +1,6 @@
 """Query-document matching: pairs in, a score per pair out, judged as a ranking or as grades."""
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +13,10 @@ from pipeline.evaluation.ranking import Judgements
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_judge
-from pipeline.tasks.base import StepLoss
-from pipeline.tasks.chunks import chunk_cuts, chunked_cells
+from pipeline.tasks.base import StepLoss, Task
+from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
 from pipeline.workers import World
-
-
-class Chunk(NamedTuple):
-    """Texts that go through the network together."""
-
-    ids: np.ndarray  # (T, c) int32, 0 on padding
-    lengths: np.ndarray  # (c,) int32
 
 
 class PairBatch(NamedTuple):
@@ -35,45 +29,51 @@ class PairBatch(NamedTuple):
     tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
     real: int  # tokens of all workers' texts
     cells: int  # the same with padding
-    chunks: dict[str, list[Chunk]]  # side -> the worker's texts, chunks of like lengths
-    back: dict[str, np.ndarray]  # side -> (n,) or (n + m,) int32: where each text stands in the chunks' concatenation
-    steps: dict[str, int]  # side -> the longest text of any worker
-    counts: dict[str, list[int]]  # side -> texts of each worker
+    sides: dict[str, Chunked]  # side -> the worker's texts
     order: np.ndarray  # (M,) int32: where each document of the global order stands in the workers' concatenation
     excluded: np.ndarray  # (N, M) float32: 1 where a document may not count as the query's negative
     negatives: np.ndarray  # (N, K) int32 columns of sampled negatives, -1 for none; (N, 0) where the loss needs none
     grades: np.ndarray  # (n,) float32 relevance of this worker's pairs
 
 
-class Matching:
+class Matching(Task):
     """The task. Ranking losses learn from the relevant pairs alone, the pointwise loss from all."""
 
-    def __init__(self, config: Config, tokenized: Path) -> None:
-        self.config, self.tokenized = config, tokenized
-        self.train = shards.open_split(tokenized, "train")
+    sides = SIDES
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        super().__init__(config, folder)
         self.pointwise = config.train.loss.kind == "pointwise"
+
+    @functools.cached_property
+    def examples(self) -> np.ndarray:
+        """(N,) the records to learn from."""
         relevance = self.train.relevance
-        self.examples = np.arange(len(relevance)) if self.pointwise else np.flatnonzero(relevance > 0)
-        if not len(self.examples):
-            raise InputError(f"the training split under {tokenized} has no relevant pair: check ingest.source")
         if self.pointwise:
-            matching_judge.check_grades(relevance, config.train.loss.grades, "train")
-        self.lengths = np.stack(
-            [self.train.fields[side].lengths[self.train.rows[side][self.examples]] for side in SIDES], axis=1
-        )
-        self._known = Judgements(
-            self.train.rows["query"],
-            self.train.rows["document"],
-            (relevance > 0).astype(np.int32),
-            len(self.train.fields["query"]),
-            len(self.train.fields["document"]),
-        )
+            matching_judge.check_grades(relevance, self.config.train.loss.grades, "train")
+            return np.arange(len(relevance))
+        relevant = np.flatnonzero(relevance > 0)
+        if not len(relevant):
+            raise InputError(f"the training split under {self.folder} has no relevant pair: check ingest.source")
+        return relevant
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 2) int32."""
+        rows = {side: self.train.rows[side][self.examples] for side in SIDES}
+        return np.stack([self.train.fields[side].lengths[rows[side]] for side in SIDES], axis=1)
+
+    @functools.cached_property
+    def _known(self) -> Judgements:
+        rows, fields = self.train.rows, self.train.fields
+        relevant = (self.train.relevance > 0).astype(np.int32)
+        return Judgements(rows["query"], rows["document"], relevant, len(fields["query"]), len(fields["document"]))
 
     def network(self) -> Matcher:
         """Towers and head, with one output per logit of the loss."""
         loss = self.config.train.loss
         outputs = loss.grades - (loss.link == "ordinal") if self.pointwise else 0
-        return Matcher(self.config.model, shards.vocabulary_size(self.tokenized), outputs, prefix="matcher_")
+        return Matcher(self.config.model, shards.vocabulary_size(self.folder), outputs, prefix="matcher_")
 
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> PairBatch:
@@ -85,48 +85,22 @@ class Matching:
             "query": [self.train.rows["query"][rows] for rows in pairs],
             "document": [np.concatenate([self.train.rows["document"][r], m]) for r, m in zip(pairs, listed)],
         }
-        lengths = {side: [self.train.fields[side].lengths[rows] for rows in texts[side]] for side in SIDES}
-        orders = {side: [np.argsort(part, kind="stable") for part in lengths[side]] for side in SIDES}
-        cuts = {side: [chunk_cuts(part[order]) for part, order in zip(lengths[side], orders[side])] for side in SIDES}
-        mine = {
-            side: [
-                self.train.fields[side].padded(texts[side][rank][rows])
-                for rows in np.split(orders[side][rank], cuts[side][rank])
-            ]
-            for side in SIDES
-        }
-        tokens = self._tokens(texts)
+        fields = self.train.fields
+        tokens = distinct_tokens([(fields[side], rows) for side in SIDES for rows in texts[side]])
+        sides = {side: chunked(fields[side], texts[side], rank, tokens) for side in SIDES}
         order = _global_order([len(rows) for rows in pairs], [len(rows) for rows in listed])
         queries, documents = np.concatenate(texts["query"]), np.concatenate(texts["document"])[order]
         excluded = np.zeros((0, 0), np.float32) if self.pointwise else self._excluded(queries, documents)
         return PairBatch(
             tokens=tokens,
-            real=sum(int(part.sum()) for side in SIDES for part in lengths[side]),
-            cells=sum(
-                chunked_cells(part[order], cut)
-                for side in SIDES
-                for part, order, cut in zip(lengths[side], orders[side], cuts[side])
-            ),
-            chunks={
-                side: [Chunk(np.searchsorted(tokens, ids.T).astype(np.int32), size) for ids, size in mine[side]]
-                for side in SIDES
-            },
-            back={side: np.argsort(orders[side][rank], kind="stable").astype(np.int32) for side in SIDES},
-            steps={side: max(int(part.max()) for part in lengths[side]) for side in SIDES},
-            counts={side: [len(rows) for rows in texts[side]] for side in SIDES},
+            real=sum(side.real for side in sides.values()),
+            cells=sum(side.cells for side in sides.values()),
+            sides=sides,
             order=order,
             excluded=excluded,
             negatives=self._sampled_negatives(excluded, rng),
             grades=self.train.relevance[pairs[rank]].astype(np.float32),
         )
-
-    def _tokens(self, texts: dict[str, list[np.ndarray]]) -> np.ndarray:
-        """(U,) the distinct ids of all these texts, and 0 for padding."""
-        ids = [np.zeros(1, np.int32)]
-        for side in SIDES:
-            field = self.train.fields[side]
-            ids += [field.ids(row) for rows in texts[side] for row in rows.tolist()]
-        return np.unique(np.concatenate(ids)).astype(np.int32)
 
     def _listed_negatives(self, queries: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
@@ -157,8 +131,9 @@ class Matching:
         return chosen
 
     # --- loss ---------------------------------------------------------------------------------------------------------
-    def loss(self, network: Matcher, table: nd.NDArray, batch: PairBatch, world: World) -> StepLoss:
+    def loss(self, network: Matcher, table: nd.NDArray | None, batch: PairBatch, world: World) -> StepLoss:
         """Graded: each worker's pairs by themselves. Ranking: each worker's queries against all workers' documents."""
+        assert table is not None, "the matcher's embedding is updated row by row"
         context = table.context
         packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
         own = {side: self._represent(network, side, table, batch, packed.get(side, packed["query"])) for side in SIDES}
@@ -169,7 +144,7 @@ class Matching:
         link = losses.graded_softmax if self.config.train.loss.link == "softmax" else losses.ordinal
         # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
         # of all
-        weight = len(batch.grades) * world.size / sum(batch.counts["query"])
+        weight = len(batch.grades) * world.size / sum(batch.sides["query"].counts)
         value = link(logits, grades) * weight
         return StepLoss(value, value)
 
@@ -182,17 +157,17 @@ class Matching:
             network.represent(
                 side, table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed
             )
-            for c in batch.chunks[side]
+            for c in batch.sides[side].chunks
         ]
         if len(parts) == 1 and not late:
             together = list(parts[0])
         else:
-            steps = max(c.ids.shape[0] for c in batch.chunks[side])
+            steps = max(c.ids.shape[0] for c in batch.sides[side].chunks)
             together = [
                 nd.concat(*(_with_steps(part[i], steps) if late else part[i] for part in parts), dim=0)
                 for i in range(len(Representation._fields))
             ]
-        back = nd.array(batch.back[side], context, "int32")
+        back = nd.array(batch.sides[side].back, context, "int32")
         return Representation(*(nd.take(array, back) for array in together))
 
     def _ranking_loss(
@@ -218,7 +193,7 @@ class Matching:
         objective = nd.zeros(1, ctx=value.context)
         for side in SIDES:
             for mine, everyones in zip(own[side], everyone[side]):
-                start = sum(batch.counts[side][: world.rank])
+                start = sum(batch.sides[side].counts[: world.rank])
                 part = everyones.grad[start : start + mine.shape[0]]
                 if mine.ndim > 1 and mine.shape[1] != part.shape[1]:
                     part = nd.slice_axis(part, axis=1, begin=0, end=mine.shape[1])
@@ -237,7 +212,7 @@ class Matching:
         gathered = []
         for name, array in zip(Representation._fields, own):
             array = array.detach()
-            steps = batch.steps[side]
+            steps = batch.sides[side].steps
             if self.config.model.head == "late_interaction":
                 array = _with_steps(array, steps)
             gathered.append(world.gather(array, f"{side}.{name}") if world.size > 1 else array.copy())
@@ -246,11 +221,11 @@ class Matching:
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:
         """Means of the configured kinds of metrics on the validation split."""
-        return matching_judge.validate(self.config, self.tokenized, network, world)
+        return matching_judge.validate(self.config, self.folder, network, world)
 
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_judge."""
-        return matching_judge.evaluate(self.config, self.tokenized, network, world, ingested, folder)
+        return matching_judge.evaluate(self.config, self.folder, network, world, ingested, folder)
 
 
 def _with_steps(array: nd.NDArray, steps: int) -> nd.NDArray:
@@ -267,3 +242,6 @@ def _global_order(pairs: list[int], listed: list[int]) -> np.ndarray:
     own = [np.arange(start, start + p) for start, p in zip(starts, pairs)]
     rest = [np.arange(start + p, start + p + m) for start, p, m in zip(starts, pairs, listed)]
     return np.concatenate(own + rest).astype(np.int32)
+
+
+TASK = Matching

@@ -12,6 +12,7 @@ from mxnet import nd
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.evaluation import baselines, metrics, report
+from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import (
     Judgements,
     Ranking,
@@ -24,8 +25,8 @@ from pipeline.evaluation.ranking import (
 from pipeline.evaluation.ranking import (
     evaluate as judge,
 )
-from pipeline.models.losses import grade_probabilities
 from pipeline.models.matcher import SIDES, Matcher, Representation
+from pipeline.tasks.matching_evidence import Evidence
 from pipeline.tokenization import shards
 from pipeline.workers import World
 
@@ -156,13 +157,17 @@ def score_pairs(
 # --- judging ----------------------------------------------------------------------------------------------------------
 def _graded(
     config: Config, network: Matcher, split: shards.Split, name: str, world: World
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, predicted grades and expected grades of a split's pairs, (P,) each."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """A split's labels (P,) and the probabilities of the grades (P, G)."""
     loss = config.train.loss
     check_grades(split.relevance, loss.grades, name)
     logits = score_pairs(network, split, split.rows["query"], split.rows["document"], world, grades=True)
-    probabilities = grade_probabilities(logits, loss.link)
-    return split.relevance.astype(int), probabilities.argmax(axis=1), probabilities @ np.arange(loss.grades)
+    return split.relevance.astype(int), grade_probabilities(logits, loss.link)
+
+
+def _predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest and the expected grade of each pair, (P,) each."""
+    return probabilities.argmax(axis=1), probabilities @ np.arange(probabilities.shape[1])
 
 
 def _ranked(config: Config, network: Matcher, split: shards.Split, judgements: Judgements, world: World) -> Ranking:
@@ -185,13 +190,14 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
     split = shards.open_split(tokenized, "valid")
     found: dict[str, float] = {}
     if "graded" in config.evaluate.kinds and len(split.relevance):
-        found |= metrics.graded_metrics(*_graded(config, network, split, "valid", world))
+        labels, probabilities = _graded(config, network, split, "valid", world)
+        found |= metrics.graded_metrics(labels, *_predictions(probabilities))
     if "ranking" in config.evaluate.kinds:
         judgements = judgements_of(split)
         if len(judgements.answerable):
             ranking = _ranked(config, network, split, judgements, world)
             found |= {name: float(values.mean()) for name, values in judge(ranking, judgements).items()}
-    if config.train.metric not in found:
+    if config.metric not in found:
         raise InputError("the validation split has no relevant pair to judge: raise ingest.split.valid")
     return world.agree(found, "validation")
 
@@ -201,50 +207,57 @@ def evaluate(
 ) -> dict[str, float]:
     """Judges the test split beside its baselines; rank 0 writes into `folder` and returns the metrics.
 
-    Files: table.txt, metrics.json (all means, intervals and differences), wins.jsonl (a line per query).
+    Files: table.txt, metrics.json (all means, intervals and differences), wins.jsonl (a line per query), and what
+    matching_evidence leaves.
     """
     split = shards.open_split(tokenized, "test")
-    settings, compared, texts = config.evaluate, {}, []
+    settings, compared, tables = config.evaluate, {}, []
     flat: dict[str, float] = {}
+    evidence = None
+    if world.rank == 0:
+        evidence = Evidence(config, tokenized, split, _texts(split, ingested), folder, network, world)
     if "graded" in settings.kinds:
         graded = _graded(config, network, split, "test", world)
-        if world.rank == 0:
-            majority = int(np.bincount(shards.open_split(tokenized, "train").relevance.astype(int)).argmax())
-            compared["graded"] = report.graded_comparison(
-                *graded, settings.bootstrap_samples, config.seed, majority, split.rows["query"]
-            )
+        if evidence:
+            compared["graded"] = _against_majority(evidence, *graded)
     if "ranking" in settings.kinds:
         judgements = judgements_of(split)
         if not len(judgements.answerable):
             raise InputError("the test split has no relevant pair to judge: raise ingest.split.test")
         model = _ranked(config, network, split, judgements, world)
-        if world.rank == 0:
-            compared["ranking"] = _against_baselines(config, tokenized, split, judgements, model, ingested, folder)
-    if world.rank > 0:
+        if evidence:
+            compared["ranking"] = _against_baselines(evidence, judgements, model)
+    if not evidence:
         return {}
+    evidence.finish()
     for kind, table in compared.items():
         flat |= report.flat_metrics("test", table)
-        texts.append(report.table_text(table, f"{config.name}: test split, {kind}"))
-    (folder / "table.txt").write_text("\n".join(texts), encoding="utf-8")
+        tables.append(report.table_text(table, f"{config.name}: test split, {kind}"))
+    (folder / "table.txt").write_text("\n".join(tables), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
     return flat
 
 
-def _against_baselines(
-    config: Config,
-    tokenized: Path,
-    split: shards.Split,
-    judgements: Judgements,
-    model: Ranking,
-    ingested: Path,
-    folder: Path,
-) -> dict[str, Any]:
+def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    config, split = evidence.config, evidence.split
+    majority = int(np.bincount(evidence.train.relevance.astype(int)).argmax())
+    evidence.grades(labels, probabilities, majority)
+    return report.graded_comparison(
+        labels,
+        *_predictions(probabilities),
+        config.evaluate.bootstrap_samples,
+        config.seed,
+        majority,
+        split.rows["query"],
+    )
+
+
+def _against_baselines(evidence: Evidence, judgements: Judgements, model: Ranking) -> dict[str, Any]:
+    config, split, texts = evidence.config, evidence.split, evidence.texts
     settings, listed = config.evaluate, config.evaluate.candidates == "listed"
-    texts = _texts(split, ingested)
-    tokenizer = shards.load_tokenizer(tokenized)
     # punctuation would only blur BM25: the stronger baseline goes without
     words = {
-        side: [[t for t in tokenizer.tokens(text) if any(c.isalnum() for c in t)] for text in texts[side]]
+        side: [[t for t in evidence.tokenizer.tokens(text) if any(c.isalnum() for c in t)] for text in texts[side]]
         for side in SIDES
     }
     bm25 = baselines.bm25(
@@ -257,9 +270,10 @@ def _against_baselines(
         "random": baselines.random_ranking(judgements, settings.depth, config.seed, listed),
     }
     report.write_wins(
-        folder / "wins.jsonl", model, bm25, judgements,
+        evidence.folder / "wins.jsonl", model, bm25, judgements,
         split.fields["query"].keys, texts["query"], split.fields["document"].keys, texts["document"],
     )  # fmt: skip
+    evidence.rankings(systems, judgements)
     return report.comparison(systems, judgements, settings.bootstrap_samples, config.seed)
 
 

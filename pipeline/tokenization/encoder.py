@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.config import TokenizeConfig
+from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.records import FIELDS
 from pipeline.tokenization.tokenizers import Tokenizer, tokenizer_of
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
 PADDING_ID, UNKNOWN_ID = 0, 1
 SETTINGS_NAME, VOCABULARY_NAME = "tokenizer.json", "vocabulary.json"
+LABELS = 100_000  # at most
 REMAKE = "delete its folder and run `duplet tokenize`"
 
 
@@ -26,10 +28,44 @@ class Encoded(NamedTuple):
     empty: int  # texts without a token, which stand as a single <unk>
 
 
+class Form(NamedTuple):
+    """How the fields that share a vocabulary become tokens."""
+
+    kind: str
+    lowercase: bool
+    max_tokens: dict[str, int | None]  # by field; None: no text is cut
+    vocabulary_size: int
+    min_count: int
+    sentencepiece_model: str = "unigram"
+    split_digits: bool = False
+
+
+def forms(config: Config) -> dict[str, Form]:
+    """By vocabulary, how its fields are tokenized; "" is the main one, whose files lie in the tokenized folder itself.
+
+    Labels and tags are kept as they are and each known, however rare.
+    """
+    settings, found = config.tokenize, {}
+    for name in dict.fromkeys(form.vocabulary for form in FIELDS[config.task].values()):
+        fields = {field: form for field, form in FIELDS[config.task].items() if form.vocabulary == name}
+        limits = {field: config.max_tokens[field] for field in fields}
+        [kind] = {form.tokens for form in fields.values()}
+        if kind == "text":
+            found[name] = Form(
+                settings.kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count,
+                settings.sentencepiece_model, settings.split_digits,
+            )  # fmt: skip
+        elif name == "":
+            found[name] = Form(kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count)
+        else:
+            found[name] = Form(kind, False, limits, LABELS, 1)
+    return found
+
+
 class Encoder:
     """A tokenizer, its vocabulary and the limits per field."""
 
-    def __init__(self, tokenizer: Tokenizer, token_to_id: dict[str, int], max_tokens: dict[str, int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, token_to_id: dict[str, int], max_tokens: dict[str, int | None]) -> None:
         self._tokenizer = tokenizer
         # text that spells <pad> must not become padding
         self._ids = {token: i for token, i in token_to_id.items() if i not in (PADDING_ID, UNKNOWN_ID)}
@@ -59,21 +95,22 @@ class Encoder:
         cut = empty = 0
         for row, text in enumerate(texts):
             tokens = self._tokenizer.tokens(text)
-            cut += len(tokens) > limit
+            kept = tokens[:limit]
+            cut += len(tokens) > len(kept)
             empty += not tokens
-            lengths[row] = min(len(tokens), limit) or 1
-            ids.extend([find(token, UNKNOWN_ID) for token in tokens[:limit]] or (UNKNOWN_ID,))
+            lengths[row] = len(kept) or 1
+            ids.extend([find(token, UNKNOWN_ID) for token in kept] or (UNKNOWN_ID,))
         array = np.array(ids, np.int32)
         return Encoded(array, lengths, cut, int(np.count_nonzero(array == UNKNOWN_ID)) - empty, empty)
 
 
-def write_settings(config: TokenizeConfig, folder: Path) -> None:
+def write_settings(form: Form, folder: Path) -> None:
     """Writes what rebuilds the tokenizer, beside the vocabulary."""
-    settings = {"kind": config.kind, "lowercase": config.lowercase, "max_tokens": config.max_tokens}
+    settings = {"kind": form.kind, "lowercase": form.lowercase, "max_tokens": form.max_tokens}
     (folder / SETTINGS_NAME).write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def load_bare_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, int]]:
+def load_bare_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, int | None]]:
     """The tokenizer without its vocabulary, and the limits per field. Raises InputError."""
     path = folder / SETTINGS_NAME
     settings = _json(path)

@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.records import FIELDS
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
 
-__all__ = ["EXAMPLES_NAME", "FIELDS", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
+__all__ = ["EXAMPLES_NAME", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
 
-FIELDS = ("query", "document")
 TEXTS_SCHEMA = pa.schema([("key", pa.string()), ("ids", pa.list_(pa.int32())), ("length", pa.int32())])
-EXAMPLES_SCHEMA = pa.schema(
-    [("id", pa.string()), ("query", pa.int32()), ("document", pa.int32()), ("relevance", pa.float32())]
-)
 EXAMPLES_NAME = "examples.arrow"
+
+
+def examples_schema(fields: tuple[str, ...]) -> pa.Schema:
+    """A record's id, the row of each field's text, and its relevance."""
+    return pa.schema([("id", pa.string()), *((field, pa.int32()) for field in fields), ("relevance", pa.float32())])
 
 
 def shard_name(field: str, number: int) -> str:
@@ -84,6 +86,10 @@ class Texts:
         start, end = self._offsets[shard][row - self._first_rows[shard] :][:2]
         return self._ids[shard][start:end]
 
+    def token_counts(self, size: int) -> np.ndarray:
+        """(size,) int64: how often each id below `size` stands in these texts."""
+        return sum((np.bincount(ids, minlength=size) for ids in self._ids), np.zeros(size, np.int64))
+
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, T) int32 ids of these n rows, zeros behind each, T the longest of them; and their (n,) int32 lengths.
 
@@ -103,7 +109,7 @@ class Texts:
 
 
 class Split(NamedTuple):
-    """The N judged pairs of a split, over its distinct queries and documents."""
+    """The N records of a split, over the distinct texts of each field."""
 
     fields: dict[str, Texts]
     ids: Keys  # of the records
@@ -111,14 +117,14 @@ class Split(NamedTuple):
     relevance: np.ndarray  # (N,) float32
 
 
-def open_split(folder: Path, split: str) -> Split:
+def open_split(folder: Path, split: str, task: str = "matching") -> Split:
     """Maps a split of a tokenized folder. Raises InputError naming the file that is missing, damaged or unfit."""
-    folder = folder / split
-    fields = {field: Texts(folder, field) for field in FIELDS}
+    folder, names = folder / split, tuple(FIELDS[task])
+    fields = {field: Texts(folder, field) for field in names}
     path = folder / EXAMPLES_NAME
-    table = _open(path, EXAMPLES_SCHEMA)
-    rows = {field: table[field].to_numpy() for field in FIELDS}
-    for field in FIELDS:
+    table = _open(path, examples_schema(names))
+    rows = {field: table[field].to_numpy() for field in names}
+    for field in names:
         if len(table) and not 0 <= rows[field].min() <= rows[field].max() < len(fields[field]):
             raise InputError(
                 f"{path} points at more {field} texts than its shards hold ({len(fields[field])}): {REMAKE}"

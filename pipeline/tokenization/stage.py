@@ -1,5 +1,8 @@
 """The stage: ingest's records -> vocabulary, tokenizer and, per split, shards of ids and the examples over them."""
 
+import math
+import os
+import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
@@ -11,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import manifest
-from pipeline.config import SPLITS, CollectionSource, Config, TokenizeConfig
+from pipeline.config import SPLITS, Config
 from pipeline.errors import InputError
+from pipeline.ingest import images
 from pipeline.manifest import KeyParts
-from pipeline.records import COLLECTION_SCHEMA, SCHEMA
+from pipeline.records import COLLECTION_SCHEMA, FIELDS, schema
+from pipeline.sources import CollectionSource
 from pipeline.tokenization import encoder, parallel, vocabulary
-from pipeline.tokenization.encoder import Encoded
+from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.parallel import PIECE_TEXTS, InProcess, Piece, Processes
-from pipeline.tokenization.shards import EXAMPLES_NAME, EXAMPLES_SCHEMA, FIELDS, TEXTS_SCHEMA, shard_name
+from pipeline.tokenization.shards import EXAMPLES_NAME, TEXTS_SCHEMA, examples_schema, shard_name
+from pipeline.tokenization.tokenizers import MODEL_NAME
 
 VERSION = 1
 READ_ROWS = 1024
@@ -29,23 +35,31 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     """What shapes this stage's output."""
     kind = config.tokenize.kind
     names = ["gluonnlp", "pyarrow", *([kind] if kind in ("sentencepiece", "jieba") else [])]
+    # a setting that came later is left out where it is off, so that it changes no older key
+    settings = config.tokenize.model_dump(
+        mode="json", exclude=set() if config.tokenize.split_digits else {"split_digits"}
+    )
     return KeyParts(
         code=VERSION,
-        config=config.tokenize.model_dump(mode="json"),
+        config=settings | {"max_tokens": config.max_tokens},
         inputs={"ingest": ingest_key},
         libraries=manifest.versions(*names),
     )
 
 
-def run(config: Config, ingest_folder: Path, folder: Path, workers: int | None = None) -> dict[str, Any]:
+def run(
+    config: Config, ingest_folder: Path, folder: Path, workers: int | None = None, vocabulary_from: Path | None = None
+) -> dict[str, Any]:
     """Writes vocabulary.json, tokenizer.json, sentencepiece.model (of that kind), and a folder per split.
 
-    Each distinct query and document of a split (by id, in order of first appearance) is encoded once. Where ingest left
-    a whole collection, the documents of valid and test begin with it, so that retrieval sees every document.
+    Each distinct text of a field of a split (by its key, in order of first appearance) is encoded once. Fields with a
+    vocabulary of their own have its files in a folder of its name. Where ingest left a whole collection, the documents
+    of valid and test begin with it, so that retrieval sees every document.
 
     Args:
         folder: exists and is empty.
         workers: processes; None: as many as cores, but only this one for few texts. The output is the same.
+        vocabulary_from: a trained folder whose vocabulary and tokenizer to use, to judge that model on other data.
 
     Returns:
         Counts: per split `examples` and, per field, texts, tokens, cut, unknown_tokens, empty; the `vocabulary`'s size;
@@ -54,42 +68,64 @@ def run(config: Config, ingest_folder: Path, folder: Path, workers: int | None =
     Raises:
         InputError: a file of ingest is missing or damaged, the training split is empty, the settings do not fit.
     """
-    settings = config.tokenize
-    _check(config)
+    settings, fields = config.tokenize, tuple(FIELDS[config.task])
+    by_vocabulary = forms(config)
+    vocabulary.check_size(by_vocabulary[""])
     # a title's document is its text without the title; in the collection the title stands before it
     titles = isinstance(config.ingest.source, CollectionSource) and config.ingest.source.train_on_titles
     over_collection = ("test",) if titles else ("valid", "test")
     sources = {
-        split: {field: _sources(ingest_folder, split, field, split in over_collection) for field in FIELDS}
+        split: {field: _sources(ingest_folder, config.task, split, field, split in over_collection) for field in fields}
         for split in SPLITS
     }
-    if not sources["train"]["query"][0].texts:
-        raise InputError(
-            f"{sources['train']['query'][0].path} has no record to learn from: check ingest.source and ingest.split"
-        )
-    texts = sum(source.texts for split in SPLITS for field in FIELDS for source in sources[split][field])
+    records = {split: sources[split][fields[0]][0] for split in SPLITS}
+    if not records["train"].texts:
+        raise InputError(f"{records['train'].path} has no record to learn from: check ingest.source and ingest.split")
+    texts = sum(source.texts for split in SPLITS for field in fields for source in sources[split][field])
     processes = parallel.processes_for(texts, workers)
     try:
-        encoder.write_settings(settings, folder)
-        counts: dict[str, Any] = {"vocabulary": _vocabulary(settings, sources["train"], folder, processes)}
-        if settings.kind == "sentencepiece" and counts["vocabulary"] < settings.vocabulary_size:
+        counts: dict[str, Any] = {}
+        for name, form in by_vocabulary.items():
+            (folder / name).mkdir(exist_ok=True)
+            encoder.write_settings(form, folder / name)
+            if vocabulary_from is not None:
+                for file in (encoder.SETTINGS_NAME, encoder.VOCABULARY_NAME, MODEL_NAME):
+                    if (vocabulary_from / name / file).exists():
+                        shutil.copy(vocabulary_from / name / file, folder / name)
+                continue
+            counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
+                form, sources["train"], folder / name, settings.rows_per_shard, processes
+            )
+        if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
             counts["notes"] = [
                 f"vocabulary of {counts['vocabulary']} instead of {settings.vocabulary_size}: "
                 "the training split does not hold more pieces"
             ]
         for split in SPLITS:
             (folder / split).mkdir()
-            rows: dict[str, dict[str, int]] = {field: {} for field in FIELDS}
+            rows: dict[str, dict[str, int]] = {field: {} for field in fields}
             counts[split] = {
                 field: _write_texts(
-                    folder, split, field, sources[split][field], rows[field], settings.rows_per_shard, processes
+                    folder / FIELDS[config.task][field].vocabulary,
+                    folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
                 )
-                for field in FIELDS
-            }
-            counts[split]["examples"] = _write_examples(folder / split, sources[split]["query"][0], rows)
+                for field in fields
+            }  # fmt: skip
+            counts[split]["examples"] = _write_examples(folder / split, records[split], rows)
+        _pass_on(ingest_folder, folder)
     finally:
         processes.close()
     return counts
+
+
+def _pass_on(ingest_folder: Path, folder: Path) -> None:
+    """Puts the images that ingest left, if any, beside the ids: as the same files where the file system can."""
+    for name in (images.ARRAY, images.NAMES, images.SHAPE):
+        if (ingest_folder / name).exists():
+            try:
+                os.link(ingest_folder / name, folder / name)
+            except OSError:
+                shutil.copy(ingest_folder / name, folder / name)
 
 
 class _Source(NamedTuple):
@@ -106,32 +142,23 @@ class _Source(NamedTuple):
         return self.file.metadata.num_rows
 
 
-def _check(config: Config) -> None:
-    vocabulary.check_size(config.tokenize)
-    if set(config.tokenize.max_tokens) != set(FIELDS):
-        raise InputError(
-            f"tokenize.max_tokens must name {' and '.join(FIELDS)}, "
-            f"found {', '.join(config.tokenize.max_tokens) or 'nothing'}"
-        )
-
-
-def _sources(ingest_folder: Path, split: str, field: str, over_collection: bool) -> list[_Source]:
+def _sources(ingest_folder: Path, task: str, split: str, field: str, over_collection: bool) -> list[_Source]:
     """A split's records; documents of a split judged over the collection (if ingest left one) begin with that."""
-    paths = [(ingest_folder / f"records-{split}.parquet", SCHEMA)]
+    paths = [(ingest_folder / f"records-{split}.parquet", schema(task))]
     collection = ingest_folder / COLLECTION_NAME
     if field == "document" and over_collection and collection.exists():
         paths.insert(0, (collection, COLLECTION_SCHEMA))
-    return [_Source(path, _parquet(path, schema), f"{field}_id", field) for path, schema in paths]
+    return [_Source(path, _parquet(path, columns), f"{field}_id", field) for path, columns in paths]
 
 
-def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+def _parquet(path: Path, columns: pa.Schema) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read ({' '.join(str(error).split())}): delete its folder and run `duplet ingest`"
         ) from None
-    missing = set(schema.names) - set(file.schema_arrow.names)
+    missing = set(columns.names) - set(file.schema_arrow.names)
     if missing:
         raise InputError(
             f"{path} has no column {', '.join(sorted(missing))}: delete its folder and run `duplet ingest`"
@@ -177,23 +204,28 @@ def _pieces(
 
 
 def _vocabulary(
-    settings: TokenizeConfig, sources: dict[str, list[_Source]], folder: Path, processes: InProcess | Processes
+    form: Form,
+    sources: dict[str, list[_Source]],
+    folder: Path,
+    rows_per_shard: int,
+    processes: InProcess | Processes,
 ) -> int:
-    """Writes the vocabulary of the training split's distinct queries and documents; returns its size."""
-    if settings.kind == "sentencepiece":
-        texts = (text for field in FIELDS for _, text in _distinct(sources[field], {}))
-        return vocabulary.write_sentencepiece(texts, settings, folder)
+    """Writes the vocabulary of the distinct texts of the fields that share it; returns its size."""
+    fields = form.max_tokens
+    if form.kind == "sentencepiece":
+        texts = (text for field in fields for _, text in _distinct(sources[field], {}))
+        return vocabulary.write_sentencepiece(texts, form, folder)
     counts: Counter[str] = Counter()
-    for field in FIELDS:
-        pieces = _pieces(folder, field, _distinct(sources[field], {}), settings.rows_per_shard)
+    for field in fields:
+        pieces = _pieces(folder, field, _distinct(sources[field], {}), rows_per_shard)
         for part in processes.map(parallel.count, pieces):
             counts.update(part)
-    return vocabulary.write_counted(counts, settings, folder)
+    return vocabulary.write_counted(counts, form, folder)
 
 
 def _write_texts(
+    tokenizer: Path,
     folder: Path,
-    split: str,
     field: str,
     sources: list[_Source],
     rows: dict[str, int],
@@ -206,7 +238,7 @@ def _write_texts(
     keys: list[str] = []  # of the shard being filled
     encoded: list[Encoded] = []
     number = 0
-    pieces = _pieces(folder, field, _distinct(sources, rows), rows_per_shard, in_flight)
+    pieces = _pieces(tokenizer, field, _distinct(sources, rows), rows_per_shard, in_flight)
     for part in processes.map(parallel.encode, pieces):
         keys += in_flight.popleft()
         encoded.append(part)
@@ -216,10 +248,10 @@ def _write_texts(
         totals["unknown_tokens"] += part.unknown_tokens
         totals["empty"] += part.empty
         if len(keys) == rows_per_shard:
-            _write_shard(folder / split / shard_name(field, number), keys, encoded)
+            _write_shard(folder / shard_name(field, number), keys, encoded)
             keys, encoded, number = [], [], number + 1
     if keys or not number:
-        _write_shard(folder / split / shard_name(field, number), keys, encoded)
+        _write_shard(folder / shard_name(field, number), keys, encoded)
     return totals
 
 
@@ -242,15 +274,14 @@ def _write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
 def _write_examples(folder: Path, source: _Source, rows: dict[str, dict[str, int]]) -> int:
     """The split's records as rows of texts; returns their number."""
     examples = 0
-    path = folder / EXAMPLES_NAME
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, EXAMPLES_SCHEMA) as writer:
-        for ids, queries, documents, relevance in _read(source, ["id", "query_id", "document_id", "relevance"]):
+    path, columns_schema = folder / EXAMPLES_NAME, examples_schema(tuple(rows))
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, columns_schema) as writer:
+        for ids, relevance, *keys in _read(source, ["id", "relevance", *(f"{field}_id" for field in rows)]):
             columns = [
                 pa.array(ids, pa.string()),
-                pa.array([rows["query"][key] for key in queries], pa.int32()),
-                pa.array([rows["document"][key] for key in documents], pa.int32()),
+                *(pa.array([known[key] for key in part], pa.int32()) for known, part in zip(rows.values(), keys)),
                 pa.array(relevance, pa.float32()),
             ]
-            writer.write_batch(pa.record_batch(columns, schema=EXAMPLES_SCHEMA))
+            writer.write_batch(pa.record_batch(columns, schema=columns_schema))
             examples += len(ids)
     return examples

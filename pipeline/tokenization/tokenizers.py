@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pipeline.errors import InputError
 
 MODEL_NAME = "sentencepiece.model"
+END_OF_LINE = "<eos>"
 
 
 class Tokenizer(Protocol):
@@ -64,6 +65,63 @@ class CharacterTokenizer:
 
     def tokens(self, text: str) -> list[str]:
         text = normalize(text)
+        return list(" ".join((text.lower() if self.lowercase else text).split()))
+
+
+class WhitespaceTokenizer:
+    """What stands between blanks, as it is; the end of a line is the token <eos>, as in language models of words.
+
+    >>> WhitespaceTokenizer(lowercase=True).tokens("The <unk> N \\n end")
+    ['the', '<unk>', 'n', '<eos>', 'end']
+    """
+
+    def __init__(self, lowercase: bool) -> None:
+        self.lowercase = lowercase
+
+    def tokens(self, text: str) -> list[str]:
+        text = (text.lower() if self.lowercase else text).replace("\n", f" {END_OF_LINE} ")
+        return text.split()
+
+
+class VerbatimTokenizer:
+    """Every character as it is, line ends and blanks included.
+
+    >>> VerbatimTokenizer(lowercase=False).tokens("a  b\\n")
+    ['a', ' ', ' ', 'b', '\\n']
+    """
+
+    def __init__(self, lowercase: bool) -> None:
+        self.lowercase = lowercase
+
+    def tokens(self, text: str) -> list[str]:
+        return list(text.lower() if self.lowercase else text)
+
+
+class WholeTokenizer:
+    """The whole text is one token: a label.
+
+    >>> WholeTokenizer(lowercase=False).tokens("very good")
+    ['very good']
+    """
+
+    def __init__(self, lowercase: bool) -> None:
+        self.lowercase = lowercase
+
+    def tokens(self, text: str) -> list[str]:
+        return [text.lower() if self.lowercase else text] if text else []
+
+
+class LettersTokenizer:
+    """Every character of the words between blanks, with one blank between words.
+
+    >>> LettersTokenizer(lowercase=False).tokens("To  be")
+    ['T', 'o', ' ', 'b', 'e']
+    """
+
+    def __init__(self, lowercase: bool) -> None:
+        self.lowercase = lowercase
+
+    def tokens(self, text: str) -> list[str]:
         return list(" ".join((text.lower() if self.lowercase else text).split()))
 
 
@@ -127,6 +185,10 @@ def tokenizer_of(kind: str, lowercase: bool, folder: Path) -> Tokenizer:
         "word": WordTokenizer,
         "character": CharacterTokenizer,
         "jieba": JiebaTokenizer,
+        "whitespace": WhitespaceTokenizer,
+        "verbatim": VerbatimTokenizer,
+        "whole": WholeTokenizer,
+        "letters": LettersTokenizer,
     }
     return kinds[kind](lowercase)
 

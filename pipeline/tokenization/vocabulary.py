@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.config import TokenizeConfig
 from pipeline.errors import InputError
-from pipeline.tokenization.encoder import PADDING, PADDING_ID, UNKNOWN, UNKNOWN_ID, VOCABULARY_NAME
+from pipeline.tokenization.encoder import PADDING, PADDING_ID, UNKNOWN, UNKNOWN_ID, VOCABULARY_NAME, Form
 from pipeline.tokenization.tokenizers import MODEL_NAME, SentencePieceTokenizer
 
 SPECIAL = (PADDING, UNKNOWN)
@@ -20,17 +19,17 @@ LINE_CHARACTERS = 1000  # its BPE trainer aborts the process at words of 65,536 
 TRAINING_THREADS = 4  # fixed whatever the machine, since the model depends on it
 
 
-def write_counted(counts: Counter[str], config: TokenizeConfig, folder: Path) -> int:
+def write_counted(counts: Counter[str], form: Form, folder: Path) -> int:
     """Writes vocabulary.json of the most frequent tokens, equal counts in alphabetical order; returns its size."""
     from gluonnlp import Vocab
 
     for token in SPECIAL:
         del counts[token]
-    size = config.vocabulary_size - len(SPECIAL)  # gluonnlp takes max_size=0 for no limit: `check_size` bars that
+    size = form.vocabulary_size - len(SPECIAL)  # gluonnlp takes max_size=0 for no limit: `check_size` bars that
     vocabulary = Vocab(
         counts,
         max_size=size,
-        min_freq=config.min_count,
+        min_freq=form.min_count,
         unknown_token=UNKNOWN,
         padding_token=PADDING,
         bos_token=None,
@@ -41,7 +40,7 @@ def write_counted(counts: Counter[str], config: TokenizeConfig, folder: Path) ->
     return len(vocabulary)
 
 
-def write_sentencepiece(texts: Iterable[str], config: TokenizeConfig, folder: Path) -> int:
+def write_sentencepiece(texts: Iterable[str], form: Form, folder: Path) -> int:
     """Trains sentencepiece.model on `texts` and writes its pieces as vocabulary.json; returns their number.
 
     That is less than `vocabulary_size` where the texts do not hold so many pieces.
@@ -58,10 +57,11 @@ def write_sentencepiece(texts: Iterable[str], config: TokenizeConfig, folder: Pa
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_lines(texts),
             model_writer=model,
-            model_type=config.sentencepiece_model,
-            vocab_size=config.vocabulary_size,
+            model_type=form.sentencepiece_model,
+            vocab_size=form.vocabulary_size,
+            split_digits=form.split_digits,
             hard_vocab_limit=False,
-            normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
+            normalization_rule_name="nmt_nfkc_cf" if form.lowercase else "nmt_nfkc",
             character_coverage=0.9995,
             input_sentence_size=TRAINING_LINES,
             max_sentence_length=64 * LINE_CHARACTERS,  # bytes; longer ones would be left out
@@ -76,7 +76,7 @@ def write_sentencepiece(texts: Iterable[str], config: TokenizeConfig, folder: Pa
         )
     except RuntimeError as error:
         raise InputError(
-            f"SentencePiece cannot make a vocabulary of tokenize.vocabulary_size={config.vocabulary_size} "
+            f"SentencePiece cannot make a vocabulary of tokenize.vocabulary_size={form.vocabulary_size} "
             f"from the training split: {' '.join(str(error).split())}"
         ) from None
     (folder / MODEL_NAME).write_bytes(model.getvalue())
@@ -93,11 +93,11 @@ def write_sentencepiece(texts: Iterable[str], config: TokenizeConfig, folder: Pa
     return len(vocabulary)
 
 
-def check_size(config: TokenizeConfig) -> None:
+def check_size(form: Form) -> None:
     """Raises InputError where the vocabulary has no room for a token beside the special ones."""
-    if config.vocabulary_size <= len(SPECIAL):
+    if form.vocabulary_size <= len(SPECIAL):
         raise InputError(
-            f"tokenize.vocabulary_size={config.vocabulary_size} leaves no room beside {' and '.join(SPECIAL)}: "
+            f"tokenize.vocabulary_size={form.vocabulary_size} leaves no room beside {' and '.join(SPECIAL)}: "
             f"give at least {len(SPECIAL) + 1}"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pipeline.tasks.base import Task
-from pipeline.training.plan import Plan, Position, shares
+from pipeline.training.plan import Plan, Position, StreamPlan, shares
 
 AHEAD = 4  # batches made before they are needed
 
@@ -24,7 +24,7 @@ class Update(NamedTuple):
 class Loader:
     """Iterates over updates from `start` to the last epoch's end; `waited` sums the seconds the loop stood still."""
 
-    def __init__(self, task: Task, plan: Plan, rank: int, size: int, start: Position, epochs: int) -> None:
+    def __init__(self, task: Task, plan: Plan | StreamPlan, rank: int, size: int, start: Position, epochs: int) -> None:
         self.waited = 0.0
         self._task, self._plan, self._rank, self._size = task, plan, rank, size
         self._start, self._epochs = start, epochs

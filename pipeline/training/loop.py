@@ -13,15 +13,18 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline.config import Config
+from pipeline.config import SMALLER_IS_BETTER, Config
 from pipeline.errors import DupletError, TryAgain
 from pipeline.tasks.base import Task
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
 from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of
-from pipeline.training.plan import Plan
+from pipeline.training.plan import Plan, StreamPlan, shares
 from pipeline.workers import World
+
+CARRY = "carry:"  # before the names of what a stream's reading left behind, among a checkpoint's arrays
+SAMPLES = "samples"  # a folder beside the checkpoints: what the model made up at each validation
 
 
 class Log(Protocol):
@@ -33,8 +36,9 @@ class Log(Protocol):
 
 
 def fit(
-    task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Callable[[str], None]
-) -> State:
+    task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Callable[[str], None],
+    beat: Callable[[str, int], None] = lambda phase, update: None,
+) -> State:  # fmt: skip
     """Trains until the epochs or updates are done or patience ends; goes on from the newest checkpoint under `folder`.
 
     Returns the final state, with the network holding the best parameters that validation found.
@@ -44,11 +48,11 @@ def fit(
         DupletError: a loss or gradient is not finite; the batch was saved.
     """
     settings = config.train
-    plan = Plan(task.lengths, settings.max_pairs_per_update, settings.max_tokens_per_update, config.seed)
+    plan = plan_of(task, config)
     total = min(settings.epochs * plan.updates_per_epoch(), settings.max_updates or 2**62)
     optimizer = Optimizer(network, settings.optimizer, world)
-    state = resume(network, optimizer, world, folder, log, say)
-    run = Run(task, network, optimizer, config, world, folder, log, say, state, Meter(), total)
+    state = resume(task, network, optimizer, world, folder, log, say)
+    run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world.rank, world.size, state.position, settings.epochs)
     try:
         with Interruption() as interruption:
@@ -61,6 +65,7 @@ def fit(
                 loss.objective.backward()
                 norm = optimizer.step(index, rows, rate, state.update)
                 state.update, state.position = state.update + 1, update.after
+                beat("training", state.update)
                 run.check_previous(Sent(update, loss.value, norm, interruption.asked, world))
                 run.log_if_due(rate, loader)
                 last = state.update == total or state.position.epoch == settings.epochs
@@ -78,6 +83,7 @@ def fit(
                     )
     finally:
         loader.close()
+    beat("finishing", state.update)
     run.load_best()
     return state
 
@@ -92,8 +98,21 @@ def validation_due(every: int | None, update: int, ends_epoch: bool, last: bool)
     return last or (ends_epoch if every is None else update % every == 0)
 
 
+def plan_of(task: Task, config: Config) -> Plan | StreamPlan:
+    """The order of a task's training examples."""
+    if task.streams:
+        return StreamPlan(task.lengths, task.streams, config.seed)
+    return Plan(task.lengths, config.train.max_pairs_per_update, config.train.max_tokens_per_update, config.seed)
+
+
 def resume(
-    network: gluon.Block, optimizer: Optimizer, world: World, folder: Path, log: Log, say: Callable[[str], None]
+    task: Task,
+    network: gluon.Block,
+    optimizer: Optimizer,
+    world: World,
+    folder: Path,
+    log: Log,
+    say: Callable[[str], None],
 ) -> State:
     """Loads the newest whole checkpoint that rank 0 finds into network and optimizer, on every rank."""
     found, warnings = checkpoint.newest(folder) if world.rank == 0 else (None, [])
@@ -108,6 +127,12 @@ def resume(
     # every rank starts from rank 0's parameters, whether new or loaded
     world.broadcast([p.data(world.context) for p in parameters_of(network).values()], "parameters")
     world.broadcast([m for moments in optimizer.moments.values() for m in moments], "moments")
+    if task.streams:
+        arrays = found.moments if found else {}
+        carried = {name.removeprefix(CARRY): array for name, array in arrays.items() if name.startswith(CARRY)}
+        for name, rows in world.agree(carried, "carry").items():
+            own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
+            task.carry[name] = nd.array(rows[own], world.context)
     if world.rank == 0:
         log.keep_until(state.update)
     return state
@@ -155,6 +180,7 @@ class Run:
     folder: Path
     log: Log
     say: Callable[[str], None]
+    beat: Callable[[str, int], None]
     state: State
     meter: Meter
     total: int
@@ -220,34 +246,37 @@ class Run:
     def validate(self) -> bool:
         """Judges the network on the validation split; returns whether patience has ended. Rank 0's figures decide."""
         self.settle()
+        self.beat("validating", self.state.update)
         began, settings, state = time.perf_counter(), self.config.train, self.state
-        metrics = self.task.validate(self.network, self.world)
-        value = metrics[settings.metric]
-        if state.best is None or value > state.best:
+        metrics, name = self.task.validate(self.network, self.world), self.config.metric
+        value = metrics[name]
+        sign = -1 if name in SMALLER_IS_BETTER else 1
+        if state.best is None or sign * value > sign * state.best:
             state.best, state.best_update, state.without_better = value, state.update, 0
         else:
             state.without_better += 1
-        state.history.append({"update": state.update, **{f"valid/{name}": v for name, v in metrics.items()}})
+        state.history.append({"update": state.update, **{f"valid/{key}": v for key, v in metrics.items()}})
+        if self.world.rank == 0 and (sample := self.task.sample(self.network, self.world.context)) is not None:
+            samples = self.folder.parent / SAMPLES
+            samples.mkdir(parents=True, exist_ok=True)
+            (samples / f"update-{state.update:08d}.txt").write_text(sample, encoding="utf-8")
         seconds = time.perf_counter() - began
         self.meter.began += seconds
         if self.world.rank == 0:
-            self.log.write(
-                state.update, {f"valid/{name}": v for name, v in metrics.items()} | {"validation_s": seconds}
-            )
-            self.say(
-                f"update {state.update}: valid {settings.metric} {value:.4f} "
-                f"(best {state.best:.4f} at {state.best_update})"
-            )
+            self.log.write(state.update, {f"valid/{key}": v for key, v in metrics.items()} | {"validation_s": seconds})
+            self.say(f"update {state.update}: valid {name} {value:.4f} (best {state.best:.4f} at {state.best_update})")
         return settings.patience_validations is not None and state.without_better >= settings.patience_validations
 
     def save(self) -> None:
         """A checkpoint, by rank 0."""
         self.settle()
+        self.beat("saving", self.state.update)
         began = time.perf_counter()
+        carried = {f"{CARRY}{name}": self.world.gather(rows, name).asnumpy() for name, rows in self.task.carry.items()}
         if self.world.rank == 0:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
             keep = self.config.train.keep_checkpoints
-            checkpoint.save(self.folder, self.state, parameters, self.optimizer.state(), keep)
+            checkpoint.save(self.folder, self.state, parameters, self.optimizer.state() | carried, keep)
         self.meter.began += time.perf_counter() - began
 
     def load_best(self) -> None:

@@ -42,21 +42,27 @@ class Optimizer:
     def __init__(self, network: gluon.Block, config: OptimizerConfig, world: World) -> None:
         self.config, self.world = config, world
         self.dense = [(name, p) for name, p in parameters_of(network).items() if p.grad_req != "null"]
-        self.table = network.embedding.data(world.context)
+        embedding = getattr(network, "embedding", None)
+        self.table: nd.NDArray | None = None
+        arrays: dict[str, nd.NDArray] = {}
+        if isinstance(embedding, gluon.Parameter) and embedding.grad_req == "null":
+            arrays["embedding"] = self.table = embedding.data(world.context)
+        arrays |= {name: parameter.data(world.context) for name, parameter in self.dense}
         moments = 1 if config.kind == "sgd" else 2
         self.moments = {
-            name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)]
-            for name, array in [("embedding", self.table), *((n, p.data(world.context)) for n, p in self.dense)]
+            name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)] for name, array in arrays.items()
         }
 
-    def rows(self, tokens: np.ndarray) -> tuple[nd.NDArray, nd.NDArray]:
+    def rows(self, tokens: np.ndarray | None) -> tuple[nd.NDArray | None, nd.NDArray | None]:
         """(U,) tokens to their index array and a copy of their embeddings (U, E) that gradients are collected on."""
+        if tokens is None:
+            return None, None
         index = nd.array(tokens, self.world.context, "int32")
         rows = nd.take(self.table, index)
         rows.attach_grad()
         return index, rows
 
-    def step(self, index: nd.NDArray, rows: nd.NDArray, rate: float, update: int) -> nd.NDArray:
+    def step(self, index: nd.NDArray | None, rows: nd.NDArray | None, rate: float, update: int) -> nd.NDArray:
         """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
 
         Clipping scales by an array that only the device sees; where the norm is not finite, nothing is changed.
@@ -66,8 +72,9 @@ class Optimizer:
         """
         context = self.world.context
         gradients = [p.grad(context) for _, p in self.dense]
-        self.world.average([rows.grad, *reversed(gradients)], "gradient")  # the order in which backward finishes them
-        everything = [*gradients, rows.grad]
+        touched = [] if rows is None else [rows.grad]
+        self.world.average([*touched, *reversed(gradients)], "gradient")  # the order in which backward finishes them
+        everything = [*gradients, *touched]
         norm = nd.multi_sum_sq(*everything, num_arrays=len(everything)).sum().sqrt().reshape(1)
         clip = self.config.clip_norm
         scale = nd.minimum(clip / (norm + 1e-12), 1) if clip else nd.ones(1, ctx=context)
@@ -75,6 +82,8 @@ class Optimizer:
         correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
         for name, parameter in self.dense:
             self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)
+        if rows is None:
+            return norm
         with autograd.pause():
             values = rows.detach()
             moments = [nd.take(whole, index) for whole in self.moments["embedding"]]

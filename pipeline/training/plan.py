@@ -77,6 +77,27 @@ class Plan:
         return self._divide(rows[order[:cut]], left) + self._divide(rows[order[cut:]], parts - left)
 
 
+@dataclass(frozen=True)
+class StreamPlan:
+    """The order of a task that reads on: at each update the next segment of all streams, from their beginning on."""
+
+    lengths: np.ndarray  # (segments * streams, S)
+    streams: int
+    seed: int
+
+    @property
+    def pools(self) -> int:
+        return -(-self.updates_per_epoch() // POOL_UPDATES)
+
+    def batches(self, epoch: int, pool: int) -> list[np.ndarray]:
+        """The segments of one pool in order, each of them all streams' examples in the streams' order."""
+        last = min((pool + 1) * POOL_UPDATES, self.updates_per_epoch())
+        return [np.arange(s * self.streams, (s + 1) * self.streams) for s in range(pool * POOL_UPDATES, last)]
+
+    def updates_per_epoch(self) -> int:
+        return len(self.lengths) // self.streams
+
+
 def _padded(lengths: np.ndarray) -> int:
     """Cells of the padded arrays: for each side, rows times the longest."""
     return int(len(lengths) * lengths.max(axis=0).sum())

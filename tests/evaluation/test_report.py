@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation import report
 from pipeline.evaluation.bootstrap import mean_interval, paired_difference
-from pipeline.evaluation.metrics import graded_metrics
+from pipeline.evaluation.metrics import graded_metrics, weighted_metrics
 from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate, fuse, rank_collection
 from pipeline.evaluation.report import comparison, flat_metrics, graded_comparison, table_text, write_wins
 
@@ -130,7 +129,7 @@ def test_weighted_metrics_are_those_of_the_resample() -> None:
     rng = np.random.default_rng(1)
     drawn = rng.integers(0, 60, (40, 60))
     weights = np.stack([np.bincount(rows, minlength=60) for rows in drawn]).astype(float)
-    found = report._weighted_metrics(labels, predicted, scores, weights)
+    found = weighted_metrics(labels, predicted, scores, weights)
     for i, rows in enumerate(drawn):
         wanted = graded_metrics(labels[rows], predicted[rows], scores[rows])
         assert {name: values[i] for name, values in found.items()} == pytest.approx(wanted)

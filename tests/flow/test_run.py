@@ -21,7 +21,7 @@ def stage_folder(root: Path, stage: str) -> Path:
 
 @pytest.mark.timeout(600)
 def test_run_ends_with_the_promised_line_and_again_does_nothing(
-    small_config: Config, duplet: Run, tmp_path: Path
+    small_config: Config, duplet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(train={**small_config()["train"], "epochs": 1})
     first = duplet("run", config, "--json")
@@ -36,7 +36,7 @@ def test_run_ends_with_the_promised_line_and_again_does_nothing(
     wins = [json.loads(line) for line in (stage_folder(root, "evaluate") / "wins.jsonl").read_text().splitlines()]
     assert wins
     assert {"query", "model_top", "bm25_top", "difference"} <= wins[0].keys()
-    check_tracked(root, found["run_id"], found["metrics"])
+    check_tracked(root, found["run_id"], found["metrics"], monkeypatch)
 
     again = last_json(duplet("run", config, "--json"))
     assert {row["state"] for row in again["stages"].values()} == {"up to date"}
@@ -56,7 +56,7 @@ def test_run_ends_with_the_promised_line_and_again_does_nothing(
     assert not Path("mlruns").exists()
 
 
-def check_tracked(root: Path, run_id: str, metrics: dict[str, float]) -> None:
+def check_tracked(root: Path, run_id: str, metrics: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     """One parent run with a child per stage, in the database under root, with figures by step and files."""
     from mlflow.tracking import MlflowClient
 
@@ -76,7 +76,9 @@ def check_tracked(root: Path, run_id: str, metrics: dict[str, float]) -> None:
     assert {"learning_rate", "gradient_norm", "tokens_per_s", "padding_share", "data_wait_share"} <= set(
         train.data.metrics
     )
-    files = {file.path for file in client.list_artifacts(train.info.run_id, "model")}
+    with monkeypatch.context() as patch:  # MLflow looks up a run's logged models where the process's own address says
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+        files = {file.path for file in client.list_artifacts(train.info.run_id, "model")}
     assert {"model/parameters.npz", "model/vocabulary.json", "model/config.json", "model/curves.png"} <= files
     inputs = by_name["ingest"].inputs.dataset_inputs
     assert {entry.dataset.name for entry in inputs} == {"small-train", "small-valid", "small-test"}
@@ -93,7 +95,8 @@ def test_a_dead_tracking_server_stops_nothing(small_config: Config, duplet: Run)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(small_config: Config, duplet: Run, tmp_path: Path) -> None:
-    config = small_config()
+    # relu states have no bound: once the weights have left float32's range, every CPU computes inf - inf
+    config = small_config(model={"cell": "rnn_relu", "head": "dot"})
     config["train"]["optimizer"] = {"learning_rate": 1e30, "clip_norm": None, "kind": "sgd"}
     config["train"]["schedule"] = {"kind": "constant", "warmup_updates": 0}
     done = duplet("train", config)

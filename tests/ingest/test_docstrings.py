@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import DocstringsSource, check_config
+from pipeline.config import check_config
 from pipeline.errors import InputError
 from pipeline.ingest import docstrings, stage
+from pipeline.sources import DocstringsSource
 
 SOURCE = textwrap.dedent(
     '''\

@@ -14,7 +14,7 @@ import zstandard
 from pipeline.config import check_config
 from pipeline.errors import InputError
 from pipeline.ingest import stage
-from pipeline.records import SCHEMA
+from pipeline.records import schema
 
 ROWS = [("how to fry an egg", "Heat the oil.", 1), ("boil rice", "Rinse it.", 0), ("boil rice", "Use a lid.", 2)]
 TSV = "query\tdocument\tlabel\n" + "".join(f"{q}\t{d}\t{r}\n" for q, d, r in ROWS)
@@ -54,7 +54,7 @@ def test_every_format_packed_or_not_gives_the_same_records(name: str, ingest: An
         "read": 3, "kept": 3, "quarantined": 0, "duplicates": 0, "splits": None
     }  # fmt: skip
     for split in ("train", "valid", "test"):
-        assert pq.read_schema(result.folder / f"records-{split}.parquet").equals(SCHEMA)
+        assert pq.read_schema(result.folder / f"records-{split}.parquet").equals(schema("matching"))
 
 
 def test_a_newcomers_tsv_needs_no_settings(ingest: Any, write: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from mxnet import autograd, nd
 
+from pipeline.evaluation.grades import grade_probabilities
 from pipeline.models import losses
 
 SCORES = np.array([[1.0, 0.5, -0.3, 2.0], [0.2, 0.1, 0.9, -1.0], [0.4, -0.6, 0.0, 0.7]], np.float32)
@@ -172,7 +173,7 @@ logits = hnp.arrays(
 @settings(max_examples=50, deadline=None)
 def test_grade_probabilities_are_probabilities(values: np.ndarray, link: str) -> None:
     with np.errstate(over="raise"):
-        found = losses.grade_probabilities(values, link)
+        found = grade_probabilities(values, link)
     assert found.shape == (len(values), values.shape[1] + (link == "ordinal"))
     assert ((found >= 0) & (found <= 1)).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
@@ -181,17 +182,17 @@ def test_grade_probabilities_are_probabilities(values: np.ndarray, link: str) ->
 def test_ordinal_probabilities_follow_frank_and_hall() -> None:
     """P(0) = 1 - P(>0), P(k) = P(>k-1) - P(>k), P(G-1) = P(>G-2)."""
     above = np.array([[0.9, 0.6, 0.1]])
-    found = losses.grade_probabilities(np.log(above / (1 - above)), "ordinal")
+    found = grade_probabilities(np.log(above / (1 - above)), "ordinal")
     np.testing.assert_allclose(found, [[0.1, 0.3, 0.5, 0.1]], atol=1e-9)
 
 
 def test_contradicting_thresholds_give_no_negative_probability() -> None:
     above = np.array([[0.3, 0.8]])  # "above 1" likelier than "above 0"
-    found = losses.grade_probabilities(np.log(above / (1 - above)), "ordinal")
+    found = grade_probabilities(np.log(above / (1 - above)), "ordinal")
     np.testing.assert_allclose(found, [[0.7, 0.0, 0.3]], atol=1e-9)
 
 
 def test_softmax_probabilities_equal_the_loss() -> None:
-    found = losses.grade_probabilities(SCORES[:, :3], "softmax")
+    found = grade_probabilities(SCORES[:, :3], "softmax")
     cost = -np.log(found[np.arange(3), GRADES.astype(int)]).mean()
     assert losses.graded_softmax(nd.array(SCORES[:, :3]), nd.array(GRADES)).asscalar() == pytest.approx(cost, rel=1e-5)

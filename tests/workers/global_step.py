@@ -10,8 +10,9 @@ from mxnet import autograd
 
 from pipeline.config import Config, check_config
 from pipeline.tasks.base import task_of
+from pipeline.training.loop import plan_of
 from pipeline.training.optimizer import Optimizer, parameters_of
-from pipeline.training.plan import Plan, shares
+from pipeline.training.plan import shares
 from pipeline.workers import World
 
 
@@ -29,7 +30,7 @@ def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
     mx.random.seed(1)
     np.random.seed(1)
     network.initialize()
-    plan = Plan(task.lengths, config.train.max_pairs_per_update, config.train.max_tokens_per_update, config.seed)
+    plan = plan_of(task, config)
     optimizer = Optimizer(network, config.train.optimizer, world)
     found: dict[str, np.ndarray] = {}
     for update, batch in enumerate(plan.batches(0, 0)[:3]):
@@ -42,7 +43,8 @@ def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
         world.average([value], "value")
         norm = optimizer.step(index, rows, 0.05, update)
         found[f"loss {update}"], found[f"norm {update}"] = value.asnumpy(), norm.asnumpy()
-        found[f"gradient {update} rows"] = rows.grad.asnumpy()
+        if rows is not None:
+            found[f"gradient {update} rows"] = rows.grad.asnumpy()
         for name, parameter in optimizer.dense:
             found[f"gradient {update} {name}"] = parameter.grad().asnumpy()
     found |= {f"parameter {name}": p.data().asnumpy() for name, p in parameters_of(network).items()}

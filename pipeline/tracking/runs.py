@@ -1,34 +1,18 @@
-"""MLflow, and the only file that imports it: one run per `duplet run`, a child per stage. It can slow or stop nothing.
+"""Runs: one per `duplet run`, a child per stage. It can slow or stop nothing.
 
 Every call is guarded: what fails is said once, and the work goes on without being tracked.
 """
 
 import contextlib
-import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.spool import Spool
+from pipeline.tracking.client import Address, connect
+from pipeline.tracking.logged import log_pyfunc
 
 POINTS_PER_CALL = 500
-
-
-class Address(NamedTuple):
-    """Where runs go: the tracking server or database, and (local default only) the artifact folder."""
-
-    uri: str
-    artifacts: str | None
-
-
-def address(configured: str | None, root: Path) -> Address:
-    """The configured address, else MLFLOW_TRACKING_URI, else SQLite and a folder under `root`."""
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        return Address(uri, None)
-    root = root.resolve()
-    return Address(f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri())
 
 
 def metric_name(name: str) -> str:
@@ -40,36 +24,29 @@ class Tracking:
     """The parent run of one command, and its stages' child runs."""
 
     def __init__(
-        self, where: Address, experiment: str, name: str, say: Callable[[str], None], system_metrics: bool
+        self,
+        where: Address,
+        experiment: str,
+        name: str,
+        say: Callable[[str], None],
+        system_metrics: bool,
+        goes_on: str | None = None,
     ) -> None:
+        """`goes_on`: the id of a run to go on with, where there is one: a job that was started again."""
         self.run_id: str | None = None
         self._say, self._failed, self._system_metrics = say, False, system_metrics
         self._stage: Any = None
-        self._sent = 0
+        self._sent, self._sent_until = 0, -1
         where_is = where.uri.split("@")[-1]
         with self._guarded(f"MLflow at {where_is} does not take runs"):
-            # MLflow retries for minutes by default, and reports usage over the network
-            for key, value in (
-                ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
-                ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
-                ("MLFLOW_DISABLE_TELEMETRY", "true"),
-                ("MLFLOW_ENABLE_ASYNC_LOGGING", "false"),
-                ("GIT_PYTHON_REFRESH", "quiet"),
-            ):
-                os.environ.setdefault(key, value)
-            if where.artifacts:  # else MLflow makes a folder mlruns wherever the command is run
-                os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", where.artifacts)
-            import mlflow
-            from mlflow.tracking import MlflowClient
-
-            for noisy in ("mlflow", "alembic"):
-                logging.getLogger(noisy).setLevel(logging.ERROR)
-            mlflow.set_tracking_uri(where.uri)
-            self._mlflow, self._client = mlflow, MlflowClient(where.uri)
+            self._mlflow, self._client = connect(where)
             known = self._client.get_experiment_by_name(experiment)
             identity = known.experiment_id if known else self._client.create_experiment(experiment, where.artifacts)
             self._experiment = identity
-            run = mlflow.start_run(experiment_id=identity, run_name=name)
+            self._goes_on = self._known(goes_on)
+            # within a sweep's run, under it
+            nested = self._mlflow.active_run() is not None
+            run = self._mlflow.start_run(run_id=self._goes_on, experiment_id=identity, run_name=name, nested=nested)
             self.run_id = run.info.run_id
 
     @contextlib.contextmanager
@@ -93,8 +70,10 @@ class Tracking:
         """A child run while entered; it ends FAILED where the stage raises."""
         if self.on:
             with self._guarded("MLflow did not take a stage"):
-                self._sent = 0
+                before = self._stage_before(name)
+                self._sent, self._sent_until = 0, self._last_update(before)
                 self._stage = self._mlflow.start_run(
+                    run_id=before,
                     experiment_id=self._experiment,  # a nested run would go to the experiment "Default"
                     run_name=name,
                     nested=True,
@@ -110,6 +89,28 @@ class Tracking:
                     self._mlflow.end_run(status)
                 self._stage = None
 
+    def _known(self, run_id: str | None) -> str | None:
+        """The run's id, if there is such a run here."""
+        try:
+            return run_id and str(self._client.get_run(run_id).info.run_id)
+        except Exception:  # deleted, or of another database
+            return None
+
+    def _stage_before(self, name: str) -> str | None:
+        """The child run of a stage that an earlier start of this job began."""
+        if self._goes_on is None:
+            return None
+        found = self._client.search_runs(
+            [self._experiment], f"tags.mlflow.parentRunId = '{self._goes_on}' and attributes.run_name = '{name}'"
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _last_update(self, run_id: str | None) -> int:
+        """The last update of which a run has a point; what an earlier start sent is not sent again."""
+        if run_id is None:
+            return -1
+        return max((point.step for point in self._client.get_metric_history(run_id, "loss")), default=-1)
+
     def _current(self) -> str:
         run_id = self._stage.info.run_id if self._stage is not None else self.run_id
         assert run_id is not None
@@ -120,6 +121,9 @@ class Tracking:
         if self.on:
             with self._guarded("MLflow did not take parameters"):
                 flat = list(_flat("", values))
+                if self._goes_on:  # MLflow takes no other value for a parameter, such as another number of workers
+                    known = self._client.get_run(self._current()).data.params
+                    flat = [(name, value) for name, value in flat if name not in known]
                 for start in range(0, len(flat), 100):
                     self._mlflow.log_params(dict(flat[start : start + 100]))
 
@@ -145,6 +149,8 @@ class Tracking:
             found: list[Any] = []
             for point, offset in spool.read(self._sent):
                 self._sent = offset
+                if point.update < self._sent_until:
+                    continue
                 found += [
                     Metric(metric_name(name), value, point.time_ms, point.update)
                     for name, value in point.values.items()
@@ -169,11 +175,25 @@ class Tracking:
                 log = self._mlflow.log_artifacts if path.is_dir() else self._mlflow.log_artifact
                 log(str(path), folder)
 
+    def model(self, **packed: Any) -> None:
+        """An MLflow model of the current run; the arguments are `logged.log_pyfunc`'s."""
+        if self.on:
+            with self._guarded("MLflow did not take the model"):
+                log_pyfunc(self._mlflow, "model", **packed)
+
     def close(self, status: str) -> None:
         """Ends the parent run: FINISHED, FAILED or KILLED."""
         if self.run_id is not None:
             with self._guarded("MLflow did not end the run"):
                 self._mlflow.end_run(status)
+
+
+def tag_ended(where: Address, run_id: str, tags: dict[str, str], status: str) -> None:
+    """Tags a run that another process has left, and ends it with a status; raises whatever MLflow raises."""
+    _, client = connect(where)
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
+    client.set_terminated(run_id, status)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,71 @@
+"""`duplet submit`: hands a configuration over to a target, on so many workers with so much of everything."""
+
+import argparse
+import json
+
+from jobs.spec import JobSpec
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A configuration or a job file, settings of either, and options for what a job needs."""
+    parser.add_argument("config", help="a YAML configuration, or a job file such as those in configs/jobs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="train.epochs=3, or of the job: slurm.partition=gpu"
+    )
+    job_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
+
+
+def job_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that describe a job; all default to what the job file or the configuration says."""
+    parser.add_argument("--target", help="local (default), slurm or kubernetes")
+    parser.add_argument("--workers", metavar="N|MIN:MAX", help="as train.workers; 2:8 takes what there is room for")
+    for name, help in (
+        ("--workers-per-host", "default: all on one host"),
+        ("--gpus-per-worker", "0 or 1"),
+        ("--cpus-per-worker", "threads of each worker"),
+        ("--mem-gb", "memory of each host"),
+        ("--walltime-min", "save and stop after so many minutes"),
+        ("--retries", "starts after a failure (default 3)"),
+    ):
+        parser.add_argument(name, metavar="N", help=help)
+
+
+def read_spec(args: argparse.Namespace) -> JobSpec:
+    """The job that a command line describes. Raises InputError."""
+    from jobs import spec, targets
+
+    names = ("target", "workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min",
+             "retries")  # fmt: skip
+    found = spec.read(args.config, args.overrides, {name: getattr(args, name) for name in names})
+    targets.target(found.target)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the job's id, or with --dry-run each file that would be handed over."""
+    from jobs import folder, targets
+
+    spec = read_spec(args)
+    target = targets.target(spec.target)
+    rendered = target.render(spec)
+    if args.dry_run:
+        for name, text in rendered.items():
+            print(f"# --- {name}\n{text.rstrip()}")
+        if args.json:
+            print(json.dumps({"id": spec.id, "target": spec.target, "files": rendered}))
+        return 0
+    target.check(spec)
+    place = folder.create(spec, rendered)
+    try:
+        handle = target.submit(spec, place)
+        folder.write_handle(place, handle)
+    except OSError as error:
+        folder.remove(place)
+        raise folder.refusal(place, error) from None
+    except BaseException:
+        folder.remove(place)
+        raise
+    print(json.dumps({"id": spec.id, "target": spec.target, "handle": handle, "folder": str(place)})
+          if args.json else spec.id)  # fmt: skip
+    return 0

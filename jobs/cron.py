@@ -1,0 +1,92 @@
+"""Schedules of the target cron: lines between markers in the user's crontab; nothing else in it is touched."""
+
+import shlex
+import shutil
+import subprocess
+
+from jobs.schedule import LOG, Schedule
+from pipeline.errors import InputError, TryAgain
+
+NEEDS = "the target cron needs the program crontab (Debian: apt-get install cron), or choose another --target"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """First and last line of a schedule's part."""
+    return f"# >>> duplet schedule {name}", f"# <<< duplet schedule {name}"
+
+
+def block(schedule: Schedule) -> str:
+    """The schedule's part of a crontab; cron itself reads an unescaped % as the end of the line.
+
+    >>> "100%".replace("%", chr(92) + "%")
+    '100\\\\\\\\%'
+    """
+    first, last = markers(schedule.name)
+    job = schedule.job
+    command = f"cd {shlex.quote(job.cwd)} && {run_command(schedule)} >>{shlex.quote(str(schedule.folder / LOG))} 2>&1"
+    if "\n" in command:
+        raise InputError(f"schedule {schedule.name}: a line break in a path cannot be written into a crontab")
+    escaped = command.replace("%", "\\%")
+    return f"{first}\n{schedule.cron} {escaped}\n{last}\n"
+
+
+def run_command(schedule: Schedule) -> str:
+    """The shell command that runs what is due."""
+    job = schedule.job
+    run = [job.python, "-P", "-m", "pipeline.cli", "schedule", "run", schedule.name, "--root", job.root]
+    return shlex.join(run)
+
+
+def with_block(table: str, name: str, block: str) -> str:
+    """A crontab with the schedule's part put in, replaced, or (if empty) taken out; all else byte for byte.
+
+    Raises:
+        InputError: somebody removed one of the two markers, so that nobody can tell what is whose.
+    """
+    first, last = markers(name)
+    lines = table.splitlines(keepends=True)
+    firsts = [i for i, line in enumerate(lines) if line.rstrip("\r\n") == first]
+    lasts = [i for i, line in enumerate(lines) if line.rstrip("\r\n") == last]
+    if not firsts and not lasts:
+        gap = "\n" if block and table and not table.endswith("\n") else ""
+        return table + gap + block
+    if len(firsts) != 1 or len(lasts) != 1 or lasts[0] < firsts[0]:
+        raise InputError(
+            f"the crontab has no single pair of lines {first!r} and {last!r}: mend it with `crontab -e`, and try again"
+        )
+    return "".join(lines[: firsts[0]]) + block + "".join(lines[lasts[0] + 1 :])
+
+
+def install(schedule: Schedule) -> str:
+    """Puts the schedule's part into the user's crontab."""
+    _write(with_block(read(), schedule.name, block(schedule)))
+    return "crontab"
+
+
+def remove(schedule: Schedule) -> None:
+    """Takes the schedule's part out of the user's crontab."""
+    _write(with_block(read(), schedule.name, ""))
+
+
+def need() -> None:
+    """Raises InputError where there is no crontab."""
+    if shutil.which("crontab") is None:
+        raise InputError(f"no crontab found: {NEEDS}")
+
+
+def read() -> str:
+    """The user's crontab, empty where there is none."""
+    need()
+    done = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    if done.returncode and "no crontab" not in done.stderr:
+        raise InputError(f"crontab refuses ({' '.join(done.stderr.split())}): mend what it names and do the same again")
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _write(table: str) -> None:
+    done = subprocess.run(["crontab", "-"], input=table, capture_output=True, text=True)
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        if "space" in said:
+            raise TryAgain(f"crontab cannot write ({said}): make room and do the same again")
+        raise InputError(f"crontab refuses ({said}): mend what it names and do the same again")

@@ -1,0 +1,319 @@
+"""The target kubernetes: an MPIJob (kubeflow.org/v2beta1) with a launcher and workers, its configuration a ConfigMap.
+
+The launcher's pod does what `duplet run` does; for training it starts the ranks in the workers' pods through mpirun,
+over the ssh that the MPI operator sets up between a job's pods. All pods share one volume claim, which holds the root.
+Each pod runs as a user that is not root, and gets credentials only by reference to Secrets.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from jobs import spec as specs
+from jobs.client import Client
+from jobs.folder import Record
+from jobs.spec import JobSpec
+from jobs.targets import JobState
+from pipeline.errors import InputError
+
+MANIFEST = "job.yaml"
+# Where the images (docker/) keep things
+PYTHON, HOME = "/opt/duplet/bin/python", "/home/duplet"
+SSHD = ["/usr/sbin/sshd", "-De", "-f", f"{HOME}/.sshd_config"]
+GIVEN = "/etc/duplet"  # the ConfigMap in the launcher's pod
+SAVE_S = 120  # between the signal to end and the end, to save a checkpoint
+CLIENT = Client(
+    "the cluster",
+    "kubectl and a cluster that it knows: install it, or choose another --target",
+    busy=("connection refused", "no such host", "i/o timeout", "TLS handshake", "Too Many Requests", "timed out",
+          "ServiceUnavailable", "etcdserver", "exceeded quota", "connect to the server"),
+)  # fmt: skip
+
+
+def manifests(spec: JobSpec) -> list[dict[str, Any]]:
+    """ConfigMap and MPIJob.
+
+    Raises:
+        InputError: there is no claim that the pods could share.
+    """
+    name = resource_name(spec)
+    inside = spec_inside(spec)
+    labels = {"app.kubernetes.io/name": "duplet", "duplet/job": spec.id}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": spec.kubernetes.namespace, "labels": labels},
+        "data": {specs.CONFIG: spec.config_text, specs.SPEC: inside.model_dump_json(indent=1)},
+    }
+    per_host = spec.workers_per_host or spec.max_workers
+    policy: dict[str, Any] = {
+        "cleanPodPolicy": "Running",
+        "ttlSecondsAfterFinished": spec.kubernetes.ttl_s,
+        "backoffLimit": spec.retries,
+    }
+    if spec.walltime_min is not None:
+        policy["activeDeadlineSeconds"] = spec.walltime_min * 60
+    job = {
+        "apiVersion": "kubeflow.org/v2beta1",
+        "kind": "MPIJob",
+        "metadata": {"name": name, "namespace": spec.kubernetes.namespace, "labels": labels},
+        "spec": {
+            "slotsPerWorker": per_host,
+            "mpiImplementation": "OpenMPI",
+            "sshAuthMountPath": f"{HOME}/.ssh",
+            "launcherCreationPolicy": "WaitForWorkersReady",
+            "runPolicy": policy,
+            "mpiReplicaSpecs": {
+                "Launcher": {
+                    "replicas": 1,
+                    "restartPolicy": "OnFailure",
+                    "template": _launcher(spec, name, labels),
+                },
+                "Worker": {
+                    "replicas": spec.hosts(spec.max_workers),
+                    "restartPolicy": "OnFailure",
+                    "template": _worker(spec, labels, per_host),
+                },
+            },
+        },
+    }
+    return [config, job]
+
+
+def resource_name(spec: JobSpec) -> str:
+    """A name that the operator may lengthen (-worker-12) and still use for a host and a service."""
+    return spec.id if spec.id[0].isalpha() else f"d-{spec.id}"
+
+
+def spec_inside(spec: JobSpec) -> JobSpec:
+    """The job as its pods see it: the image's interpreter, and the root on the shared volume."""
+    if spec.kubernetes.claim is None:
+        raise InputError(
+            "job: target kubernetes needs kubernetes.claim=NAME, a PersistentVolumeClaim (ReadWriteMany) that all pods "
+            "share: stages and checkpoints are kept there"
+        )
+    mount = PurePosixPath(spec.kubernetes.mount)
+    root = PurePosixPath(spec.root)
+    inside = root if root.is_relative_to(mount) else mount / "runs"
+    return spec.model_copy(update={"root": str(inside), "cwd": str(mount), "python": PYTHON})
+
+
+def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any]:
+    starter = (
+        f"{PYTHON} -P -m pipeline.rendezvous serve mpirun -np {{workers}} --bind-to none --map-by slot "
+        "--mca orte_abort_on_non_zero_status 0 -x OMP_NUM_THREADS -x PYTHONPATH -x DUPLET_RENDEZVOUS "
+        f"{PYTHON} -P -m pipeline.rendezvous rank"
+    )
+    container = {
+        "name": "launcher",
+        **_image(spec),
+        "command": [PYTHON, "-P", "-m", "jobs.on_cluster", GIVEN],
+        "env": [{"name": "DUPLET_LAUNCHER", "value": starter}],
+        **_secrets(spec),
+        "resources": _resources(spec, spec.cpus_per_worker or 1, 0),
+        "volumeMounts": [_mount(spec), {"name": "given", "mountPath": GIVEN, "readOnly": True}],
+    }
+    volumes = [_claim(spec), {"name": "given", "configMap": {"name": name}}]
+    return _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
+
+
+def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, Any]:
+    wait = "while pgrep -x orted >/dev/null; do sleep 1; done"  # the ranks save before their pod goes
+    container = {
+        "name": "worker",
+        **_image(spec),
+        "command": SSHD,
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", wait]}}},
+        "resources": _resources(spec, per_host * (spec.cpus_per_worker or 1), per_host * spec.gpus_per_worker),
+        "volumeMounts": [_mount(spec), {"name": "shared-memory", "mountPath": "/dev/shm"}],
+    }
+    return _pod(spec, labels | {"duplet/role": "worker"}, container, [_claim(spec), _shared_memory(spec)])
+
+
+def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: list[str]) -> dict[str, Any]:
+    """A pod template that holds all workers of a job itself."""
+    container = {
+        "name": "duplet",
+        **_image(spec),
+        "command": command,
+        **_secrets(spec),
+        "resources": _resources(
+            spec, spec.max_workers * (spec.cpus_per_worker or 1), spec.max_workers * spec.gpus_per_worker
+        ),
+        "volumeMounts": [
+            _mount(spec),
+            {"name": "given", "mountPath": GIVEN, "readOnly": True},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
+    }
+    volumes = [_claim(spec), {"name": "given", "configMap": {"name": config_map}}, _shared_memory(spec)]
+    return _pod(spec, labels, container, volumes)
+
+
+def _image(spec: JobSpec) -> dict[str, Any]:
+    return {
+        "image": spec.kubernetes.image,
+        "imagePullPolicy": spec.kubernetes.image_pull_policy,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+
+
+def _secrets(spec: JobSpec) -> dict[str, Any]:
+    references = [{"secretRef": {"name": name}} for name in spec.kubernetes.secrets]
+    return {"envFrom": references} if references else {}
+
+
+def _resources(spec: JobSpec, cpus: int, gpus: int) -> dict[str, Any]:
+    limits: dict[str, Any] = {"cpu": str(cpus)}
+    if spec.mem_gb is not None:
+        limits["memory"] = f"{math.ceil(spec.mem_gb * 1024)}Mi"
+    if gpus:
+        limits["nvidia.com/gpu"] = str(gpus)
+    return {"limits": limits, "requests": dict(limits)}
+
+
+def _claim(spec: JobSpec) -> dict[str, Any]:
+    return {"name": "root", "persistentVolumeClaim": {"claimName": spec.kubernetes.claim}}
+
+
+def _shared_memory(spec: JobSpec) -> dict[str, Any]:
+    size = f"{math.ceil(spec.kubernetes.shared_memory_gb * 1024)}Mi"
+    return {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": size}}
+
+
+def _mount(spec: JobSpec) -> dict[str, Any]:
+    return {"name": "root", "mountPath": spec.kubernetes.mount}
+
+
+def _pod(
+    spec: JobSpec, labels: dict[str, str], container: dict[str, Any], volumes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    user = spec.kubernetes.run_as_user
+    pod: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": SAVE_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if spec.kubernetes.service_account is not None:
+        pod["serviceAccountName"] = spec.kubernetes.service_account
+    if spec.kubernetes.node_selector:
+        pod["nodeSelector"] = dict(spec.kubernetes.node_selector)
+    return {"metadata": {"labels": labels}, "spec": pod}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks, so that a configuration stays readable; no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def as_yaml(documents: list[dict[str, Any]]) -> str:
+    """Several documents in one file, keys in the order given."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=1000, explicit_start=True)
+
+
+class Kubernetes:
+    """See `jobs.targets.Target`; a handle is `namespace/name`."""
+
+    def render(self, spec: JobSpec) -> dict[str, str]:
+        """One file of both manifests."""
+        return {MANIFEST: as_yaml(manifests(spec))}
+
+    def check(self, spec: JobSpec) -> None:
+        """Refuses where there is no kubectl."""
+        CLIENT.need("kubectl")
+
+    def submit(self, spec: JobSpec, folder: Path) -> str:
+        """Makes both objects; what was made before a refusal is taken back."""
+        try:
+            kubectl(spec, "create", "--filename", str(folder / MANIFEST))
+        except Exception:
+            kubectl(spec, "delete", "--ignore-not-found", "--filename", str(folder / MANIFEST), allow="")
+            raise
+        return f"{spec.kubernetes.namespace}/{resource_name(spec)}"
+
+    def state(self, record: Record) -> JobState:
+        """From the MPIJob's conditions, and the exit code of the launcher's container."""
+        if record.handle is None:
+            return JobState("lost", "was never handed over")
+        spec = record.spec
+        said = kubectl(spec, "get", "mpijob", resource_name(spec), "--output=json", allow="NotFound")
+        if not said:
+            return JobState("lost", f"the cluster has no MPIJob {record.handle}: removed, or its time to live is over")
+        found = json.loads(said)
+        conditions = {c["type"]: c for c in found.get("status", {}).get("conditions", []) if c.get("status") == "True"}
+        if "Succeeded" in conditions:
+            return JobState("finished", "", 0)
+        if "Failed" in conditions:
+            code, word = self._launcher_end(spec)
+            return JobState("failed", word or conditions["Failed"].get("message", ""), code)
+        if found["spec"].get("runPolicy", {}).get("suspend"):
+            return JobState("cancelled", "suspended; `duplet jobs resume` goes on from the newest checkpoint")
+        if "Running" in conditions:
+            return JobState("running", f"as MPIJob {record.handle}")
+        return JobState("queued", f"as MPIJob {record.handle}, waiting for its pods")
+
+    def _launcher_end(self, spec: JobSpec) -> tuple[int | None, str]:
+        said = kubectl(spec, "get", "pods", f"--selector=duplet/job={spec.id},duplet/role=launcher", "--output=json")
+        ends = [
+            status["state"]["terminated"]
+            for pod in json.loads(said)["items"]
+            for status in pod.get("status", {}).get("containerStatuses", [])
+            if "terminated" in status.get("state", {})
+        ]
+        last = max(ends, key=lambda end: end.get("finishedAt") or "", default=None)
+        return (last["exitCode"], last.get("message", "").strip()) if last else (None, "")
+
+    def logs(self, record: Record, follow: bool) -> Iterator[str]:
+        """The launcher's output, through kubectl."""
+        selector = f"--selector=duplet/job={record.spec.id},duplet/role=launcher"
+        options = ["--follow"] if follow else []
+        yield from CLIENT.stream(
+            "kubectl", f"--namespace={record.spec.kubernetes.namespace}", "logs", selector, "--tail=-1", *options
+        )
+
+    def cancel(self, record: Record) -> None:
+        """Suspends the job: its pods get SIGTERM and time to save."""
+        _suspend(record.spec, True)
+
+    def resume(self, record: Record) -> str:
+        """Takes a suspended job up again, or makes an ended one anew."""
+        if self.state(record).name == "cancelled":
+            _suspend(record.spec, False)
+            return f"{record.spec.kubernetes.namespace}/{resource_name(record.spec)}"
+        kubectl(record.spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))
+        return self.submit(record.spec, record.folder)
+
+
+def _suspend(spec: JobSpec, suspend: bool) -> None:
+    patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
+    kubectl(spec, "patch", "mpijob", resource_name(spec), "--type=merge", f"--patch={patch}")
+
+
+def kubectl(spec: JobSpec, *arguments: str, allow: str | None = None) -> str:
+    """Runs kubectl in the job's namespace; as `Client.run`."""
+    return CLIENT.run("kubectl", f"--namespace={spec.kubernetes.namespace}", *arguments, allow=allow)
+
+
+def target() -> Kubernetes:
+    """For `jobs.targets`."""
+    return Kubernetes()

@@ -1,0 +1,82 @@
+"""Schedules of the target kubernetes: a CronJob whose job runs what is due in one pod, with all its workers.
+
+The configuration and the schedule are a ConfigMap; `concurrencyPolicy: Forbid` keeps two from running at once.
+"""
+
+from typing import Any
+
+from jobs import kubernetes as pods
+from jobs.schedule import CONFIG, SCHEDULE, Schedule
+from pipeline.errors import InputError
+
+MANIFEST = "schedule.yaml"
+
+
+def resource_name(schedule: Schedule) -> str:
+    """Short enough for the names that a CronJob's jobs get."""
+    return f"duplet-{schedule.name}"[:52].rstrip("-")
+
+
+def manifests(schedule: Schedule) -> list[dict[str, Any]]:
+    """ConfigMap and CronJob.
+
+    Raises:
+        InputError: the job takes more than one host, or has no claim.
+    """
+    job = schedule.job
+    if job.hosts(job.max_workers) > 1:
+        raise InputError(
+            f"a scheduled run on kubernetes has one pod, and workers_per_host={job.workers_per_host} makes "
+            f"{job.max_workers} workers take {job.hosts(job.max_workers)}: leave it out, or schedule on slurm"
+        )
+    inside = schedule.model_copy(update={"job": pods.spec_inside(job)})
+    name, namespace = resource_name(schedule), job.kubernetes.namespace
+    labels = {"app.kubernetes.io/name": "duplet", "duplet/schedule": schedule.name}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {CONFIG: job.config_text, SCHEDULE: inside.model_dump_json(indent=1)},
+    }
+    template = pods.single_pod(
+        job, name, labels, [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
+    )
+    template["spec"]["restartPolicy"] = "Never"
+    run: dict[str, Any] = {
+        "backoffLimit": job.retries,
+        "ttlSecondsAfterFinished": job.kubernetes.ttl_s,
+        # what is wrong with the input, or not better than the champion, is so the next time too
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 3]}}]},
+        "template": template,
+    }
+    if job.walltime_min is not None:
+        run["activeDeadlineSeconds"] = job.walltime_min * 60
+    cron = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": metadata,
+        "spec": {
+            "schedule": schedule.cron,
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": 3600,
+            "successfulJobsHistoryLimit": 7,
+            "failedJobsHistoryLimit": 7,
+            "jobTemplate": {"metadata": {"labels": labels}, "spec": run},
+        },
+    }
+    return [config, cron]
+
+
+def install(schedule: Schedule) -> str:
+    """Makes both objects, or brings those of the same name up to date."""
+    path = schedule.folder / MANIFEST
+    path.write_text(pods.as_yaml(manifests(schedule)), encoding="utf-8")
+    pods.kubectl(schedule.job, "apply", "--filename", str(path))
+    return f"CronJob {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"
+
+
+def remove(schedule: Schedule) -> None:
+    """Removes both; a run at work goes on no longer than its pod is given to save."""
+    path = schedule.folder / MANIFEST
+    pods.kubectl(schedule.job, "delete", "--ignore-not-found", "--filename", str(path))

@@ -1,0 +1,105 @@
+"""A job inside its allocation: `python -m jobs.on_cluster FOLDER`, run by SLURM's script or in the launcher's pod.
+
+Supervises the job on the hosts that were given. When a signal stopped it (the wall time is near, or somebody more
+important came), it goes back into SLURM's queue, as long as it got further than the time before; a pod that ends with
+75 is started again by its cluster.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs import folder as folders
+from jobs import spec as specs
+from jobs import states
+from jobs.supervise import Supervisor, holding
+from pipeline import files, jobfolder, manifest
+from pipeline.errors import DupletError, TryAgain
+
+STANDS = "stands.json"  # where each start of the job has come to
+TERMINATION_LOG = Path("/dev/termination-log")  # what a pod leaves for its cluster to show
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code of the job; 75 where another start goes on."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.on_cluster", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a job's folder, or one with its spec.json and config.yaml")
+    given = parser.parse_args(arguments).folder
+    try:
+        folder = place(given)
+        record = folders.load(folder)
+        before = record.state()
+        if before.get("state") in ("finished", "failed") and before.get("exit_code") != TryAgain.exit_code:
+            return _leave(before)  # a pod's cluster starts it again whatever its exit code
+        tag(folder)
+        with holding(folder):
+            supervisor = Supervisor(folder, workers(record.spec))
+            code = supervisor.run()
+        if code == TryAgain.exit_code and supervisor.signals and not (folder / folders.CANCEL).exists():
+            return go_on(folder, os.environ.get("SLURM_JOB_ID"))
+        return _leave(folders.load(folder).state())
+    except DupletError as error:
+        print(f"duplet job: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def place(given: Path) -> Path:
+    """The job's folder under its root, made from what a ConfigMap holds where it is not there yet."""
+    spec = folders.load(given).spec
+    if not (spec.folder / specs.SPEC).exists():
+        folders.create(spec, {specs.CONFIG: (given / specs.CONFIG).read_text(encoding="utf-8")})
+    return spec.folder
+
+
+def workers(spec: specs.JobSpec) -> int:
+    """As many as the hosts that were given take, within the job's range."""
+    hosts = int(os.environ.get("SLURM_JOB_NUM_NODES", spec.hosts(spec.max_workers)))
+    return min(spec.max_workers, hosts * (spec.workers_per_host or spec.max_workers))
+
+
+def tag(folder: Path) -> None:
+    """Adds the cluster's own name for the job to the tags of its MLflow run."""
+    if "SLURM_JOB_ID" in os.environ:
+        known = jobfolder.read(folder, folders.TAGS)
+        known["duplet.job.handle"] = os.environ["SLURM_JOB_ID"]
+        files.write_text(folder / folders.TAGS, json.dumps(known))
+
+
+def go_on(folder: Path, slurm_job: str | None) -> int:
+    """Puts a stopped job back into SLURM's queue, unless its last three starts came no further than each other.
+
+    Returns 75; 1 where it is given up.
+    """
+    noted = jobfolder.read(folder, jobfolder.WORKERS)
+    reached = states.newest_checkpoint(Path(noted["work"])) if "work" in noted else 0
+    finished = len(list(folder.parent.parent.glob(f"*/*/{manifest.NAME}")))  # stages, of this job or another
+    stands = [*jobfolder.read(folder, STANDS).get("stands", []), [finished, reached]]
+    files.write_text(folder / STANDS, json.dumps({"stands": stands}))
+    if len(stands) >= states.SAME_STEP and all(stand == stands[-1] for stand in stands[-states.SAME_STEP :]):
+        reason = f"{states.SAME_STEP} starts came no further than update {reached}: a longer wall time is needed"
+        ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
+        files.write_text(folder / folders.STATE, json.dumps(ended))
+        return _leave(ended)
+    state = {**folders.load(folder).state(), "state": "requeued", "reason": f"saved at update {reached} on a signal"}
+    files.write_text(folder / folders.STATE, json.dumps(state))
+    if slurm_job is not None and shutil.which("scontrol"):
+        said = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
+        if said.returncode:
+            print(f"duplet job: not queued again ({said.stderr.strip()})", file=sys.stderr)
+    return TryAgain.exit_code
+
+
+def _leave(state: dict[str, object]) -> int:
+    """Leaves the reason where a cluster looks for it; the exit code."""
+    if os.access(TERMINATION_LOG, os.W_OK):
+        TERMINATION_LOG.write_text(str(state.get("reason", "")))
+    code = state.get("exit_code")
+    return code if isinstance(code, int) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

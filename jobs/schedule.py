@@ -1,0 +1,285 @@
+"""A schedule: a job's description with a cron expression, and what happens on each of its dates.
+
+Its folder is ROOT/schedules/NAME: `schedule.json`, `verdicts.jsonl` with a line per date, `lock`, `log`. On a date the
+configuration's `{date}` and `{time}` are filled in, the job runs under the supervisor, and `duplet promote` decides
+whether its model replaces the champion. What is not new costs nothing: a stage whose inputs are the same is up to date.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pydantic
+from pydantic import Field
+
+from jobs import dates, on_cluster
+from jobs import folder as folders
+from jobs import spec as specs
+from jobs.spec import JobSpec
+from jobs.supervise import Supervisor, holding
+from pipeline import files, launch, manifest
+from pipeline.config import Settings, load_config
+from pipeline.errors import DupletError, InputError, TryAgain
+
+SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
+ENVIRONMENT = "environment.json"
+STAMP = "%Y-%m-%dT%H:%M"
+Say = Callable[[str], None]
+
+
+class Schedule(Settings):
+    """A schedule, whole."""
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=specs.ID.pattern.join("^$"))
+    cron: str
+    target: Literal["cron", "slurm", "kubernetes", "airflow"]
+    missed: Literal["skip", "catch_up"] = "skip"  # dates on which the machine was off, or the run before still at work
+    overlap: Literal["leave", "wait"] = "leave"  # when the run of an earlier date is still at work: exit 75, or wait
+    start_from: Literal["scratch", "champion"] = "scratch"
+    promote: bool = True  # through the gate of the configuration's section promote
+    created: str  # STAMP, local time: dates before it are not missed
+    job: JobSpec
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps what it is and what became of it."""
+        return Path(self.job.root) / "schedules" / self.name
+
+
+class Verdict(NamedTuple):
+    """What became of a date; `due` in STAMP's form, `metrics` of the test split."""
+
+    due: str
+    job: str
+    exit_code: int
+    reason: str
+    seconds: float
+    metrics: dict[str, float]
+
+
+def make(path: str, overrides: list[str], options: dict[str, str | None], settings: dict[str, Any]) -> Schedule:
+    """A schedule of a configuration or job file.
+
+    Args:
+        options: of the job, as of `duplet submit`; settings: of the schedule: cron, target, missed, ….
+
+    Raises:
+        InputError: a cron expression, a setting or the job makes no sense.
+    """
+    cron = dates.check(settings["cron"])
+    inner = settings["target"] if settings["target"] in ("slurm", "kubernetes") else "local"
+    job = specs.read(path, overrides, {**options, "target": inner})
+    name = job.id.rsplit("-", 3)[0]
+    created = datetime.now().strftime(STAMP)
+    return check({**settings, "cron": cron, "name": name, "created": created, "job": job.model_dump(mode="json")})
+
+
+def check(data: dict[str, Any]) -> Schedule:
+    """A schedule from a plain dictionary. Raises InputError."""
+    try:
+        return Schedule.model_validate_json(json.dumps(data), strict=True)
+    except (pydantic.ValidationError, TypeError, ValueError) as error:
+        raise InputError(f"schedule: {' '.join(str(error).split())[:300]}") from None
+
+
+def save(schedule: Schedule) -> Path:
+    """Writes a schedule's folder, keeping the verdicts and the date of creation of one of the same name."""
+    folder = schedule.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / SCHEDULE).exists():
+            schedule = schedule.model_copy(update={"created": load(folder).created})
+        files.write_text(folder / CONFIG, schedule.job.config_text)
+        files.write_text(folder / SCHEDULE, schedule.model_dump_json(indent=1))
+    except OSError as error:
+        raise folders.refusal(folder, error) from None
+    return folder
+
+
+def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
+    """Keeps, for its owner only, what the configuration takes from the environment: cron starts with none of it."""
+    text = schedule.job.config_text + " ".join(schedule.job.overrides)
+    names = [name for name in environment if f"${{{name}}}" in text or name.startswith(("MLFLOW_", "DUPLET_"))]
+    path = schedule.folder / ENVIRONMENT
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(json.dumps({name: environment[name] for name in sorted(names)}), encoding="utf-8")
+
+
+def environment(schedule: Schedule) -> dict[str, str]:
+    """What `keep_environment` kept."""
+    try:
+        found = json.loads((schedule.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        return {str(name): str(value) for name, value in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def load(folder: Path) -> Schedule:
+    """The schedule of a folder, or of a schedule.json itself. Raises InputError."""
+    path = folder if folder.suffix == ".json" else folder / SCHEDULE
+    try:
+        return check(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        there = [found.parent.name for found in folder.parent.glob(f"*/{SCHEDULE}")]
+        known = f"there are {', '.join(sorted(there))}" if there else "there is none"
+        raise InputError(f"there is no schedule {folder.name!r} under {folder.parent} ({known})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
+
+
+def listed(root: Path) -> Iterator[Schedule]:
+    """All schedules under a root, by name."""
+    for path in sorted((root / "schedules").glob(f"*/{SCHEDULE}")):
+        yield load(path.parent)
+
+
+def verdicts(folder: Path) -> list[Verdict]:
+    """What became of all dates so far, oldest first; a line cut short by a full disk is left out."""
+    found = []
+    try:
+        for line in (folder / VERDICTS).read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(Verdict(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
+    """The dates to work on now, oldest first: those after the last one that has a verdict, or only the newest."""
+    last = max((verdict.due for verdict in done), default=schedule.created)
+    found = dates.due(schedule.cron, datetime.strptime(last, STAMP), now)
+    return found if schedule.missed == "catch_up" else found[-1:]
+
+
+@contextmanager
+def alone(schedule: Schedule, say: Say) -> Iterator[None]:
+    """Holds the schedule's lock.
+
+    Raises:
+        TryAgain: an earlier run is still at work, and the schedule says not to wait.
+    """
+    with (schedule.folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if schedule.overlap == "leave":
+                raise TryAgain(
+                    f"schedule {schedule.name}: an earlier run is still at work, this one leaves (overlap: leave)"
+                ) from None
+            say(f"an earlier run of {schedule.name} is still at work: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run(schedule: Schedule, only: datetime | None, say: Say) -> list[Verdict]:
+    """Works on the date given, or on all that are due.
+
+    Raises:
+        TryAgain: another run is at work; a signal stopped this one: the date stays due.
+        DupletError or a subclass: what became of the last date, where it did not end well. GateError: not promoted.
+    """
+    with alone(schedule, say):
+        found = [only] if only else pending(schedule, verdicts(schedule.folder), datetime.now())
+        if not found:
+            say(f"nothing is due before {dates.following(schedule.cron, datetime.now()):%Y-%m-%d %H:%M}")
+        made = []
+        for when in found:
+            made.append(_one(schedule, when, say))
+            with (schedule.folder / VERDICTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(made[-1]._asdict()) + "\n")
+            say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
+    if made and made[-1].exit_code:
+        raise launch.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
+    return made
+
+
+def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec:
+    """The job of one date."""
+    overrides = [dates.fill(override, when) for override in schedule.job.overrides]
+    if start_from is not None:
+        overrides.append(f"train.start_from={json.dumps(start_from)}")
+    return schedule.job.model_copy(
+        update={
+            "id": f"{schedule.name}-{when:%Y%m%d-%H%M}",
+            "target": "local",  # wherever it runs, its supervisor is there
+            "config_text": dates.fill(schedule.job.config_text, when),
+            "overrides": tuple(overrides),
+        }
+    )
+
+
+def _one(schedule: Schedule, when: datetime, say: Say) -> Verdict:
+    began = time.monotonic()
+    job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
+    if not (job.folder / specs.SPEC).exists():
+        folders.create(job, {specs.CONFIG: job.config_text})
+    say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
+    workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
+    with holding(job.folder):
+        supervisor = Supervisor(job.folder, workers)
+        code = supervisor.run()
+    if code == TryAgain.exit_code:
+        if supervisor.signals:
+            on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
+        raise TryAgain(f"{when:{STAMP}}: {folders.load(job.folder).state().get('reason', 'stopped')}")
+    reason = str(folders.load(job.folder).state().get("reason", ""))
+    metrics: dict[str, float] = {}
+    if code == 0:
+        reason = "done"
+        if schedule.promote:
+            code, reason, metrics = _promote(job)
+    return Verdict(f"{when:{STAMP}}", job.id, code, reason, round(time.monotonic() - began, 1), metrics)
+
+
+def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
+    """Asks `duplet promote`; exit code, its sentence, and the new version's metrics."""
+    settings = [s for s in job.settings(job.max_workers) if not s.startswith("train.workers=")]
+    command = [job.python, "-P", "-m", "pipeline.cli", "promote", str(job.folder / specs.CONFIG), *settings, "--json"]
+    with (job.folder / folders.LOG).open("ab") as log:
+        done = subprocess.run(
+            command, cwd=job.cwd, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launch.paths()}
+        )
+        log.write(done.stdout)
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    try:
+        said = json.loads(lines[-1])
+    except (ValueError, IndexError):
+        return done.returncode or 1, f"promote ended without a word: see {job.folder / folders.LOG}", {}
+    found = said.get("metrics", {})
+    metrics = {name: row["version"] for name, row in found.items() if isinstance(row.get("version"), int | float)}
+    before = "promoted" if done.returncode == 0 else "not promoted"
+    return done.returncode, f"{before}: {said.get('reason') or said.get('error', '')}", metrics
+
+
+def _champion(schedule: Schedule, say: Say) -> str | None:
+    """The trained folder of the registered champion, where there is one."""
+    from pipeline.tracking import address, registry
+
+    job = schedule.job
+    config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))
+    known = registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name or config.name)
+    try:
+        champion = known.champion()
+    except InputError:  # before the first run there is no database
+        champion = None
+    folder = Path(job.root) / "train" / (champion.tags.get(registry.TRAINED, "") if champion else "")
+    if champion is None:
+        say("there is no champion yet: training from scratch")
+    elif (folder / manifest.NAME).exists():
+        say(f"training goes on from {champion} ({folder})")
+        return str(folder)
+    else:
+        say(f"the folder of {champion} is gone ({folder}): training from scratch")
+    return None

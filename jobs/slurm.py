@@ -1,0 +1,195 @@
+"""The target slurm: a batch script whose ranks srun starts on all hosts of the allocation, without ssh between them.
+
+The script's process, `jobs.on_cluster`, works on the first host. A while before the wall time, or before a preemption,
+SLURM sends it SIGTERM: the training saves a checkpoint, and the job puts itself back into the queue.
+"""
+
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs import client
+from jobs.client import Client
+from jobs.folder import LOG, Record
+from jobs.spec import JobSpec
+from jobs.targets import ENDED, JobState, StateName
+from pipeline.errors import InputError
+
+SCRIPT = "job.sh"
+CLIENT = Client(
+    "SLURM",
+    "the commands sbatch, squeue, scontrol and scancel: submit from a login node, or choose another --target",
+    busy=("Unable to contact slurm controller", "Socket timed out", "temporarily", "Zero Bytes were transmitted",
+          "MaxSubmitJob", "MaxJobCount", "Connection refused", "Resource temporarily unavailable"),
+)  # fmt: skip
+# SLURM's own words for a job's state; all others have ended badly
+STATES: dict[str, StateName] = {
+    "PENDING": "queued", "CONFIGURING": "queued", "REQUEUED": "queued", "REQUEUE_FED": "queued",
+    "REQUEUE_HOLD": "queued", "SPECIAL_EXIT": "queued", "RESV_DEL_HOLD": "queued", "RUNNING": "running",
+    "COMPLETING": "running", "SIGNALING": "running", "STAGE_OUT": "running", "STOPPED": "running",
+    "SUSPENDED": "running", "RESIZING": "running", "COMPLETED": "finished", "CANCELLED": "cancelled",
+}  # fmt: skip
+ASK_S, LOOK_S = 5.0, 0.5  # between questions to SLURM, and looks at a log
+
+
+def script(spec: JobSpec) -> str:
+    """The batch script, whole.
+
+    Raises:
+        InputError: the wall time is over before the checkpoint's signal.
+    """
+    command = " ".join(["duplet run", spec.config, *spec.overrides])
+    python = shlex.quote(spec.python)
+    return "\n".join([
+        "#!/bin/bash",
+        f"# {_one_line(command)}",
+        *(f"#SBATCH {option}" for option in options(spec)),
+        "",
+        *surroundings(spec),
+        "# on the first host: the stages in order; at SIGTERM a checkpoint, and back into the queue",
+        f"exec {python} -P -m jobs.on_cluster {shlex.quote(str(spec.folder))}",
+        "",
+    ])  # fmt: skip
+
+
+def options(spec: JobSpec) -> list[str]:
+    """What sbatch is asked for. Raises InputError as `script`."""
+    per_host = spec.workers_per_host or spec.max_workers
+    fewest, most = -(-spec.min_workers // per_host), -(-spec.max_workers // per_host)
+    values = {
+        "job-name": f"duplet-{spec.name}",
+        "output": f"{spec.folder / LOG}".replace("%", "%%"),
+        "open-mode": "append",  # a requeued job goes on in the same log
+        "nodes": f"{fewest}" if fewest == most else f"{fewest}-{most}",
+        "ntasks-per-node": per_host,
+        "cpus-per-task": spec.cpus_per_worker or 1,
+        "gres": f"gpu:{per_host * spec.gpus_per_worker}" if spec.gpus_per_worker else None,
+        "mem": f"{math.ceil(spec.mem_gb * 1024)}M" if spec.mem_gb else None,
+        "partition": spec.slurm.partition,
+        "account": spec.slurm.account,
+        "qos": spec.slurm.qos,
+        "constraint": spec.slurm.constraint,
+    }
+    found = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]
+    return [*found, *(_one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
+
+
+def _end_of_time(spec: JobSpec) -> list[str]:
+    if spec.walltime_min is None:
+        return ["--requeue"]
+    if spec.walltime_min * 60 <= spec.slurm.save_before_s:
+        raise InputError(
+            f"job: walltime_min={spec.walltime_min} is over before the work could be saved "
+            f"(slurm.save_before_s={spec.slurm.save_before_s}): give more time, or a smaller slurm.save_before_s"
+        )
+    return [f"--time={spec.walltime_min}", f"--signal=B:TERM@{spec.slurm.save_before_s}", "--requeue"]
+
+
+def surroundings(spec: JobSpec) -> list[str]:
+    """Lines of a script: what the site needs, the working folder, and how ranks are started."""
+    per_host, python = spec.workers_per_host or spec.max_workers, shlex.quote(spec.python)
+    starter = f"srun --ntasks={{workers}} --ntasks-per-node={per_host} --cpus-per-task={spec.cpus_per_worker or 1}"
+    launcher = [
+        f"{python} -P -m pipeline.rendezvous serve",
+        f"{starter} --distribution=block",
+        f"{python} -P -m pipeline.rendezvous rank",
+    ]
+    joined = " \\\n".join(_in_double_quotes(part) for part in launcher)
+    return [
+        *spec.slurm.setup,
+        "set -eu",
+        f"cd {shlex.quote(spec.cwd)}",
+        "",
+        "# how the training starts its ranks on all hosts: one srun task each, which meet at the first host",
+        f'export DUPLET_LAUNCHER="{joined}"',
+    ]
+
+
+def quoted(value: str) -> str:
+    """As sbatch reads an option's value: quoted only where it must be."""
+    value = _one_line(value)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(value) & set(" \t\"'\\") else value
+
+
+def _in_double_quotes(value: str) -> str:
+    return re.sub(r'(["$`\\])', r"\\\1", value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+class Slurm:
+    """See `jobs.targets.Target`. The job's folder must be on a file system that all hosts share."""
+
+    def render(self, spec: JobSpec) -> dict[str, str]:
+        """The batch script."""
+        return {SCRIPT: script(spec)}
+
+    def check(self, spec: JobSpec) -> None:
+        """Refuses where SLURM's commands are missing."""
+        CLIENT.need("sbatch", "squeue", "scontrol", "scancel")
+
+    def submit(self, spec: JobSpec, folder: Path) -> str:
+        """Returns SLURM's job id."""
+        said = CLIENT.run("sbatch", "--parsable", str(folder / SCRIPT))
+        return said.strip().splitlines()[-1].split(";")[0]
+
+    def state(self, record: Record) -> JobState:
+        """What SLURM says while it knows the job, then what the job itself left in its folder."""
+        if record.handle is None:
+            return JobState("lost", "was never handed over")
+        name, reason, code = self._ask(record.handle)
+        if name in ("queued", "running", "cancelled"):
+            return JobState(name, reason)
+        noted = record.state()
+        if noted.get("state") in ENDED:
+            return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
+        if name is None:
+            again = f"`duplet jobs resume {record.spec.id} --root {record.spec.root}` goes on"
+            return JobState("lost", f"SLURM no longer knows job {record.handle}, which left no word: {again}", 75)
+        return JobState(name, reason, code)
+
+    def _ask(self, job: str) -> tuple[StateName | None, str, int | None]:
+        """State, reason and exit code: from the controller, or where it has forgotten the job, from accounting."""
+        said = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
+        found = dict(word.split("=", 1) for word in said.split() if "=" in word) if said else {}
+        if not found:
+            said = CLIENT.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode",
+                              f"--jobs={job}", allow="")  # fmt: skip
+            if said.strip():
+                found = dict(zip(("JobState", "ExitCode"), said.strip().splitlines()[-1].split("|")))
+        if not found:
+            return None, "", None
+        word = found["JobState"].split()[0].rstrip("+")
+        name = STATES.get(word, "failed")
+        code = int(found.get("ExitCode", "0").split(":")[0])
+        if name == "queued":
+            return name, f"in SLURM's queue as {job} ({found.get('Reason', 'None')})", None
+        if name == "running":
+            return name, f"as SLURM job {job} on {found.get('NodeList', 'its hosts')}", None
+        return name, f"SLURM says {word}", code
+
+    def logs(self, record: Record, follow: bool) -> Iterator[str]:
+        """The log file's lines."""
+        return client.lines_of(
+            record.folder / LOG, follow, lambda: self.state(record).name in ENDED, ask_s=ASK_S, look_s=LOOK_S
+        )
+
+    def cancel(self, record: Record) -> None:
+        """A job that waits leaves the queue; one that runs saves and stops."""
+        assert record.handle is not None
+        running = self.state(record).name == "running"
+        CLIENT.run("scancel", *(["--batch", "--signal=TERM"] if running else []), record.handle)
+
+    def resume(self, record: Record) -> str:
+        """Hands the same script over again."""
+        self.check(record.spec)
+        return self.submit(record.spec, record.folder)
+
+
+def target() -> Slurm:
+    """For `jobs.targets`."""
+    return Slurm()

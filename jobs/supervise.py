@@ -1,0 +1,262 @@
+"""Supervises a job where it runs: `python -m jobs.supervise FOLDER [--workers N]`.
+
+Starts `duplet run`, which notices dead and stalled workers and ends with a sentence; starts it again from the newest
+whole checkpoint, after growing pauses, on as many workers as there is room for; and writes down how it stands. A
+SIGTERM saves and stops (exit 75). When the supervisor is killed, Linux sends a SIGTERM to the run; started again, the
+supervisor goes on.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from jobs import folder as folders
+from jobs import states
+from jobs.states import Failure
+from pipeline import files, jobfolder, launch
+from pipeline.config import load_config
+from pipeline.errors import DupletError, TryAgain
+
+LOCK = "supervisor.lock"
+POLL_S = 0.2
+KILL_AFTER_S = launch.GRACE_S + 2 * launch.LAUNCHER_GRACE_S  # the run ends its workers itself before that
+
+
+class Supervisor:
+    """One job's supervision; `run` returns the exit code."""
+
+    def __init__(self, folder: Path, workers: int | None = None) -> None:
+        self.record = folders.load(folder)
+        self.folder, self.spec, self.fixed = folder, self.record.spec, workers
+        before = self.record.state()
+        self.restarts: list[dict[str, Any]] = before.get("restarts", [])
+        self.before = before
+        self.attempts = int(before.get("attempts", 0))
+        self.failures: list[Failure] = []
+        self.signals, self.walltime_reached = 0, False
+        self.began = time.monotonic()
+
+    def run(self) -> int:
+        """Starts the run until it is done, hopeless, or not wanted any more."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._count)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
+        workers = self._workers()
+        if self.before:
+            self._note_interruption(workers)
+        self._write("running", "", workers=workers, strict=True)
+        while True:
+            code, said = self._attempt(workers)
+            if code == 0:
+                return self._end("finished", "", 0, workers)
+            found = states.failure(self.folder, code, said)
+            if self.signals or self.walltime_reached:
+                return self._end_stopped(found, workers)
+            self.failures.append(found)
+            if reason := states.give_up(self.failures, self.spec.retries):
+                return self._end("failed", reason, code if code > 0 else 1, workers)
+            workers = self._workers()
+            pause = states.pause_s(len(self.failures), self.spec.pause_s)
+            self._note_restart(found, found.sentence(workers), workers)
+            self._write("running", f"starts again in {pause:.0f} s after: {found.reason}", workers=workers)
+            if self._paused(pause):
+                return self._end_stopped(found, workers)
+
+    def _workers(self) -> int:
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return self.fixed or states.fitting_workers(self.spec, len(os.sched_getaffinity(0)), gpus)
+
+    def _count(self, number: int, _: object) -> None:
+        self.signals += 1
+
+    def _attempt(self, workers: int) -> tuple[int, str]:
+        """Runs `duplet run` once; its exit code and last sentence."""
+        self.attempts += 1
+        (self.folder / jobfolder.WORKERS).unlink(missing_ok=True)
+        command = [self.spec.python, "-P", "-m", "pipeline.cli", "run", str(self.folder / folders.CONFIG)]
+        process = subprocess.Popen(
+            [*command, *self.spec.settings(workers), "--json"],
+            cwd=self.spec.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **launch.paths(), jobfolder.VARIABLE: str(self.folder)},
+            start_new_session=True,
+            preexec_fn=launch.end_with_parent,
+        )
+        self._write("running", "", workers=workers)
+        self._log(f"start {self.attempts} on {workers} workers")
+        last = _Pump(process.stdout, self.folder), _Pump(process.stderr, self.folder)
+        self._watch(process)
+        for pump in last:
+            pump.thread.join(5.0)  # a worker that outlives the run may hold the pipe open
+        said = states.outcome(last[0].line).get("error") or f"the run ended without a word (exit {process.returncode})"
+        return process.returncode, str(said)
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        told, asked_at = 0, 0.0
+        while process.poll() is None:
+            if self.spec.walltime_min and time.monotonic() - self.began > 60 * self.spec.walltime_min:
+                self.walltime_reached = True
+            wanted = max(self.signals, int(self.walltime_reached))
+            if told < min(wanted, 2):
+                asked_at = asked_at or time.monotonic()
+                process.terminate()
+                told += 1
+            if told and time.monotonic() - asked_at > KILL_AFTER_S:
+                process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+
+    def _paused(self, seconds: float) -> bool:
+        """Waits; whether a signal came meanwhile."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.signals:
+            time.sleep(min(POLL_S, seconds))
+        return bool(self.signals)
+
+    def _note_interruption(self, workers: int) -> None:
+        """A start after the first: what became of the one before is a restart like any other."""
+        state, reason = self.before.get("state"), self.before.get("reason")
+        why = f"{state}: {reason}" if state != "running" else "the supervisor was killed, or the machine went down"
+        found = states.failure(self.folder, 1, why)
+        self._note_restart(found, found.sentence(workers), workers)
+
+    def _note_restart(self, found: Failure, sentence: str, workers: int) -> None:
+        self.restarts.append({
+            "sentence": sentence, "reason": found.reason, "stage": found.stage, "update": found.reached,
+            "updates_lost": found.lost, "workers": workers, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        })  # fmt: skip
+        self._log(f"restart {len(self.restarts)}: {sentence}")
+        with contextlib.suppress(OSError):
+            files.write_text(self.folder / folders.TAGS, json.dumps(self._tags()))
+
+    def _tags(self) -> dict[str, str]:
+        known = jobfolder.read(self.folder, folders.TAGS)
+        numbered = {f"duplet.job.restart.{i}": r["sentence"][:1000] for i, r in enumerate(self.restarts, 1)}
+        lost = sum(r["updates_lost"] for r in self.restarts)
+        return {
+            **known, "duplet.job.restarts": str(len(self.restarts)), "duplet.job.updates_lost": str(lost), **numbered
+        }  # fmt: skip
+
+    def _end_stopped(self, found: Failure, workers: int) -> int:
+        at = f" at update {found.reached}" if found.reached is not None else ""
+        lost = f", {found.lost} updates lost" if found.lost else ""
+        if (self.folder / folders.CANCEL).exists():
+            return self._end("cancelled", f"stopped{at}{lost}", TryAgain.exit_code, workers)
+        why = f"wall time of {self.spec.walltime_min} min reached" if self.walltime_reached else "stopped by a signal"
+        reason = f"{why}{at}{lost}; `duplet jobs resume {self.spec.id} --root {self.spec.root}` goes on"
+        return self._end("failed", reason, TryAgain.exit_code, workers)
+
+    def _end(self, state: str, reason: str, code: int, workers: int) -> int:
+        self._log(f"{state}: {reason}" if reason else state)
+        exit_tags = {"duplet.job.exit": f"{state}: {reason}" if reason else state, "duplet.job.exit_code": str(code)}
+        try:
+            run_id = (self.folder / jobfolder.RUN_ID).read_text(encoding="utf-8").strip()
+            config = load_config(self.folder / folders.CONFIG, self.spec.settings(workers))
+            from pipeline.tracking import address, tag_ended
+
+            ended = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}[state]
+            tag_ended(address(config.tracking.uri, Path(self.spec.root)), run_id, {**self._tags(), **exit_tags}, ended)
+        except Exception as error:  # tracking stops nothing
+            self._log(f"warning: MLflow did not take the end of the run ({type(error).__name__}: {error})")
+        self._write(state, reason, workers=workers, code=code)
+        return code
+
+    def _write(self, state: str, reason: str, workers: int, code: int | None = None, strict: bool = False) -> None:
+        values = {
+            "state": state, "reason": reason, "exit_code": code, "pid": os.getpid(), "host": socket.gethostname(),
+            "workers": workers, "attempts": self.attempts, "restarts": self.restarts,
+            "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }  # fmt: skip
+        try:
+            folders.write_state(self.folder, values)
+        except OSError as error:
+            if strict:
+                raise folders.refusal(self.folder, error) from None
+            self._log(f"warning: state not written ({error.strerror})")  # the training is worth more than its state
+
+    def _log(self, line: str) -> None:
+        _append(self.folder, f"[job {time.strftime('%H:%M:%S')}] {line}\n".encode())
+
+
+class _Pump:
+    """Copies what a run says into the job's log, and holds its last line; a full disk stops neither."""
+
+    def __init__(self, pipe: IO[bytes] | None, folder: Path) -> None:
+        assert pipe is not None
+        self.pipe, self.folder, self.line = pipe, folder, ""
+        self.thread = threading.Thread(target=self._copy, daemon=True)
+        self.thread.start()
+
+    def _copy(self) -> None:
+        for line in self.pipe:
+            self.line = line.decode("utf-8", "replace")
+            if not states.outcome(self.line):  # what the run has to say to its supervisor is no news for a reader
+                _append(self.folder, line)
+
+
+def _append(folder: Path, line: bytes) -> None:
+    with contextlib.suppress(OSError), (folder / folders.LOG).open("ab") as log:
+        log.write(line)
+
+
+@contextlib.contextmanager
+def holding(folder: Path, patience_s: float = 10.0) -> Iterator[None]:
+    """Holds the lock that tells others that a job is supervised. Raises TryAgain where somebody else holds it."""
+    end = time.monotonic() + patience_s  # whoever asks how the job stands holds it for a moment
+    with (folder / LOCK).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TryAgain(f"job {folder.name} is supervised already") from None
+                time.sleep(POLL_S)
+        yield
+
+
+def supervised(folder: Path) -> bool:
+    """Whether a supervisor is at work on a job's folder."""
+    try:
+        with (folder / LOCK).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Supervises the job of a folder; returns the exit code of `duplet run`, 75 where it can go on later."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.supervise", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, help="default: as many of the job's range as there is room for here")
+    args = parser.parse_args(arguments)
+    try:
+        folder = args.folder.resolve()
+        with holding(folder):
+            return Supervisor(folder, args.workers).run()
+    except DupletError as error:
+        print(f"supervisor: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"supervisor: {args.folder}: {error.strerror}", file=sys.stderr)
+        return TryAgain.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

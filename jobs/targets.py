@@ -1,0 +1,62 @@
+"""Where jobs run: what each target can do, and the table of targets, imported when they are asked for."""
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from jobs.folder import Record
+from jobs.spec import JobSpec
+from pipeline.errors import InputError
+
+StateName = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
+ENDED = ("finished", "failed", "cancelled", "lost")
+# name -> module with a function `target() -> Target`
+TARGETS = {"local": "jobs.local", "slurm": "jobs.slurm", "kubernetes": "jobs.kubernetes"}
+
+
+class JobState(NamedTuple):
+    """How a job stands, and why, in a sentence without a full stop; "lost": it is gone and said nothing."""
+
+    name: StateName
+    reason: str = ""
+    exit_code: int | None = None  # of `duplet run`, where it has ended: 0, 1, 2, 3 or 75
+
+
+class Target(Protocol):
+    """One place to run jobs. Errors are InputError (2) or, where trying again helps, TryAgain (75): one sentence."""
+
+    def render(self, spec: JobSpec) -> dict[str, str]:
+        """File name -> text of all that is handed over; the first is the script or manifest itself. Pure."""
+
+    def check(self, spec: JobSpec) -> None:
+        """Refuses what this target cannot do, or cannot do here: no client, no such GPUs. Not asked in a dry run."""
+
+    def submit(self, spec: JobSpec, folder: Path) -> str:
+        """Hands over the rendered files, which are in `folder`; returns the target's own name for the job."""
+
+    def state(self, record: Record) -> JobState:
+        """How the job stands now."""
+
+    def logs(self, record: Record, follow: bool) -> Iterator[str]:
+        """Lines of its log without line ends; `follow`: until the job has ended."""
+
+    def cancel(self, record: Record) -> None:
+        """Asks a job that has not ended to save and stop; does not wait."""
+
+    def resume(self, record: Record) -> str:
+        """Starts a job again that has ended unfinished; returns the target's own name for it."""
+
+
+def target(name: str) -> Target:
+    """The target of a name. Raises InputError where there is none."""
+    if name not in TARGETS:
+        near = difflib.get_close_matches(name, TARGETS, 1, 0.5)
+        raise InputError(
+            f"there is no target {name!r}"
+            + (f", did you mean {near[0]}?" if near else "")
+            + f" (allowed: {', '.join(TARGETS)})"
+        )
+    found: Target = importlib.import_module(TARGETS[name]).target()
+    return found

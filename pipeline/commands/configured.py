@@ -1,0 +1,27 @@
+"""What verbs that take a configuration have in common."""
+
+import argparse
+
+from pipeline.config import Config, load_config
+
+
+def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """A configuration, overrides and --json; `optional`: the verb works without a configuration."""
+    parser.add_argument("config", nargs="?" if optional else None, help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings by dotted path, train.epochs=3")
+
+
+def worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Shorthands for where the work runs."""
+    parser.add_argument("--workers", type=int, help="as train.workers=N")
+    parser.add_argument("--gpus", action="store_true", help="as train.gpus=true")
+
+
+def load(args: argparse.Namespace) -> Config:
+    """The configuration that a verb's arguments give. Raises InputError."""
+    overrides = list(args.overrides)
+    if getattr(args, "workers", None) is not None:
+        overrides.append(f"train.workers={args.workers}")
+    if getattr(args, "gpus", False):
+        overrides.append("train.gpus=true")
+    return load_config(args.config, overrides)

@@ -1,0 +1,33 @@
+"""`duplet run` and the four stages: all stages up to one of them, doing only what is not up to date."""
+
+import argparse
+import json
+
+from pipeline.commands import configured
+from pipeline.talk import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A configuration, and how many workers."""
+    configured.arguments(parser)
+    configured.worker_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the stages; the table, or the last stage's folder, goes to stdout."""
+    config = configured.load(args)
+    from pipeline import flow
+
+    until = "evaluate" if args.verb == "run" else args.verb
+    with Talk() as say:
+        result = flow.run(config, " ".join([args.config, *args.overrides]), until, say)
+    if result.table:
+        print(result.table)
+    elif not args.json:
+        print(result.stages[until]["folder"])
+    if args.json:
+        print(json.dumps({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
+    elif result.run_id:
+        hint = f"make ui ROOT={config.root}" if config.root != "runs" else "make ui"
+        say(f"MLflow run {result.run_id} (`{hint}` shows it)")
+    return 0

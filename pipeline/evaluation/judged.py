@@ -1,0 +1,209 @@
+"""Judged examples on disk, a row per query, pair or text: what reports slice and two models are compared by.
+
+An evaluation folder holds `judged-KIND.parquet` for each kind of its metrics.json that can be taken apart; the columns
+are in docs/report.md.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.evaluation import bootstrap, metrics
+
+SHOWN_CHARACTERS = 200
+FORMAT = 1
+_META = b"duplet.judged"
+_SLICE, _WEIGHT, _PROBABILITY = "slice/", "#weight", "probability/"
+
+
+class Classes(NamedTuple):
+    """What a classifier said of N examples; grades are classes too."""
+
+    names: list[str]  # (C,)
+    labels: np.ndarray  # (N,) int64, positions in `names`
+    probabilities: np.ndarray  # (N, C) float64, rows summing to 1
+    ordered: bool = False  # grades: auc compares the expected grades, as metrics.auc does
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(N,) int64, the likeliest class."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) expected grade."""
+        return self.probabilities @ np.arange(len(self.names))
+
+
+class Judged(NamedTuple):
+    """N examples. A metric is Σ weight · value / Σ weight over them; weights are 1 where none are given."""
+
+    unit: str  # "queries", "pairs", "texts"
+    ids: list[str]  # (N,) distinct; two models' rows are matched by them
+    texts: list[str]  # (N,) what to show for an example
+    groups: list[str] | None  # (N,) examples of a group are drawn together; None: each by itself
+    slices: dict[str, np.ndarray]  # "query length (tokens)" -> (N,) float64, not a number where unknown
+    values: dict[tuple[str, str], np.ndarray]  # (system, metric) -> (N,) float64
+    weights: dict[tuple[str, str], np.ndarray] = {}
+    classes: Classes | None = None
+
+    @property
+    def systems(self) -> list[str]:
+        return list(dict.fromkeys(system for system, _ in self.values))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those of the model that can be measured from the rows."""
+        named = [metric for system, metric in self.values if system == "model"]
+        return (
+            named + (["macro_f1"] if self.classes else []) + (["auc"] if self.classes and self.classes.ordered else [])
+        )
+
+
+def write(path: Path, judged: Judged) -> None:
+    """Writes the rows as Parquet, texts cut to SHOWN_CHARACTERS."""
+    columns: dict[str, pa.Array] = {"id": pa.array(judged.ids, pa.string())}
+    columns["text"] = pa.array([shown(text) for text in judged.texts], pa.string())
+    if judged.groups is not None:
+        columns["group"] = pa.array(judged.groups, pa.string())
+    columns |= {_SLICE + name: pa.array(values, pa.float64()) for name, values in judged.slices.items()}
+    for (system, metric), values in judged.values.items():
+        columns[f"{system}/{metric}"] = pa.array(values, pa.float64())
+    for (system, metric), values in judged.weights.items():
+        columns[f"{system}/{metric}{_WEIGHT}"] = pa.array(values, pa.float64())
+    if judged.classes is not None:
+        columns["label"] = pa.array(judged.classes.labels, pa.int64())
+        for i, name in enumerate(judged.classes.names):
+            columns[_PROBABILITY + name] = pa.array(judged.classes.probabilities[:, i], pa.float64())
+    meta = {
+        "format": FORMAT,
+        "unit": judged.unit,
+        "values": list(judged.values),
+        "weights": list(judged.weights),
+        "classes": judged.classes and judged.classes.names,
+        "ordered": bool(judged.classes and judged.classes.ordered),
+    }
+    table = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta).encode()})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read(path: Path) -> Judged:
+    """Reads what `write` wrote. Raises InputError where the file is damaged or of another format."""
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[_META])
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']} instead of {FORMAT}")
+        column = lambda name: table[name].to_numpy(zero_copy_only=False)
+        classes = None
+        if meta["classes"]:
+            probabilities = np.stack([column(_PROBABILITY + name) for name in meta["classes"]], axis=1)
+            classes = Classes(meta["classes"], column("label"), probabilities, meta["ordered"])
+        return Judged(
+            unit=meta["unit"],
+            ids=table["id"].to_pylist(),
+            texts=table["text"].to_pylist(),
+            groups=table["group"].to_pylist() if "group" in table.column_names else None,
+            slices={name.removeprefix(_SLICE): column(name) for name in table.column_names if name.startswith(_SLICE)},
+            values={(system, metric): column(f"{system}/{metric}") for system, metric in meta["values"]},
+            weights={(system, metric): column(f"{system}/{metric}{_WEIGHT}") for system, metric in meta["weights"]},
+            classes=classes,
+        )
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read ({sentence}): delete its folder and run `duplet evaluate`") from None
+
+
+def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
+    """A text cut for showing.
+
+    >>> shown("a long sentence", 8)
+    'a long …'
+    """
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+Key = tuple[str, str]  # system, metric
+
+
+def statistic(judged: Judged, key: Key, times: np.ndarray) -> np.ndarray:
+    """(S,) a system's metric where row n is drawn times[s, n] times; not a number where there is nothing to measure."""
+    if key in judged.values:
+        values = judged.values[key]
+        weights = judged.weights.get(key, np.ones(len(values)))
+        above, below = times @ (values * weights), times @ weights
+        return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
+    assert judged.classes is not None, f"{key} cannot be measured from the rows"
+    classes = judged.classes
+    return metrics.weighted_metrics(classes.labels, classes.predicted, classes.scores, times.astype(np.float64))[key[1]]
+
+
+def observed(judged: Judged, key: Key) -> float:
+    """A system's metric over all rows."""
+    return float(statistic(judged, key, np.ones((1, len(judged.ids))))[0])
+
+
+def resampled(parts: list[tuple[Judged, Key]], samples: int, seed: int) -> list[np.ndarray]:
+    """For each part its metric under the same `samples` draws, (samples,) each; all parts have the same rows."""
+    first = parts[0][0]
+    group = None if first.groups is None else np.unique(first.groups, return_inverse=True)[1]
+    size = len(first.ids) if group is None else int(group.max()) + 1
+    drawn: list[list[np.ndarray]] = [[] for _ in parts]
+    for times in bootstrap.resamples(size, samples, seed):
+        step = max(1, bootstrap.DRAWS_PER_CHUNK // max(1, len(first.ids)))  # a group may hold many rows
+        for start in range(0, len(times), step):
+            rows = times[start : start + step] if group is None else times[start : start + step][:, group]
+            for found, (judged, key) in zip(drawn, parts):
+                found.append(statistic(judged, key, rows))
+    return [np.concatenate(found) for found in drawn]
+
+
+def intervals(judged: Judged, keys: list[Key], samples: int, seed: int) -> list[bootstrap.Interval]:
+    """Each metric with its 95 % interval."""
+    drawn = resampled([(judged, key) for key in keys], samples, seed)
+    return [bootstrap.Interval(observed(judged, key), *bootstrap.percentiles(found)) for key, found in zip(keys, drawn)]
+
+
+def difference(a: tuple[Judged, Key], b: tuple[Judged, Key], samples: int, seed: int) -> bootstrap.Difference:
+    """a - b over the same rows, paired."""
+    mine, other = resampled([a, b], samples, seed)
+    return bootstrap.difference(observed(*a) - observed(*b), mine - other)
+
+
+def subset(judged: Judged, rows: np.ndarray) -> Judged:
+    """Some rows, in the order given."""
+    classes = judged.classes
+    return judged._replace(
+        ids=[judged.ids[row] for row in rows],
+        texts=[judged.texts[row] for row in rows],
+        groups=None if judged.groups is None else [judged.groups[row] for row in rows],
+        slices={name: values[rows] for name, values in judged.slices.items()},
+        values={key: values[rows] for key, values in judged.values.items()},
+        weights={key: values[rows] for key, values in judged.weights.items()},
+        classes=classes and classes._replace(labels=classes.labels[rows], probabilities=classes.probabilities[rows]),
+    )
+
+
+def matched(a: Judged, b: Judged) -> tuple[Judged, Judged]:
+    """The rows that both judge, in the same order.
+
+    Raises:
+        InputError: there is none.
+    """
+    places = {key: row for row, key in enumerate(b.ids)}
+    rows = np.array([(row, places[key]) for row, key in enumerate(a.ids) if key in places], int).reshape(-1, 2)
+    if not len(rows):
+        raise InputError("the two evaluations judge no example in common: there is nothing to compare")
+    return subset(a, rows[:, 0]), subset(b, rows[:, 1])
+
+
+def model_difference(a: Judged, b: Judged, metric: str, samples: int, seed: int) -> bootstrap.Difference:
+    """The model of `a` minus that of `b` over the rows that both judge, paired. Raises InputError as `matched`."""
+    a, b = matched(a, b)
+    return difference((a, ("model", metric)), (b, ("model", metric)), samples, seed)

@@ -1,0 +1,107 @@
+"""Judging texts against reference texts: sacreBLEU and chrF with their signatures, exact matches, a memory to beat."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+from scipy import sparse
+
+from pipeline.evaluation.report import MODEL
+
+
+class Judges(NamedTuple):
+    """sacreBLEU and chrF as set up for a language."""
+
+    bleu: BLEU
+    chrf: CHRF
+
+    def scores(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Corpus BLEU and chrF, each 0 to 100, of N texts against one or more references each."""
+        columns = _columns(references)
+        return {
+            "bleu": float(self.bleu.corpus_score(texts, columns).score),
+            "chrf": float(self.chrf.corpus_score(texts, columns).score),
+        }
+
+
+def judges(lowercase: bool, tokenizer: str) -> Judges:
+    """Post, "A call for clarity in reporting BLEU scores", 2018; Popovic, "chrF", 2015.
+
+    Args:
+        tokenizer: sacreBLEU's name of it: 13a, zh, …
+    """
+    return Judges(BLEU(lowercase=lowercase, tokenize=tokenizer, effective_order=False), CHRF(lowercase=lowercase))
+
+
+def exact(texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: bool) -> np.ndarray:
+    """(N,) 1 where a text equals one of its references, blanks and (if asked for) case apart.
+
+    >>> exact(["two  men", "a"], [["Two men"], ["b", "c"]], lowercase=True)
+    array([1., 0.])
+    """
+    plain = lambda text: " ".join((text.lower() if lowercase else text).split())
+    return np.array([float(plain(t) in map(plain, known)) for t, known in zip(texts, references)])
+
+
+def sentence_chrf(judge: Judges, texts: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """(N,) chrF of each text by itself, 0 to 100."""
+    return np.array([judge.chrf.sentence_score(t, list(known)).score for t, known in zip(texts, references)])
+
+
+def comparison(
+    systems: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]], judge: Judges, samples: int
+) -> tuple[dict[str, Any], list[str]]:
+    """All systems' corpus scores with sacreBLEU's own 95 % bootstrap intervals (Koehn 2004), as report.comparison,
+    without differences; and the signatures."""
+    columns = _columns(references)
+    found: dict[str, Any] = {}
+    signatures: list[str] = []
+    for system, texts in systems.items():
+        found[system] = {"metrics": {}, "difference": {}}
+        for name, metric in zip(Judges._fields, judge):
+            score = metric.corpus_score(texts, columns, n_bootstrap=samples)
+            low, high = float(score._mean - score._ci), float(score._mean + score._ci)
+            found[system]["metrics"][name] = {"mean": float(score.score), "low": low, "high": high}
+            if system == MODEL:
+                signatures.append(f"{score.name}|{metric.get_signature()}")
+    compared = {
+        "unit": "sentences",
+        "counted": len(references),
+        "samples": samples,
+        "reference": "memory",
+        "signatures": signatures,
+        "systems": found,
+    }
+    return compared, signatures
+
+
+def nearest(known: Sequence[np.ndarray], asked: Sequence[np.ndarray], vocabulary: int) -> np.ndarray:
+    """(Q,) for each asked text the known one of the largest tf-idf cosine; the first among equals.
+
+    What a translation memory without any model would answer with.
+
+    >>> nearest([np.array([2, 3]), np.array([3, 4])], [np.array([4, 4, 5])], 6)
+    array([1])
+    """
+    there = _counts(known, vocabulary)
+    frequency = np.asarray((there > 0).sum(axis=0)).ravel()
+    idf = sparse.diags(np.log((1 + len(known)) / (1 + frequency)) + 1)
+    unit = lambda rows: sparse.diags(1 / np.maximum(np.sqrt(rows.multiply(rows).sum(axis=1).A1), 1e-12)) @ rows
+    documents, queries = unit((there @ idf).tocsr()).T.tocsc(), unit((_counts(asked, vocabulary) @ idf).tocsr())
+    step = max(1, 20_000_000 // max(1, len(known)))
+    best = [(queries[i : i + step] @ documents).toarray().argmax(axis=1) for i in range(0, len(asked), step)]
+    return np.concatenate(best) if best else np.zeros(0, int)
+
+
+def _counts(texts: Sequence[np.ndarray], vocabulary: int) -> sparse.csr_matrix:
+    """(N, V) how often each id stands in each text."""
+    starts = np.cumsum([0, *(len(ids) for ids in texts)])
+    ids = np.concatenate([np.zeros(0, np.int32), *texts])
+    return sparse.csr_matrix((np.ones(len(ids)), ids, starts), shape=(len(texts), vocabulary))
+
+
+def _columns(references: Sequence[Sequence[str]]) -> Any:
+    """As sacreBLEU takes them: for each i the i-th reference of every text, None where it has fewer."""
+    most = max(len(known) for known in references)
+    return [[known[i] if i < len(known) else None for known in references] for i in range(most)]

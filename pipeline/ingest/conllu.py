@@ -1,0 +1,49 @@
+"""CoNLL-U: a sentence is a run of lines of ten columns, one per word (universaldependencies.org/format.html)."""
+
+from collections.abc import Iterator
+
+from pipeline.config import Config
+from pipeline.ingest import places
+from pipeline.ingest.rows import BadRow, Row, shorten
+from pipeline.sources import ConlluSource, SplitName
+
+COLUMNS = 10
+FORM, TAGS = 1, {"UPOS": 3, "XPOS": 4}
+
+
+def read(source: ConlluSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
+    """Rows with `text`, the word forms, and `tags`, each joined by blanks; blanks within a form become underscores.
+
+    Multiword tokens (ids such as 3-4) and empty nodes (8.1) are no words of their own and are left out.
+    """
+    for split, path in source.paths.items():
+        yield split, _sentences(path, TAGS[source.tag], limit_bytes)
+
+
+def _sentences(address: str, column: int, limit_bytes: int) -> Iterator[Row]:
+    name = places.name_of(address)
+    forms: list[str] = []
+    tags: list[str] = []
+    begins, problem = 0, None
+    for line in places.lines(address, "utf-8", limit_bytes):
+        if line.text.startswith("#"):
+            continue
+        if not line.text.strip():
+            if forms or problem:
+                yield _row(name, begins, forms, tags, problem)
+            forms, tags, begins, problem = [], [], 0, None
+            continue
+        begins = begins or line.number
+        cells = line.text.split("\t")
+        if line.problem or len(cells) != COLUMNS:
+            problem = line.problem or BadRow("wrong number of columns", f"{len(cells)} instead of {COLUMNS}")
+        elif cells[0].isdigit():
+            forms.append("_".join(cells[FORM].split()))
+            tags.append(cells[column])
+    if forms or problem:
+        yield _row(name, begins, forms, tags, problem)
+
+
+def _row(name: str, begins: int, forms: list[str], tags: list[str], problem: BadRow | None) -> Row:
+    text = " ".join(forms)
+    return Row(name, begins, {"text": text, "tags": " ".join(tags)}, shorten(text), problem)

@@ -1,0 +1,194 @@
+"""Images beside the records: an array of all of them, its rows' names, and the file of captions that names them."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.ingest import places
+from pipeline.ingest.rows import BadRow, Row, shorten
+from pipeline.sources import CaptionsSource, Column, SplitName
+
+# What lies in ingest's folder, and is passed on to the folders of ids.
+ARRAY, NAMES, SHAPE = "images.npy", "image_names.json", "images.json"
+MAX_PIXELS = 50_000_000  # of a file's picture, before it is made small
+
+
+class Writer(AbstractContextManager["Writer"]):
+    """Writes images.npy, (M, …), image by image, with image_names.json, M names, and images.json, one image's shape."""
+
+    def __init__(self, folder: Path, names: Sequence[str], shape: tuple[int, ...], kind: Any) -> None:
+        self.names = list(names)
+        (folder / NAMES).write_text(json.dumps(self.names, ensure_ascii=False), encoding="utf-8")
+        (folder / SHAPE).write_text(json.dumps({"shape": shape}), encoding="utf-8")
+        whole = (len(self.names), *shape)
+        self._array: Any = np.lib.format.open_memmap(folder / ARRAY, mode="w+", dtype=kind, shape=whole)
+
+    def put(self, row: int, image: np.ndarray) -> None:
+        self._array[row] = image
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._array.flush()
+        del self._array
+
+
+def picture(content: bytes, size_px: int) -> np.ndarray:
+    """(size_px, size_px, 3) uint8 of a file of any format that Pillow reads, squeezed into a square.
+
+    Raises:
+        BadRow: it is no image, a damaged one, or of too many pixels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadRow("image", f"{image.width} x {image.height} pixels are too many")
+            return np.asarray(image.convert("RGB").resize((size_px, size_px), Image.Resampling.BILINEAR))
+    except BadRow:
+        raise
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise BadRow("image", f"no readable image ({type(error).__name__})") from None
+
+
+def read(
+    source: CaptionsSource, config: Config, limit_bytes: int, folder: Path
+) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
+    """Rows with `image`, its name, and `caption`; leaves the images in `folder`.
+
+    Captions of images that are not there, or in none of the splits, are left out.
+
+    Raises:
+        InputError: no caption has an image, or the vectors and their names do not fit.
+    """
+    captions = _captions(source, limit_bytes)
+    with ExitStack() as stack:
+        there, load, shape, kind = _open(source, limit_bytes, folder, stack)
+        wanted: dict[SplitName | None, list[str]] = {None: list(captions)}
+        if source.splits:
+            wanted = {split: _listed(path, limit_bytes) for split, path in source.splits.items()}
+        wanted = {split: [n for n in names if n in captions and n in there] for split, names in wanted.items()}
+        every = [name for names in wanted.values() for name in names]
+        if not every:
+            raise InputError(
+                f"no caption of {places.shown_address(source.captions)} names an image of "
+                f"{places.shown_address(source.images)}: check ingest.source"
+            )
+        with Writer(folder, every, shape, kind) as writer:
+            place = iter(range(len(every)))
+            for split, names in wanted.items():
+                yield split, _rows(source, names, captions, load, writer, place)
+
+
+def _rows(
+    source: CaptionsSource,
+    names: list[str],
+    captions: dict[str, list[tuple[int, str]]],
+    load: Callable[[str], np.ndarray],
+    writer: Writer,
+    place: Iterator[int],
+) -> Iterator[Row]:
+    for name in names:
+        problem, row = None, next(place)
+        try:
+            writer.put(row, load(name))
+        except BadRow as found:
+            problem = found
+        for number, caption in captions[name]:
+            values: dict[Column, Any] = {"image": name, "caption": caption}
+            yield Row(places.name_of(source.captions), number, values, shorten(f"{name} {caption}"), problem)
+
+
+def _captions(source: CaptionsSource, limit_bytes: int) -> dict[str, list[tuple[int, str]]]:
+    """Name -> its captions with their lines; what stands behind # in a name is the caption's number."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for line in places.lines(source.captions, "utf-8", limit_bytes):
+        name, _, caption = line.text.partition("\t")
+        name = name.partition("#")[0].strip()
+        if line.problem is None and name:
+            found.setdefault(name, []).append((line.number, caption))
+    return found
+
+
+def _listed(path: str, limit_bytes: int) -> list[str]:
+    return list(dict.fromkeys(n for line in places.lines(path, "utf-8", limit_bytes) if (n := line.text.strip())))
+
+
+def _open(
+    source: CaptionsSource, limit_bytes: int, scratch: Path, stack: ExitStack
+) -> tuple[dict[str, Any], Callable[[str], np.ndarray], tuple[int, ...], Any]:
+    """The images by name, what reads one, one's shape and its kind of numbers."""
+    shape = (source.size_px, source.size_px, 3)
+    if source.images.endswith(".npy"):
+        return _vectors(source, limit_bytes)
+    if source.images.endswith(".zip"):
+        file = stack.enter_context(places.open_seekable(source.images, scratch))
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise InputError(f"{places.shown_address(source.images)} is no readable zip file ({error})") from None
+        members = {entry.filename.rpartition("/")[2]: entry for entry in archive.infolist() if not entry.is_dir()}
+
+        def unpack(name: str) -> np.ndarray:
+            try:
+                with archive.open(members[name]) as stream:
+                    return picture(_whole(stream, limit_bytes), source.size_px)
+            except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+                raise BadRow("image", f"cannot be unpacked ({type(error).__name__})") from None
+
+        return members, unpack, shape, np.uint8
+    names = {name: name for name in places.names_in(source.images)}
+
+    def load(name: str) -> np.ndarray:
+        try:
+            with places.open_binary(places.join(source.images, name)) as stream:
+                return picture(_whole(stream, limit_bytes), source.size_px)
+        except (InputError, OSError) as error:
+            raise BadRow("image", f"cannot be read ({type(error).__name__})") from None
+
+    return names, load, shape, np.uint8
+
+
+def _whole(stream: Any, limit_bytes: int) -> bytes:
+    content: bytes = stream.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise BadRow("image", f"over ingest.max_row_kb={limit_bytes // 1024}")
+    return content
+
+
+def _vectors(
+    source: CaptionsSource, limit_bytes: int
+) -> tuple[dict[str, Any], Callable[[str], np.ndarray], tuple[int, ...], Any]:
+    address = places.shown_address(source.images)
+    try:
+        vectors = np.load(places.local_path(source.images), mmap_mode="r", allow_pickle=False)
+        fits = vectors.ndim in (2, 3) and vectors.dtype.kind == "f" and min(vectors.shape) > 0
+    except (OSError, ValueError) as error:
+        raise InputError(f"{address} cannot be read as numpy's .npy ({error})") from None
+    if not fits:
+        raise InputError(
+            f"{address} holds {vectors.dtype} of shape {vectors.shape}; give floats, (images, numbers) or "
+            "(images, places, numbers)"
+        )
+    names = _listed(source.names, limit_bytes) if source.names else [str(row) for row in range(len(vectors))]
+    if len(names) != len(vectors):
+        raise InputError(f"{address} has {len(vectors)} rows, but there are {len(names)} names in ingest.source.names")
+    rows = {name: row for row, name in enumerate(names)}
+
+    def load(name: str) -> np.ndarray:
+        vector = np.asarray(vectors[rows[name]], np.float32)
+        if not np.isfinite(vector).all():
+            raise BadRow("image", "its vector is not finite")
+        return vector
+
+    return rows, load, tuple(vectors.shape[1:]), np.float32

@@ -1,0 +1,126 @@
+"""Python's standard library as text: its code, its docstrings' prose, its functions by package, its tokens by kind."""
+
+import heapq
+import io
+import keyword
+import token
+import tokenize
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.ingest import docstrings
+from pipeline.ingest.places import Line
+from pipeline.ingest.rows import Row, short_hash, shorten
+from pipeline.ingest.text import blocks, cuts
+from pipeline.sources import Column, Columns, DocstringsSource, PythonSource, SplitName
+
+LIBRARY = DocstringsSource(format="docstrings")
+COLUMNS = Columns(group=("module",), metadata=("module",))
+# Packages with some hundred documented functions each: what the label of `package` is chosen from.
+PACKAGES = (
+    "asyncio", "concurrent", "email", "http", "idlelib", "importlib", "lib2to3", "logging", "tkinter", "unittest"
+)  # fmt: skip
+MIN_TOKENS, MAX_TOKENS = 4, 60  # of a line or statement whose tokens are tagged
+
+
+def read(source: PythonSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
+    """Rows of the kind asked for. `code` is cut by position into splits, the others by the module they stand in."""
+    if source.of == "code":
+        yield from _code(source, config)
+        return
+    rows = {"prose": _prose, "package": _packages, "kinds": _kinds}[source.of](limit_bytes)
+    yield None, _first(rows, source.max_records)
+
+
+def _first(rows: Iterator[Row], count: int | None) -> Iterator[Row]:
+    """The `count` rows with the smallest hashes, so that a smaller number gives a part of what a larger one gives."""
+    if count is None:
+        yield from rows
+        return
+    everything = {short_hash(row.source, str(row.number), row.shown): row for row in rows}
+    chosen = set(heapq.nsmallest(count, everything))
+    yield from (row for key, row in everything.items() if key in chosen)
+
+
+def _code(source: PythonSource, config: Config) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
+    lines: list[str] = []
+    for module in docstrings.modules(LIBRARY):
+        try:
+            with tokenize.open(module.path) as file:  # finds the encoding as Python does
+                lines += file.read().replace("\f", "").split("\n")
+        except (OSError, SyntaxError, UnicodeDecodeError):
+            continue
+        if source.max_records and len(lines) >= source.max_records * source.lines_per_record:
+            break
+    if source.max_records:
+        lines = lines[: source.max_records * source.lines_per_record]
+    for split, (start, end) in cuts(len(lines), config.ingest.split).items():
+        part = (Line(start + i + 1, line, None) for i, line in enumerate(lines[start:end]) if "\0" not in line)
+        yield split, blocks("library.py", part, source.lines_per_record, keep_blank=True)
+
+
+def _functions(limit_bytes: int) -> Iterator[Row]:
+    for row in docstrings.read(LIBRARY, limit_bytes):
+        if row.problem is None:
+            yield row
+
+
+def _prose(limit_bytes: int) -> Iterator[Row]:
+    for row in _functions(limit_bytes):
+        values: dict[Column, Any] = {"text": row.values["query"], "module": row.values["module"]}
+        yield row._replace(values=values)
+
+
+def _packages(limit_bytes: int) -> Iterator[Row]:
+    for row in _functions(limit_bytes):
+        package = str(row.values["module"]).split(".")[0]
+        if package in PACKAGES:
+            values: dict[Column, Any] = {"text": row.values["document"], "label": package}
+            yield row._replace(values=values | {"module": row.values["module"]})
+
+
+def _kinds(limit_bytes: int) -> Iterator[Row]:
+    for row in _functions(limit_bytes):
+        lines = str(row.values["document"])
+        for number, (words, kinds) in enumerate(_statements(lines)):
+            if MIN_TOKENS <= len(words) <= MAX_TOKENS:
+                text = " ".join(words)
+                values: dict[Column, Any] = {"text": text, "tags": " ".join(kinds), "module": row.values["module"]}
+                yield Row(row.source, row.number + number, values, shorten(text))
+
+
+def _statements(code: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The tokens of each logical line and their kinds; strings and numbers stand as STRING and NUMBER."""
+    words: list[str] = []
+    kinds: list[str] = []
+    try:
+        found = list(tokenize.generate_tokens(io.StringIO(code).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return
+    for one, following in zip(found, [*found[1:], found[-1]]):
+        if one.type == token.NEWLINE:
+            if words:
+                yield words, kinds
+            words, kinds = [], []
+        elif one.type in (token.NAME, token.OP):
+            kinds.append(_kind(one.string, words[-1] if words else "", following.string))
+            words.append(one.string)
+        elif one.type in (token.STRING, token.NUMBER):
+            kinds.append(token.tok_name[one.type].lower())
+            words.append(token.tok_name[one.type])
+
+
+def _kind(word: str, before: str, after: str) -> str:
+    """What a name or sign is, from its neighbours: a word-by-word table cannot tell a call from a variable."""
+    if keyword.iskeyword(word):
+        return "keyword"
+    if not word.isidentifier():
+        return "operator" if word not in "()[]{},:.;" else "punctuation"
+    if before in ("def", "class"):
+        return "definition"
+    if before == "@":
+        return "decorator"
+    if before == ".":
+        return "method" if after == "(" else "attribute"
+    return "call" if after == "(" else "argument" if after == "=" else "variable"

@@ -1,0 +1,69 @@
+"""What a run and the job that started it leave for each other, in the folder that DUPLET_JOB_FOLDER names.
+
+The job: `tags.json`, tags for the MLflow run. The run: `run_id`, so that a job's next start goes on in the same MLflow
+run, and `workers.json`, where its workers leave their heartbeats. Without the variable, or where the folder cannot be
+written, nothing happens: a run never fails on account of it.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+
+VARIABLE = "DUPLET_JOB_FOLDER"
+TAGS, RUN_ID, WORKERS = "tags.json", "run_id", "workers.json"
+
+
+def tags() -> dict[str, str]:
+    """The tags that the job wants its run to have."""
+    found = read(folder(), TAGS)
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def run_id() -> str | None:
+    """The MLflow run of the job's start before this one."""
+    where = folder()
+    if where is None:
+        return None
+    try:
+        return (where / RUN_ID).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def keep_run_id(value: str | None) -> None:
+    """Notes this run's MLflow run."""
+    if value:
+        _write(RUN_ID, value)
+
+
+def keep_workers(verb: str, work: Path, workers: int) -> None:
+    """Notes which stage's workers are about to start, how many, and their work folder."""
+    _write(WORKERS, json.dumps({"verb": verb, "work": str(work), "workers": workers}))
+
+
+def folder() -> Path | None:
+    """The job's folder, if this run belongs to a job."""
+    value = os.environ.get(VARIABLE)
+    return Path(value) if value else None
+
+
+def read(where: Path | None, name: str) -> dict[str, Any]:
+    """A JSON object of a job's folder; empty where there is none."""
+    if where is None:
+        return {}
+    try:
+        found = json.loads((where / name).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(name: str, text: str) -> None:
+    where = folder()
+    if where is not None:
+        with contextlib.suppress(OSError):
+            files.write_text(where / name, text)

@@ -1,0 +1,111 @@
+"""Image to text: a vector, or a grid of them, and a decoder that is given it once, at every step, or by attention."""
+
+from typing import Any
+
+from mxnet import gluon, init, nd
+
+from pipeline.config import ModelConfig
+from pipeline.models.attention import Memory
+from pipeline.models.decoder import Decoder
+from pipeline.models.search import State
+from pipeline.models.words import Words
+
+# channels and strides of the small net's convolutions: a place of the last sees 39 pixels across
+CONVOLUTIONS = ((24, 2), (48, 2), (48, 1), (64, 2), (64, 1))
+
+
+class SmallNet(gluon.Block):
+    """Five convolutions over (N, S, S, 3) uint8 pictures, without normalization: nothing depends on the batch."""
+
+    def __init__(self, size_px: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        side, inputs = size_px, 3
+        with self.name_scope():
+            self.layers = gluon.nn.Sequential()
+            for channels, stride in CONVOLUTIONS:
+                self.layers.add(
+                    gluon.nn.Conv2D(
+                        channels, 3, strides=stride, padding=1, activation="relu", in_channels=inputs,
+                        weight_initializer=init.MSRAPrelu(slope=0.0),
+                    )
+                )  # fmt: skip
+                side, inputs = -(-side // stride), channels
+        self.places, self.width = side * side, inputs
+
+    def forward(self, pictures: nd.NDArray) -> nd.NDArray:
+        """(N, places, width) the last convolution's grid, row by row."""
+        x = pictures.astype("float32").transpose((0, 3, 1, 2)) / 64
+        x = nd.broadcast_sub(x, x.mean(axis=(2, 3), keepdims=True))  # how light a picture is says nothing
+        return self.layers(x).reshape((0, 0, -1)).swapaxes(1, 2)
+
+
+class Captioner(gluon.Block):
+    """Images to the log probabilities of captions.
+
+    first: h_1 = f(W_hx x_1 + W_ih v + …), h_t = f(W_hx x_t + …) after it (Karpathy and Fei-Fei, "Deep visual-semantic
+    alignments for generating image descriptions", 2015), with x_1 the border: the kernel reads [x_t; v] at the first
+    step and [x_t; 0] at the others, and [W_hx, W_ih] is one matrix. every: [x_t; v] at each step (Vinyals et al. and
+    others compared it). attention: over the grid's places (Xu et al., "Show, attend and tell", 2015, soft), each of
+    which has a learnt vector of its own added, so that it can be told where it is.
+
+    Args:
+        inject: "first", "every" or "attention".
+        shape: of one image: (S, S, 3) pictures, for the small net; (D,) a vector; (L, W) a grid.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: int, inject: str, shape: tuple[int, ...], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inject = inject
+        embedding = config.embedding
+        with self.name_scope():
+            self.words = Words(vocabulary, embedding)
+            self.net = SmallNet(shape[0]) if len(shape) == 3 else None
+            grid = (self.net.places, self.net.width) if self.net else shape
+            if inject == "attention":
+                self.position = self.params.get("position", shape=(1, *grid), init=init.Normal(0.1))
+                self.decoder = Decoder(config, embedding, embedding, "luong", memory=grid[1], summary=grid[1])
+                return
+            width = shape[0]
+            if self.net:
+                width = config.hidden
+                self.vector = gluon.nn.Dense(
+                    width, activation="relu", in_units=grid[0] * grid[1], weight_initializer=init.Xavier()
+                )
+            self.decoder = Decoder(config, embedding + width, embedding)
+
+    def look(self, images: nd.NDArray) -> tuple[State, State]:
+        """(N, *shape) images to the decoder's first state, with whether it is the first, and what stays: the vector
+        (N, D), or a Memory of the grid."""
+        seen = self.net(images) if self.net else images
+        fresh = nd.ones((images.shape[0], 1), ctx=images.context)
+        if self.inject == "attention":
+            seen = nd.broadcast_add(seen, self.position.data(seen.context))
+            memory = self.decoder.remember(seen, nd.zeros(seen.shape[:2], ctx=seen.context))
+            return [*self.decoder.start(seen.mean(axis=1)), fresh], list(memory)
+        vector = self.vector(seen) if self.net else seen
+        return [*self.decoder.start(vector), fresh], [vector]
+
+    def forward(self, ids: nd.NDArray, state: State, memory: State) -> tuple[nd.NDArray, State, nd.NDArray | None]:
+        """(T, N) ids, the border first, to (T, N, E) features, the state after them and any (N, T, L) attention."""
+        inputs, (*state, fresh) = self.words(ids), state
+        later = nd.zeros_like(fresh)
+        if self.inject == "attention":
+            features, state, weights = self.decoder(inputs, state, Memory(*memory))
+            return features, [*state, later], weights
+        vector = memory[0].expand_dims(0)
+        if self.inject == "every":
+            given = nd.broadcast_axis(vector, axis=0, size=ids.shape[0])
+        else:
+            given = nd.broadcast_mul(vector, fresh.expand_dims(0))
+            if ids.shape[0] > 1:
+                shape = (ids.shape[0] - 1, *vector.shape[1:])
+                given = nd.concat(given, nd.zeros(shape, ctx=vector.context), dim=0)
+        features, state, _ = self.decoder(nd.concat(inputs, given, dim=2), state, None)
+        return features, [*state, later], None
+
+    def step(self, last: nd.NDArray, state: State, memory: State) -> tuple[nd.NDArray, State]:
+        """One step for `search`: (R,) last tokens to (R, V + 1) log probabilities, and the state after it."""
+        features, state, _ = self(last.expand_dims(0), state, memory)
+        return self.words.log_probabilities(features[0]), state

@@ -1,0 +1,243 @@
+"""Runs side by side: what differs in their settings and data, their metrics, and the examples that changed sides.
+
+The first run is what the others are compared with. Differences are paired over the examples that both judge.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline.config import SMALLER_IS_BETTER
+from pipeline.evaluation import judged
+from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference, Interval
+from pipeline.evaluation.judged import Judged
+from pipeline.reporting import figures, page
+from pipeline.reporting.figures import Series
+from pipeline.reporting.folder import Evaluation
+
+EXAMPLES = 8  # of each change of sides
+OTHER_DATA = (
+    "The runs were judged on different test data or in different ways: means are not comparable, and differences, over "
+    "the examples in common, only roughly; `duplet promote` judges both alike."
+)
+
+
+class Setting(NamedTuple):
+    name: str
+    values: list[str]  # one of each run; "–" where a run has none
+
+
+class Metric(NamedTuple):
+    kind: str
+    name: str
+    means: list[Interval | None]  # one of each run, as it was judged
+    differences: list[Difference | None]  # of each further run to the first, over `common` examples
+    common: list[int]
+
+
+class Change(NamedTuple):
+    """An example whose side differs between the first run and another."""
+
+    id: str
+    text: str
+    before: float
+    after: float
+
+
+class Changes(NamedTuple):
+    kind: str
+    metric: str
+    run: int  # position of the other run
+    reference: str | None  # sides are above, level with or below its figure; None: above or below the first run's own
+    counts: dict[str, int]  # "won → lost" -> examples
+    examples: dict[str, list[Change]]
+
+
+class Comparison(NamedTuple):
+    names: list[str]
+    same_test_data: bool
+    settings: list[Setting]
+    metrics: list[Metric]
+    changes: list[Changes]
+
+
+def compare(runs: list[Evaluation]) -> Comparison:
+    """Compares two or more evaluations. Raises InputError where two have no example in common."""
+    kinds = [kind for kind in runs[0].compared if all(kind in run.compared for run in runs)]
+    metrics = [metric for kind in kinds for metric in _metrics(runs, kind)]
+    changes = [
+        _changes(runs[0], run, kind, position)
+        for kind in kinds
+        for position, run in enumerate(runs)
+        if position and all(kind in one.judged for one in (runs[0], run))
+    ]
+    same = all(run.run.get(part) == runs[0].run.get(part) for run in runs for part in ("test_data", "judging"))
+    return Comparison(_names(runs), same, _settings(runs), metrics, changes)
+
+
+def _names(runs: list[Evaluation]) -> list[str]:
+    """The runs' names, with the evaluation's folder where two have the same."""
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else f"{name} {run.folder.name[:8]}" for name, run in zip(names, runs)]
+
+
+def _settings(runs: list[Evaluation]) -> list[Setting]:
+    """Settings, data, versions and commits that are not the same in all runs."""
+    flat = []
+    for run in runs:
+        found = dict(page.flat("", run.run.get("configuration", {})))
+        found |= {f"version of {name}": version for name, version in run.run.get("versions", {}).items()}
+        for stage, made in run.run.get("stages", {}).items():
+            counts = page.flat("", made.get("counts") or {})
+            found |= {f"{stage}: {name}": value for name, value in counts if stage != "tokenize" or "vocab" in name}
+        commit = str(run.run.get("git_commit") or "–")
+        found |= {"test data": str(run.run.get("test_data", "–")), "commit": commit[:10] + "+" * commit.endswith("+")}
+        flat.append(found)
+    names = dict.fromkeys(name for found in flat for name in found)
+    rows = [Setting(name, [found.get(name, "–") for found in flat]) for name in names]
+    return [row for row in rows if len(set(row.values)) > 1]
+
+
+def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
+    names = list(runs[0].compared[kind]["systems"]["model"]["metrics"])
+    pairs = [
+        judged.matched(run.judged[kind], runs[0].judged[kind])
+        if all(kind in r.judged for r in (run, runs[0]))
+        else None
+        for run in runs[1:]
+    ]
+    return [
+        Metric(
+            kind,
+            name,
+            [_mean(run, kind, name) for run in runs],
+            [_difference(pair, name, runs[0].samples, runs[0].seed) for pair in pairs],
+            [len(pair[0].ids) if pair else 0 for pair in pairs],
+        )
+        for name in names
+    ]
+
+
+def _mean(run: Evaluation, kind: str, name: str) -> Interval | None:
+    found = run.compared[kind]["systems"]["model"]["metrics"].get(name, {"mean": None})
+    return None if found["mean"] is None else Interval(found["mean"], found["low"], found["high"])
+
+
+def _difference(pair: tuple[Judged, Judged] | None, name: str, samples: int, seed: int) -> Difference | None:
+    if pair is None or not all(name in rows.metrics for rows in pair):
+        return None
+    key = ("model", name)
+    return judged.difference((pair[0], key), (pair[1], key), samples, seed)
+
+
+def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> Changes:
+    """Which examples changed sides: against the reference where there is one, right or wrong for classes."""
+    before, after = judged.matched(first.judged[kind], other.judged[kind])
+    wanted = first.metric[1]
+    metric = wanted if ("model", wanted) in before.values else next(m for s, m in before.values if s == "model")
+    reference = first.compared[kind].get("reference")
+    sign = -1 if metric in SMALLER_IS_BETTER else 1
+    old, new = (sign * rows.values["model", metric] for rows in (before, after))
+    if before.classes is not None:
+        reference, words = None, {1: "right", -1: "wrong", 0: "–"}
+        sides = [np.where(values > 0, 1, -1) for values in (old, new)]
+    elif reference != "model" and (reference, metric) in before.values and (reference, metric) in after.values:
+        words = {1: "won", 0: "tied", -1: "lost"}
+        sides = [
+            np.sign(values - sign * rows.values[str(reference), metric]).astype(int)
+            for values, rows in ((old, before), (new, after))
+        ]
+    else:
+        reference, words = None, {1: "better", -1: "worse", 0: "same"}
+        sides = [np.zeros(len(old), int), np.sign(new - old).astype(int)]
+    counts: dict[str, int] = {}
+    examples: dict[str, list[Change]] = {}
+    for a in (1, 0, -1):
+        for b in (-1, 0, 1):
+            rows = np.flatnonzero((sides[0] == a) & (sides[1] == b))
+            if a != b and len(rows):
+                name = f"{words[a]} → {words[b]}"
+                counts[name] = len(rows)
+                clearest = rows[np.argsort(-np.abs(new - old)[rows], kind="stable")][:EXAMPLES]
+                examples[name] = [
+                    Change(before.ids[i], before.texts[i], sign * float(old[i]), sign * float(new[i])) for i in clearest
+                ]
+    return Changes(kind, metric, position, reference, counts, examples)
+
+
+# --- shown ------------------------------------------------------------------------------------------------------------
+def as_dict(found: Comparison) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "runs": found.names,
+        "same_test_data": found.same_test_data,
+        "settings": {row.name: row.values for row in found.settings},
+        "metrics": [
+            {
+                "kind": metric.kind,
+                "metric": metric.name,
+                "means": [mean and mean._asdict() for mean in metric.means],
+                "differences": [one and one._asdict() for one in metric.differences],
+                "common": metric.common,
+            }
+            for metric in found.metrics
+        ],
+        "changes": [
+            change._asdict()
+            | {"examples": {side: [one._asdict() for one in listed] for side, listed in change.examples.items()}}
+            for change in found.changes
+        ],
+    }
+
+
+def text(found: Comparison) -> str:
+    """Plain-text tables."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=110, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
+    with console.capture() as capture:
+        settings = Table("differs in", *found.names, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in found.settings:
+            settings.add_row(row.name, *row.values)
+        console.print(settings if found.settings else "settings and data are the same")
+        others = [f"{name} − {found.names[0]}" for name in found.names[1:]]
+        table = Table("metric", *found.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
+        for metric in found.metrics:
+            cells = [f"{m.mean:.4f}\n{m.low:.3f}–{m.high:.3f}" if m else "–" for m in metric.means]
+            for one in metric.differences:
+                star = "*" if one and one.p <= SIGNIFICANT else " "
+                cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}" if one else "–")
+            table.add_row(metric.name, *cells)
+        console.print(table)
+        if not found.same_test_data:
+            console.print(f"{OTHER_DATA}\n", markup=False, highlight=False)
+        for change in found.changes:
+            against = f" against {change.reference}" if change.reference else ""
+            title = f"{change.metric}{against}, {found.names[0]} → {found.names[change.run]}"
+            console.print(f"{title}: {_counted(change)}", markup=False, highlight=False)
+            for side, listed in change.examples.items():
+                for example in listed[:3]:
+                    line = (
+                        f"  {side}: {example.before:.2f} → {example.after:.2f}  {' '.join(example.text.split())[:80]}"
+                    )
+                    console.print(line, markup=False, highlight=False)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+
+
+def _counted(change: Changes) -> str:
+    return ", ".join(f"{count:,} {side}" for side, count in change.counts.items()) or "no example changed sides"
+
+
+def html(found: Comparison) -> str:
+    """One self-contained page, as reports are."""
+    shown = [metric.name for metric in found.metrics if all(metric.means)]
+    series = [
+        Series(name, [metric.means[i] for metric in found.metrics if all(metric.means)])
+        for i, name in enumerate(found.names[:5])
+    ]
+    drawn = Markup(figures.intervals(shown, series, "mean", "", 4.2)) if shown else None
+    context = {"found": found, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted}
+    return page.environment().get_template("compare.html.j2").render(context)

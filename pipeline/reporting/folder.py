@@ -1,0 +1,158 @@
+"""An evaluation's folder: what is in it, and the record of the run that it carries so that nothing else is needed."""
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import files, manifest
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.evaluation import judged
+from pipeline.evaluation.judged import Judged
+
+RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
+HISTORY_POINTS = 400
+REMAKE = "delete the folder and run `duplet evaluate` again"
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found; whatever its folder does not hold is empty."""
+
+    folder: Path
+    run: dict[str, Any]  # what `record` wrote
+    compared: dict[str, Any]  # kind -> table of evaluation.report, with means, intervals and differences
+    judged: dict[str, Judged]  # kind -> rows
+    history: list[dict[str, Any]]
+    histograms: list[dict[str, Any]]
+    alignments: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return str(self.run.get("name") or self.folder.name)
+
+    @property
+    def metric(self) -> tuple[str, str]:
+        """The kind and metric that the training was after, else the first of the first kind."""
+        wanted = self.run.get("configuration", {}).get("train", {}).get("metric")
+        for kind, table in self.compared.items():
+            if wanted in table["systems"]["model"]["metrics"]:
+                return kind, wanted
+        kind, table = next(iter(self.compared.items()))
+        return kind, next(iter(table["systems"]["model"]["metrics"]))
+
+    @property
+    def samples(self) -> int:
+        """Bootstrap samples, as in its tables."""
+        return int(next(iter(self.compared.values())).get("samples", 1000))
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.get("configuration", {}).get("seed", 1))
+
+    def wins(self) -> Iterator[dict[str, Any]]:
+        """The queries, the model's wins first and its losses last; none where it ranks nothing."""
+        path = self.folder / WINS
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                for line in file:
+                    yield json.loads(line)
+
+
+def load(folder: Path) -> Evaluation:
+    """Reads an evaluation's folder.
+
+    Raises:
+        InputError: it is none, or a file of it is damaged.
+    """
+    if not (folder / METRICS).exists():
+        raise InputError(f"{folder} holds no evaluation (no {METRICS}): give the folder that `duplet evaluate` wrote")
+    compared = read_json(folder / METRICS, {})
+    if not isinstance(compared, dict) or not all("systems" in table for table in compared.values()) or not compared:
+        raise InputError(f"{folder / METRICS} holds no tables: {REMAKE}")
+    return Evaluation(
+        folder,
+        read_json(folder / RECORD, {}),
+        compared,
+        {
+            kind: judged.read(folder / f"judged-{kind}.parquet")
+            for kind in compared
+            if (folder / f"judged-{kind}.parquet").exists()
+        },
+        read_json(folder / HISTORY, []),
+        read_json(folder / "histograms.json", []),
+        read_json(folder / "alignments.json", []),
+    )
+
+
+def read_json(path: Path, absent: Any) -> Any:
+    """A JSON file of the folder, or `absent`. Raises InputError where it is damaged."""
+    if not path.exists():
+        return absent
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {REMAKE}") from None
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) -> None:
+    """Writes run.json and history.json: where the figures come from, and how to get them again.
+
+    Args:
+        command: the configuration as the person gave it, with its overrides.
+        stages: "ingest", "tokenize", "train" -> their folders.
+    """
+    manifests = {name: read_json(path / manifest.NAME, {}) for name, path in stages.items()}
+    written = {
+        "format": 1,
+        "name": config.name,
+        "command": f"duplet run {command}",
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "git_commit": manifest.git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **manifest.versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow", "ir-measures", "bm25s"),
+        },
+        "configuration": config.model_dump(mode="json"),
+        "stages": {
+            name: {
+                "key": found.get("key"),
+                "created": found.get("created"),
+                "seconds": found.get("seconds"),
+                "counts": found.get("counts"),
+                "sha256": {
+                    file: entry["sha256"] for file, entry in found.get("files", {}).items() if file.endswith(".parquet")
+                },
+            }
+            for name, found in manifests.items()
+        },
+        "test_data": test_data(manifests.get("ingest", {})),
+        "judging": judging(config),
+    }
+    (folder / RECORD).write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    history = read_json(stages["train"] / HISTORY, [])
+    (folder / HISTORY).write_text(json.dumps(thinned(history)), encoding="utf-8")
+
+
+def test_data(ingest: dict[str, Any]) -> str:
+    """A digest of the test split's records and the collection they are looked for in."""
+    names = ("records-test.parquet", "collection.parquet")
+    listed = ingest.get("files", {})
+    return files.digest({name: listed[name]["sha256"] for name in names if name in listed})[:16]
+
+
+def judging(config: Config) -> dict[str, Any]:
+    """The settings that two evaluations must share for their figures to mean the same."""
+    settings = config.evaluate.model_dump(mode="json")
+    return {name: settings[name] for name in ("kinds", "candidates", "depth") if name in settings}
+
+
+def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most about HISTORY_POINTS rows evenly taken; rows with validation metrics all stay, up to as many again."""
+    measured = [row for row in history if any(name.startswith("valid/") for name in row)]
+    others = [row for row in history if not any(name.startswith("valid/") for name in row)]
+    kept = [part[:: max(1, -(-len(part) // HISTORY_POINTS))] for part in (measured, others)]
+    return sorted(kept[0] + kept[1], key=lambda row: row["update"])

@@ -1,0 +1,1 @@
+"""Using what was trained: encoding, predicting, exporting. ONNX Runtime does the work unless MXNet is asked for."""

@@ -1,0 +1,254 @@
+"""ONNX graphs written from named parameter arrays: layers, poolings and heads as functions over a graph being built.
+
+Inside, states are time first, (T, N, width), as in `pipeline.models`; ids and what goes out are batch first. Batch and
+length are dynamic. `sequence_lens` makes the recurrent nodes stop at each text's end, so padding changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.config import ModelConfig
+
+OPSET = 18
+FAR_BELOW = -1e30  # loses against any real value in a maximum or a softmax
+LAYER_NORM_EPSILON = 1e-5  # gluon's
+# Gates in ONNX's order (input, output, forget, cell; update, reset, new) by their place in MXNet's (input, forget,
+# cell, output; reset, update, new).
+GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
+KINDS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32,
+         np.dtype(np.int64): TensorProto.INT64}  # fmt: skip
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Graph:
+    """Nodes and weights gathered in order; every method returns the names of what it made."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, onnx.TensorProto] = {}
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self._made = 0
+
+    def input(self, name: str, kind: type, shape: Sequence[str | int]) -> str:
+        """A graph input; names in `shape` are dynamic dimensions."""
+        self.inputs.append(helper.make_tensor_value_info(name, KINDS[np.dtype(kind)], list(shape)))
+        return name
+
+    def output(self, made: str, name: str, kind: type, shape: Sequence[str | int]) -> None:
+        """Makes a value an output of the graph, under a name."""
+        self.nodes.append(helper.make_node("Identity", [made], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, KINDS[np.dtype(kind)], list(shape)))
+
+    def weight(self, array: Any, name: str | None = None) -> str:
+        """A constant; the same name is stored once."""
+        name = name or self._fresh("constant")
+        if name not in self.weights:
+            self.weights[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        return name
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """One node with one output."""
+        return self.ops(kind, 1, *inputs, **attributes)[0]
+
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """One node with several outputs; "" leaves an input out."""
+        names = [self._fresh(kind) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def model(self, about: Mapping[str, str] | None = None) -> onnx.ModelProto:
+        """The finished model, checked by onnx.checker with shape inference; `about` becomes its metadata."""
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, list(self.weights.values()))
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="duplet", ir_version=9
+        )
+        helper.set_model_props(model, dict(about or {}))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _fresh(self, kind: str) -> str:
+        self._made += 1
+        return f"{kind}_{self._made}"
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+def dense(graph: Graph, x: str, arrays: Arrays, name: str, activation: str | None = None) -> str:
+    """gluon's Dense along the last axis: (…, C) to (…, units). `activation`: an ONNX operator, such as Tanh."""
+    y = graph.op("MatMul", x, graph.weight(arrays[f"{name}.weight"].T, f"{name}.weight.T"))
+    if f"{name}.bias" in arrays:
+        y = graph.op("Add", y, graph.weight(arrays[f"{name}.bias"], f"{name}.bias"))
+    return graph.op(activation, y) if activation else y
+
+
+def embed(graph: Graph, ids: str, arrays: Arrays, name: str = "embedding") -> str:
+    """(N, T) int32 ids to (T, N, E)."""
+    return graph.op("Gather", graph.weight(arrays[name], name), graph.op("Transpose", ids, perm=[1, 0]))
+
+
+def padding(graph: Graph, ids: str, lengths: str) -> tuple[str, str]:
+    """(T, N, 1) bool: where a text has ended; and (T, 1) int32: the steps' numbers."""
+    steps = graph.op("Gather", graph.op("Shape", ids), graph.weight(np.int64(1)))
+    count = graph.op("Cast", steps, to=TensorProto.INT32)
+    numbers = graph.op("Range", graph.weight(np.int32(0)), count, graph.weight(np.int32(1)))
+    numbers = graph.op("Unsqueeze", numbers, graph.weight(np.array([1], np.int64)))
+    over = graph.op("GreaterOrEqual", numbers, graph.op("Unsqueeze", lengths, graph.weight(np.array([0], np.int64))))
+    return graph.op("Unsqueeze", over, graph.weight(np.array([2], np.int64))), numbers
+
+
+def recurrent_weights(cell: str, arrays: Arrays, name: str, directions: int) -> tuple[np.ndarray, ...]:
+    """W (D, gates * H, C), R (D, gates * H, H) and B (D, 2 * gates * H) of an ONNX node from a RecurrentLayer."""
+
+    def reordered(array: np.ndarray) -> np.ndarray:
+        gates = np.split(array, len(GATES[cell]))
+        return np.concatenate([gates[i] for i in GATES[cell]]).astype(np.float32)
+
+    w, r, b = [], [], []
+    for d in "fb"[:directions]:
+        w.append(reordered(arrays[f"{name}.{d}_i2h_weight"]))
+        r.append(reordered(arrays[f"{name}.{d}_h2h_weight"]))
+        b.append(np.concatenate([reordered(arrays[f"{name}.{d}_{side}_bias"]) for side in ("i2h", "h2h")]))
+    return np.stack(w), np.stack(r), np.stack(b)
+
+
+def recurrent(
+    graph: Graph, x: str, lengths: str, cell: str, arrays: Arrays, name: str, directions: int,
+    states: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
+    """One recurrent layer: (T, N, C) to (T, N, D * H), zeros on padding, then its last states, each (D, N, H).
+
+    Args:
+        lengths: (N,) int32, or "" where all texts fill their steps.
+        name: of the layer in `arrays`, whose names are `NAME.f_i2h_weight` and so on.
+        states: initial h, and c of an LSTM, each (D, N, H); none: zeros.
+    """
+    w, r, b = recurrent_weights(cell, arrays, name, directions)
+    hidden = r.shape[2]
+    attributes: dict[str, Any] = {
+        "hidden_size": hidden, "direction": "bidirectional" if directions == 2 else "forward"
+    }  # fmt: skip
+    if cell == "gru":
+        attributes["linear_before_reset"] = 1  # cuDNN's and MXNet's form of the reset gate
+    if cell.startswith("rnn"):
+        attributes["activations"] = [{"rnn_tanh": "Tanh", "rnn_relu": "Relu"}[cell]] * directions
+    node = {"lstm": "LSTM", "gru": "GRU"}.get(cell, "RNN")
+    inputs = [x, *(graph.weight(array, f"{name}.{part}") for array, part in ((w, "W"), (r, "R"), (b, "B"))), lengths]
+    y, *last = graph.ops(node, 3 if cell == "lstm" else 2, *inputs, *states, **attributes)  # y: (T, D, N, H)
+    shape = graph.weight(np.array([0, 0, directions * hidden], np.int64))
+    return [graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 1, 3]), shape), *last]
+
+
+def layers(graph: Graph, embedded: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:
+    """`pipeline.models.encoder.Encoder`, under NAME in `arrays`: (T, N, E) to (T, N, width)."""
+    x, width = embedded, model.embedding
+    for i in range(model.layers):
+        y = recurrent(graph, x, lengths, model.cell, arrays, f"{name}.layers.{i}", model.directions)[0]
+        if model.layer_norm:
+            scale, shift = (graph.weight(arrays[f"{name}.norms.{i}.{p}"], f"{name}.norms.{i}.{p}")
+                            for p in ("gamma", "beta"))  # fmt: skip
+            y = graph.op("LayerNormalization", y, scale, shift, axis=-1, epsilon=LAYER_NORM_EPSILON)
+        if model.residual and width == model.hidden * model.directions:
+            y = graph.op("Add", y, x)
+        x, width = y, model.hidden * model.directions
+    return x
+
+
+def pooled(graph: Graph, states: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:
+    """`pipeline.models.encoder.Pooling`, under NAME in `arrays`: (T, N, W) to (N, W)."""
+    over, numbers = padding(graph, ids, lengths)
+    time = graph.weight(np.array([0], np.int64))
+    if model.pooling == "max":
+        masked = graph.op("Where", over, graph.weight(np.float32(FAR_BELOW)), states)
+        return graph.op("ReduceMax", masked, time, keepdims=0)
+    if model.pooling == "mean":
+        masked = graph.op("Where", over, graph.weight(np.float32(0)), states)
+        count = graph.op("Unsqueeze", graph.op("Cast", lengths, to=TensorProto.FLOAT), graph.weight(np.array([1])))
+        return graph.op("Div", graph.op("ReduceSum", masked, time, keepdims=0), count)
+    if model.pooling == "attention":
+        projected = dense(graph, states, arrays, f"{name}.project", "Tanh")
+        logits = dense(graph, projected, arrays, f"{name}.query")
+        logits = graph.op("Where", over, graph.weight(np.float32(FAR_BELOW)), logits)
+        weighted = graph.op("Mul", states, graph.op("Softmax", logits, axis=0))
+        return graph.op("ReduceSum", weighted, time, keepdims=0)
+    last = graph.op("Sub", graph.op("Unsqueeze", lengths, time), graph.weight(np.int32(1)))
+    at_last = graph.op("Unsqueeze", graph.op("Equal", numbers, last), graph.weight(np.array([2])))  # (T, N, 1)
+    end = graph.op("ReduceSum", graph.op("Where", at_last, states, graph.weight(np.float32(0))), time, keepdims=0)
+    if model.directions == 1:
+        return end
+    begin = graph.op("Gather", states, graph.weight(np.int64(0)), axis=0)
+    return graph.op("Concat", last_axis(graph, end, 0, model.hidden),
+                    last_axis(graph, begin, model.hidden, 2 * model.hidden), axis=1)  # fmt: skip
+
+
+def last_axis(graph: Graph, x: str, begin: int, end: int) -> str:
+    """Entries begin … end - 1 of the last axis."""
+    bounds = (graph.weight(np.array([at], np.int64)) for at in (begin, end, -1))
+    return graph.op("Slice", x, *bounds)
+
+
+def unit(graph: Graph, x: str) -> str:
+    """Vectors of length 1 along the last axis, with the matcher's guard against zero vectors."""
+    squares = graph.op("ReduceSum", graph.op("Mul", x, x), graph.weight(np.array([-1])), keepdims=1)
+    return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", squares, graph.weight(np.float32(1e-12)))))
+
+
+# --- the other tasks' graphs ------------------------------------------------------------------------------------------
+def classifier(model: ModelConfig, arrays: Arrays, encoder: str = "encoder", pooling: str = "pooling",
+               output: str = "output") -> onnx.ModelProto:  # fmt: skip
+    """ids (N, T) int32 and lengths (N,) int32 to probabilities (N, C): encoder, pooling, dense layer, softmax.
+
+    Args:
+        arrays: named parameters: `embedding`, and those under the names of the other arguments.
+    """
+    graph, ids, lengths = _of_texts("classifier")
+    states = layers(graph, embed(graph, ids, arrays), lengths, model, arrays, encoder)
+    vectors = pooled(graph, states, ids, lengths, model, arrays, pooling)
+    logits = dense(graph, vectors, arrays, output)
+    classes = len(arrays[f"{output}.weight"])
+    graph.output(graph.op("Softmax", logits, axis=1), "probabilities", np.float32, ("N", classes))
+    return graph.model()
+
+
+def tagger(model: ModelConfig, arrays: Arrays, encoder: str = "encoder", output: str = "output") -> onnx.ModelProto:
+    """ids (N, T) int32 and lengths (N,) int32 to logits (N, T, C), a tag's score per token; 0 on padding."""
+    graph, ids, lengths = _of_texts("tagger")
+    states = layers(graph, embed(graph, ids, arrays), lengths, model, arrays, encoder)
+    logits = dense(graph, states, arrays, output)
+    over, _ = padding(graph, ids, lengths)
+    logits = graph.op("Where", over, graph.weight(np.float32(0)), logits)
+    tags = len(arrays[f"{output}.weight"])
+    graph.output(graph.op("Transpose", logits, perm=[1, 0, 2]), "logits", np.float32, ("N", "T", tags))
+    return graph.model()
+
+
+def language_step(cell: str, arrays: Arrays, layer_names: Sequence[str], embedding: str = "embedding",
+                  output: str = "output") -> onnx.ModelProto:  # fmt: skip
+    """A language model's step: ids (N, T) int32 and states to logits (N, T, V) of the next tokens, and new states.
+
+    States go in as h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), zeros at a text's beginning, and come out as
+    new_h_0 and so on. T = 1 steps token by token; feeding a longer beginning at once gives the same.
+    """
+    graph = Graph("language_step")
+    ids = graph.input("ids", np.int32, ("N", "T"))
+    x = embed(graph, ids, arrays, embedding)
+    kinds = "hc" if cell == "lstm" else "h"
+    for i, name in enumerate(layer_names):
+        shape = (1, "N", arrays[f"{name}.f_h2h_weight"].shape[1])
+        states = [graph.input(f"{kind}_{i}", np.float32, shape) for kind in kinds]
+        x, *new = recurrent(graph, x, "", cell, arrays, name, 1, states)
+        for kind, state in zip(kinds, new):
+            graph.output(state, f"new_{kind}_{i}", np.float32, shape)
+    logits = graph.op("Transpose", dense(graph, x, arrays, output), perm=[1, 0, 2])
+    graph.output(logits, "logits", np.float32, ("N", "T", len(arrays[f"{output}.weight"])))
+    return graph.model()
+
+
+def _of_texts(name: str) -> tuple[Graph, str, str]:
+    graph = Graph(name)
+    return graph, graph.input("ids", np.int32, ("N", "T")), graph.input("lengths", np.int32, ("N",))

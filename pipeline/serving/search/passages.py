@@ -1,0 +1,110 @@
+"""Documents cut into passages that the model sees whole, with places of words in their text."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+Tokens = Callable[[str], list[str]]  # a text's tokens, at least up to the model's limit
+
+# A run without white space and the white space after it; punctuation of scripts without spaces ends one too.
+_CHUNK = re.compile(r"[^\s。！？；，、]+[。！？；，、]*\s*|[。！？；，、]+\s*")
+_SENTENCE_END = re.compile(r"[.!?:;]['\")\]]*\s+$|[。！？；]['\")\]]*\s*$|\n\s*$")
+OVERLAP_SHARE = 0.15  # of a passage's tokens, repeated at the beginning of the next
+TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
+
+
+class Span(NamedTuple):
+    start: int  # characters
+    end: int
+
+
+def cut(text: str, max_tokens: int, tokens: Tokens) -> list[Span]:
+    """Spans of `text` of at most `max_tokens` tokens each, which together hold all of it but for white space.
+
+    A span ends with a sentence where one ends in its last third; the next begins about OVERLAP_SHARE of it earlier, so
+    that a sentence's context is not lost at a cut.
+    """
+    if len(tokens(text)) < max_tokens:
+        return [_stripped(text, 0, len(text))]
+    chunks = [piece for match in _CHUNK.finditer(text)
+              for piece in _within(text, Span(*match.span()), max_tokens, tokens)]  # fmt: skip
+    if not chunks:
+        return [_stripped(text, 0, len(text))]
+    sizes = [len(tokens(text[chunk.start : chunk.end])) for chunk in chunks]
+    spans, first = [], 0
+    while True:
+        after, held = first, 0
+        while after < len(chunks) and held + sizes[after] <= max_tokens:
+            held += sizes[after]
+            after += 1
+        after = max(after, first + 1)
+        if after < len(chunks):
+            after = _at_sentence_end(text, chunks, first, after)
+        spans.append(_stripped(text, chunks[first].start, chunks[after - 1].end))
+        if after == len(chunks):
+            return spans
+        following, repeated = after, 0
+        while following - 1 > first and repeated + sizes[following - 1] <= OVERLAP_SHARE * max_tokens:
+            following -= 1
+            repeated += sizes[following]
+        first = following
+
+
+def _at_sentence_end(text: str, chunks: list[Span], first: int, after: int) -> int:
+    for end in range(after, first + max(1, (after - first) * 2 // 3), -1):
+        if _SENTENCE_END.search(text[chunks[end - 1].start : chunks[end - 1].end]):
+            return end
+    return after
+
+
+def _within(text: str, span: Span, max_tokens: int, tokens: Tokens) -> list[Span]:
+    """The span, halved as often as it has more tokens than a quarter of the limit (text without white space)."""
+    if span.end - span.start <= 1 or len(tokens(text[span.start : span.end])) <= max(1, max_tokens // 4):
+        return [span]
+    middle = (span.start + span.end) // 2
+    halves = Span(span.start, middle), Span(middle, span.end)
+    return [piece for half in halves for piece in _within(text, half, max_tokens, tokens)]
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
+    piece = text[start:end]
+    start += len(piece) - len(piece.lstrip())
+    return Span(start, max(start, start + len(piece.strip())))
+
+
+def short_title(title: str, max_tokens: int, tokens: Tokens) -> str:
+    """The words of a title that fit TITLE_SHARE of a passage."""
+    limit, held, kept = int(TITLE_SHARE * max_tokens), 0, []
+    for word in title.split():
+        held += len(tokens(word))
+        if held > limit:
+            break
+        kept.append(word)
+    return " ".join(kept)
+
+
+def places_of(text: str, found: list[str]) -> list[Span]:
+    """Where each token of a text stands in it, as tokens(text) gave them.
+
+    Tokens may be lower-cased, normalized, or marked at a word's beginning: one that is not found as it is, whatever
+    its case, gets the white-space-free run at which the search stands.
+    """
+    lowered = text.lower()
+    if len(lowered) != len(text):
+        lowered = text
+    runs = [Span(*match.span()) for match in re.finditer(r"\S+", text)]
+    spans, at, run = [], 0, 0
+    for token in found:
+        wanted = token.lstrip("▁").lower()
+        while run < len(runs) - 1 and runs[run].end <= at:
+            run += 1
+        limit = runs[min(run + 1, len(runs) - 1)].end if runs else 0
+        place = lowered.find(wanted, at, limit) if wanted else -1
+        if place >= 0:
+            spans.append(Span(place, place + len(wanted)))
+            at = place + len(wanted)
+        elif runs:
+            spans.append(runs[run])
+        else:
+            spans.append(Span(0, 0))
+    return spans

@@ -1,0 +1,209 @@
+"""Queries against an opened index: by the model, by words (BM25), or by both ranks together."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.serving.scoring import Encoded
+from pipeline.serving.search.documents import Document
+from pipeline.serving.search.passages import Span, places_of
+from pipeline.serving.search.segments import Encodes, index_text, words_of
+from pipeline.serving.search.store import Snapshot
+
+Mode = Literal["model", "hybrid", "words"]
+FUSED = 100  # documents of each ranking that are fused, and BM25's candidates where the model only compares pairs
+CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
+RANK_OFFSET = 60  # of reciprocal-rank fusion, as evaluation.ranking.fuse has it
+COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
+
+
+class Result(NamedTuple):
+    rank: int
+    score: float
+    document: Document
+    passage_row: int
+    passage: Span  # of the document's text
+    marks: list[Span]  # words of the query within the passage's text
+
+
+class Answer(NamedTuple):
+    results: list[Result]
+    notices: list[str]  # sentences about the query
+
+
+class Ranked(NamedTuple):
+    """Documents, best first."""
+
+    documents: np.ndarray  # (n,) int64 rows
+    scores: np.ndarray  # (n,) float32
+    passages: np.ndarray  # (n,) int64, the best one of each
+
+
+class Searcher:
+    """An index and the model that made it. Threads may share it.
+
+    Args:
+        vocabulary: the words that the model knows; None: not known, so that no query is told to have unknown ones.
+    """
+
+    def __init__(self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None) -> None:
+        self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
+        self.pairs_only = compares_pairs_only(encoder)
+
+    def search(self, query: str, k: int = 10, mode: Mode = "model") -> Answer:
+        """The k best documents. Raises InputError for a blank query."""
+        if not query.strip():
+            raise InputError("the query is empty: give at least a word")
+        words = words_of(self.encoder.tokens("query", query))
+        mode, notices = self._advise(query, words, mode)
+        if not self.snapshot.alive.any():
+            notices.append("the index holds no documents")
+            return Answer([], notices)
+        ranked = self._ranked(query, words, k, mode)
+        found = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
+        marked = self._worth_marking(words)
+        results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(found, 1)]
+        if not results and not any("no document" in notice for notice in notices):
+            notices.append("no document holds a word of the query")
+        return Answer(results, notices)
+
+    def _ranked(self, query: str, words: list[str], k: int, mode: Mode) -> Ranked:
+        if mode == "words":
+            return self.by_words(words, k)
+        encoded = self.encoder.encode("query", [query])
+        if mode == "model":
+            return self.by_model(encoded, words, k)
+        depth = max(k, FUSED)
+        return fuse(self.by_model(encoded, words, depth), self.by_words(words, depth))
+
+    def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
+        """The mode that can answer, and what to tell."""
+        notices = []
+        tokens = self.encoder.tokens("query", query)
+        limits = self.encoder.config.tokenize.max_tokens
+        whole = self.encoder.tokens("document", query)
+        if len(tokens) == limits["query"] and (len(whole) > len(tokens) or limits["document"] <= limits["query"]):
+            notices.append(f"only the query's first {limits['query']} tokens count: the model reads no more")
+        known = tokens if self.vocabulary is None else [token for token in tokens if token in self.vocabulary]
+        unknown = list(dict.fromkeys(token for token in words if token not in known))
+        if not known and mode != "words":
+            indexed = any(word in self.snapshot.words.vocabulary for word in words)
+            notices.append(
+                "the model knows none of the query's words"
+                + ("; ranked by words alone (BM25)" if indexed else ", and no document holds one of them")
+            )
+            mode = "words"
+        elif unknown and mode != "words":
+            shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+            notices.append(f"unknown to the model: {shown}")
+        return mode, notices
+
+    # --- rankings -----------------------------------------------------------------------------------------------------
+    def by_words(self, words: list[str], k: int) -> Ranked:
+        """BM25's k best documents, of those that hold a word of the query."""
+        scores = self.snapshot.words.scores(words)
+        rows = np.flatnonzero(scores > 0)
+        return self._best(rows, scores[rows], k)
+
+    def by_model(self, query: Encoded, words: list[str], k: int) -> Ranked:
+        """The model's k best documents; a document counts as its best passage does."""
+        if self.pairs_only:
+            rows = self.by_words(words, max(k, FUSED)).passages
+            return self._best(rows, self.scores_of(query, rows), k)
+        if self.snapshot.graph is not None:
+            return self.approximate(query, k, self.snapshot.state.approximate["effort"])
+        return self.exact(query, k)
+
+    def exact(self, query: Encoded, k: int) -> Ranked:
+        """Compares with every passage."""
+        scores = [self.encoder.score_all(query, segment.encoded)[0] for segment in self.snapshot.segments]
+        rows = np.flatnonzero(self.snapshot.alive_passages)
+        return self._best(rows, np.concatenate(scores)[rows], k)
+
+    def approximate(self, query: Encoded, k: int, effort: int) -> Ranked:
+        """Compares with the passages that the graph gives, twice as many as long as they are too few documents."""
+        snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
+        assert snapshot.graph is not None
+        vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
+        reach = min(int(snapshot.alive_vectors.sum()), 16 * count)
+        while True:
+            hits = snapshot.graph.search(vectors, min(count, reach), effort, snapshot.alive_vectors)
+            rows = np.unique(snapshot.passage_of_vector[hits.rows[hits.rows >= 0]])
+            ranked = self._best(rows, self.scores_of(query, rows), k)
+            if len(ranked.documents) >= k or count >= reach:
+                return ranked
+            count *= 2
+
+    def scores_of(self, query: Encoded, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32: the model's scores of these passages."""
+        snapshot = self.snapshot
+        scores = np.empty(len(rows), np.float32)
+        for segment, start, end in zip(snapshot.segments, snapshot.passage_starts, snapshot.passage_starts[1:]):
+            inside = np.flatnonzero((rows >= start) & (rows < end))
+            if len(inside):
+                scores[inside] = self.encoder.score_all(query, segment.encoded.take(rows[inside] - start))[0]
+        return scores
+
+    def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
+        """The k best documents among scored passages; of equal scores the earlier document, and passage, is first."""
+        order = np.lexsort((rows, -scores))
+        documents = self.snapshot.document_of[rows[order]]
+        _, first = np.unique(documents, return_index=True)
+        chosen = order[np.sort(first)[:k]]
+        return Ranked(self.snapshot.document_of[rows[chosen]], scores[chosen], rows[chosen])
+
+    # --- results ------------------------------------------------------------------------------------------------------
+    def _result(self, rank: int, score: float, row: int, marked: set[str]) -> Result:
+        segment, at = self.snapshot.segment_of_passage(row)
+        in_segment, start, end = segment.passages[at].tolist()
+        document = segment.document(in_segment)
+        text = document.text[start:end]
+        tokens = self.encoder.tokens("document", text)
+        marks = [place for token, place in zip(tokens, places_of(text, tokens)) if token in marked]
+        return Result(rank, float(score), document, row, Span(start, end), marks)
+
+    def _worth_marking(self, words: list[str]) -> set[str]:
+        index = self.snapshot.words
+        limit = COMMON_SHARE * max(1, int(self.snapshot.alive_passages.sum()))
+        present = {word for word in words if word in index.vocabulary}
+        rare = {word for word in present if index.holding[index.vocabulary[word]] <= limit}
+        return rare or present
+
+    def passage_text(self, row: int) -> str:
+        """What the model sees of a passage. Raises InputError where there is none that can be found."""
+        if not 0 <= row < len(self.snapshot.alive_passages) or not self.snapshot.alive_passages[row]:
+            raise InputError("no such passage: the index has changed, search again")
+        segment, at = self.snapshot.segment_of_passage(row)
+        in_segment, start, end = segment.passages[at].tolist()
+        document = segment.document(in_segment)
+        return index_text(document.title, document.text[start:end])
+
+
+def compares_pairs_only(encoder: Encodes) -> bool:
+    """Whether the model has no vectors to look up (an mlp head, graded pairs), so that BM25 must give candidates."""
+    return encoder.config.model.head == "mlp" or encoder.config.train.loss.kind == "pointwise"
+
+
+def mapped(encoder: Encodes, query: Encoded) -> np.ndarray:
+    """(N, P) vectors whose dot product with a document's is the score: a score against each unit vector."""
+    return encoder.score_all(query, Encoded(np.eye(query.vectors.shape[1], dtype=np.float32)))
+
+
+def fuse(a: Ranked, b: Ranked) -> Ranked:
+    """Reciprocal-rank fusion, Σ 1 / (60 + rank); the passage is the first ranking's where it has one.
+
+    Reference: Cormack, Clarke and Büttcher, SIGIR 2009; as evaluation.ranking.fuse, of two lists.
+    """
+    points: dict[int, float] = {}
+    passages: dict[int, int] = {}
+    for ranked in (a, b):
+        for rank, (document, passage) in enumerate(zip(ranked.documents.tolist(), ranked.passages.tolist()), 1):
+            points[document] = points.get(document, 0.0) + 1.0 / (RANK_OFFSET + rank)
+            passages.setdefault(document, passage)
+    order = sorted(points, key=lambda document: (-points[document], document))
+    return Ranked(
+        np.array(order, np.int64),
+        np.array([points[document] for document in order], np.float32),
+        np.array([passages[document] for document in order], np.int64),
+    )

@@ -1,0 +1,190 @@
+"""A segment: some documents, their passages, what the model makes of them, and their words; written once.
+
+Folder: `documents.arrow` (id, title, text, hash), `passages.npy` (P, 3: document row, first and last + 1 character),
+`vectors.npy` and, of late interaction, `weights.npy` and `offsets.npy` (P + 1: a passage's first token); for BM25
+`words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and `words.json` (id -> word);
+`segment.json` with every file's size, written last.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import files
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.serving.scoring import Encoded
+from pipeline.serving.search.documents import Document
+from pipeline.serving.search.passages import cut, short_title
+
+NAME = "segment.json"
+SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "text", "hash")])
+
+
+class Encodes(Protocol):
+    """What the index needs of a model: `pipeline.serving.runtime.TextEncoder`, or a small double in tests."""
+
+    config: Config
+
+    def encode(self, side: str, texts: Sequence[str]) -> Encoded: ...
+
+    def score_all(self, query: Encoded, document: Encoded) -> np.ndarray: ...
+
+    def tokens(self, side: str, text: str) -> list[str]: ...
+
+
+class Passage(NamedTuple):
+    document: int  # row in the segment
+    start: int  # characters of the document's text
+    end: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An opened segment; arrays are read from disk as they are needed."""
+
+    folder: Path
+    passages: np.ndarray  # (P, 3) int64
+    encoded: Encoded  # P texts; vectors of unit length under a cosine head
+    words: np.ndarray  # (sum of words,) int32
+    word_offsets: np.ndarray  # (P + 1,) int64
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The documents, memory-mapped."""
+        return pa.ipc.open_file(pa.memory_map(str(self.folder / "documents.arrow"))).read_all()
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(self.table["id"].to_pylist())
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        return list(self.table["hash"].to_pylist())
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        return list(json.loads((self.folder / "words.json").read_text(encoding="utf-8")))
+
+    def document(self, row: int) -> Document:
+        return Document(*(self.table[name][row].as_py() for name in Document._fields))
+
+    def keep(self, rows: np.ndarray) -> "Part":
+        """The documents of these rows (ascending), for a segment made of several."""
+        place = np.full(len(self.table), -1)
+        place[rows] = np.arange(len(rows))
+        chosen = np.flatnonzero(place[self.passages[:, 0]] >= 0)
+        passages = self.passages[chosen].copy()
+        passages[:, 0] = place[passages[:, 0]]
+        words = [[self.vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]]]
+                 for p in chosen.tolist()]  # fmt: skip
+        return Part([self.document(row) for row in rows.tolist()], passages, self.encoded.take(chosen), words)
+
+
+class Part(NamedTuple):
+    """What a segment is written of."""
+
+    documents: list[Document]
+    passages: np.ndarray  # (P, 3) int64
+    encoded: Encoded
+    words: list[list[str]]
+
+
+def index_text(title: str, passage: str) -> str:
+    """What is encoded, and what BM25 sees: the passage below its document's title."""
+    return f"{title}\n{passage}" if title else passage
+
+
+def words_of(tokens: Iterable[str]) -> list[str]:
+    """The tokens that BM25 counts: those with a letter or a digit, as evaluation's baseline has it."""
+    return [token for token in tokens if any(c.isalnum() for c in token)]
+
+
+def encode(documents: list[Document], encoder: Encodes) -> Part:
+    """Cuts documents into passages and encodes those."""
+    limit = encoder.config.tokenize.max_tokens["document"]
+    tokens = lambda text: encoder.tokens("document", text)
+    rows, texts = [], []
+    for row, document in enumerate(documents):
+        title = short_title(document.title, limit, tokens)
+        for span in cut(document.text, limit - len(tokens(title)), tokens):
+            rows.append(Passage(row, *span))
+            texts.append(index_text(title, document.text[span.start : span.end]))
+    encoded = encoder.encode("document", texts)
+    if encoder.config.model.head == "cosine":
+        norm = np.sqrt((encoded.vectors * encoded.vectors).sum(axis=1, keepdims=True) + 1e-12)
+        encoded = Encoded((encoded.vectors / norm).astype(np.float32))
+    words = [words_of(tokens(text)) for text in texts]
+    return Part(documents, np.array(rows, np.int64).reshape(-1, 3), encoded, words)
+
+
+def joined(parts: list[Part]) -> Part:
+    """Parts one after the other."""
+    first: list[Document] = []
+    passages, offsets, before = [], [], 0
+    for part in parts:
+        shifted = part.passages.copy()
+        shifted[:, 0] += len(first)
+        passages.append(shifted)
+        first += part.documents
+        if part.encoded.offsets is not None:
+            offsets.append(part.encoded.offsets[:-1] + before)
+            before += len(part.encoded.vectors)
+    vectors = np.concatenate([part.encoded.vectors for part in parts])
+    encoded = Encoded(vectors)
+    if offsets:
+        weights = [part.encoded.weights for part in parts if part.encoded.weights is not None]
+        encoded = Encoded(vectors, np.concatenate(weights), np.concatenate([*offsets, [before]]).astype(np.int64))
+    return Part(first, np.concatenate(passages), encoded, [words for part in parts for words in part.words])
+
+
+def write(folder: Path, part: Part, model_key: str) -> None:
+    """Writes a segment's folder, whole or not at all."""
+    ids: dict[str, int] = {}
+    words = [ids.setdefault(word, len(ids)) for found in part.words for word in found]
+    arrays: dict[str, Any] = {
+        "passages": part.passages,
+        "vectors": part.encoded.vectors,
+        "weights": part.encoded.weights,
+        "offsets": part.encoded.offsets,
+        "words": np.array(words, np.int32),
+        "word_offsets": np.cumsum([0, *map(len, part.words)], dtype=np.int64),
+    }
+    with files.new_folder(folder) as new:
+        columns = [[*column] for column in zip(*((*d, d.hash) for d in part.documents))]
+        with pa.OSFile(str(new / "documents.arrow"), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            writer.write_table(pa.table([pa.array(column, pa.large_string()) for column in columns], schema=SCHEMA))
+        for name, array in arrays.items():
+            if array is not None:
+                np.save(new / f"{name}.npy", array)
+        (new / "words.json").write_text(json.dumps(list(ids), ensure_ascii=False), encoding="utf-8")
+        sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
+        files.write_text(new / NAME, json.dumps({"model": model_key, "files": sizes}))
+
+
+def read(folder: Path) -> Segment:
+    """Opens a segment. Raises InputError where it is not whole, OSError where a file vanishes meanwhile."""
+    check_sizes(folder, folder / NAME)
+    array = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    late = (folder / "offsets.npy").exists()
+    encoded = Encoded(array("vectors"), *(np.asarray(array(name)) for name in ("weights", "offsets") if late))
+    return Segment(folder, np.asarray(array("passages")), encoded, array("words"), np.asarray(array("word_offsets")))
+
+
+def check_sizes(folder: Path, listing: Path) -> None:
+    """Raises InputError where a file that a folder's listing names has another size, OSError where it is not there."""
+    for name, size in json.loads(listing.read_text(encoding="utf-8"))["files"].items():
+        if (found := (folder / name).stat().st_size) != size:
+            raise InputError(
+                f"{folder / name} has {found} bytes instead of {size}: delete the index and run `duplet index` again"
+            )

@@ -1,0 +1,181 @@
+"""The index's folder: `index.json` names the generation that counts and the segments it is made of.
+
+    INDEX/index.json                replaced atomically; the last thing that an update writes
+    INDEX/segments/NAME/            documents and vectors, written once (segments.py)
+    INDEX/generations/000007/       which documents are alive, BM25's arrays, and maybe the HNSW graph
+
+A reader opens what index.json names; the files of the generation before stay until the next update, so that a reader
+between two is not disturbed.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import files
+from pipeline.errors import InputError, TryAgain
+from pipeline.serving.search import segments
+from pipeline.serving.search.nearest import Graph
+from pipeline.serving.search.segments import Segment
+from pipeline.serving.search.words import WordIndex
+from pipeline.sources import Column
+
+FORMAT = 1
+NAME, GRAPH_NAME = "index.json", "hnsw.faiss"
+TRIES = 5  # at opening, while writers replace what was named
+
+
+@dataclass(frozen=True)
+class ModelStamp:
+    """Which model encoded: vectors of another one cannot be compared with its queries'."""
+
+    key: str  # of its folder's manifest
+    stage: str
+    folder: str  # absolute
+    given: str  # as it was named
+    head: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    documents_per_segment: int = 1000
+    # Vectors above which a graph is built. Below, comparing with all of them takes a few milliseconds. None: 20,000, or
+    # 1,000,000 token vectors of late interaction, which are one matrix product all the same.
+    approximate_above: int | None = None
+    wanted_recall: float = 0.95  # of the 10 best, which the graph's effort is chosen to reach
+    recall_queries: int = 100
+    columns: dict[str, Column] = field(default_factory=dict)  # as --columns named them, for later files too
+
+
+@dataclass(frozen=True)
+class State:
+    """index.json."""
+
+    name: str
+    model: ModelStamp
+    settings: Settings
+    generation: int
+    segments: list[str]
+    counts: dict[str, int]  # documents, passages and vectors that can be found; dead: those that cannot
+    approximate: dict[str, Any]  # empty, or effort, recall and the rows of the graph
+    created: str
+    versions: dict[str, str]
+    format: int = FORMAT
+    previous: list[str] = field(default_factory=list)  # segments of the generation before
+
+    @property
+    def generation_name(self) -> str:
+        return f"{self.generation:06d}"
+
+
+def read_state(folder: Path) -> State:
+    """Raises InputError where there is no index, a damaged one, or one of another format."""
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise InputError(
+                f"{folder} is an index of format {data['format']}, this version reads {FORMAT}: "
+                "build it again with `duplet index`"
+            )
+        model, settings = ModelStamp(**data.pop("model")), Settings(**data.pop("settings"))
+        return State(model=model, settings=settings, **data)
+    except (FileNotFoundError, NotADirectoryError):
+        what = "is no finished index" if folder.exists() else "does not exist"
+        raise InputError(
+            f"{folder} {what}: build it with `duplet index MODEL --documents … --output {folder}`"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Replaces index.json."""
+    files.write_text(folder / NAME, json.dumps(asdict(state), indent=1, ensure_ascii=False))
+
+
+class Snapshot:
+    """One generation of an index, opened; rows of documents and passages count over all its segments.
+
+    Attributes:
+        alive: (D,) bool, which documents can be found.
+        document_of: (P,) int64, each passage's document.
+        first_passage: (D,) int64.
+    """
+
+    def __init__(self, folder: Path, state: State, generation: Path | None = None) -> None:
+        self.folder, self.state = folder, state
+        self.segments: list[Segment] = [segments.read(folder / "segments" / name) for name in state.segments]
+        if generation is None:
+            generation = folder / "generations" / state.generation_name
+            segments.check_sizes(generation, generation / segments.NAME)
+        self.alive = np.load(generation / "alive.npy", allow_pickle=False)
+        self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
+        self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
+        self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
+        shifted = [s.passages[:, 0] + start for s, start in zip(self.segments, self.document_starts)]
+        self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
+        self.first_passage = np.searchsorted(self.document_of, np.arange(len(self.alive)))
+        self.words = WordIndex(generation, len(self.document_of))
+        self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
+
+    @cached_property
+    def alive_passages(self) -> np.ndarray:
+        """(P,) bool."""
+        return self.alive[self.document_of] if len(self.document_of) else np.zeros(0, bool)
+
+    @cached_property
+    def passage_of_vector(self) -> np.ndarray:
+        """(V,) int64: of pooled heads, the row itself."""
+        parts = [np.zeros(0, np.int64)]
+        for segment, start in zip(self.segments, self.passage_starts):
+            rows, offsets = np.arange(len(segment.passages)), segment.encoded.offsets
+            parts.append(start + (rows if offsets is None else np.repeat(rows, np.diff(offsets))))
+        return np.concatenate(parts)
+
+    @cached_property
+    def alive_vectors(self) -> np.ndarray:
+        """(V,) bool."""
+        return self.alive_passages[self.passage_of_vector]
+
+    def segment_of_passage(self, row: int) -> tuple[Segment, int]:
+        """The segment that holds a passage, and the passage's row in it."""
+        at = int(np.searchsorted(self.passage_starts, row, "right")) - 1
+        return self.segments[at], row - int(self.passage_starts[at])
+
+    def live_documents(self) -> dict[str, tuple[str, int, str]]:
+        """id -> segment's name, row in it, hash."""
+        found = {}
+        for segment, start in zip(self.segments, self.document_starts):
+            for row in np.flatnonzero(self.alive[start : start + len(segment.table)]).tolist():
+                found[segment.ids[row]] = (segment.name, row, segment.hashes[row])
+        return found
+
+
+def open_snapshot(folder: Path) -> Snapshot:
+    """The newest generation. Raises InputError where it is not whole, TryAgain where it is replaced too fast."""
+    for _ in range(TRIES):
+        state = read_state(folder)
+        try:
+            return Snapshot(folder, state)
+        except (OSError, ValueError, KeyError) as error:
+            problem = error
+            if read_state(folder).generation == state.generation:
+                raise InputError(f"{folder} is damaged ({problem}): delete it and run `duplet index` again") from None
+    raise TryAgain(f"{folder} is being updated faster than it can be opened ({problem}): try again")
+
+
+def remove_unused(folder: Path, state: State) -> None:
+    """Deletes what neither this generation nor the one before names."""
+    kept = {*state.segments, *state.previous}
+    generations = {state.generation_name, f"{state.generation - 1:06d}"}
+    for part, names in (("segments", kept), ("generations", generations)):
+        for path in (folder / part).glob("*"):
+            if path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""Where raw data lies and how it is read: a section of the configuration per kind of source."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SplitName = Literal["train", "valid", "test"]
+Positive = Annotated[int, Field(gt=0)]
+Column = str | int
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(Settings):
+    """Where a row keeps each field: a column's name (or JSON key), or its position from 0."""
+
+    query: Column = "query"
+    document: Column = "document"
+    text: Column = "text"
+    label: Column = "label"
+    source: Column = "source"
+    target: Column = "target"
+    tags: Column = "tags"
+    letters: Column = "text"  # tagging spells the words of its text
+    image: Column = "image"
+    caption: Column = "caption"
+    relevance: Column | None = None  # None: every row is a relevant pair (relevance 1)
+    id: Column | None = None
+    query_id: Column | None = None
+    document_id: Column | None = None
+    group: tuple[Column, ...] = ()  # rows that share these stay in one split; default: the query id
+    metadata: tuple[Column, ...] = ()
+
+
+class PairsSource(Settings):
+    """Rows with a column per field of the task, in one file for all splits or one per split."""
+
+    format: Literal["jsonl", "tsv", "csv", "parquet"]
+    path: str | None = None
+    paths: dict[SplitName, str] = {}
+    columns: Columns = Columns()
+    header: bool = True  # TSV and CSV: the first row names the columns
+    quoting: bool | None = None  # TSV and CSV: "…" quotes a field; None: CSV yes, TSV no
+    encoding: str = "utf-8"
+    grades: dict[str, float] = {}  # label as written -> relevance; empty: the label is a number already
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "PairsSource":
+        if bool(self.path) == bool(self.paths):
+            raise ValueError("give either path (one file, which is split) or paths (one file per split)")
+        return self
+
+
+class CollectionSource(Settings):
+    """Queries, documents and judgements in files of their own.
+
+    `trec`: topics and collections in SGML, or in the SMART style (.I/.T/.W), with a qrels file; `beir`: a folder with
+    corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv; `msmarco`: TSV of id and text, with a qrels file.
+    """
+
+    format: Literal["trec", "beir", "msmarco"]
+    path: str | None = None  # beir: the folder
+    documents: str | None = None
+    queries: str | dict[SplitName, str] | None = None  # one file for all splits, or one per split
+    judgements: str | dict[SplitName, str] | None = None
+    query_ids: Literal["given", "position"] = (
+        "given"  # position: judgements number the queries 1, 2, … as they stand in the file
+    )
+    train_on_titles: bool = False  # train and valid pairs are a document's title and its text; judged queries only test
+    encoding: str = "utf-8"
+    grades: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CollectionSource":
+        if self.format == "beir":
+            if not self.path or self.documents or self.queries or self.judgements:
+                raise ValueError("format beir takes path (its folder), and no documents, queries or judgements")
+        elif self.path or not (self.documents and self.queries and self.judgements):
+            raise ValueError(f"format {self.format} takes documents, queries and judgements, and no path")
+        return self
+
+
+class DocstringsSource(Settings):
+    """Python functions of the running environment: a docstring's first paragraph asks, the code answers."""
+
+    format: Literal["docstrings"]
+    packages: tuple[str, ...] = ("stdlib",)  # "stdlib" and names of installed packages
+    min_query_tokens: Positive = 3
+    min_document_lines: Positive = 2
+    max_pairs: Positive | None = None  # the first so many by hash; for quick tests
+
+
+class TextSource(Settings):
+    """Running text, in one file (its end goes to valid and test) or one per split; a record is some whole lines."""
+
+    format: Literal["text"]
+    path: str | None = None
+    paths: dict[SplitName, str] = {}
+    lines_per_record: Positive = 1
+    encoding: str = "utf-8"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "TextSource":
+        if bool(self.path) == bool(self.paths):
+            raise ValueError("give either path (one file, cut by position) or paths (one file per split)")
+        return self
+
+
+class LinesSource(Settings):
+    """Files whose n-th lines belong together, one per field of the task, for each split."""
+
+    format: Literal["lines"]
+    paths: dict[SplitName, dict[str, str]]  # split -> field -> file
+    encoding: str = "utf-8"
+
+
+class LabelledSource(Settings):
+    """Lines of a label, one blank and a text, in one file for all splits or one per split."""
+
+    format: Literal["labelled"]
+    path: str | None = None
+    paths: dict[SplitName, str] = {}
+    encoding: str = "utf-8"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "LabelledSource":
+        if bool(self.path) == bool(self.paths):
+            raise ValueError("give either path (one file, which is split) or paths (one file per split)")
+        return self
+
+
+class ConlluSource(Settings):
+    """Sentences in CoNLL-U: the text is the word forms, the tags are another column."""
+
+    format: Literal["conllu"]
+    paths: dict[SplitName, str]
+    tag: Literal["UPOS", "XPOS"] = "UPOS"
+
+
+class PythonSource(Settings):
+    """Python's own standard library, as text for tasks of one text; no download.
+
+    code: whole modules, a record per some lines; prose: a docstring per record; package: the code of a function,
+    labelled with the package that it stands in; kinds: lines of code, each token tagged with what it is.
+    """
+
+    format: Literal["python"]
+    of: Literal["code", "prose", "package", "kinds"]
+    lines_per_record: Positive = 50  # code
+    max_records: Positive | None = None  # the first so many by hash (code: in order); for quick tests
+
+
+class NumbersSource(Settings):
+    """Numbers and dates in digits with the same in English words: made up, no download."""
+
+    format: Literal["numbers"]
+    direction: Literal["to_words", "to_digits"] = "to_words"
+    count: Annotated[int, Field(gt=0, le=100_000)] = 4000
+
+
+class ScenesSource(Settings):
+    """Drawn scenes of coloured shapes with their captions: made up, no download."""
+
+    format: Literal["scenes"]
+    count: Annotated[int, Field(gt=0, le=100_000)] = 3000
+
+
+class CaptionsSource(Settings):
+    """Images and a file of their captions: lines of NAME or NAME#NUMBER, a tab and the caption."""
+
+    format: Literal["captions"]
+    captions: str
+    images: str  # a zip file, a folder, or a .npy file of a vector (or of a vector per place) for each image
+    names: str | None = None  # of the rows of a .npy file, one per line; None: 0, 1, 2, …
+    splits: dict[SplitName, str] = {}  # files of image names, one per line; none: the images are split
+    size_px: Positive = 64  # width and height that pictures are brought to
+
+
+Source = Annotated[
+    PairsSource
+    | CollectionSource
+    | DocstringsSource
+    | TextSource
+    | LinesSource
+    | LabelledSource
+    | ConlluSource
+    | PythonSource
+    | NumbersSource
+    | ScenesSource
+    | CaptionsSource,
+    Field(discriminator="format"),
+]
+FORMATS: dict[str, type[Settings]] = {
+    name: model
+    for model in Source.__origin__.__args__  # type: ignore[attr-defined]
+    for name in model.model_fields["format"].annotation.__args__
+}

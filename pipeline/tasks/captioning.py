@@ -1,0 +1,228 @@
+"""Captioning: an image in, a sentence out."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mxnet import Context, nd
+
+from pipeline.errors import InputError
+from pipeline.evaluation import captions, captions_page, examples, report
+from pipeline.evaluation.judged import Judged
+from pipeline.models.captioner import Captioner
+from pipeline.models.search import Found, search
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.captioning_images import Images
+from pipeline.tasks.written import gather_found, teacher
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_vocabulary
+from pipeline.tokenization.joining import joined
+from pipeline.workers import World
+
+AT_ONCE = 128  # images whose captions are written side by side
+SHOWN = 120  # images on the page
+
+
+class CaptionBatch(NamedTuple):
+    """n captions of one worker with their images; N captions and M tokens over all workers."""
+
+    tokens: None  # the embedding has a gradient of its own
+    real: int  # tokens of all workers' captions
+    cells: int  # the same with padding
+    images: np.ndarray  # (n, *shape)
+    inputs: np.ndarray  # (T + 1, n) int32: the border, then the caption's tokens, 0 on padding
+    places: np.ndarray  # (m,) int32: where targets stand in (T + 1) * n steps
+    targets: np.ndarray  # (m,) int32: what each step must write; after the last token the border
+    total: int  # targets of all workers, M
+
+
+class Captioning(Task):
+    """The task."""
+
+    sides = ("caption",)
+    fields = ("image",)
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """What the records' images are."""
+        return Images(self.config.captioning, self.folder)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 1) int32."""
+        return self.train.fields["caption"].lengths[self.train.rows["caption"]][:, None]
+
+    @functools.cached_property
+    def vocabulary(self) -> list[str]:
+        """(V,) tokens by id."""
+        ids = load_vocabulary(self.folder)
+        return sorted(ids, key=lambda token: ids[token])
+
+    def network(self) -> Captioner:
+        """See Captioner."""
+        return Captioner(
+            self.config.model, len(self.vocabulary), self.config.captioning.inject, self.images.shape,
+            prefix="captioner_",
+        )  # fmt: skip
+
+    # --- training -----------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _seen(self) -> np.ndarray:
+        """The training split's distinct images as the network takes them: mapped, or AlexNet's features in memory."""
+        rows = self.images.rows_of(self.train.fields["image"])
+        return self.images.seen(self.images.raw[rows], Context("cpu"))
+
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> CaptionBatch:
+        """See CaptionBatch."""
+        lengths = [self.lengths[share, 0] for share in shares]
+        forced = teacher(*self.train.fields["caption"].padded(self.train.rows["caption"][shares[rank]]), self._border)
+        return CaptionBatch(
+            tokens=None,
+            real=sum(int(part.sum()) for part in lengths),
+            cells=sum(int(len(part) * part.max()) for part in lengths),
+            images=self._seen[self.train.rows["image"][shares[rank]]],
+            inputs=forced.inputs,
+            places=forced.places,
+            targets=forced.targets,
+            total=sum(int(part.sum()) + len(part) for part in lengths),
+        )
+
+    @property
+    def _border(self) -> int:
+        return len(self.vocabulary)
+
+    def loss(self, network: Captioner, table: nd.NDArray | None, batch: CaptionBatch, world: World) -> StepLoss:
+        """Mean cross entropy over all workers' tokens."""
+        losses = self._losses(network, batch, world.context)
+        value = losses.sum().reshape(1) * (world.size / batch.total)
+        return StepLoss(value, value)
+
+    def _losses(self, network: Captioner, batch: CaptionBatch, context: Context) -> nd.NDArray:
+        """(m,) of a batch's steps."""
+        state, memory = network.look(nd.array(batch.images, context, batch.images.dtype))
+        features, _, _ = network(nd.array(batch.inputs, context, "int32"), state, memory)
+        there = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
+        return network.words.losses(there, nd.array(batch.targets, context, "int32"))
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+    def _write(self, network: Captioner, seen: np.ndarray, context: Context, beam: int) -> list[Found]:
+        """Captions of (n, *shape) images."""
+        limit, found = self.config.max_tokens["caption"], []
+        assert limit is not None
+        for start in range(0, len(seen), AT_ONCE):
+            part = seen[start : start + AT_ONCE]
+            state, memory = network.look(nd.array(part, context, part.dtype))
+            limits = np.full(len(part), limit)
+            found += search(network.step, state, memory, limits, self._border, beam, 0.0, (PADDING_ID, UNKNOWN_ID))
+        return found
+
+    def _write_split(self, network: Captioner, split: shards.Split, world: World, beam: int) -> list[Found]:
+        """Captions of a split's distinct images, the work shared out over the workers."""
+        rows = self.images.rows_of(split.fields["image"])
+        mine = np.arange(len(rows))[world.rank :: world.size]
+        seen = self.images.seen(self.images.raw[rows[mine]], world.context)
+        found = self._write(network, seen, world.context, beam)
+        return gather_found(dict(zip(mine.tolist(), found)), len(rows), world)
+
+    def _tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        return [self.vocabulary[i] for i in ids]
+
+    def _references(self, split: shards.Split) -> list[list[list[str]]]:
+        """The captions' tokens of each distinct image."""
+        found: list[list[list[str]]] = [[] for _ in range(len(split.fields["image"]))]
+        for image, caption in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
+            found[image].append(self._tokens(split.fields["caption"].ids(caption)))
+        return found
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def validate(self, network: Captioner, world: World) -> dict[str, float]:
+        """Exact captions, BLEU-1 to 4 and CIDEr of what is written greedily, and nats per token."""
+        split = shards.open_split(self.folder, "valid", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the validation split has no image to judge: raise ingest.split.valid")
+        found = self._write_split(network, split, world, beam=1)
+        metrics = captions.scores([self._tokens(ids) for ids, _ in found], self._references(split))
+        return world.agree(metrics | {"nats": self._nats(network, split, world)}, "validation")
+
+    def _nats(self, network: Captioner, split: shards.Split, world: World) -> float:
+        """Mean cross entropy per token, the border included."""
+        images, total = self.images.rows_of(split.fields["image"]), np.zeros((1, 2), np.float32)
+        mine = np.arange(len(split.relevance))[world.rank :: world.size]
+        for start in range(0, len(mine), AT_ONCE):
+            part = mine[start : start + AT_ONCE]
+            forced = teacher(*split.fields["caption"].padded(split.rows["caption"][part]), self._border)
+            seen = self.images.seen(self.images.raw[images[split.rows["image"][part]]], world.context)
+            losses = self._losses(network, CaptionBatch(None, 0, 0, seen, *forced, total=0), world.context)
+            total += np.array([[losses.sum().asscalar(), len(forced.targets)]])
+        everyones = world.gather_numpy(total, "nats").sum(axis=0)
+        return float(everyones[0] / everyones[1])
+
+    def evaluate(self, network: Captioner, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl and
+        captions.html."""
+        split = shards.open_split(self.folder, "test", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the test split has no image to judge: raise ingest.split.test")
+        found = self._write_split(network, split, world, self.config.captioning.beam)
+        if world.rank > 0:
+            return {}
+        references, kind = self._references(split), self.config.tokenize.kind
+        rows = self.images.rows_of(split.fields["image"])
+        systems: dict[str, list[Any]] = {"model": [self._tokens(ids) for ids, _ in found]}
+        train = self._references(self.train)
+        near = captions.nearest(self._small(self.images.rows_of(self.train.fields["image"])), self._small(rows))
+        systems["nearest"] = [train[row][0] for row in near.tolist()]
+        systems["frequent"] = [captions.most_frequent([c for known in train for c in known])] * len(rows)
+        names = dict(zip(split.rows["image"].tolist(), texts_of(ingested, split, "image")))
+        right = captions.exact(systems["model"], references)
+        shown = []
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for row, tokens in enumerate(systems["model"]):
+                said = [joined(kind, known) for known in references[row]]
+                line = {"image": names[row], "caption": joined(kind, tokens), "references": said}
+                file.write(json.dumps(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
+                picture = self.images.raw[rows[row]] if len(self.images.raw_shape) == 3 else None
+                shown.append(captions_page.Shown(names[row], picture, line["caption"], said, bool(right[row])))
+        note = f"The first {min(SHOWN, len(shown))} of {len(shown)} test images; green: one of the references, exactly."
+        captions_page.write(folder / "captions.html", f"{self.config.name}: captions", note, shown[:SHOWN])
+        return self._tables(systems, references, split, folder)
+
+    def _small(self, rows: np.ndarray) -> np.ndarray:
+        """Images to be compared pixel by pixel: every fourth row and column is enough."""
+        raw = self.images.raw[rows]
+        return raw[:, ::4, ::4] if raw.ndim == 4 else raw
+
+    def _tables(
+        self, systems: dict[str, list[Any]], references: list[list[list[str]]], split: shards.Split, folder: Path
+    ) -> dict[str, float]:
+        """Writes table.txt and metrics.json; the corpus scores, which have no interval, stand below the table."""
+        settings = self.config.evaluate
+        values = {(name, "exact"): captions.exact(said, references) for name, said in systems.items()}
+        values |= {
+            (name, "sentence_bleu_4"): captions.sentence_bleu(said, references) for name, said in systems.items()
+        }
+        keys = list(split.fields["image"].keys)
+        judged = Judged("images", keys, [" ".join(known[0]) for known in references], None, {}, values)
+        corpus = {name: captions.scores(said, references) for name, said in systems.items()}
+        lines = ["corpus scores:"]
+        for name, found in corpus.items():
+            lines.append(f"  {name:<9}" + "  ".join(f"{m} {v:.3f}" for m, v in found.items() if m != "exact"))
+        flat = examples.write(
+            folder, self.config.name, {"images": (judged, "nearest")}, settings.bootstrap_samples, self.config.seed,
+            "\n".join(lines),
+        )  # fmt: skip
+        systems_found = {name: {"metrics": {m: {"mean": v} for m, v in f.items()}} for name, f in corpus.items()}
+        return flat | report.flat_metrics("test", {"systems": systems_found})
+
+    def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """For each row's `image`, the path of one, its `caption` and the caption's log probability."""
+        raw = np.stack([self.images.read(row["image"]) for row in rows])
+        found = self._write(network, self.images.seen(raw, context), context, self.config.captioning.beam)
+        kind = self.config.tokenize.kind
+        return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in found]
+
+
+TASK = Captioning

@@ -1,0 +1,168 @@
+"""Sentence classification: a text in, a class out, from the pooled states (`pooling: last`: from the ends alone)."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mxnet import Context, nd
+
+from pipeline.errors import InputError
+from pipeline.evaluation import baselines, examples, metrics
+from pipeline.evaluation.judged import Classes, Judged, shown
+from pipeline.models.classifier import Classifier
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import load_tokenizer, load_vocabulary
+from pipeline.workers import World
+
+SPECIAL = 2  # <pad> and <unk> of the labels' vocabulary are no classes
+
+
+class TextBatch(NamedTuple):
+    """The texts and classes of one worker."""
+
+    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
+    real: int  # tokens of all workers' texts
+    cells: int  # the same with padding
+    texts: Chunked
+    classes: np.ndarray  # (n,) int32, in the order of the chunks
+
+
+class Classification(Task):
+    """Softmax over the classes that the training split's labels name."""
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """(C,) the labels."""
+        ids = load_vocabulary(self.folder / "label")
+        return sorted(ids, key=lambda label: ids[label])[SPECIAL:]
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 1) int32."""
+        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+
+    def network(self) -> Classifier:
+        """One output per class."""
+        return Classifier(self.config.model, shards.vocabulary_size(self.folder), len(self.names), prefix="classifier_")
+
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TextBatch:
+        """See TextBatch."""
+        field = self.train.fields["text"]
+        rows = [self.train.rows["text"][share] for share in shares]
+        tokens = distinct_tokens([(field, part) for part in rows])
+        texts = chunked(field, rows, rank, tokens)
+        classes = _classes(self.train)[shares[rank]][texts.rows]
+        return TextBatch(tokens, texts.real, texts.cells, texts, classes.astype(np.int32))
+
+    def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
+        """Mean cross entropy over all workers' texts."""
+        assert table is not None, "the classifier's embedding is updated row by row"
+        context, packed = table.context, network.packed(table.context)
+        logits = [
+            network(table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed)
+            for c in batch.texts.chunks
+        ]
+        losses = -nd.pick(nd.log_softmax(nd.concat(*logits, dim=0)), nd.array(batch.classes, context))
+        # the average over workers of these is the mean over all texts, whatever each worker's number of them
+        value = losses.sum().reshape(1) * (world.size / sum(batch.texts.counts))
+        return StepLoss(value, value)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def validate(self, network: Classifier, world: World) -> dict[str, float]:
+        """accuracy and macro_f1. Raises InputError where the split is empty."""
+        split = shards.open_split(self.folder, "valid", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the validation split has no text to judge: raise ingest.split.valid")
+        labels, predicted = _classes(split), self._probabilities(network, split, world).argmax(axis=1)
+        found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
+        return world.agree(found, "validation")
+
+    def evaluate(self, network: Classifier, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside the majority class and naive Bayes over words; also writes predictions.jsonl."""
+        split = shards.open_split(self.folder, "test", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the test split has no text to judge: raise ingest.split.test")
+        probabilities = self._probabilities(network, split, world)
+        if world.rank > 0:
+            return {}
+        labels, train = _classes(split), _classes(self.train)
+        others = {
+            "majority": np.full(len(labels), np.bincount(train).argmax()),
+            "naive_bayes": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
+        }
+        values = {("model", "accuracy"): probabilities.argmax(axis=1) == labels}
+        values |= {(name, "accuracy"): predicted == labels for name, predicted in others.items()}
+        texts = texts_of(ingested, split, "text")
+        judged = Judged(
+            unit="texts",
+            ids=list(split.ids),
+            texts=texts,
+            groups=None,
+            slices={"text length (tokens)": split.fields["text"].lengths[split.rows["text"]].astype(np.float64)},
+            values={key: right.astype(np.float64) for key, right in values.items()},
+            classes=Classes(self.names, labels.astype(np.int64), probabilities.astype(np.float64)),
+        )
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for key, text, label, row in zip(split.ids, texts, labels, probabilities):
+                line = {"id": key, "text": shown(text), "label": self.names[label] if label >= 0 else None}
+                file.write(json.dumps(line | _said(self.names, row), ensure_ascii=False) + "\n")
+        settings = self.config.evaluate
+        return examples.write(
+            folder, self.config.name, {"classes": (judged, "naive_bayes")}, settings.bootstrap_samples, self.config.seed
+        )
+
+    def _probabilities(self, network: Classifier, split: shards.Split, world: World) -> np.ndarray:
+        """(N, C) float32 for a split's records, the work shared out over the workers."""
+        field, rows = split.fields["text"], split.rows["text"]
+        found = [(part, self._softmax(network, *field.padded(rows[part]), world.context))
+                 for part in like_lengths(field.lengths[rows], world.rank, world.size)]  # fmt: skip
+        nothing = np.zeros((0, len(self.names)), np.float32)
+        places = world.gather_numpy(np.concatenate([np.zeros(0, np.int32), *(p for p, _ in found)]), "places")
+        values = world.gather_numpy(np.concatenate([nothing, *(v for _, v in found)]), "probabilities")
+        together = np.empty((len(rows), len(self.names)), np.float32)
+        together[places] = values
+        return together
+
+    def _softmax(self, network: Classifier, ids: np.ndarray, lengths: np.ndarray, context: Context) -> np.ndarray:
+        table = network.embedding.data(context)
+        logits = network(table, nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32"))
+        return nd.softmax(logits).asnumpy()
+
+    def predict(self, network: Classifier, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """For each row's `text` its label and all labels' probabilities."""
+        tokenizer = load_tokenizer(self.folder)
+        encoded = [tokenizer.encode(str(row["text"]), "text") for row in rows]
+        lengths = np.array([len(ids) for ids in encoded], np.int32)
+        answers: list[dict[str, Any]] = [{} for _ in rows]
+        for part in like_lengths(lengths):
+            ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
+            for row, place in zip(ids, part):
+                row[: lengths[place]] = encoded[place]
+            for place, probabilities in zip(part, self._softmax(network, ids, lengths[part], context)):
+                answers[place] = _said(self.names, probabilities)
+        return answers
+
+
+def _classes(split: shards.Split) -> np.ndarray:
+    """(N,) int64 positions in the task's names; -1 for a label that the training split does not have."""
+    field = split.fields["label"]
+    ids = np.array([field.ids(row)[0] for row in range(len(field))], np.int64)
+    return np.maximum(ids[split.rows["label"]] - SPECIAL, -1)
+
+
+def _bags(split: shards.Split) -> Iterator[np.ndarray]:
+    field = split.fields["text"]
+    return (field.ids(row) for row in split.rows["text"].tolist())
+
+
+def _said(names: list[str], probabilities: np.ndarray) -> dict[str, Any]:
+    chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
+    return {"label": max(chances, key=lambda name: chances[name]), "probabilities": chances}
+
+
+TASK = Classification

@@ -1,0 +1,262 @@
+"""Cloze: words taken out of a passage and filled in from both sides; beside it, from the left alone."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mxnet import Context, nd
+
+from pipeline.errors import InputError
+from pipeline.evaluation import examples
+from pipeline.evaluation.judged import Judged, shown
+from pipeline.models.cloze import Cloze
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.workers import World
+
+BLANK = "___"
+BEST = 5  # words said for each blank
+SPECIAL = 2  # <pad> and <unk> fill no blank
+
+
+class ClozeBatch(NamedTuple):
+    """The passages of one worker, with blanks."""
+
+    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids, 0 and the blank
+    real: int  # tokens of all workers' passages
+    cells: int  # the same with padding
+    texts: Chunked  # ids with blanks in them
+    places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each blank
+    words: list[np.ndarray]  # for each chunk (B,) int32: the words taken out
+    blanks: int  # of all workers
+
+
+class FillIn(Task):
+    """Cross entropy of the words taken out."""
+
+    @functools.cached_property
+    def vocabulary(self) -> int:
+        """V; the blank's id."""
+        return shards.vocabulary_size(self.folder)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 1) int32."""
+        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+
+    def network(self) -> Cloze:
+        """See Cloze."""
+        return Cloze(self.config.model, self.vocabulary, self.config.cloze.compare_left, prefix="cloze_")
+
+    def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(T,) bool: what is taken out of a passage, at least one known word where there is one."""
+        known = np.flatnonzero(ids != UNKNOWN_ID)
+        chosen = np.zeros(len(ids), bool)
+        wanted = max(1, round(self.config.cloze.blank_share * len(ids)))
+        chosen[rng.permutation(known)[:wanted]] = True
+        return chosen
+
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
+        """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
+        field, rows = self.train.fields["text"], self.train.rows["text"]
+        texts_rows = [rows[share] for share in shares]
+        tokens = distinct_tokens([(field, part) for part in texts_rows])
+        tokens = np.append(tokens, np.int32(self.vocabulary))
+        texts = chunked(field, texts_rows, rank)
+        drawn = [
+            [self._blanks(field.ids(row), np.random.default_rng([*seed, row])) for row in part.tolist()]
+            for part in texts_rows
+        ]
+        mine = [drawn[rank][place] for place in texts.rows.tolist()]
+        chunks, places, words, start = [], [], [], 0
+        for chunk in texts.chunks:
+            ids, place, word = _with_blanks(chunk.ids, mine[start : start + len(chunk.lengths)], self.vocabulary)
+            chunks.append(chunk._replace(ids=np.searchsorted(tokens, ids).astype(np.int32)))
+            places.append(place)
+            words.append(word)
+            start += len(chunk.lengths)
+        blanks = sum(int(mask.sum()) for part in drawn for mask in part)
+        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, blanks))
+
+    def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
+        """The mean over all workers' blanks; the readers' losses are added, and so learn apart from each other."""
+        assert table is not None, "the embedding is updated row by row"
+        context = table.context
+        total, own = nd.zeros(1, ctx=context), nd.zeros(1, ctx=context)
+        for chunk, places, words in zip(batch.texts.chunks, batch.places, batch.words):
+            if not len(words):
+                continue
+            scores = network(
+                table,
+                nd.array(chunk.ids, context, "int32"),
+                nd.array(chunk.lengths, context, "int32"),
+                nd.array(places, context, "int32"),
+            )
+            losses = {name: -nd.pick(nd.log_softmax(s), nd.array(words, context)).sum() for name, s in scores.items()}
+            total = total + sum(losses.values())
+            own = own + losses["both"]
+        # the average over workers of these is the mean over all blanks, whatever each worker's number of them
+        share = world.size / batch.blanks
+        return StepLoss(total * share, own * share)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def _filled(self, network: Cloze, passages: list[np.ndarray], masks: list[np.ndarray], context: Context) -> Any:
+        """For each passage each reader's log probabilities at its blanks: lists of {reader: (B, V)}."""
+        lengths = np.array([len(ids) for ids in passages], np.int32)
+        table = network.embedding.data(context)
+        found: list[dict[str, np.ndarray]] = [{} for _ in passages]
+        for part in like_lengths(lengths, cells=4096):
+            ids = np.full((int(lengths[part].max()), len(part)), PADDING_ID, np.int32)
+            for column, place in enumerate(part):
+                ids[: lengths[place], column] = passages[place]
+            ids, places, _ = _with_blanks(ids, [masks[place] for place in part], self.vocabulary)
+            if not len(places):
+                continue
+            sizes = nd.array(lengths[part], context, "int32")
+            scores = network(table, nd.array(ids, context, "int32"), sizes, nd.array(places, context, "int32"))
+            ends = np.cumsum([masks[place].sum() for place in part])[:-1]
+            for name, values in scores.items():
+                values = nd.log_softmax(_possible(values)).asnumpy()
+                for place, rows in zip(part, np.split(values, ends)):
+                    found[place][name] = rows
+        return found
+
+    def _judged(self, network: Cloze, name: str, world: World) -> tuple[shards.Split, np.ndarray, np.ndarray]:
+        """A split; per record and reader (N, R, 3) blanks, right ones and nats; (N, BEST) words of the first blank."""
+        split = shards.open_split(self.folder, name, self.config.task)
+        if not len(split.relevance):
+            raise InputError(f"the {name} split has no passage to judge: raise ingest.split.{name}")
+        field = split.fields["text"]
+        mine = np.arange(world.rank, len(split.relevance), world.size, dtype=np.int32)
+        rows = split.rows["text"][mine].tolist()
+        passages = [field.ids(row) for row in rows]
+        masks = [self._blanks(ids, np.random.default_rng([self.config.seed, row])) for ids, row in zip(passages, rows)]
+        sums = np.zeros((len(mine), len(network.readers()), 3), np.float32)
+        best = np.zeros((len(mine), BEST), np.int32)
+        for start in range(0, len(mine), step := 256):
+            some = slice(start, start + step)
+            said = self._filled(network, passages[some], masks[some], world.context)
+            for i, (ids, mask, by_reader) in enumerate(zip(passages[some], masks[some], said), start):
+                for reader, values in enumerate(by_reader.values()):
+                    right = values.argmax(axis=1) == ids[mask]
+                    nats = -values[np.arange(len(values)), ids[mask]]
+                    sums[i, reader] = mask.sum(), right.sum(), nats.sum()
+                    if not reader and len(values):
+                        best[i] = np.argsort(-values[0], kind="stable")[:BEST]
+        order = np.argsort(world.gather_numpy(mine, "places"), kind="stable")
+        return split, world.gather_numpy(sums, "sums")[order], world.gather_numpy(best, "best")[order]
+
+    def validate(self, network: Cloze, world: World) -> dict[str, float]:
+        """accuracy and nats per blank, and those of the left-only reader as left_accuracy and left_nats."""
+        _, sums, _ = self._judged(network, "valid", world)
+        blanks, right, nats = np.moveaxis(sums.sum(axis=0), -1, 0)
+        found: dict[str, float] = {}
+        for i, prefix in enumerate(["", "left_"][: len(blanks)]):
+            found |= {f"{prefix}accuracy": float(right[i] / blanks[i]), f"{prefix}nats": float(nats[i] / blanks[i])}
+        return world.agree(found, "validation")
+
+    def evaluate(self, network: Cloze, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside the left-only reader and the most frequent word; also writes predictions.jsonl."""
+        split, sums, best = self._judged(network, "test", world)
+        if world.rank > 0:
+            return {}
+        blanks = sums[:, 0, 0].astype(np.float64)
+        values, weights = {}, {}
+        for i, system in enumerate(["model", "left"][: sums.shape[1]]):
+            for column, metric in ((1, "accuracy"), (2, "nats")):
+                values[system, metric] = sums[:, i, column].astype(np.float64) / np.maximum(blanks, 1)
+                weights[system, metric] = blanks
+        frequent, chances = self._frequencies()
+        field, rows = split.fields["text"], split.rows["text"].tolist()
+        taken = [ids[self._blanks(ids, np.random.default_rng([self.config.seed, row]))]
+                 for row, ids in ((row, field.ids(row)) for row in rows)]  # fmt: skip
+        values["frequency", "accuracy"] = np.array([(words == frequent).mean() if len(words) else 0 for words in taken])
+        values["frequency", "nats"] = np.array([-np.log(chances[words]).mean() if len(words) else 0 for words in taken])
+        weights |= {("frequency", metric): blanks for metric in ("accuracy", "nats")}
+        texts = texts_of(ingested, split, "text")
+        names = self._names
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for key, text, words, said in zip(split.ids, texts, taken, best.tolist()):
+                line = {"id": key, "text": shown(text), "taken_out": [names[word] for word in words.tolist()]}
+                line["first_blank"] = [names[word] for word in said] if len(words) else []
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        judged = Judged("passages", list(split.ids), texts, None, {"blanks": blanks}, values, weights)
+        settings, reference = self.config.evaluate, "left" if sums.shape[1] > 1 else "frequency"
+        return examples.write(
+            folder, self.config.name, {"blanks": (judged, reference)}, settings.bootstrap_samples, self.config.seed
+        )
+
+    def _frequencies(self) -> tuple[int, np.ndarray]:
+        """The training split's most frequent word and (V,) the chance of each."""
+        field = self.train.fields["text"]
+        counts = np.ones(self.vocabulary)
+        for row in self.train.rows["text"].tolist():
+            np.add.at(counts, field.ids(row), 1)
+        counts[:SPECIAL] = 1e-9
+        return int(counts.argmax()), counts / counts.sum()
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        ids = load_vocabulary(self.folder)
+        return sorted(ids, key=lambda word: ids[word])
+
+    def predict(self, network: Cloze, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """For each `___` in a row's `text` the likeliest words with their probabilities, by the reader of both sides.
+
+        Raises:
+            InputError: a text has no blank.
+        """
+        tokenizer = load_tokenizer(self.folder)
+        passages, masks = [], []
+        for row in rows:
+            parts = str(row["text"]).split(BLANK)
+            if len(parts) < 2:
+                raise InputError(
+                    f"text {shown(str(row['text']), 60)!r} has no blank: write {BLANK} where a word is out"
+                )
+            ids: list[int] = []
+            blanks: list[int] = []
+            for number, part in enumerate(parts):
+                if number:
+                    blanks.append(len(ids))
+                    ids.append(UNKNOWN_ID)
+                if part.strip():
+                    ids += tokenizer.encode(part, "text").tolist()
+            mask = np.zeros(len(ids), bool)
+            mask[blanks] = True
+            passages.append(np.array(ids, np.int32))
+            masks.append(mask)
+        return [
+            {"fillings": [self._best(values) for values in by_reader["both"]]}
+            for by_reader in self._filled(network, passages, masks, context)
+        ]
+
+    def _best(self, values: np.ndarray) -> list[dict[str, Any]]:
+        order = np.argsort(-values, kind="stable")[:BEST]
+        return [{"word": self._names[i], "probability": round(float(np.exp(values[i])), 6)} for i in order]
+
+
+def _with_blanks(ids: np.ndarray, masks: list[np.ndarray], blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(T, n) ids with blanks put in; their places, step * n + text, text by text; and the words that stood there."""
+    hidden = ids.copy()
+    places, words = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for column, mask in enumerate(masks):
+        steps = np.flatnonzero(mask)
+        places.append((steps * ids.shape[1] + column).astype(np.int32))
+        words.append(ids[steps, column])
+        hidden[steps, column] = blank
+    return hidden, np.concatenate(places), np.concatenate(words)
+
+
+def _possible(scores: nd.NDArray) -> nd.NDArray:
+    """Scores in which padding and the unknown word cannot fill a blank."""
+    barred = nd.full((scores.shape[0], SPECIAL), -1e30, ctx=scores.context)
+    return nd.concat(barred, nd.slice_axis(scores, axis=1, begin=SPECIAL, end=None), dim=1)
+
+
+TASK = FillIn

@@ -1,0 +1,292 @@
+"""Tagging: a sentence of words in, a tag per word out."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mxnet import Context, nd
+
+from pipeline.errors import InputError
+from pipeline.evaluation import examples, spans
+from pipeline.evaluation.judged import Judged
+from pipeline.models.tagger import Tagger, crf_loss, viterbi
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.chunks import Chunk, Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.workers import World
+
+SPECIAL = 2  # <pad> and <unk> of the tags' vocabulary are no tags
+
+
+class Spelling(NamedTuple):
+    """The W distinct words of some texts by their letters."""
+
+    letters: np.ndarray  # (L, W) int32, time first
+    lengths: np.ndarray  # (W,) int32
+    places: list[np.ndarray]  # for each chunk (T, c) int32: 1 + the word, 0 on padding
+
+
+class TagBatch(NamedTuple):
+    """The sentences of one worker, words and tags."""
+
+    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
+    real: int  # words of all workers' sentences
+    cells: int  # the same with padding
+    texts: Chunked
+    tags: list[np.ndarray]  # for each chunk (T, c) int32: positions in the task's names, -1 on padding or unknown
+    spelling: Spelling | None
+
+
+class Tagging(Task):
+    """Cross entropy at every word, or a conditional random field over the sentence's tags."""
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """(G,) the tags."""
+        ids = load_vocabulary(self.folder / "tags")
+        return sorted(ids, key=lambda tag: ids[tag])[SPECIAL:]
+
+    @functools.cached_property
+    def space(self) -> int:
+        """The id of the blank between words among the letters, -1 where no training sentence has two words."""
+        return load_vocabulary(self.folder / "letters").get(" ", -1)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 1) int32."""
+        _check(self.train, "train")
+        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+
+    def network(self) -> Tagger:
+        """See Tagger."""
+        settings = self.config.tagging
+        letters = len(load_vocabulary(self.folder / "letters")) if settings.characters else 0
+        vocabulary = shards.vocabulary_size(self.folder)
+        return Tagger(self.config.model, vocabulary, len(self.names), letters, settings.crf, prefix="tagger_")
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TagBatch:
+        """See TagBatch."""
+        field, rows = self.train.fields["text"], self.train.rows["text"]
+        texts_rows = [rows[share] for share in shares]
+        tokens = distinct_tokens([(field, part) for part in texts_rows])
+        texts = chunked(field, texts_rows, rank, tokens)
+        records = shares[rank][texts.rows]
+        tags, start = [], 0
+        for chunk in texts.chunks:
+            part = records[start : start + len(chunk.lengths)]
+            tags.append(_tags(self.train, part, chunk.ids.shape[0]))
+            start += len(part)
+        spelling = None
+        if self.config.tagging.characters:
+            letters = [self.train.fields["letters"].ids(row) for row in self.train.rows["letters"][records].tolist()]
+            spelling = self._spelled(letters, texts.chunks)
+        return TagBatch(tokens, texts.real, texts.cells, texts, tags, spelling)
+
+    def _spelled(self, sentences: list[np.ndarray], chunks: list[Chunk]) -> Spelling:
+        """The words of sentences, given as letters in the order of the chunks."""
+        known: dict[bytes, int] = {}
+        words: list[np.ndarray] = []
+        places, row = [], 0
+        for chunk in chunks:
+            place = np.zeros(chunk.ids.shape, np.int32)
+            for column, length in enumerate(chunk.lengths.tolist()):
+                ids = sentences[row]
+                parts = np.split(ids, np.flatnonzero(ids == self.space)) if self.space >= 0 else [ids]
+                for step, part in enumerate(parts[:length]):
+                    word = part[1:] if step else part
+                    if not len(word):
+                        continue
+                    key = word.tobytes()
+                    if key not in known:
+                        known[key] = len(words) + 1
+                        words.append(word)
+                    place[step, column] = known[key]
+                row += 1
+            places.append(place)
+        lengths = np.array([len(word) for word in words], np.int32)
+        letters = np.zeros((int(lengths.max(initial=1)), len(words)), np.int32)
+        for column, word in enumerate(words):
+            letters[: len(word), column] = word
+        return Spelling(letters, lengths, places)
+
+    # --- loss ---------------------------------------------------------------------------------------------------------
+    def loss(self, network: Tagger, table: nd.NDArray | None, batch: TagBatch, world: World) -> StepLoss:
+        """The mean over all workers' words of their tags' negative log probability."""
+        assert table is not None, "the tagger's embedding is updated row by row"
+        context = table.context
+        total = nd.zeros(1, ctx=context)
+        for chunk, tags, scores in zip(batch.texts.chunks, batch.tags, self._scores(network, table, batch)):
+            given = nd.array(np.maximum(tags, 0), context, "int32")
+            if self.config.tagging.crf:
+                lengths = nd.array(chunk.lengths, context, "int32")
+                losses = crf_loss(scores, given, lengths, network.transitions.data(context))
+            else:
+                losses = -nd.pick(nd.log_softmax(scores, axis=2), given, axis=2) * nd.array(tags >= 0, context)
+            total = total + losses.sum()
+        # the average over workers of these is the mean over all words, whatever each worker's number of them
+        value = total * (world.size / batch.real)
+        return StepLoss(value, value)
+
+    def _scores(self, network: Tagger, table: nd.NDArray, batch: TagBatch) -> list[nd.NDArray]:
+        context, spelling = table.context, batch.spelling
+        packed, spelled = network.packed(context), None
+        if spelling:
+            assert network.letters is not None
+            spelled = network.letters(
+                nd.array(spelling.letters, context, "int32"), nd.array(spelling.lengths, context, "int32")
+            )
+        return [
+            network(
+                table,
+                nd.array(chunk.ids, context, "int32"),
+                nd.array(chunk.lengths, context, "int32"),
+                spelled,
+                nd.array(spelling.places[i], context, "int32") if spelling else None,
+                packed,
+            )
+            for i, chunk in enumerate(batch.texts.chunks)
+        ]
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def _said(
+        self, network: Tagger, words: list[np.ndarray], letters: list[np.ndarray], context: Context
+    ) -> list[np.ndarray]:
+        """The tags' positions of each sentence, (T,) int."""
+        lengths = np.array([len(ids) for ids in words], np.int32)
+        table = network.embedding.data(context)
+        said: list[np.ndarray] = [np.zeros(0, int)] * len(words)
+        transitions = network.transitions.data(context).asnumpy() if self.config.tagging.crf else None
+        for part in like_lengths(lengths):
+            ids = np.zeros((int(lengths[part].max()), len(part)), np.int32)
+            for column, place in enumerate(part):
+                ids[: lengths[place], column] = words[place]
+            chunk = Chunk(ids, lengths[part])
+            spelling = self._spelled([letters[p] for p in part], [chunk]) if self.config.tagging.characters else None
+            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), [len(part)], len(ids), 0, 0)
+            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling))
+            for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):
+                found = found[: lengths[place]]
+                said[place] = found.argmax(axis=1) if transitions is None else viterbi(found, transitions)
+        return said
+
+    def _tagged(self, network: Tagger, name: str, world: World) -> tuple[shards.Split, list[np.ndarray]]:
+        """A split and the tags said of its records, the work shared out over the workers."""
+        split = shards.open_split(self.folder, name, self.config.task)
+        if not len(split.relevance):
+            raise InputError(f"the {name} split has no sentence to judge: raise ingest.split.{name}")
+        _check(split, name)
+        mine = np.arange(world.rank, len(split.relevance), world.size)
+        words, letters = (
+            [split.fields[field].ids(row) for row in split.rows[field][mine].tolist()] for field in ("text", "letters")
+        )
+        said = self._said(network, words, letters, world.context)
+        flat = world.gather_numpy(np.concatenate([np.zeros(0, int), *said]).astype(np.int32), "tags")
+        places = world.gather_numpy(mine.astype(np.int32), "places")
+        lengths = split.fields["text"].lengths[split.rows["text"]]
+        parts = np.split(flat, np.cumsum(lengths[places])[:-1])
+        together: list[np.ndarray] = [np.zeros(0, int)] * len(places)
+        for place, part in zip(places.tolist(), parts):
+            together[place] = part
+        return split, together
+
+    def validate(self, network: Tagger, world: World) -> dict[str, float]:
+        """accuracy of words, and span_f1 where the tags mark spans."""
+        split, said = self._tagged(network, "valid", world)
+        given = _given(split)
+        right = sum(int((a == b).sum()) for a, b in zip(said, given))
+        found = {"accuracy": right / sum(len(tags) for tags in given)}
+        if spans.are_spans(self.names):
+            found["span_f1"] = spans.span_f1(self._named(given), self._named(said))
+        if self.config.metric not in found:
+            raise InputError(
+                f"train.metric={self.config.metric} needs tags that mark spans (B-, I-, O): set train.metric=accuracy"
+            )
+        return world.agree(found, "validation")
+
+    def evaluate(self, network: Tagger, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside each word's most frequent tag; also writes predictions.jsonl."""
+        split, said = self._tagged(network, "test", world)
+        if world.rank > 0:
+            return {}
+        given, words = _given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
+        systems = {"model": said, "word_tags": self._most_frequent(words)}
+        count = np.array([len(tags) for tags in given], np.float64)
+        rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)
+        values, weights = {}, {}
+        for system, tags in systems.items():
+            right = [a == b for a, b in zip(tags, given)]
+            values[system, "accuracy"] = np.array([r.mean() for r in right])
+            weights[system, "accuracy"] = count
+            hits = np.array([(r & (ids == UNKNOWN_ID)).sum() for r, ids in zip(right, words)], np.float64)
+            values[system, "unknown_words"] = hits / np.maximum(rare, 1)
+            weights[system, "unknown_words"] = rare
+        texts = texts_of(ingested, split, "text")
+        judged = Judged("sentences", list(split.ids), texts, None, {"words": count}, values, weights)
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for key, text, ours, theirs in zip(split.ids, texts, self._named(said), self._named(given)):
+                line = {"id": key, "words": text.split()[: len(ours)], "tags": ours, "given": theirs}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
+        flat = examples.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
+        if spans.are_spans(self.names):
+            flat["test/span_f1"] = spans.span_f1(self._named(given), self._named(said))
+            with (folder / "table.txt").open("a", encoding="utf-8") as file:
+                file.write(f"span F1 {flat['test/span_f1']:.3f}\n")
+        return flat
+
+    def _most_frequent(self, words: list[np.ndarray]) -> list[np.ndarray]:
+        """Each word's most frequent tag in the training split; of unknown words, the most frequent of rare words."""
+        counts = np.zeros((shards.vocabulary_size(self.folder), len(self.names)))
+        field = self.train.fields["text"]
+        for row, tags in zip(self.train.rows["text"].tolist(), _given(self.train)):
+            np.add.at(counts, (field.ids(row), np.maximum(tags, 0)), 1)
+        counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
+        best = counts.argmax(axis=1)
+        return [best[ids] for ids in words]
+
+    def _named(self, tags: list[np.ndarray]) -> list[list[str]]:
+        return [[self.names[tag] if tag >= 0 else "<unknown>" for tag in part.tolist()] for part in tags]
+
+    def predict(self, network: Tagger, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """For each row's `text` its words, at blanks, and their tags."""
+        texts = [" ".join(str(row["text"]).split()) for row in rows]
+        words, letters = (
+            [load_tokenizer(folder).encode(text, field) for text in texts]
+            for folder, field in ((self.folder, "text"), (self.folder / "letters", "letters"))
+        )
+        tags = self._named(self._said(network, words, letters, context))
+        return [{"words": text.split()[: len(part)], "tags": part} for text, part in zip(texts, tags)]
+
+
+def _given(split: shards.Split) -> list[np.ndarray]:
+    """The tags' positions of each record, -1 for a tag that the training split does not have."""
+    field = split.fields["tags"]
+    return [np.maximum(field.ids(row) - SPECIAL, -1) for row in split.rows["tags"].tolist()]
+
+
+def _tags(split: shards.Split, records: np.ndarray, steps: int) -> np.ndarray:
+    """(T, n) int32 of these records, -1 on padding."""
+    ids, _ = split.fields["tags"].padded(split.rows["tags"][records])
+    wide = np.zeros((len(records), steps), np.int32)
+    wide[:, : ids.shape[1]] = ids[:, :steps]
+    return np.maximum(wide - SPECIAL, -1).T.copy()
+
+
+def _check(split: shards.Split, name: str) -> None:
+    """Raises InputError where a sentence has not as many tags as words."""
+    counts = [split.fields[field].lengths[split.rows[field]] for field in ("text", "tags")]
+    wrong = np.flatnonzero(counts[0] != counts[1])
+    if len(wrong):
+        first = wrong[0]
+        raise InputError(
+            f"record {split.ids[int(first)]} of the {name} split has {counts[0][first]} words and {counts[1][first]} "
+            "tags: give one tag per word, both separated by blanks"
+        )
+
+
+TASK = Tagging

@@ -1,0 +1,288 @@
+"""Translation: a text in, a text out, learnt with teacher forcing and written by beam search."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mxnet import Context, nd
+
+from pipeline.errors import InputError
+from pipeline.evaluation import examples, report, translation, translation_plots
+from pipeline.evaluation.judged import Judged, shown
+from pipeline.models.search import Found, search
+from pipeline.models.translator import Translator
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.chunks import like_lengths
+from pipeline.tasks.written import gather_found, teacher
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.tokenization.joining import joined
+from pipeline.workers import World
+
+HEAT_MAPS = 8  # drawn by evaluate
+CELLS = 4096  # source tokens decoded side by side: bounds the memory of a beam's scores
+
+
+class TranslationBatch(NamedTuple):
+    """n pairs of one worker, padded to its longest source (Ts) and target (Tt); N and M over all workers."""
+
+    tokens: None  # the embedding has a gradient of its own
+    real: int  # tokens of all workers' texts
+    cells: int  # the same with padding
+    source: np.ndarray  # (Ts, n) int32, time first, 0 on padding
+    source_lengths: np.ndarray  # (n,) int32
+    inputs: np.ndarray  # (Tt + 1, n) int32: the border, then the target's tokens, 0 on padding
+    places: np.ndarray  # (m,) int32: where targets stand in (Tt + 1) * n steps
+    targets: np.ndarray  # (m,) int32: what each step must write; after the last token the border
+    total: int  # targets of all workers, M
+
+
+class Translation(Task):
+    """The task."""
+
+    sides = ("source", "target")
+    fields = ("source",)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 2) int32."""
+        return np.stack([self.train.fields[s].lengths[self.train.rows[s]] for s in self.sides], axis=1)
+
+    @functools.cached_property
+    def vocabulary(self) -> list[str]:
+        """(V,) tokens by id."""
+        ids = load_vocabulary(self.folder)
+        return sorted(ids, key=lambda token: ids[token])
+
+    def network(self) -> Translator:
+        """Encoder and decoder over one vocabulary."""
+        options = self.config.translation
+        return Translator(self.config.model, len(self.vocabulary), options.attention, prefix="translator_")
+
+    # --- training -----------------------------------------------------------------------------------------------------
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TranslationBatch:
+        """See TranslationBatch."""
+        lengths = [self.lengths[share] for share in shares]
+        ids, sizes = self.train.fields["source"].padded(self.train.rows["source"][shares[rank]])
+        forced = teacher(*self.train.fields["target"].padded(self.train.rows["target"][shares[rank]]), self._border)
+        return TranslationBatch(
+            tokens=None,
+            real=sum(int(part.sum()) for part in lengths),
+            cells=sum(int(len(part) * part.max(axis=0).sum()) for part in lengths),
+            source=ids.T.copy(),
+            source_lengths=sizes,
+            inputs=forced.inputs,
+            places=forced.places,
+            targets=forced.targets,
+            total=sum(int(part[:, 1].sum()) + len(part) for part in lengths),
+        )
+
+    @property
+    def _border(self) -> int:
+        return len(self.vocabulary)
+
+    def loss(self, network: Translator, table: nd.NDArray | None, batch: TranslationBatch, world: World) -> StepLoss:
+        """Mean cross entropy, with label smoothing, over all workers' target tokens."""
+        losses = self._losses(network, batch, world.context, self.config.translation.label_smoothing)
+        value = losses.sum().reshape(1) * (world.size / batch.total)
+        return StepLoss(value, value)
+
+    def _losses(
+        self, network: Translator, batch: TranslationBatch, context: Context, smoothing: float = 0.0
+    ) -> nd.NDArray:
+        """(m,) of a batch's steps."""
+        memory, state = network.encode(
+            nd.array(batch.source, context, "int32"), nd.array(batch.source_lengths, context, "int32")
+        )
+        features, _ = network(nd.array(batch.inputs, context, "int32"), state, memory)
+        there = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
+        return network.words.losses(there, nd.array(batch.targets, context, "int32"), smoothing)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+    def _write(
+        self, network: Translator, sources: list[np.ndarray], context: Context, beam: int, alpha: float,
+        rank: int = 0, size: int = 1,
+    ) -> dict[int, Found]:  # fmt: skip
+        """The likeliest texts for this worker's share of source ids, by number."""
+        options = self.config.translation
+        found: dict[int, Found] = {}
+        barred = (PADDING_ID,) if options.copy_unknown else (PADDING_ID, UNKNOWN_ID)
+        lengths = np.array([len(ids) for ids in sources], np.int32)
+        for part in like_lengths(lengths, rank, size, max(1, CELLS // beam)):
+            memory, state = network.encode(*_padded([sources[row] for row in part], context))
+            limits = self._limits(lengths[part])
+            texts = search(network.step, state, list(memory), limits, self._border, beam, alpha, barred)
+            found |= dict(zip(part.tolist(), texts))
+        return found
+
+    def _limits(self, lengths: np.ndarray) -> np.ndarray:
+        return np.ceil(lengths * self.config.translation.max_target_share).astype(int) + 10
+
+    def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
+        """(T + 1, L) weights while writing a target and the border behind it."""
+        memory, state = network.encode(*_padded([source], context))
+        inputs = nd.array(np.array([[self._border, *target]]).T, context, "int32")
+        weights: np.ndarray = network(inputs, state, memory)[1][0].asnumpy()
+        return weights
+
+    def _text(self, network: Translator, source: np.ndarray, words: list[str], ids: list[int], context: Context) -> str:
+        """The text that ids stand for; unknown words are taken from the source where they looked, if asked for."""
+        tokens = [self.vocabulary[i] for i in ids]
+        if self.config.translation.copy_unknown and UNKNOWN_ID in ids and words:
+            looked_at = self._attention(network, source, ids, context).argmax(axis=1)
+            tokens = [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
+        return joined(self.config.tokenize.kind, tokens)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def validate(self, network: Translator, world: World) -> dict[str, float]:
+        """BLEU, chrF and exact matches of what is written greedily, and nats per token with teacher forcing.
+
+        References are the targets as tokenized and joined again.
+        """
+        split = shards.open_split(self.folder, "valid", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the validation split has no pair to judge: raise ingest.split.valid")
+        nats = self._nats(network, split, world)
+        field = split.fields["source"]
+        mine = self._write(
+            network, [field.ids(r) for r in range(len(field))], world.context, 1, 0.0, world.rank, world.size
+        )
+        found = gather_found(mine, len(field), world)
+        kind, lowercase = self.config.tokenize.kind, self.config.tokenize.lowercase
+        to_text = lambda ids: joined(kind, [self.vocabulary[i] for i in ids])
+        targets = split.fields["target"]
+        references = _grouped(
+            split.rows["source"], [to_text(targets.ids(row)) for row in split.rows["target"].tolist()], len(field)
+        )
+        texts = [to_text(ids) for ids, _ in found]
+        judge = translation.judges(lowercase, self.config.translation.bleu_tokenizer)
+        metrics = {**judge.scores(texts, references), "nats": nats}
+        metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
+        return world.agree(metrics, "validation")
+
+    def _nats(self, network: Translator, split: shards.Split, world: World) -> float:
+        """Mean cross entropy per target token, the border included."""
+        lengths = sum(split.fields[side].lengths[split.rows[side]] for side in self.sides)
+        total = np.zeros((1, 2), np.float32)
+        for part in like_lengths(lengths, world.rank, world.size):
+            ids, sizes = split.fields["source"].padded(split.rows["source"][part])
+            forced = teacher(*split.fields["target"].padded(split.rows["target"][part]), self._border)
+            batch = TranslationBatch(None, 0, 0, ids.T.copy(), sizes, *forced, total=0)
+            losses = self._losses(network, batch, world.context)
+            total += np.array([[losses.sum().asscalar(), len(forced.targets)]])
+        everyones = world.gather_numpy(total, "nats").sum(axis=0)
+        return float(everyones[0] / everyones[1])
+
+    def evaluate(self, network: Translator, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside a translation memory and the source copied; also writes predictions.jsonl and attention-NN.png."""
+        split = shards.open_split(self.folder, "test", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the test split has no pair to judge: raise ingest.split.test")
+        options, field = self.config.translation, split.fields["source"]
+        sources = [field.ids(row) for row in range(len(field))]
+        mine = self._write(
+            network, sources, world.context, options.beam, options.length_penalty, world.rank, world.size
+        )
+        found = gather_found(mine, len(sources), world)
+        if world.rank > 0:
+            return {}
+        tokenizer = load_tokenizer(self.folder)
+        rows = split.rows["source"]
+        texts = dict(zip(rows.tolist(), texts_of(ingested, split, "source")))
+        originals = [texts[row] for row in range(len(field))]
+        words = [tokenizer.tokens(text)[: len(ids)] for text, ids in zip(originals, sources)]
+        references = _grouped(rows, texts_of(ingested, split, "target"), len(field))
+        written = [
+            self._text(network, source, known, ids, world.context)
+            for source, known, (ids, _) in zip(sources, words, found)
+        ]
+        systems = {"model": written, "memory": self._remembered(sources, ingested), "copy": originals}
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for row, (_, score) in enumerate(found):
+                line = {"id": field.keys[row], "source": originals[row], "target": written[row]}
+                line |= {"references": references[row], "score": round(score, 6)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for row in range(min(HEAT_MAPS, len(sources))):
+            ids = found[row][0]
+            weights = self._attention(network, sources[row], ids, world.context)
+            labels = [*(self.vocabulary[i] for i in ids), "(end)"]
+            path = folder / f"attention-{row + 1:02d}.png"
+            translation_plots.heat_map(weights, [self.vocabulary[i] for i in sources[row]], labels, path)
+        return self._tables(systems, references, originals, split, folder)
+
+    def _tables(
+        self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], split: shards.Split,
+        folder: Path,
+    ) -> dict[str, float]:  # fmt: skip
+        """Writes table.txt and metrics.json: corpus scores, and sentence by sentence what can be resampled."""
+        settings, lowercase = self.config.evaluate, self.config.tokenize.lowercase
+        judge = translation.judges(lowercase, self.config.translation.bleu_tokenizer)
+        compared, signatures = translation.comparison(systems, references, judge, settings.bootstrap_samples)
+        values = {(name, "exact"): translation.exact(texts, references, lowercase) for name, texts in systems.items()}
+        values |= {
+            (name, "sentence_chrf"): translation.sentence_chrf(judge, texts, references)
+            for name, texts in systems.items()
+        }
+        field = split.fields["source"]
+        judged = Judged(
+            unit="sentences",
+            ids=list(field.keys),
+            texts=[shown(text) for text in originals],
+            groups=None,
+            slices={"source length (tokens)": field.lengths.astype(np.float64)},
+            values=values,
+        )
+        flat = examples.write(
+            folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed
+        )
+        table = report.table_text(compared, f"{self.config.name}: test split, corpus")
+        rest = (folder / "table.txt").read_text(encoding="utf-8")
+        (folder / "table.txt").write_text("\n".join([table + "\n".join(signatures) + "\n", rest]), encoding="utf-8")
+        everything = {"corpus": compared, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
+        (folder / "metrics.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+        return report.flat_metrics("test", compared) | flat
+
+    def _remembered(self, sources: list[np.ndarray], ingested: Path) -> list[str]:
+        """For each source the target of the nearest training source."""
+        field = self.train.fields["source"]
+        closest = translation.nearest([field.ids(r) for r in range(len(field))], sources, len(self.vocabulary))
+        targets = texts_of(ingested, self.train, "target", "train")
+        first = dict(zip(self.train.rows["source"].tolist()[::-1], targets[::-1]))
+        return [first[row] for row in closest.tolist()]
+
+    def predict(self, network: Translator, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
+        """For each row's `source` the `target`, and its log probability over the length penalty."""
+        tokenizer, options = load_tokenizer(self.folder), self.config.translation
+        originals = [str(row["source"]) for row in rows]
+        sources = [tokenizer.encode(text, "source") for text in originals]
+        found = self._write(network, sources, context, options.beam, options.length_penalty)
+        return [
+            {
+                "target": self._text(network, ids, tokenizer.tokens(text)[: len(ids)], found[row].ids, context),
+                "score": round(found[row].score, 6),
+            }
+            for row, (text, ids) in enumerate(zip(originals, sources))
+        ]
+
+
+def _padded(sources: list[np.ndarray], context: Context) -> tuple[nd.NDArray, nd.NDArray]:
+    """(T, N) ids and (N,) lengths."""
+    lengths = np.array([len(ids) for ids in sources], np.int32)
+    padded = np.zeros((int(lengths.max()), len(sources)), np.int32)
+    for column, ids in enumerate(sources):
+        padded[: len(ids), column] = ids
+    return nd.array(padded, context, "int32"), nd.array(lengths, context, "int32")
+
+
+def _grouped(rows: np.ndarray, texts: Sequence[str], count: int) -> list[list[str]]:
+    """The texts of each of `count` rows."""
+    found: list[list[str]] = [[] for _ in range(count)]
+    for row, text in zip(rows.tolist(), texts):
+        found[row].append(text)
+    return found
+
+
+TASK = Translation

@@ -1,0 +1,133 @@
+"""Where MLflow is, reaching it, and what is asked of it that must be answered."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import files
+from pipeline.errors import DupletError, InputError, TryAgain
+
+
+class Address(NamedTuple):
+    """Where runs go: the tracking server or database, and (local default only) the artifact folder."""
+
+    uri: str
+    artifacts: str | None
+
+
+def address(configured: str | None, root: Path) -> Address:
+    """The configured address, else MLFLOW_TRACKING_URI, else SQLite and a folder under `root`."""
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return Address(uri, None)
+    root = root.resolve()
+    return Address(f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri())
+
+
+def connect(where: Address) -> tuple[Any, Any]:
+    """The mlflow module and a client, set up for an address: quiet, quick to give up, and telling nobody else."""
+    # MLflow retries for minutes by default, and reports usage over the network
+    for key, value in (
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_ENABLE_ASYNC_LOGGING", "false"),
+        ("GIT_PYTHON_REFRESH", "quiet"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+    ):
+        os.environ.setdefault(key, value)
+    if where.artifacts:  # else MLflow makes a folder mlruns wherever the command is run
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = where.artifacts
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    theirs = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(where.uri)
+    # MLflow writes the address into the environment, where `address` would take it for the person's own wish
+    if theirs is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = theirs
+    return mlflow, MlflowClient(where.uri)
+
+
+@contextlib.contextmanager
+def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
+    """The mlflow module and a client, for questions without whose answer there is nothing to do.
+
+    Raises:
+        InputError: `wanted`, a name for the sentence, is not there, or there is no database at all.
+        TryAgain: MLflow does not answer.
+    """
+    place = where.uri.split("@")[-1]
+    database = Path(where.uri.removeprefix("sqlite:///"))
+    if where.uri.startswith("sqlite:///") and not database.exists():  # a client would make one
+        raise InputError(f"no {wanted}: there is no MLflow database {database}; give --root or the address of another")
+    try:
+        yield connect(where)
+    except DupletError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+            raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
+        raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None
+
+
+def model_of_run(where: Address, run_id: str, store: Path) -> Path:
+    """The folder "model" that a run's training logged: its own, its train child's, or its equal's that ran before.
+
+    Args:
+        store: where the files are copied to, once.
+
+    Raises:
+        InputError: no such run, or it has no model. TryAgain: MLflow does not answer.
+    """
+    with asked(where, f"run {run_id}") as (mlflow, client):
+        run = client.get_run(run_id)
+        runs = [run, *client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")]
+        if key := run.data.tags.get("duplet.key.train"):  # up to date already, so without a child
+            runs += client.search_runs([run.info.experiment_id], f"params.key = '{key}'")
+        for one in runs:
+            if one.info.run_name == "train" and client.list_artifacts(one.info.run_id, "model"):
+                return _copied(mlflow, where, f"runs:/{one.info.run_id}/model", store / one.info.run_id)
+    raise InputError(f"run {run_id} logged no model: it trained none, or was stopped before it had; train again")
+
+
+def model_of_registry(where: Address, address: str, store: Path) -> Path:
+    """The files of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`; `store` as in model_of_run.
+
+    Raises:
+        InputError: no such model, version or alias. TryAgain: MLflow does not answer.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    if not found:
+        raise InputError(f"{address} names no model: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = found.groups()
+    with asked(where, f"model {address}") as (mlflow, client):
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        unique = files.digest([where.uri, name, version.version, version.creation_timestamp])[:12]
+        return _copied(
+            mlflow, where, f"models:/{name}/{version.version}", store / f"version-{version.version}-{unique}"
+        )
+
+
+def _copied(mlflow: Any, where: Address, address: str, folder: Path) -> Path:
+    """What a run or a version logged never changes, so a copy that is there is good."""
+    with files.lock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.exists():
+            with files.new_folder(folder) as new:
+                got = mlflow.artifacts.download_artifacts(
+                    artifact_uri=address, dst_path=str(new), tracking_uri=where.uri
+                )
+                if Path(got) != new:  # MLflow makes a folder of the artifact's name
+                    for path in Path(got).iterdir():
+                        path.rename(new / path.name)
+                    Path(got).rmdir()
+    return folder

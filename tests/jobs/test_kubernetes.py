@@ -1,0 +1,227 @@
+"""The MPIJob: golden file, published schemas, and the real kubectl against a stand-in for a cluster's API."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from jobs import folder, kubernetes
+from jobs.folder import Record
+from jobs.spec import JobSpec
+from jobs.targets import JobState
+from pipeline.errors import InputError, TryAgain
+
+Spec = Callable[..., JobSpec]
+Golden = Callable[[str, str], None]
+SCHEMA = "DUPLET_MPIJOB_SCHEMA"
+_location = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
+assert _location is not None and _location.loader is not None
+stand_in = importlib.util.module_from_spec(_location)
+_location.loader.exec_module(stand_in)
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+
+
+def two_nodes_of_eight(job_spec: Spec) -> JobSpec:
+    return job_spec(
+        target="kubernetes", min_workers=16, max_workers=16, workers_per_host=8, gpus_per_worker=1, cpus_per_worker=4,
+        mem_gb=240, walltime_min=1440,
+        kubernetes={
+            "namespace": "search", "image": "registry.example/duplet:1", "claim": "duplet", "secrets": ["tracking"],
+            "shared_memory_gb": 16, "node_selector": {"gpu": "a100"},
+        },
+    )  # fmt: skip
+
+
+def small(job_spec: Spec) -> JobSpec:
+    return job_spec(target="kubernetes", min_workers=2, max_workers=2, kubernetes={"claim": "duplet"})
+
+
+def test_two_nodes_of_eight_gpus(job_spec: Spec, golden: Golden) -> None:
+    golden("mpijob_two_nodes_of_eight_gpus.yaml", kubernetes.target().render(two_nodes_of_eight(job_spec))["job.yaml"])
+
+
+def test_one_node(job_spec: Spec, golden: Golden) -> None:
+    golden("mpijob_one_node.yaml", kubernetes.target().render(small(job_spec))["job.yaml"])
+
+
+def test_the_config_travels_unchanged_and_secrets_only_by_name(job_spec: Spec) -> None:
+    text = "tracking: {uri: '${MLFLOW_URI}'}\n# 0123456789\n" + "name: 'ünï \"quoted\" \\n'\n"
+    spec = job_spec(config_text=text, kubernetes={"claim": "c", "secrets": ["tracking"]})
+    config, job = yaml.safe_load_all(kubernetes.target().render(spec)["job.yaml"])
+    assert config["data"]["config.yaml"] == text
+    launcher = job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]
+    assert launcher["envFrom"] == [{"secretRef": {"name": "tracking"}}]
+    assert [variable["name"] for variable in launcher["env"]] == ["DUPLET_LAUNCHER"]
+
+
+def test_pods_without_a_shared_volume_are_refused(job_spec: Spec) -> None:
+    with pytest.raises(InputError, match=r"kubernetes.claim=NAME"):
+        kubernetes.target().render(job_spec(target="kubernetes"))
+
+
+def test_the_root_is_on_the_shared_volume(job_spec: Spec) -> None:
+    for root, inside in (("/data/runs", "/data/runs"), ("/home/ann/runs", "/data/runs")):
+        spec = kubernetes.spec_inside(job_spec(root=root, kubernetes={"claim": "c"}))
+        assert (spec.root, spec.python) == (inside, kubernetes.PYTHON)
+
+
+def pods(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for role, replica in job["spec"]["mpiReplicaSpecs"].items():
+        yield {"apiVersion": "v1", "kind": "Pod", **replica["template"],
+               "metadata": {**replica["template"]["metadata"], "name": role.lower()}}  # fmt: skip
+
+
+def test_manifests_fit_the_published_schemas_of_kubernetes(job_spec: Spec) -> None:
+    for spec in (small(job_spec), two_nodes_of_eight(job_spec)):
+        config, job = yaml.safe_load_all(kubernetes.target().render(spec)["job.yaml"])
+        for document in (config, *pods(job)):
+            kubernetes_validate.validate(document, "1.33", strict=True)
+            with pytest.raises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate({**document, "unknown": 1}, "1.33", strict=True)
+
+
+def test_no_pod_may_be_root_and_workers_have_shared_memory(job_spec: Spec) -> None:
+    _, job = yaml.safe_load_all(kubernetes.target().render(two_nodes_of_eight(job_spec))["job.yaml"])
+    for pod in pods(job):
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] and pod["spec"]["securityContext"]["runAsUser"] > 0
+        assert not pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"]
+    worker = job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert {"name": "shared-memory", "mountPath": "/dev/shm"} in worker["containers"][0]["volumeMounts"]
+    assert worker["containers"][0]["resources"]["limits"] == {"cpu": "32", "memory": "245760Mi", "nvidia.com/gpu": "8"}
+
+
+def test_mpijob_fits_its_published_schema(job_spec: Spec) -> None:
+    if SCHEMA not in os.environ:
+        pytest.skip(f"{SCHEMA} names no file: kubeflow.org_mpijobs.yaml of the MPI operator's release")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    definition = yaml.load(Path(os.environ[SCHEMA]).read_text(encoding="utf-8"), Loader=loader)
+    version = next(v for v in definition["spec"]["versions"] if v["name"] == "v2beta1")
+    validator = jsonschema.Draft7Validator(_closed(version["schema"]["openAPIV3Schema"]))
+    for spec in (small(job_spec), two_nodes_of_eight(job_spec)):
+        _, job = yaml.safe_load_all(kubernetes.target().render(spec)["job.yaml"])
+        assert [error.message for error in validator.iter_errors(job)] == []
+        job["spec"]["runPolicy"]["cleanPodPolice"] = "All"
+        assert ["cleanPodPolice" in error.message for error in validator.iter_errors(job)] == [True]
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with unknown keys refused: a cluster would drop them in silence."""
+    if isinstance(schema, dict):
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        if schema.get("properties", {}).keys() >= {"kind", "metadata"}:
+            schema["properties"]["metadata"] = {"type": "object"}
+        for name, value in schema.items():
+            if name != "additionalProperties" or isinstance(value, dict):
+                _closed(value)
+        template = schema.get("properties", {}).get("template")
+        if template and "spec" in template.get("properties", {}):
+            template["properties"]["metadata"] = {"type": "object"}
+    return schema
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    found = stand_in.Cluster()
+    monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig(tmp_path / "kubeconfig")))
+    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl's cache
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def record(job_spec: Spec, tmp_path: Path) -> Record:
+    """A job whose folder is made, not yet handed over."""
+    spec = small(job_spec).model_copy(update={"root": str(tmp_path / "runs")})
+    place = folder.create(spec, kubernetes.target().render(spec))
+    return folder.load(place)
+
+
+@needs_kubectl
+def test_kubectl_reads_every_manifest(job_spec: Spec, cluster: Any, tmp_path: Path) -> None:
+    for spec in (small(job_spec), two_nodes_of_eight(job_spec)):
+        path = tmp_path / "job.yaml"
+        path.write_text(kubernetes.target().render(spec)["job.yaml"])
+        said = kubernetes.CLIENT.run("kubectl", "create", "--dry-run=client", "--output=name", f"--filename={path}")
+        assert said.split() == [f"configmap/{spec.id}", f"mpijob.kubeflow.org/{spec.id}"]
+    assert cluster.objects == {}
+
+
+@needs_kubectl
+def test_a_job_from_submission_to_its_end(cluster: Any, record: Record) -> None:
+    target, name = kubernetes.target(), record.spec.id
+    record = Record(record.spec, record.folder, target.submit(record.spec, record.folder))
+    assert record.handle == f"default/{name}"
+    assert {kind for kind, _ in cluster.objects} == {"configmaps", "mpijobs"}
+    job = cluster.objects["mpijobs", name]
+    assert target.state(record).name == "queued"
+    job["status"] = {"conditions": [{"type": "Created", "status": "True"}, {"type": "Running", "status": "True"}]}
+    assert target.state(record).name == "running"
+    cluster.objects["pods", "launcher"] = launcher = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "launcher", "namespace": "default",
+                     "labels": {"duplet/job": name, "duplet/role": "launcher"}},
+        "spec": {"containers": [{"name": "launcher"}]}, "status": {"phase": "Running"},
+    }  # fmt: skip
+    cluster.log = "update 1/2: loss 3\nupdate 2/2: loss 2\n"
+    assert list(target.logs(record, follow=True)) == ["update 1/2: loss 3", "update 2/2: loss 2"]
+    job["status"]["conditions"] = [{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded"}]
+    ended = {"exitCode": 3, "message": "not better than the champion\n", "finishedAt": "2026-11-24T02:00:00Z"}
+    launcher["status"] = {"containerStatuses": [{"state": {"terminated": ended}}]}
+    assert target.state(record) == JobState("failed", "not better than the champion", 3)
+    job["status"]["conditions"] = [{"type": "Succeeded", "status": "True"}]
+    assert target.state(record) == JobState("finished", "", 0)
+    del cluster.objects["mpijobs", name]
+    assert target.state(record).name == "lost"
+
+
+@needs_kubectl
+def test_cancel_suspends_and_resume_goes_on(cluster: Any, record: Record) -> None:
+    target, name = kubernetes.target(), record.spec.id
+    record = Record(record.spec, record.folder, target.submit(record.spec, record.folder))
+    target.cancel(record)
+    assert cluster.objects["mpijobs", name]["spec"]["runPolicy"]["suspend"] is True
+    assert target.state(record).name == "cancelled"
+    assert target.resume(record) == record.handle
+    assert target.state(record).name == "queued"
+    # an ended job is made anew
+    cluster.objects["mpijobs", name]["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    assert target.resume(record) == record.handle
+    assert "status" not in cluster.objects["mpijobs", name]
+
+
+@needs_kubectl
+def test_a_refusal_leaves_nothing_behind(cluster: Any, record: Record) -> None:
+    cluster.refusals["mpijobs"] = (403, 'mpijobs is forbidden: User "ann" cannot create resource')
+    with pytest.raises(InputError, match=r"the cluster refuses \(.*forbidden.*cannot create"):
+        kubernetes.target().submit(record.spec, record.folder)
+    assert cluster.objects == {}
+    cluster.refusals["mpijobs"] = (403, "mpijobs is forbidden: exceeded quota: gpus, requested: 8, used: 8, limited: 8")
+    with pytest.raises(TryAgain, match=r"exceeded quota.*try again later"):
+        kubernetes.target().submit(record.spec, record.folder)
+    assert cluster.objects == {}
+
+
+@needs_kubectl
+def test_a_cluster_that_does_not_answer(cluster: Any, record: Record) -> None:
+    cluster.stop()
+    try:
+        with pytest.raises(TryAgain, match=r"the cluster cannot take this now.*refused"):
+            kubernetes.target().submit(record.spec, record.folder)
+    finally:
+        cluster.stop = lambda: None
+
+
+def test_without_kubectl(record: Record, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"no kubectl found.*choose another --target"):
+        kubernetes.target().check(record.spec)

@@ -1,0 +1,164 @@
+"""Jobs on a real SLURM of two nodes: two ranks without ssh, logs, signals, wall times, requeues and cancels."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs import folder, slurm
+from jobs.folder import Record
+
+_location = importlib.util.spec_from_file_location("slurm_cluster", Path(__file__).with_name("slurm_cluster.py"))
+assert _location is not None and _location.loader is not None
+slurm_cluster = importlib.util.module_from_spec(_location)
+_location.loader.exec_module(slurm_cluster)
+_lacking = slurm_cluster.lacking()
+pytestmark = [
+    pytest.mark.jobs,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(_lacking is not None, reason=f"a real SLURM: {_lacking}"),
+]
+PATIENCE_S = 900  # for a machine with other things to do
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    found = slurm_cluster.SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def submit(
+    cluster: Any, tmp_path: Path, small_config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Record]:
+    """Submits a configuration as a person would; jobs and their ranks stay on the loopback."""
+    for name, value in {**cluster.environment, "DUPLET_INTERFACE": "lo"}.items():
+        monkeypatch.setenv(name, value)
+
+    def call(*options: str, **sections: Any) -> Record:
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(small_config(**sections)))
+        done = duplet("submit", str(path), "--target", "slurm", *options, "--json")
+        assert done.returncode == 0, done.stderr
+        return folder.load(Path(json.loads(done.stdout.splitlines()[-1])["folder"]))
+
+    return call
+
+
+def duplet(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def wait_for(happened: Callable[[], bool], record: Record) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, log(record)
+        time.sleep(0.5)
+
+
+def log(record: Record) -> str:
+    path = record.folder / folder.LOG
+    return path.read_text() if path.exists() else ""
+
+
+def restarts(cluster: Any, record: Record) -> int:
+    said = cluster.run("scontrol", "--oneliner", "show", "job", str(record.handle))
+    return int(dict(word.split("=", 1) for word in said.split() if "=" in word)["Restarts"])
+
+
+def test_two_ranks_on_two_nodes_go_on_after_a_signal(cluster: Any, submit: Callable[..., Record]) -> None:
+    """The signal is the one that SLURM sends before the wall time and before a preemption."""
+    # long enough to be met by the signal in the middle, wherever that is
+    record = submit(
+        "--workers", "2", "--workers-per-host", "1",
+        train={"epochs": 60, "patience_validations": None, "validate_every_updates": 300, "keep_checkpoints": 1},
+    )  # fmt: skip
+    wait_for(lambda: "update 30/" in log(record), record)
+    cluster.run("scancel", "--batch", "--signal=TERM", str(record.handle))
+    wait_for(lambda: restarts(cluster, record) == 1, record)
+    followed = duplet("jobs", "logs", "--follow", str(record.folder)).stdout
+    assert "going on from update-" in followed
+    assert "small: test split, ranking" in followed
+    state = slurm.target().state(record)
+    assert (state.name, state.exit_code) == ("finished", 0)
+    assert restarts(cluster, record) == 1
+    noted = record.state()
+    assert noted["workers"] == 2
+    assert noted["restarts"][0]["updates_lost"] == 0  # the checkpoint was of the update that the signal met
+    assert "requeued: saved at update" in noted["restarts"][0]["reason"]
+    waited = duplet("jobs", "wait", str(record.folder), "--json")
+    assert json.loads(waited.stdout.splitlines()[-1])["state"] == "finished"
+    refused = duplet("jobs", "cancel", str(record.folder))
+    assert refused.returncode == 2 and "has ended already" in refused.stderr
+
+
+def test_the_wall_time_requeues_and_a_cancel_saves(cluster: Any, submit: Callable[..., Record]) -> None:
+    endless = {"epochs": 100_000, "patience_validations": None, "validate_every_updates": 10_000_000}
+    record = submit("--walltime-min", "2", "slurm.save_before_s=30", train=endless)
+    wait_for(lambda: restarts(cluster, record) >= 1, record)
+    assert "TIMEOUT" not in cluster.run("scontrol", "show", "job", str(record.handle))
+    wait_for(lambda: "going on from update-" in log(record), record)
+    assert "stopped at update" in log(record)
+    cancelled = duplet("jobs", "cancel", str(record.folder))
+    assert cancelled.returncode == 0, cancelled.stderr
+    waited = duplet("jobs", "wait", str(record.folder), "--json")
+    assert json.loads(waited.stdout.splitlines()[-1])["state"] == "cancelled"
+    assert cluster.run("squeue", "--noheader", "--jobs", str(record.handle)) == ""  # and not queued once more
+    saved = list(Path(record.spec.root).glob("work/train-*/checkpoints/update-*"))
+    assert saved
+
+
+def test_a_job_that_waits_leaves_the_queue(cluster: Any, submit: Callable[..., Record]) -> None:
+    record = submit("slurm.extra=[--hold]")
+    assert slurm.target().state(record).name == "queued"
+    assert duplet("jobs", "cancel", str(record.folder)).returncode == 0
+    assert slurm.target().state(record).name == "cancelled"
+    again = duplet("jobs", "cancel", str(record.folder))
+    assert (again.returncode, again.stdout.strip()) == (0, f"job {record.spec.id} is cancelled already")
+
+
+def test_what_slurm_refuses_leaves_no_job_behind(cluster: Any, tmp_path: Path, submit: Callable[..., Record]) -> None:
+    with pytest.raises(AssertionError) as refused:
+        submit("slurm.partition=moon")
+    sentence = str(refused.value).splitlines()[0]
+    assert "duplet submit: SLURM refuses" in sentence and "invalid partition" in sentence
+    assert list((tmp_path / "runs" / "jobs").iterdir()) == []
+    with pytest.raises(AssertionError, match=r"SLURM refuses.*Invalid feature specification"):
+        submit("slurm.constraint=moon")
+    assert list((tmp_path / "runs" / "jobs").iterdir()) == []
+
+
+def test_a_schedule_is_a_chain_of_which_one_link_works(
+    cluster: Any, tmp_path: Path, small_config: Callable[..., dict[str, Any]], submit: Callable[..., Record]
+) -> None:
+    """Every minute: while a link works, the next one waits for its time and for the end of the one before."""
+    path, root = tmp_path / "small.yaml", str(tmp_path / "runs")
+    path.write_text(yaml.safe_dump(small_config()))
+    queue = lambda: sorted(cluster.run("squeue", "--noheader", "--name=duplet-schedule-small", "--format=%T").split())
+    yearly = duplet("schedule", str(path), "--cron", "0 2 1 1 *", "--target", "slurm")
+    assert yearly.returncode == 0 and "small: SLURM job" in yearly.stdout, yearly.stderr
+    assert queue() == ["PENDING"]
+    again = duplet("schedule", str(path), "--cron", "* * * * *", "--target", "slurm", "--no-promote")
+    assert again.returncode == 0, again.stderr
+    end, folder = time.monotonic() + PATIENCE_S, tmp_path / "runs" / "schedules" / "small"
+    while (found := queue()) != ["PENDING", "RUNNING"]:
+        assert len(found) == 1 and time.monotonic() < end, (folder / "log").read_text()
+        time.sleep(0.5)
+    assert duplet("schedule", "remove", "small", "--root", root).stdout == "small: removed\n"
+    while found := queue():  # the link at work goes on to its end, and no other begins
+        assert found in (["RUNNING"], ["COMPLETING"]) and time.monotonic() < end, (folder / "log").read_text()
+        time.sleep(0.5)
+    [verdict] = (folder / "verdicts.jsonl").read_text().splitlines()
+    assert (json.loads(verdict)["exit_code"], json.loads(verdict)["reason"]) == (0, "done")

@@ -1,0 +1,92 @@
+"""Two runs side by side: what differs, paired differences, and who changed sides."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.evaluation import bootstrap
+from pipeline.evaluation.judged import Judged
+from pipeline.reporting import comparison
+from pipeline.reporting.folder import Evaluation
+from tests.reporting.conftest import grades, ranking, run_record
+from tests.reporting.test_page import EVIL, TAGS, Read
+
+Load = Callable[..., Evaluation]
+
+
+def test_settings_that_differ_and_no_others(loaded: Load) -> None:
+    configuration = run_record("x")["configuration"]
+    other = {**configuration, "model": {"layers": 3}, "extra": {"key": "value"}}
+    found = comparison.compare([loaded("a"), loaded("b", configuration=other, test_data="d2")])
+    rows = {row.name: row.values for row in found.settings}
+    assert rows["model.layers"] == ["2", "3"]
+    assert rows["extra.key"] == ["–", "value"]
+    assert rows["test data"] == ["d1", "d2"]
+    assert "train.metric" not in rows
+    assert not found.same_test_data
+    assert "not comparable" in comparison.text(found)
+    same = comparison.compare([loaded("c"), loaded("d")])
+    assert same.same_test_data
+    assert same.settings == []
+
+
+def test_differences_are_paired(loaded: Load) -> None:
+    a, b = (
+        loaded(name, {"ranking": ranking(60, quality, seed)}) for name, quality, seed in (("a", 0.5, 1), ("b", 0.45, 2))
+    )
+    found = {metric.name: metric for metric in comparison.compare([a, b]).metrics}
+    values = [run.judged["ranking"].values["model", "mrr@10"] for run in (b, a)]
+    wanted = bootstrap.paired_difference(values[0], values[1], 200, 1)
+    assert found["mrr@10"].differences[0] == pytest.approx(wanted)
+    assert found["mrr@10"].common == [60]
+    with pytest.raises(InputError, match="no example in common"):
+        comparison.compare([a, loaded("x", {"ranking": ranking(2, 0.5)._replace(ids=["u", "v"])})])
+
+
+def test_queries_that_changed_sides(loaded: Load) -> None:
+    def run(name: str, model: list[float]) -> Evaluation:
+        values = {("model", "mrr@10"): np.array(model), ("bm25", "mrr@10"): np.array([0.5, 0.5, 0.5, 0.5])}
+        rows = Judged("queries", list("wxyz"), ["first", "second", "third", "fourth"], None, {}, values)
+        return loaded(name, {"ranking": rows})
+
+    (change,) = comparison.compare([run("a", [1, 1, 0.5, 0.1]), run("b", [0.2, 1, 1, 0])]).changes
+    assert change.reference == "bm25"
+    assert change.counts == {"won → lost": 1, "tied → won": 1}
+    assert change.examples["won → lost"][0] == comparison.Change("w", "first", 1.0, 0.2)
+    assert change.examples["tied → won"][0].id == "y"
+
+
+def test_classes_are_right_or_wrong(loaded: Load) -> None:
+    rows = grades(40, ["0", "1"])
+    assert rows.classes is not None
+    turned = rows.classes._replace(probabilities=rows.classes.probabilities[:, ::-1])
+    right = rows.values["model", "accuracy"]
+    other = rows._replace(values={**rows.values, ("model", "accuracy"): 1 - right}, classes=turned)
+    (change,) = comparison.compare([loaded("a", {"graded": rows}), loaded("b", {"graded": other})]).changes
+    assert change.counts == {"right → wrong": int(right.sum()), "wrong → right": int((1 - right).sum())}
+
+
+def test_smaller_is_better_without_a_reference(loaded: Load) -> None:
+    def run(name: str, nats: list[float]) -> Evaluation:
+        values = {("model", "nats"): np.array(nats)}
+        return loaded(name, {"test": Judged("texts", list("abc"), list("ABC"), None, {}, values)})
+
+    (change,) = comparison.compare([run("a", [1, 2, 3]), run("b", [0.5, 2, 4])]).changes
+    assert change.counts == {"same → worse": 1, "same → better": 1}
+    assert change.examples["same → worse"][0] == comparison.Change("c", "C", 3.0, 4.0)
+
+
+def test_shown_three_ways(loaded: Load) -> None:
+    runs = [loaded("a", {"ranking": ranking(30, 0.5, text=EVIL.replace("{", "").replace("}", ""))}, EVIL), loaded("b")]
+    found = comparison.compare(runs)
+    json.dumps(comparison.as_dict(found), allow_nan=False)
+    text = comparison.text(found)
+    assert "mrr@10" in text
+    page_text = comparison.html(found)
+    read = Read(page_text)
+    assert {tag for tag, _ in read.tags} <= TAGS
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    assert "onerror" in "".join(read.texts)

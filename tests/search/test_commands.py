@@ -1,0 +1,194 @@
+"""`duplet index` and `duplet search` as a person calls them, with the real encoder over random parameters."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.tokenization.tokenizers import WordTokenizer
+from tests.conftest import last_json
+from tests.search.conftest import topical, write_lines
+from tests.search.models import model_folder
+
+WORDS = sorted({token for document in topical(12) for token in WordTokenizer(True).tokens(document.text)})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("model") / "a", WORDS)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("model") / "b", WORDS, seed=1)
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "docs.jsonl", (document._asdict() for document in topical(12)))
+
+
+def run(*arguments: Any, given: str = "") -> subprocess.CompletedProcess[str]:
+    """`duplet …` in this process, which spares a second of importing each time; `given` comes by stdin."""
+    out, err, before = io.StringIO(), io.StringIO(), (sys.stdin, signal.getsignal(signal.SIGTERM))
+    sys.stdin = io.StringIO(given)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([*map(str, arguments)])
+    finally:
+        sys.stdin = before[0]
+        signal.signal(signal.SIGTERM, before[1])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def index(tmp_path: Path, model: Path, documents: Path) -> Path:
+    done = run("index", model, "--documents", documents, "--output", tmp_path / "index", "--name", "Topics")
+    assert done.returncode == 0, done.stderr
+    assert "12 documents in 12 passages" in done.stdout and "12 encoded" in done.stdout
+    return tmp_path / "index"
+
+
+def test_build_search_update_search(index: Path, model: Path, documents: Path) -> None:
+    query = topical(12)[5].text
+    found = last_json(run("search", index, query, "--k", 3, "--json"))
+    assert found["results"][0]["id"] == "d5" and found["index"] == "Topics" and len(found["results"]) == 3
+    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+    rows[5]["text"] = "moon " * 4
+    write_lines(documents, [*rows, {"text": "no id"}])
+    changed = run("index", model, "--documents", documents, "--output", index, "--delete", "d0", "--json")
+    result = last_json(changed)
+    assert (result["encoded"], result["unchanged"], result["deleted"]) == (1, 11, 1)
+    assert "1 of 13 rows put aside in index.quarantine.jsonl; the first: docs.jsonl:13: missing field" in changed.stderr
+    found = last_json(run("search", index, query, "--k", 12, "--hybrid", "--json"))
+    assert len(found["results"]) == 11 and "d0" not in [r["id"] for r in found["results"]]
+
+
+def test_results_are_plain_in_a_pipe_and_marked_on_a_terminal(index: Path) -> None:
+    plain = run("search", index, "own5", "--words")
+    assert plain.returncode == 0 and re.match(r"  1  \d\.\d{3}  .*  d5\n", plain.stdout) and "\x1b" not in plain.stdout
+    command = f"{sys.executable} -m pipeline.cli search {index} own5 --words"
+    shown = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60,
+                           env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})  # fmt: skip
+    assert "own\x1b[1;33m5\x1b[0m" in shown.stdout
+
+
+def test_queries_come_by_lines(index: Path) -> None:
+    done = run("search", index, "--k", 1, "--json", given="wing lift\n\nmoon wave\n")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["wing lift", "moon wave"]
+    assert all(len(answer["results"]) == 1 for answer in answers)
+
+
+def test_odd_queries_get_clear_answers(index: Path) -> None:
+    lines = "word " * 100_000 + "\nzork quux\n<script>alert('x')</script>\n\x1b[0m wing\n"
+    done = run("search", index, "--json", given=lines)
+    assert done.returncode == 0, done.stderr
+    long, unknown, markup, colour = (json.loads(line) for line in done.stdout.splitlines())
+    assert long["notices"][0] == "only the query's first 12 tokens count: the model reads no more"
+    assert unknown["results"] == [] and "no document holds one of them" in unknown["notices"][0]
+    assert markup["results"] == [] and colour["results"]
+    assert "\x1b" not in run("search", index, given="\x1b[0m wing\n").stdout
+
+
+def test_columns_are_remembered(tmp_path: Path, model: Path) -> None:
+    faq = tmp_path / "faq.csv"
+    faq.write_text("number,question,reply\n1,wing lift,wing flow\n2,moon,tide wave\n")
+    arguments = ("index", model, "--documents", faq, "--output", tmp_path / "faq", "--json")
+    assert last_json(run(*arguments, "--columns", "id=number", "title=question", "text=reply"))["encoded"] == 2
+    assert last_json(run(*arguments))["unchanged"] == 2
+    (result,) = last_json(run("search", tmp_path / "faq", "moon", "--k", 1, "--json"))["results"]
+    assert (result["id"], result["title"], result["passage"]) == ("2", "moon", "tide wave")
+
+
+def test_mistakes_are_told_in_a_sentence(
+    index: Path, model: Path, other: Path, documents: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    half.mkdir()
+    for path in (path for path in model.iterdir() if path.is_file()):
+        (half / path.name).write_bytes(path.read_bytes()[: 200 if path.name == "parameters.npz" else None])
+    empty = write_lines(tmp_path / "empty.jsonl", [])
+    bad = write_lines(tmp_path / "bad.jsonl", [{"id": "x"}, {"text": "y"}])
+    new = tmp_path / "new"
+    cases = [
+        (
+            ("index", "nonsense", "--documents", documents, "--output", new),
+            "no model 'nonsense': give a model's folder",
+        ),
+        (("index", half, "--documents", documents, "--output", new), "parameters.npz has 200 bytes instead of"),
+        (("index", model, "--documents", empty, "--output", new), "holds no documents"),
+        (
+            ("index", model, "--documents", bad, "--output", new),
+            "none of the 2 rows is a document; the first: bad.jsonl:1",
+        ),
+        (("index", model, "--output", new), "nothing to do: give --documents FILE, or --delete ID"),
+        (("index", model, "--delete", "x", "--output", new), "does not exist"),
+        (("index", other, "--documents", documents, "--output", index), "was built with model"),
+        (("index", model, "--documents", documents, "--output", documents), "exists and is no index"),
+        (("search", new, "wing"), "does not exist: build it with `duplet index MODEL"),
+        (("search", tmp_path, "wing"), "is no finished index"),
+        (("search", index, " "), "the query is empty"),
+        (("search", index, "wing", "--k", 0), "--k 0 must be at least 1"),
+        (("search", index, "wing", "--model", other), "whose vectors cannot be compared"),
+        (("search", index, "wing", "--serve"), "--serve takes no query"),
+    ]
+    for arguments, sentence in cases:
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, ""), (arguments, done)
+        assert sentence in done.stderr and "Traceback" not in done.stderr, (arguments, done.stderr)
+    assert not new.exists()
+
+
+def test_a_model_that_moved_is_named(index: Path, model: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    model.rename(moved)
+    try:
+        done = run("search", index, "wing")
+        assert done.returncode == 2 and "name it with --model" in done.stderr
+        assert run("search", index, "wing", "--model", moved).returncode == 0
+    finally:
+        moved.rename(model)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_build_that_was_stopped_goes_on(tmp_path: Path, model: Path, number: signal.Signals) -> None:
+    text = " ".join(WORDS * 12)
+    documents = write_lines(tmp_path / "docs.jsonl", ({"id": f"d{i}", "text": f"{text} {i}"} for i in range(60)))
+    arguments = ["index", str(model), "--documents", str(documents), "--output", str(tmp_path / "index"),
+                 "--documents-per-segment", "2", "--threads", "1"]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "encoded 2/60" in line, line
+    process.send_signal(number)
+    code = process.wait(60)
+    if number == signal.SIGTERM:
+        assert code == 75 and re.search(r"stopped; \d+ of 60 documents are encoded and kept", process.stderr.read())
+    assert not (tmp_path / "index").exists()
+    result = last_json(run(*arguments, "--json"))
+    assert result["reused"] >= 2 and result["reused"] + result["encoded"] == 60 and result["documents"] == 60
+
+
+def test_the_page_is_served_until_a_signal(index: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "search", str(index), "--serve", "--port", "0"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    address = re.search(r"http://127\.0\.0\.1:\d+/", process.stderr.readline())
+    assert address is not None
+    with urllib.request.urlopen(address[0] + "health", timeout=30) as answer:
+        assert json.loads(answer.read())["name"] == "Topics"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0

@@ -1,0 +1,139 @@
+"""The page in headless Chromium, driven by its keys as a person would."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.search.conftest import write_lines
+from tests.search.driver import Browser, missing
+from tests.search.models import model_folder
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+
+TEXTS = {
+    "wing": "A thin wing carries the lift of the flow around it, and its drag grows with the angle.",
+    "tide": "The tide follows the moon; a wave breaks at the shore in shallow water. \U0001f30a The moon again.",
+    "markup": "<img src=x onerror=\"document.title='broken'\"> a wing <b>bold</b> & <script>document.title=1</script>",
+    "heart": "Blood leaves the heart by a valve, which a pulse opens.",
+}
+
+RESULTS = "document.querySelectorAll('.result').length"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of `duplet search --serve` over an index that `duplet index` made."""
+    folder = tmp_path_factory.mktemp("page")
+    words = sorted({word.strip(".,;").lower() for text in TEXTS.values() for word in text.split()})
+    model = model_folder(folder / "model", [word for word in words if word.isalpha()])
+    rows = ({"id": name, "title": f"About <i>{name}</i>", "text": text} for name, text in TEXTS.items())
+    documents = write_lines(folder / "docs.jsonl", rows)
+    duplet = [sys.executable, "-m", "pipeline.cli"]
+    subprocess.run([*duplet, "index", model, "--documents", documents, "--output", folder / "index",
+                    "--name", "Four & texts"], check=True, capture_output=True)  # fmt: skip
+    server = subprocess.Popen(
+        [*duplet, "search", folder / "index", "--serve", "--port", "0"], stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    yield next(word for word in server.stderr.readline().split() if word.startswith("http"))
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium") / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(window: Browser) -> Iterator[Browser]:
+    """The one window, in a desk's size and light."""
+    window.view()
+    window.complaints()
+    yield window
+
+
+def test_a_query_by_keys_alone(address: str, browser: Browser, tmp_path: Path) -> None:
+    browser.open(address)
+    browser.until("document.title === 'Four & texts'")
+    assert browser.run("return document.getElementById('size').textContent") == "4 documents"
+    browser.run("document.activeElement.blur()")
+    browser.press("/")
+    browser.press("moon, the tide")
+    browser.until(f"{RESULTS} === 4")
+    assert browser.run("return document.querySelector('.id').textContent") == "tide"
+    assert browser.run("return document.querySelector('.title').textContent") == "About <i>tide</i>"
+    first = "document.querySelectorAll('.result')[0]"
+    texts = lambda chosen: browser.run(f"return [...{first}.querySelectorAll('{chosen}')].map(m => m.textContent)")
+    assert {word.lower() for word in texts("mark")} == {"moon", "tide"} and texts("mark").count("moon") == 2
+    browser.press("Down", "Down", "Up", "Enter")
+    browser.until("document.querySelectorAll('.why td').length > 10")
+    assert browser.run(f"return {first}.querySelector('.open').getAttribute('aria-expanded')") == "true"
+    assert browser.run(f"return {first}.contains(document.activeElement)") is True
+    assert texts(".word") == ["moon", ",", "the", "tide"]
+    browser.run(f"{first}.querySelectorAll('.word')[0].click()")
+    assert "moon" in texts(".strong") and not {"shore", "shallow"} & {*texts(".strong")}
+    assert "\U0001f30a The moon again." in browser.run(f"return {first}.querySelector('.text').textContent")
+    assert browser.screenshot(tmp_path / "page.png").stat().st_size > 20_000
+    browser.press("Escape")
+    assert browser.run("return document.activeElement.id") == "query"
+    assert browser.complaints() == []
+
+
+def test_markup_in_query_and_document_does_nothing(address: str, browser: Browser) -> None:
+    browser.open(address)
+    browser.until("document.title === 'Four & texts'")
+    browser.press("<b>wing <i>moon")
+    browser.until(f"{RESULTS} === 4")
+    browser.run("for (const button of document.querySelectorAll('.open')) button.click()")
+    browser.until("document.querySelectorAll('.why table').length === 4")
+    assert browser.run("return document.querySelectorAll('main img, main script, main b, .title i').length") == 0
+    assert browser.run("return document.title") == "Four & texts"
+    assert "<img src=x onerror=" in browser.run("return document.querySelector('main').innerText")
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_shows_it_without_scrolling_sideways(
+    address: str, browser: Browser, tmp_path: Path, dark: bool
+) -> None:
+    browser.view(360, 740, dark)
+    browser.open(f"{address}#q=wing+lift&mode=hybrid")
+    browser.until(f"{RESULTS} === 4")
+    browser.run("document.querySelector('.open').click()")
+    browser.until("document.querySelectorAll('.why td').length > 4")
+    assert browser.run("return document.documentElement.scrollWidth") == 360
+    assert browser.run("return document.querySelector('input[value=hybrid]').checked") is True
+    paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(part) for part in paper.removeprefix("rgb(").rstrip(")").split(",")) < 200) == dark
+    assert browser.screenshot(tmp_path / "phone.png").stat().st_size > 10_000
+
+
+def test_every_control_has_a_name(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing")
+    browser.until(f"{RESULTS} === 4")
+    browser.run("document.querySelector('.open').click()")
+    browser.until("document.querySelectorAll('.why td').length > 0")
+    browser.command("Accessibility.enable")
+    nodes = browser.command("Accessibility.getFullAXTree")["nodes"]
+    controls = [node for node in nodes if node.get("role", {}).get("value") in ("button", "searchbox", "radio")]
+    assert len(controls) >= 9
+    assert all(node.get("name", {}).get("value", "").strip() for node in controls)
+
+
+def test_a_server_that_is_gone_is_told(address: str, browser: Browser) -> None:
+    browser.open(address)
+    browser.until("document.title === 'Four & texts'")
+    conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.command("Network.enable")
+    try:
+        browser.command("Network.emulateNetworkConditions", offline=True, **conditions)
+        browser.press("wing")
+        browser.until("document.getElementById('status').textContent === 'The server does not answer.'")
+    finally:
+        browser.command("Network.emulateNetworkConditions", offline=False, **conditions)

@@ -1,0 +1,177 @@
+"""What a query finds: against brute force, BM25's baseline and rank fusion's formula."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.evaluation import baselines, ranking
+from pipeline.evaluation.ranking import Judgements, Ranking
+from pipeline.serving.scoring import Encoded
+from pipeline.serving.search import graphs, searching
+from pipeline.serving.search.documents import Document
+from pipeline.serving.search.nearest import Graph
+from pipeline.serving.search.searching import Ranked
+from pipeline.serving.search.segments import words_of
+from tests.search.conftest import Indexed, topical
+from tests.search.double import WordEncoder
+
+Make = Callable[..., Indexed]
+HEADS = ("cosine", "dot", "bilinear", "late_interaction")
+
+
+def brute_force(index: Indexed, documents: list[Document], query: str) -> list[str]:
+    """Ids by the model's own score of the whole texts, best first."""
+    encoder = index.encoder
+    texts = [f"{d.title}\n{d.text}" if d.title else d.text for d in documents]
+    scores = encoder.score_all(encoder.encode("query", [query]), encoder.encode("document", texts))[0]
+    return [documents[i].id for i in np.argsort(-scores, kind="stable")]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("approximate_above", [None, 5])
+def test_search_ranks_as_the_model_scores(indexed: Make, head: str, approximate_above: int | None) -> None:
+    documents = topical(60)
+    index = indexed(documents, head, approximate_above=approximate_above, documents_per_segment=25)
+    assert (index.open().snapshot.graph is not None) == (approximate_above is not None)
+    for query in ("wing lift", "own3 moon wave", "title6"):
+        assert index.ids(query, 10) == brute_force(index, documents, query)[:10]
+
+
+@pytest.mark.parametrize("head", ["cosine", "dot", "bilinear"])
+def test_a_dot_product_with_the_mapped_query_is_the_score(head: str) -> None:
+    encoder = WordEncoder(head)
+    query, document = encoder.encode("query", ["wing lift", "moon"]), encoder.encode("document", ["wing", "tide wave"])
+    vectors = document.vectors
+    if head == "cosine":
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = encoder.score_all(query, document)
+    np.testing.assert_allclose(searching.mapped(encoder, query) @ vectors.T, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["mlp", "cosine"])
+def test_models_that_compare_pairs_rank_what_words_find(indexed: Make, head: str) -> None:
+    documents = topical(40)
+    index = indexed(documents, head, pointwise=head == "cosine", approximate_above=5)
+    snapshot = index.open().snapshot
+    assert snapshot.graph is None
+    found = index.ids("wing own3", 40)
+    holding = {d.id for d in documents if {"wing", "own3"} & {*d.text.split()}}
+    assert {*found} == holding
+    assert found == [name for name in brute_force(index, documents, "wing own3") if name in holding]
+
+
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_the_graph_leaves_out_the_dead_and_grows(indexed: Make, head: str) -> None:
+    documents = topical(60)
+    index = indexed(documents[:40], head, approximate_above=5, documents_per_segment=20)
+    index.update(documents[40:], delete=["d0", "d1", "d2"])
+    snapshot = index.open().snapshot
+    assert snapshot.graph is not None and snapshot.graph.size == len(snapshot.passage_of_vector)
+    assert index.ids("wing lift", 10) == brute_force(index, documents[3:], "wing lift")[:10]
+    assert any(line.startswith("recall@10 of the HNSW graph against exact search: 1.000") for line in index.said)
+
+
+def test_a_graph_that_finds_too_little_is_left_out(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Graph, "search", lambda self, queries, k, *_: searching_nothing(len(queries)))
+    index = indexed(topical(30), approximate_above=5)
+    assert index.open().snapshot.graph is None and index.open().snapshot.state.approximate == {}
+    assert "recall@10 of the HNSW graph is 0.000, under 0.95" in index.said[-1]
+    assert len(index.ids("wing")) == 10
+
+
+def searching_nothing(queries: int) -> object:
+    from pipeline.serving.search.nearest import Hits
+
+    return Hits(np.full((queries, 1), -1), np.zeros((queries, 1), np.float32))
+
+
+def test_recall_is_measured_with_the_least_effort_that_reaches_it(
+    indexed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = indexed(topical(30), approximate_above=5)
+    searcher = index.open()
+    true = searcher.approximate
+
+    def worse(query: Encoded, k: int, effort: int) -> Ranked:
+        found = true(query, k, effort)
+        return found if effort >= 400 else Ranked(*(values[: k // 2] for values in found))
+
+    monkeypatch.setattr(searcher, "approximate", worse)
+    found = graphs.measure(searcher, index.settings)
+    assert (found["effort"], found["recall"]) == (400, 1.0)
+
+
+def test_words_rank_as_the_baseline_does(indexed: Make) -> None:
+    documents = topical(30)
+    index = indexed(documents)
+    query = "wing lift own3 wing"
+    texts = [words_of(f"{d.title} {d.text}".lower().split()) for d in documents]
+    nothing = Judgements(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), 1, 30)
+    expected = baselines.bm25(texts, [query.split()], nothing, 30)
+    found = index.open().search(query, 30, "words").results
+    holding = expected.scores[0] > 0
+    assert [r.document.id for r in found] == [f"d{i}" for i in expected.documents[0][holding]]
+    np.testing.assert_allclose([r.score for r in found], expected.scores[0][holding], rtol=1e-4)
+
+
+def test_fusion_is_evaluations(indexed: Make) -> None:
+    rng = np.random.default_rng(3)
+    lists = [rng.permutation(12)[:8] for _ in range(2)]
+    ours = searching.fuse(*(Ranked(rows, np.zeros(8, np.float32), rows + 100) for rows in lists))
+    nothing = Judgements(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), 1, 12)
+    ranked = (Ranking(rows[None].astype(np.int32), np.zeros((1, 8), np.float32)) for rows in lists)
+    theirs = ranking.fuse(*ranked, nothing)
+    assert ours.documents.tolist() == theirs.documents[0].tolist()
+    np.testing.assert_allclose(ours.scores, theirs.scores[0], rtol=1e-6)
+    assert (ours.passages == ours.documents + 100).all()
+
+
+def test_hybrid_finds_what_either_finds(indexed: Make) -> None:
+    documents = [*topical(20), Document("rare", "", "zebra " + " ".join(f"x{i}" for i in range(9)))]
+    index = indexed(documents)
+    found = index.open().search("wing lift zebra", 5, "hybrid").results
+    assert "rare" in [result.document.id for result in found]
+    assert found[0].score <= 2 / 61 + 1e-6
+
+
+def test_a_document_counts_as_its_best_passage_which_is_shown(indexed: Make) -> None:
+    filler = [f"x{i}" for i in range(60)]
+    long = Document("long", "", " ".join([*filler[:40], "zeta", "iota", "kappa", *filler[40:]]))
+    index = indexed([long, *topical(8)], document=12)
+    (result,) = index.open().search("zeta iota kappa", 1).results
+    start, end = result.passage
+    passage = long.text[start:end]
+    assert result.document.id == "long" and "zeta iota kappa" in passage and len(passage.split()) <= 12
+    assert [passage[s:e] for s, e in result.marks] == ["zeta", "iota", "kappa"]
+    assert len({r.document.id for r in index.open().search("zeta iota kappa", 9).results}) == 9
+
+
+def test_queries_that_the_model_cannot_read_whole_get_a_notice(indexed: Make) -> None:
+    index = indexed(topical(20), query=4)
+    searcher = index.open(frozenset({"wing", "lift", "<unk>"}))
+    ask = lambda query, mode="model": searcher.search(query, 3, mode)
+    assert ask("wing lift").notices == []
+    assert ask("wing zork").notices == ["unknown to the model: zork"]
+    only_words = ask("moon own3")
+    assert only_words.notices == ["the model knows none of the query's words; ranked by words alone (BM25)"]
+    assert [r.document.id for r in only_words.results] == index.ids("moon own3", 3, "words")
+    nothing = ask("zork quux")
+    assert nothing.results == []
+    assert nothing.notices == ["the model knows none of the query's words, and no document holds one of them"]
+    assert ask("zork", "words").notices == ["no document holds a word of the query"]
+    (notice,) = ask("wing " * 100_000).notices
+    assert notice == "only the query's first 4 tokens count: the model reads no more"
+    assert ask("<script>alert(1)</script>").notices[-1].startswith("the model knows none")
+    for blank in ("", " \n\t"):
+        with pytest.raises(InputError, match="the query is empty"):
+            ask(blank)
+
+
+def test_common_words_are_marked_only_without_rarer_ones(indexed: Make) -> None:
+    documents = [Document(f"d{i}", "", f"the thing own{i}") for i in range(12)]
+    searcher = indexed(documents).open()
+    shown = lambda query: [r.document.text[s:e] for r in searcher.search(query, 1).results for s, e in r.marks]
+    assert shown("the own3") == ["own3"]
+    assert shown("the") == ["the"]

@@ -1,0 +1,249 @@
+"""The page's server: what it answers, what it refuses, and many at once, with the real uvicorn where that matters."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from pipeline.serving.search import service
+from pipeline.serving.search.documents import Document
+from tests.search.conftest import Indexed, topical
+
+Make = Callable[..., Indexed]
+HEADERS = ("content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options")
+
+
+@pytest.fixture
+def index(indexed: Make) -> Indexed:
+    return indexed(
+        [*topical(12), Document("html", "<b>bold</b>", "<script>alert(1)</script> & wing")],
+        "late_interaction",
+        document=30,
+    )
+
+
+@pytest.fixture
+def client(index: Indexed) -> TestClient:
+    return TestClient(service.application(index.folder, index.open), raise_server_exceptions=False)
+
+
+def test_search_and_explain(index: Indexed, client: TestClient) -> None:
+    found = client.post("/api/search", json={"query": "wing lift", "k": 3}).json()
+    assert [r["id"] for r in found["results"]] == index.ids("wing lift", 3)
+    first = found["results"][0]
+    assert {first["passage"][s:e] for s, e in first["marks"]} <= {"wing", "lift"} and first["marks"]
+    asked = {"query": "wing lift", "generation": found["generation"], "passage_row": first["passage_row"]}
+    why = client.post("/api/explain", json=asked).json()
+    assert why["kind"] == "alignment" and len(why["links"]) == 2
+    assert len(why["links"][0]) == len(why["document"]["pieces"])
+    assert client.get("/health").json()["documents"] == 13
+
+
+def test_markup_stays_text(client: TestClient) -> None:
+    found = client.post("/api/search", json={"query": "<script>alert(1)</script>", "mode": "words"})
+    assert found.headers["content-type"] == "application/json"
+    assert found.json()["results"][0]["passage"] == "<script>alert(1)</script> & wing"
+    assert "innerHTML" not in service.PAGE.read_text() and "insertAdjacentHTML" not in service.PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({"query": ""}, 422, "the query is empty: give at least a word"),
+        ({"query": "   "}, 422, "the query is empty: give at least a word"),
+        ({"query": "x" * 2001}, 422, "the query is too long: at most 2,000 characters"),
+        ({"query": "word " * 100_000}, 413, "the request is too large: a query has at most 2,000 characters"),
+        ({"query": "x", "k": 0}, 422, "k: Input should be greater than or equal to 1"),
+        ({"query": "x", "mode": "magic"}, 422, "mode: Input should be 'model', 'hybrid' or 'words'"),
+        ({"query": "x", "more": 1}, 422, "more: Extra inputs are not permitted"),
+        ({}, 422, "query: Field required"),
+    ],
+)
+def test_bad_requests_get_a_sentence(client: TestClient, body: dict[str, Any], status: int, sentence: str) -> None:
+    answer = client.post("/api/search", json=body)
+    assert (answer.status_code, answer.json()) == (status, {"error": sentence})
+    assert all(name in answer.headers for name in HEADERS)
+
+
+def test_a_body_without_a_length_is_counted(client: TestClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from [b"x" * 1000] * 40
+
+    assert client.post("/api/search", content=pieces()).status_code == 413
+
+
+def test_headers_are_on_every_answer(client: TestClient) -> None:
+    for path, status in (("/", 200), ("/health", 200), ("/nowhere", 404), ("/docs", 404), ("/openapi.json", 404)):
+        answer = client.get(path)
+        assert answer.status_code == status and all(name in answer.headers for name in HEADERS), path
+    content_policy = client.get("/").headers["content-security-policy"]
+    assert "unsafe" not in content_policy and "frame-ancestors 'none'" in content_policy
+    assert content_policy.count("'sha256-") == 2
+    page = client.get("/").text
+    assert " style=" not in page and " onclick=" not in page and "http" not in page.replace("https://schema", "")
+
+
+def test_other_names_than_its_own_are_refused(index: Indexed) -> None:
+    app = service.application(index.folder, index.open, service.hosts_of("127.0.0.1"))
+    for host, status in (
+        ("127.0.0.1:8765", 200),
+        ("localhost", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 421),
+        ("", 421),
+    ):
+        assert TestClient(app).get("/health", headers={"host": host}).status_code == status, host
+    assert service.hosts_of("0.0.0.0") is None and "search.example" in (service.hosts_of("search.example") or ())
+
+
+def test_a_stale_passage_is_told(index: Indexed, client: TestClient) -> None:
+    generation = client.get("/health").json()["generation"]
+    index.update([Document("d0", "", "zebra")])
+    for asked in ({"generation": generation, "passage_row": 1}, {"generation": generation + 1, "passage_row": 10**9}):
+        answer = client.post("/api/explain", json={"query": "wing", **asked})
+        assert answer.status_code == 422 and "search again" in answer.json()["error"]
+
+
+def test_a_new_generation_is_served_without_a_restart(index: Indexed, client: TestClient) -> None:
+    ask = lambda: [
+        r["id"] for r in client.post("/api/search", json={"query": "zebra", "mode": "words"}).json()["results"]
+    ]
+    assert ask() == []
+    index.update([Document("new", "", "zebra crossing")])
+    assert ask() == ["new"]
+    (index.folder / "index.json").write_text("half")
+    assert ask() == ["new"]
+
+
+def test_who_finds_the_line_full_is_told_to_come_again(index: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_WAITING", 3)
+    hold, searching = threading.Event(), threading.Semaphore(0)
+    encode = index.encoder.encode
+
+    def slow(*arguments: Any) -> Any:
+        searching.release()
+        assert hold.wait(60)
+        return encode(*arguments)
+
+    app = service.application(index.folder, index.open)
+    monkeypatch.setattr(index.encoder, "encode", slow)
+    with TestClient(app) as client, ThreadPoolExecutor(8) as pool:
+        first = [pool.submit(client.post, "/api/search", json={"query": "wing"}) for _ in range(service.AT_ONCE)]
+        for _ in first:
+            assert searching.acquire(timeout=60)
+        rest = [pool.submit(client.post, "/api/search", json={"query": "wing"}) for _ in range(4)]
+        refused = next(answer for answer in _as_they_end(rest))
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert "try again" in refused.json()["error"]
+        hold.set()
+        assert [answer.result().status_code for answer in first] == [200] * service.AT_ONCE
+        assert sorted(answer.result().status_code for answer in rest) == [200, 200, 200, 503]
+
+
+def _as_they_end(futures: list[Any]) -> Iterator[Any]:
+    from concurrent.futures import as_completed
+
+    yield from (future.result() for future in as_completed(futures, timeout=60))
+
+
+# --- the real server --------------------------------------------------------------------------------------------------
+SERVE = """
+import sys
+from pathlib import Path
+from pipeline.serving.search import service, store
+from pipeline.serving.search.searching import Searcher
+from tests.search.double import WordEncoder
+index = Path(sys.argv[1])
+service.serve(index, "127.0.0.1", 0, lambda line: print(line, flush=True),
+              lambda: Searcher(store.open_snapshot(index), WordEncoder("late_interaction", document=30)))
+"""
+
+
+@pytest.fixture
+def address(index: Indexed) -> Iterator[str]:
+    """Of a server in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(index.folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def ask(address: str, body: bytes, path: str = "api/search") -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(address + path, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_two_hundred_requests_at_once_are_all_answered(address: str) -> None:
+    async def one(number: int) -> int:
+        host, port = address.removeprefix("http://").rstrip("/").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps({"query": f"wing own{number}", "mode": "hybrid"}).encode()
+        writer.write(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                     b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)  # fmt: skip
+        answer = await asyncio.wait_for(reader.read(), 120)
+        writer.close()
+        head, _, content = answer.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        assert status == 200 or (status == 503 and b"retry-after" in head.lower())
+        assert status == 503 or len(json.loads(content)["results"]) == 10
+        return status
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*(one(number) for number in range(200)))
+
+    assert asyncio.run(all_of_them()).count(200) >= 100
+
+
+def test_the_real_server_survives_what_is_no_request(address: str) -> None:
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    post = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    for bad in (
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"\0\1\2\3\r\n\r\n",
+        post + b"5\r\n\r\n{{{{{",
+        post + b"999999999\r\n\r\n",  # and nothing follows
+    ):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(bad)
+            assert connection.recv(100).startswith(b"HTTP/1.1 4")
+    status, found = ask(address, b'{"query": "<img src=x onerror=alert(1)> \\u0000 wing"}')
+    assert status == 200 and found["results"]
+    assert ask(address, b'{"query": "' + b"word " * 100_000 + b'"}')[0] == 413
+    assert ask(address, b'{"query": "\\ud800 wing"}')[0] in (200, 422)
+
+
+def test_an_address_in_use_is_told(index: Indexed) -> None:
+    from pipeline.errors import InputError
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
+            service.serve(index.folder, "127.0.0.1", port, print, index.open)
+    with pytest.raises(InputError, match=r"cannot listen on .*:99999"):
+        service.serve(index.folder, "127.0.0.1", 99999, print, index.open)

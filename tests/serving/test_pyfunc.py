@@ -1,0 +1,203 @@
+"""The MLflow model, loaded and served where MXNet, GluonNLP, Horovod and Duplet itself cannot be imported.
+
+The environment is this interpreter with an import hook in front that raises ImportError for those four (and their
+submodules), put there by a `sitecustomize` module on PYTHONPATH, which child processes of the server inherit too.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.serving import models, onnx_export, pyfunc
+from pipeline.serving.predictor import open_predictor
+from pipeline.tracking import address
+from pipeline.tracking.client import connect
+from pipeline.tracking.logged import log_pyfunc
+from tests.serving.conftest import write_trained
+from tests.serving.networks import config_of
+
+BLOCKED = ("mxnet", "gluonnlp", "horovod", "pipeline")
+HOOK = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ImportError(f"{{name}} is not in this environment")
+
+sys.meta_path.insert(0, Absent())
+"""
+ROWS = [{"query": "sort a list", "document": "list b"}, {"query": "zzz", "document": "c d e"}]
+
+
+class Logged:
+    """A model in a database of its own, and what MXNet says of its rows."""
+
+    def __init__(self, root: Path, loss: dict[str, Any] | None, **model: Any) -> None:
+        self.root, self.trained = root, write_trained(root / "train" / "model", config_of(loss, **model))
+        onnx_export.export(self.trained, root / "exported", False, lambda _: None)
+        where = address(None, root)
+        mlflow, client = connect(where)
+        packed = pyfunc.pack(root / "exported", root / "code")
+        with mlflow.start_run(experiment_id=client.create_experiment("test", where.artifacts)) as run:
+            self.uri = log_pyfunc(mlflow, "model", **packed._asdict())
+        client.create_registered_model("matcher")
+        client.create_model_version("matcher", self.uri, run.info.run_id)
+        client.set_registered_model_alias("matcher", "champion", "1")
+        (self.folder,) = (root / "mlflow-artifacts" / "models").glob("m-*/artifacts")
+        self.requirements = packed.requirements
+        self.wanted = open_predictor(self.trained, "mxnet").predict(ROWS)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    return Logged(tmp_path_factory.mktemp("pyfunc"), {"kind": "pointwise", "grades": 3}, head="late_interaction")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> dict[str, str]:
+    """The environment without MXNet and without Duplet."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHONPATH", "MLFLOW"))}
+    return kept | {"PYTHONPATH": str(tmp_path / "hook"), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_the_environment_is_without_them(name: str, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=tmp_path, env=elsewhere, capture_output=True)
+    assert done.returncode == 1
+    assert b"is not in this environment" in done.stderr
+
+
+def test_what_is_logged(logged: Logged) -> None:
+    files = {str(path.relative_to(logged.folder)) for path in logged.folder.rglob("*") if path.is_file()}
+    assert not [name for name in files if name.endswith((".pkl", ".pickle"))]
+    inside = {Path(name).name for name in files if name.startswith("artifacts/")}
+    assert {"encoder.onnx", "vocabulary.json", "tokenizer.json", "README.md", "card.json"} <= inside
+    described = yaml.safe_load((logged.folder / "MLmodel").read_text())
+    assert [column["name"] for column in json.loads(described["signature"]["inputs"])] == ["query", "document"]
+    outputs = [column["name"] for column in json.loads(described["signature"]["outputs"])]
+    assert outputs == ["score", "grade", "probabilities"]
+    assert described["saved_input_example_info"]
+    needed = (logged.folder / "requirements.txt").read_text().split()
+    assert all("==" in line for line in needed)
+    assert {line.partition("==")[0] for line in needed} >= {"mlflow", "numpy", "onnxruntime"}
+    assert not any(line.startswith(("mxnet", "gluonnlp", "horovod", "onnx=")) for line in needed)
+
+
+def test_load_model_without_mxnet(logged: Logged, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    code = (
+        "import json, sys, mlflow, pandas\n"
+        f"found = mlflow.pyfunc.load_model({str(logged.folder)!r}).predict(pandas.DataFrame({ROWS!r}))\n"
+        "print(json.dumps(found.to_dict('records')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check(json.loads(done.stdout.splitlines()[-1]), logged.wanted)
+
+
+def check(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert len(found) == len(wanted)
+    for row, other in zip(found, wanted):
+        assert row["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert row["grade"] == other["grade"]
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+@pytest.fixture
+def server(logged: Logged, elsewhere: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` on a free port of the loopback; ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(logged.folder), "-h", "127.0.0.1",
+               "-p", str(port), "--env-manager", "local"]  # fmt: skip
+    # the server starts `uvicorn` by name
+    env = elsewhere | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/ping"):
+            assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()[-2000:]
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def post(url: str, rows: list[dict[str, Any]]) -> Any:
+    body = json.dumps({"dataframe_records": rows}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def test_mlflow_serves_it_without_mxnet(server: str, logged: Logged) -> None:
+    check(post(server, ROWS)["predictions"], logged.wanted)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(server, [{"query": "a", "document": ""}])
+    assert refused.value.code == 400
+    said = refused.value.read().decode()
+    assert "row 1 cannot be scored" in said
+    check(post(server, ROWS)["predictions"], logged.wanted)  # and it goes on
+
+
+def test_a_registered_name_is_a_model_for_every_command(logged: Logged) -> None:
+    for name in ("models:/matcher@champion", "models:/matcher/1"):
+        folder = models.fetch(name, logged.root, None)
+        check(open_predictor(folder, threads=1).predict(ROWS), logged.wanted)
+        check(open_predictor(folder, "mxnet").predict(ROWS), logged.wanted)
+        assert models.fetch(name, logged.root, None) == folder
+    for name in ("models:/matcher@challenger", "models:/matcher/2"):
+        with pytest.raises(InputError, match=name):
+            models.fetch(name, logged.root, None)
+
+
+def test_two_versions_of_the_code_live_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = pyfunc.modules_of(pyfunc.ENTRY)
+    assert "pipeline.tokenization.encoder" in modules
+    assert not [
+        name for name in modules if "mxnet" in name or name.startswith(("pipeline.models", "pipeline.tracking"))
+    ]
+    exported = tmp_path / "exported"
+    onnx_export.export(write_trained(tmp_path / "trained", config_of()), exported, False, lambda _: None)
+    first = pyfunc.pack(exported, tmp_path / "one")
+    changed: Callable[[str], dict[str, Path]] = lambda entry: (
+        modules | {"pipeline.spool": pyfunc.HOME / "pipeline/spool.py"}
+    )
+    monkeypatch.setattr(pyfunc, "modules_of", changed)
+    second = pyfunc.pack(exported, tmp_path / "two")
+    assert first.code.name != second.code.name
+    assert first.code.name in first.script.read_text()
+    for path in second.code.rglob("*.py"):
+        assert "from pipeline" not in "".join(line for line in path.read_text().splitlines() if line.startswith("from"))
+
+
+def test_pack_wants_an_exported_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="duplet export"):
+        pyfunc.pack(write_trained(tmp_path / "trained", config_of()), tmp_path / "code")

@@ -1,0 +1,197 @@
+"""Opening and encoding: both backends alike, order kept, long, empty and unknown texts, damaged folders."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import manifest
+from pipeline.errors import InputError
+from pipeline.serving import models, runtime
+from pipeline.serving.runtime import Encoded, TextEncoder, open_encoder
+from tests.serving.conftest import write_trained
+from tests.serving.networks import config_of
+
+Trained = Callable[..., Path]
+TEXTS = ["b c", "", "a " * 300, "日本 zzz", "d e f g h", "b c"]
+
+
+@pytest.mark.parametrize("head", ("cosine", "late_interaction"))
+def test_both_backends_agree(trained: Trained, head: str) -> None:
+    folder = trained(head=head)
+    encoders = [open_encoder(folder, backend, threads=1) for backend in ("onnx", "mxnet")]  # type: ignore[arg-type]
+    for side in ("query", "document"):
+        onnx, mxnet = (encoder.encode(side, TEXTS) for encoder in encoders)
+        np.testing.assert_allclose(onnx.vectors, mxnet.vectors, atol=1e-5)
+        if head == "late_interaction":
+            assert onnx.offsets is not None and onnx.weights is not None and mxnet.weights is not None
+            np.testing.assert_array_equal(np.diff(onnx.offsets), [2, 1, 12 if side == "query" else 20, 3, 5, 2])
+            np.testing.assert_allclose(onnx.weights, mxnet.weights, atol=1e-5)
+    scores = [encoder.score(TEXTS, TEXTS[::-1]) for encoder in encoders]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ("dot", "late_interaction"))
+def test_score_all_has_the_pairs_on_its_diagonal(trained: Trained, head: str) -> None:
+    encoder = open_encoder(trained(head=head), threads=1)
+    query, document = encoder.encode("query", TEXTS), encoder.encode("document", TEXTS[::-1])
+    everything = encoder.score_all(query, document)
+    assert everything.shape == (6, 6)
+    np.testing.assert_allclose(np.diag(everything), encoder.score(TEXTS, TEXTS[::-1]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module", params=("late_interaction", "dot"))
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    folder = write_trained(tmp_path_factory.mktemp("encoder") / "model", config_of(head=request.param))
+    return open_encoder(folder, threads=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(st.text(alphabet=st.sampled_from("ab c日\n\u200b"), max_size=40), max_size=12),
+    batch=st.integers(1, 30),
+)
+def test_batches_keep_order_and_change_nothing(encoder: TextEncoder, texts: list[str], batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "TOKENS_PER_BATCH", batch)
+        patch.setattr(runtime, "TEXTS_PER_WINDOW", 5)
+        found = encoder.encode("document", texts)
+    assert found.texts == len(texts)
+    for i, text in enumerate(texts):
+        alone, mine = encoder.encode("document", [text]), found.slice(i, i + 1)
+        np.testing.assert_allclose(mine.vectors, alone.vectors, atol=1e-5)
+        if encoder.late:
+            assert len(alone.vectors) == max(1, len(encoder.tokens("document", text)))
+
+
+def test_take_repeats_and_reorders() -> None:
+    encoded = Encoded(np.arange(12).reshape(6, 2), np.arange(6), np.array([0, 1, 4, 6]))
+    taken = encoded.take(np.array([2, 0, 2]))
+    assert taken.offsets is not None and taken.weights is not None
+    assert taken.offsets.tolist() == [0, 2, 3, 5]
+    assert taken.weights.tolist() == [4, 5, 0, 4, 5]
+    assert taken.vectors[:, 0].tolist() == [8, 10, 0, 8, 10]
+
+
+def test_words_the_vocabulary_lacks_and_very_long_texts_are_scored(trained: Trained) -> None:
+    encoder = open_encoder(trained(), threads=1)
+    scores = encoder.score(["zzz yyy", "a " * 100_000, ""], ["b", "b", "b"])
+    assert np.isfinite(scores).all()
+    assert len(encoder.tokens("query", "a " * 100_000)) == 12
+    unknown = encoder.encode("query", ["zzz", "yyy", ""]).vectors
+    np.testing.assert_allclose(unknown[0], unknown[1], atol=1e-6)
+    np.testing.assert_allclose(unknown[0], unknown[2], atol=1e-6)
+
+
+def test_a_side_that_is_none_is_named(trained: Trained) -> None:
+    with pytest.raises(InputError, match="title"):
+        open_encoder(trained(), threads=1).encode("title", ["a"])
+
+
+def test_grades_need_a_pointwise_model(trained: Trained) -> None:
+    with pytest.raises(InputError, match="pointwise"):
+        open_encoder(trained(), threads=1).grades(["a"], ["b"])
+    graded = open_encoder(trained({"kind": "pointwise", "grades": 3}, seed=1), threads=1)
+    chances = graded.grades(["a", "b c"], ["b", "d"])
+    assert chances.shape == (2, 3)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(graded.score(["a", "b c"], ["b", "d"]), chances @ np.arange(3), atol=1e-5)
+
+
+def test_the_cache_is_whole_and_follows_the_parameters(trained: Trained) -> None:
+    folder = trained()
+    before = open_encoder(folder, threads=1).encode("query", ["a b"]).vectors
+    cache = folder / "onnx"
+    assert manifest.load(cache, "export", "x").extra == {}
+    (cache / "encoder.onnx").write_bytes(b"cut")  # a damaged cache is made again
+    np.testing.assert_array_equal(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors, before)
+    arrays = runtime.read_parameters(folder)
+    np.savez(folder / "parameters.npz", **{name: array * 0.5 for name, array in arrays.items()})
+    assert np.abs(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors - before).max() > 1e-3
+
+
+def test_a_folder_that_cannot_be_written_has_its_cache_elsewhere(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trained()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)  # root may write everywhere
+    open_encoder(folder, threads=1)
+    assert list((tmp_path / "cache").glob("duplet/*/encoder.onnx"))
+    assert not (folder / "onnx").exists()
+
+
+def test_onnx_needs_no_mxnet(trained: Trained) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from pipeline.serving.runtime import open_encoder
+print(open_encoder(Path({str(trained())!r})).score(["a"], ["b"]))
+assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- folders that are not whole ---------------------------------------------------------------------------------------
+def _cut(folder: Path) -> None:
+    path = folder / "parameters.npz"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGE = {
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "not a finished train folder"),
+    "cut parameters": (_cut, "parameters.npz has"),
+    "changed vocabulary": (
+        lambda folder: (folder / "vocabulary.json").write_text(
+            (folder / "vocabulary.json").read_text().replace("sort", "tort", 1)
+        ),
+        "vocabulary.json has changed",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+    "manifest of another stage": (
+        lambda folder: (folder / "manifest.json").write_text(
+            json.dumps(json.loads((folder / "manifest.json").read_text()) | {"stage": "ingest"})
+        ),
+        "is of stage ingest",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_model_that_is_not_whole_is_refused(trained: Trained, tmp_path: Path, damage: str) -> None:
+    change, sentence = DAMAGE[damage]
+    folder = trained()
+    assert models.fetch(str(folder), tmp_path, None) == folder
+    change(folder)  # type: ignore[no-untyped-call]
+    with pytest.raises(InputError, match=sentence):
+        models.fetch(str(folder), tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ("nonsense", "0" * 32, "models:/none@champion", "models:/none", "models:/a/b/c"))
+def test_unknown_models_are_one_sentence_and_make_nothing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        models.fetch(name, tmp_path, None)
+    assert name in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pickles_are_never_loaded(trained: Trained, tmp_path: Path) -> None:
+    folder = trained()
+    np.savez(folder / "parameters.npz", embedding=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match=r"parameters\.npz"):
+        runtime.read_parameters(folder)
+
+
+def test_a_graph_that_is_none_is_refused(trained: Trained) -> None:
+    folder = trained()
+    (folder / "encoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"encoder.onnx is no graph"):
+        open_encoder(folder, threads=1)

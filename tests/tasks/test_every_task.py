@@ -1,0 +1,122 @@
+"""What holds for every task: padding changes nothing, a killed training goes on bit for bit, workers share exactly."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.tasks.base import task_of
+from tests.tasks.examples import SMALL, small, to_predict
+
+STEPS = Path(__file__).with_name("training_steps.py")
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers in a prediction, in order."""
+    if isinstance(value, dict):
+        return [n for key in value for n in numbers(value[key])]
+    if isinstance(value, list | tuple):
+        return [n for item in value for n in numbers(item)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def words(value: Any) -> list[str]:
+    """All texts in a prediction, in order."""
+    if isinstance(value, dict):
+        return [w for key in value for w in words(value[key])]
+    if isinstance(value, list | tuple):
+        return [w for item in value for w in words(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_prediction_does_not_depend_on_what_it_is_batched_with(name: str, prepared: Callable[..., Any]) -> None:
+    config, ingested, tokenized = prepared(name)
+    task = task_of(config, tokenized)
+    network = task.network()
+    mx.random.seed(3)
+    np.random.seed(3)
+    network.initialize(mx.init.Uniform(0.5))
+    rows = [to_predict(name, row) for row in pq.read_table(ingested / "records-valid.parquet").to_pylist()[:12]]
+    assert len(rows) == 12
+    together = task.predict(network, rows, mx.cpu())
+    assert len({json.dumps(answer, default=str) for answer in together}) > 1, "all rows get the same answer"
+    for row, answer in zip(rows, together):
+        [alone] = task.predict(network, [row], mx.cpu())
+        assert words(alone) == words(answer)
+        np.testing.assert_allclose(numbers(alone), numbers(answer), atol=2e-6)
+
+
+def run_steps(folder: Path, *arguments: str, workers: int = 1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(STEPS), *arguments]
+    if workers > 1:
+        launcher = str(Path(sys.executable).with_name("horovodrun"))
+        command = [launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
+    paths = os.pathsep.join([str(STEPS.parents[2]), *filter(None, sys.path)])
+    env = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=env)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Any]) -> Path:
+    """cases.json: for each task its folders."""
+    folder = tmp_path_factory.mktemp("steps")
+    found = {name: str(prepared(name)[2]) for name in SMALL}
+    configs = {name: small(name, str(folder / "runs"), checkpoint_every_updates=2, max_updates=9) for name in SMALL}
+    (folder / "cases.json").write_text(json.dumps({"folders": found, "configs": configs}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resumed(cases: Path) -> Path:
+    """Each task trained undisturbed, and killed in its seventh update and started again."""
+    done = run_steps(cases, "train", "undisturbed")
+    assert done.returncode == 0, done.stderr
+    for name in SMALL:
+        killed = run_steps(cases, "train", "disturbed", name, "7")
+        assert killed.returncode == -9, killed.stderr
+    done = run_steps(cases, "train", "disturbed")
+    assert done.returncode == 0, done.stderr
+    return cases
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("name", SMALL)
+def test_a_killed_training_ends_with_the_same_bits(name: str, resumed: Path) -> None:
+    one, two = (dict(np.load(resumed / kind / f"{name}.npz")) for kind in ("undisturbed", "disturbed"))
+    assert str(two.pop("said")).startswith("going on from update-0000000")
+    one.pop("said")
+    assert one.keys() == two.keys()
+    for key in one:
+        assert one[key].tobytes() == two[key].tobytes(), key
+
+
+@pytest.fixture(scope="module")
+def shared(cases: Path) -> Path:
+    """Three updates of each task by one process, then by two workers."""
+    for workers in (1, 2):
+        done = run_steps(cases, "share", workers=workers)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return cases
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("name", SMALL)
+def test_two_workers_equal_one(name: str, shared: Path) -> None:
+    one, two = (dict(np.load(shared / f"size-{size}-{name}.npz")) for size in (1, 2))
+    assert one.keys() == two.keys()
+    for key in one:
+        # float noise is of the size of the whole gradient, however small one array's part of it is
+        scale = (
+            float(one[f"norm {key.split()[1]}"]) if key.startswith("gradient") else max(1e-3, np.abs(one[key]).max())
+        )
+        np.testing.assert_allclose(two[key], one[key], atol=1e-5 * scale, rtol=1e-5, err_msg=key)
+    assert min(float(one[f"norm {update}"]) for update in range(3)) > 1e-3

@@ -1,0 +1,75 @@
+"""Problems that a task solves only when it reads the right way: order for classes, what follows for tags and blanks."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import last_json
+
+pytestmark = pytest.mark.learns
+
+FILLERS = [f"f{i}" for i in range(12)]
+
+
+def configured(folder: Path, task: str, rows: list[dict[str, str]], **sections: Any) -> dict[str, Any]:
+    source = folder / f"{task}.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = {"threads_per_worker": 1, "max_pairs_per_update": 16, "optimizer": {"learning_rate": 0.01}}
+    base: dict[str, Any] = {
+        "name": task,
+        "task": task,
+        "root": str(folder / "runs"),
+        "ingest": {"source": {"format": "jsonl", "path": str(source)}, "split": {"valid": 0.1, "test": 0.2}},
+        "tokenize": {"kind": "whitespace", "min_count": 1},
+        "model": {"embedding": 16, "hidden": 16, "dropout": 0.0},
+        "train": {**train, "epochs": 25, "schedule": {"warmup_updates": 5}, "patience_validations": None},
+        "evaluate": {"bootstrap_samples": 20},
+        "tracking": {"system_metrics": False},
+    }
+    return {name: {**value, **sections.get(name, {})} if isinstance(value, dict) else value
+            for name, value in base.items()} | {k: v for k, v in sections.items() if k not in base}  # fmt: skip
+
+
+def test_the_last_output_alone_learns_which_of_two_words_came_first(duplet: Callable[..., Any], tmp_path: Path) -> None:
+    """Both words are in every text, so that a bag of words knows nothing; they stand anywhere between fillers."""
+    rng, rows = random.Random(1), []
+    for _ in range(700):
+        words = rng.choices(FILLERS, k=rng.randint(4, 9))
+        first, second = sorted(rng.sample(range(len(words)), 2))
+        one, two = rng.sample(["red", "blue"], 2)
+        words[first], words[second] = one, two
+        rows.append({"text": " ".join(words), "label": one})
+    config = configured(tmp_path, "classification", rows, model={"pooling": "last"})
+    metrics = last_json(duplet("run", config, "--json"))["metrics"]
+    assert metrics["test/naive_bayes/accuracy"] < 0.65
+    assert metrics["test/accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_a_tag_that_only_the_next_word_decides(crf: bool, duplet: Callable[..., Any], tmp_path: Path) -> None:
+    rng, rows = random.Random(2), []
+    for _ in range(400):
+        words = rng.choices(["a", "b", "c"], k=rng.randint(3, 8))
+        tags = ["before-" + following for following in [*words[1:], "end"]]
+        rows.append({"text": " ".join(words), "tags": " ".join(tags)})
+    config = configured(tmp_path, "tagging", rows, tagging={"crf": crf, "characters": True})
+    metrics = last_json(duplet("run", config, "--json"))["metrics"]
+    assert metrics["test/word_tags/accuracy"] < 0.6
+    assert metrics["test/accuracy"] > 0.97
+
+
+def test_a_word_that_only_its_right_hand_side_decides(duplet: Callable[..., Any], tmp_path: Path) -> None:
+    """Sentences of pairs `key value`, where the value repeats its key: a key in a blank is known by its value alone."""
+    rng, rows = random.Random(3), []
+    for _ in range(500):
+        keys = [rng.randrange(8) for _ in range(rng.randint(2, 4))]
+        rows.append({"text": " ".join(f"k{key} v{key}" for key in keys)})
+    config = configured(tmp_path, "cloze", rows, cloze={"blank_share": 0.1})  # one blank
+    metrics = last_json(duplet("run", config, "--json"))["metrics"]
+    # left alone knows the values, half of the blanks, and guesses one of eight keys
+    assert metrics["test/left/accuracy"] < 0.75
+    assert metrics["test/accuracy"] > 0.95

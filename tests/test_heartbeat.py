@@ -1,0 +1,101 @@
+"""Which heartbeats mean a stall, on a clock of the test's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import heartbeat
+from pipeline.heartbeat import Beat, Heart, Watch
+
+
+def beat(rank: int, beats: int, update: int, phase: str = "training", slowest: float = 0.1) -> Beat:
+    return Beat(rank, 100 + rank, "host", "token", beats, phase, update, {"training": slowest})
+
+
+def test_a_silent_rank_is_named_though_all_have_stopped_moving() -> None:
+    watch = Watch(min_stall_s=30)
+    for second in range(31):
+        found = [beat(0, second, 7), beat(1, min(second, 4), 7)]
+        assert watch.stalled(found, float(second)) is None
+    said = watch.stalled([beat(0, 40, 7), beat(1, 4, 7)], 34.5)
+    assert said is not None
+    assert said.startswith("rank 1 (process 101 on host) has been silent for 30 s while training after update 7")
+
+
+def test_ranks_that_beat_but_make_no_update_have_ten_times_the_slowest() -> None:
+    watch = Watch(min_stall_s=5)
+    for second in range(91):
+        assert watch.stalled([beat(0, second, 7, slowest=9.0), beat(1, second, 7, slowest=2.0)], float(second)) is None
+    said = watch.stalled([beat(0, 91, 7, slowest=9.0), beat(1, 91, 7, slowest=2.0)], 91.0)
+    assert said is not None
+    assert "the bound is 90 s" in said
+
+
+def test_the_others_rightly_wait_for_a_rank_that_saves() -> None:
+    watch = Watch(min_stall_s=5)
+    saving = lambda second: Beat(0, 100, "host", "token", second, "saving", 7, {"saving": 9.0, "training": 0.1})
+    for second in range(90):
+        assert watch.stalled([saving(second), beat(1, second, 7)], float(second)) is None
+    assert watch.stalled([saving(91), beat(1, 91, 7)], 91.0) is not None
+
+
+def test_what_took_another_rank_no_time_is_no_measure_for_the_rank_that_does_it() -> None:
+    watch = Watch(min_stall_s=5)
+    for second in range(100):
+        first = Beat(0, 100, "host", "token", second, "saving", 7, {"training": 0.1})
+        other = Beat(1, 101, "host", "token", second, "training", 8, {"training": 0.1, "saving": 0.001})
+        assert watch.stalled([first, other], float(second)) is None
+
+
+def test_a_rank_that_has_ended_may_be_silent(tmp_path: Path) -> None:
+    watch = Watch(min_stall_s=5)
+    for second in range(100):
+        assert watch.stalled([beat(0, second, second), beat(1, 3, 7, "ended")], float(second)) is None
+    assert watch.stalled([], 200.0) is None
+    heart = Heart(tmp_path, 0, "token")
+    heart("training", 9)
+    heart.end()
+    (last,) = heartbeat.beats(tmp_path)
+    assert (last.phase, last.update) == ("ended", 9)
+
+
+def test_the_first_validation_and_any_evaluation_may_take_long() -> None:
+    watch = Watch(min_stall_s=5)
+    assert watch.bound_s(beat(0, 1, 7, "validating")) == heartbeat.FIRST_OF_ITS_KIND_S
+    for second in range(0, 100_000, 4):
+        assert watch.stalled([beat(0, second, -1, "evaluating")], float(second)) is None
+
+
+@given(st.lists(st.floats(0.1, 20), min_size=1, max_size=40), st.floats(2, 30))
+def test_a_steady_training_is_never_stalled(steps: list[float], least: float) -> None:
+    """Steps of any lengths up to ten times the slowest before, with a beat every half second."""
+    watch, now, beats, slowest = Watch(least), 0.0, 0, 20.0
+    for update, step in enumerate(steps):
+        end = now + step
+        while now < end:
+            assert watch.stalled([Beat(0, 1, "h", "t", beats, "training", update, {"training": slowest})], now) is None
+            now, beats = now + 0.5, beats + 1
+
+
+def test_a_heart_writes_each_update_and_what_took_longest(tmp_path: Path) -> None:
+    heart = Heart(tmp_path, 3, "token")
+    (first,) = heartbeat.beats(tmp_path)
+    assert (first.rank, first.pid, first.phase, first.update) == (3, os.getpid(), "starting", -1)
+    heart("training", 1)
+    heart("validating", 1)
+    heart("training", 2)
+    (now,) = heartbeat.beats(tmp_path, "token")
+    assert (now.phase, now.update) == ("training", 2)
+    assert set(now.slowest) == {"training", "validating"}
+    assert heartbeat.reached([first, now]) == 2
+    assert heartbeat.reached([first]) is None
+    assert not list(heartbeat.beats(tmp_path, "another start"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2", b"[]", b"{}", b"\xff"])
+def test_a_heartbeat_half_written_is_passed_over(content: bytes, tmp_path: Path) -> None:
+    heartbeat.path(tmp_path, 0).write_bytes(content)
+    assert not list(heartbeat.beats(tmp_path))
