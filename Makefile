@@ -15,8 +15,8 @@ setup:  ## .venv from requirements.txt; nothing when it is current
 demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
 	@$(BIN)/duplet run configs/demo.yaml
 
-test: setup  ## all tests, offline
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup  ## all tests, offline, two files at a time
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
 	@bash tests/jobs/airflow_dag.sh

@@ -15,10 +15,10 @@ def encoder_name(folder: Path, side: str) -> str:
     return own if (folder / own).exists() else "encoder.onnx"
 
 
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Opens a graph on the CPU. Raises InputError where ONNX Runtime refuses it."""
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """Opens a graph on the CPU, for one thread a call. Raises InputError where ONNX Runtime refuses it."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -27,10 +27,10 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         raise InputError(f"{path} is no graph that ONNX Runtime can run ({said}): export the model again") from None
 
 
-def represent_with(folder: Path, threads: int) -> Represent:
+def represent_with(folder: Path) -> Represent:
     """What `TextEncoder` calls: one side's padded batch to vectors and weights."""
     names = {side: encoder_name(folder, side) for side in ("query", "document")}
-    opened = {name: session(folder / name, threads) for name in set(names.values())}
+    opened = {name: session(folder / name) for name in set(names.values())}
 
     def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         found = opened[names[side]].run(None, {"ids": ids, "lengths": lengths})

@@ -15,10 +15,9 @@ from pipeline.tokenization.encoder import load_tokenizer
 def open_model(folder: Path) -> MatchingPredictor:
     """Opens an exported folder as it stands. Raises InputError."""
     config = read_config(folder)
-    represent = onnx_backend.represent_with(folder, len(os.sched_getaffinity(0)))
-    return MatchingPredictor(
-        TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, read_parameters(folder)))
-    )
+    scorer, threads = Scorer(config, read_parameters(folder)), len(os.sched_getaffinity(0))
+    represent = onnx_backend.represent_with(folder)
+    return MatchingPredictor(TextEncoder(config, load_tokenizer(folder), represent, scorer, threads))
 
 
 def predict(model: MatchingPredictor, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,13 +37,21 @@ class Batch(NamedTuple):
 class TextEncoder:
     """A model folder opened for use. Threads may share it.
 
+    Args:
+        represent: called from `threads` threads at once.
+        threads: so many batches go through the network side by side. Threads of their own for each batch gain less: a
+            recurrent step is a small product, after which all of them wait for each other.
+
     Attributes:
         config: what the model was trained with.
         sides: "query" and "document".
         pointwise: whether `grades` can be asked for.
     """
 
-    def __init__(self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer) -> None:
+    def __init__(
+        self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.config, self.sides = config, SIDES
         self.pointwise = config.train.loss.kind == "pointwise"
         self.late = config.model.head == "late_interaction"
@@ -69,7 +78,8 @@ class TextEncoder:
         if not len(lengths):
             return self._empty()
         batches = list(_batches(ids, lengths))
-        found = [self._represent(side, batch.ids, batch.lengths) for batch in batches]
+        run = self._pool.map if self._pool else map
+        found = list(run(lambda batch: self._represent(side, batch.ids, batch.lengths), batches))
         if not self.late:
             vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
             for batch, (values, _) in zip(batches, found):
@@ -128,7 +138,7 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
     """Opens a matching model's folder, as `models.fetch` gives it.
 
     Args:
-        threads: for the network; None: as many as this process may use.
+        threads: of ONNX Runtime, for as many batches at once; None: as many as this process may use. MXNet has its own.
 
     Raises:
         InputError: the folder is no whole model, or no model of the matching task.
@@ -142,12 +152,12 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
     if backend == "mxnet":
         from pipeline.serving import mxnet_backend
 
-        represent = mxnet_backend.represent_with(config, parameters)
+        represent, threads = mxnet_backend.represent_with(config, parameters), 1
     else:
         from pipeline.serving import onnx_backend, onnx_export
 
-        represent = onnx_backend.represent_with(onnx_export.ensure_graphs(folder), threads)
-    return TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, parameters))
+        represent = onnx_backend.represent_with(onnx_export.ensure_graphs(folder))
+    return TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, parameters), threads)
 
 
 def read_config(folder: Path) -> Config:

@@ -100,6 +100,7 @@ def submitted_in_a_terminal_that_closes(submitting: list[str], root: Path) -> Jo
     """Submits from a shell with a terminal of its own, then closes the terminal as a window does."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's would be inherited
         os.execv("/bin/sh", ["sh", "-c", f"{shlex.join(submitting)} && cat"])
     said = b""
     while b"\n" not in said:
