@@ -1,4 +1,4 @@
-"""Python's standard library as text: its code, its docstrings' prose, its functions by package, its tokens by kind."""
+"""Python code as text: the standard library's code, its docstrings' prose and its tokens by kind; functions by package."""
 
 import heapq
 import io
@@ -17,10 +17,11 @@ from pipeline.sources import Column, Columns, DocstringsSource, PythonSource, Sp
 
 LIBRARY = DocstringsSource(format="docstrings")
 COLUMNS = Columns(group=("module",), metadata=("module",))
-# Packages with some hundred documented functions each: what the label of `package` is chosen from.
-PACKAGES = (
-    "asyncio", "concurrent", "email", "http", "idlelib", "importlib", "lib2to3", "logging", "tkinter", "unittest"
-)  # fmt: skip
+# What the label of `package` is chosen from: pinned packages with thousands of documented functions in a hundred modules.
+# The standard library's own packages have few modules, so that a split by module leaves whole labels out.
+PACKAGES = DocstringsSource(
+    format="docstrings", packages=("matplotlib", "mxnet", "numpy", "pandas", "scikit-learn", "SQLAlchemy")
+)
 MIN_TOKENS, MAX_TOKENS = 4, 60  # of a line or statement whose tokens are tagged
 
 
@@ -60,8 +61,8 @@ def _code(source: PythonSource, config: Config) -> Iterator[tuple[SplitName | No
         yield split, blocks("library.py", part, source.lines_per_record, keep_blank=True)
 
 
-def _functions(limit_bytes: int) -> Iterator[Row]:
-    for row in docstrings.read(LIBRARY, limit_bytes):
+def _functions(limit_bytes: int, source: DocstringsSource = LIBRARY) -> Iterator[Row]:
+    for row in docstrings.read(source, limit_bytes):
         if row.problem is None:
             yield row
 
@@ -73,11 +74,10 @@ def _prose(limit_bytes: int) -> Iterator[Row]:
 
 
 def _packages(limit_bytes: int) -> Iterator[Row]:
-    for row in _functions(limit_bytes):
+    for row in _functions(limit_bytes, PACKAGES):
         package = str(row.values["module"]).split(".")[0]
-        if package in PACKAGES:
-            values: dict[Column, Any] = {"text": row.values["document"], "label": package}
-            yield row._replace(values=values | {"module": row.values["module"]})
+        values: dict[Column, Any] = {"text": row.values["document"], "label": package}
+        yield row._replace(values=values | {"module": row.values["module"]})
 
 
 def _kinds(limit_bytes: int) -> Iterator[Row]:

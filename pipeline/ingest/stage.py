@@ -49,7 +49,7 @@ def parts(config: Config) -> KeyParts:
     if isinstance(source, DocstringsSource):
         libraries |= docstrings.versions(source)
     if isinstance(source, PythonSource):
-        libraries |= docstrings.versions(python_text.LIBRARY)
+        libraries |= docstrings.versions(python_text.PACKAGES if source.of == "package" else python_text.LIBRARY)
     if isinstance(source, CaptionsSource):
         libraries |= versions("pillow")
     inputs = {name: places.fingerprint(address) for name, address in _addresses(config).items()}
