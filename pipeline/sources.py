@@ -144,8 +144,8 @@ class ConlluSource(Settings):
 class PythonSource(Settings):
     """Python code as text for tasks of one text; no download. All of the standard library, but for package.
 
-    code: whole modules, a record per some lines; prose: a docstring per record; package: the code of a function of
-    some installed packages, labelled with the one it stands in; kinds: lines of code, each token tagged with what it is.
+    code: whole modules, a record per some lines; prose: a docstring per record; kinds: lines of code, each
+    token tagged with what it is; package: functions of some installed packages, labelled with the one they stand in.
     """
 
     format: Literal["python"]

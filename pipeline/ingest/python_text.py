@@ -1,4 +1,4 @@
-"""Python code as text: the standard library's code, its docstrings' prose and its tokens by kind; functions by package."""
+"""Python code as text: the standard library's code, prose and kinds of tokens; functions by package."""
 
 import heapq
 import io
@@ -17,7 +17,7 @@ from pipeline.sources import Column, Columns, DocstringsSource, PythonSource, Sp
 
 LIBRARY = DocstringsSource(format="docstrings")
 COLUMNS = Columns(group=("module",), metadata=("module",))
-# What the label of `package` is chosen from: pinned packages with thousands of documented functions in a hundred modules.
+# What the label of `package` is chosen from: each has thousands of documented functions in more than a hundred modules.
 # The standard library's own packages have few modules, so that a split by module leaves whole labels out.
 PACKAGES = DocstringsSource(
     format="docstrings", packages=("matplotlib", "mxnet", "numpy", "pandas", "scikit-learn", "SQLAlchemy")
