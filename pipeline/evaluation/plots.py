@@ -33,7 +33,7 @@ def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: f
     if len(losses) > 20:
         axes[0].plot(updates, _smooth(losses), color=COLOURS[0], linewidth=2, label="running mean")
         axes[0].legend(frameon=False)
-    axes[0].set_ylabel("training loss (mean per pair)")
+    axes[0].set_ylabel("training loss (mean per example)")
     axes[0].set_title("Training", loc="left")
     for i, name in enumerate(metrics):
         at, values = _series(history, name)
@@ -132,6 +132,8 @@ def sweep(rows: list[dict[str, Any]], keys: list[str], logarithmic: set[str], me
         axes.set_xlabel(key)
         if key in logarithmic:
             axes.set_xscale("log")
+        elif numeric and len(tried := sorted({row[key] for row in rows})) <= 8:
+            axes.set_xticks(tried, [f"{value:g}" for value in tried])
     panels[0].set_ylabel(f"validation {metric}")
     _save(figure, path)
 
