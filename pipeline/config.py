@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field, model_validator
 
+from pipeline import plain_yaml
 from pipeline.errors import InputError
 from pipeline.records import FIELDS
 from pipeline.sources import FORMATS, Positive, Settings, Source, SplitName
@@ -344,7 +344,8 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(plain_yaml.MAX_CHARACTERS + 1)  # whatever was given by mistake, no more is held
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.4)
         raise InputError(
@@ -353,9 +354,9 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"configuration {path} cannot be read: {error}") from None
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        data = plain_yaml.load(text)
+    except ValueError as error:
+        raise InputError(f"{path} is no YAML: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
     data.setdefault("name", path.stem)
@@ -363,6 +364,8 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         _override(data, override)
     try:
         expanded = _expand(data, str(path))
+    except ValueError as error:  # a key that is a number of more digits than Python writes
+        raise InputError(f"{path}: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: settings are nested too deeply, or a YAML alias holds itself") from None
     return check_config(expanded, str(path))
@@ -391,10 +394,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"override {override!r}: {name} is a value, not a section")
         node = child
-    try:
-        node[names[-1]] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        node[names[-1]] = value
+    node[names[-1]] = plain_yaml.value(value)
 
 
 def _expand(value: Any, origin: str) -> Any:

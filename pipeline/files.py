@@ -6,9 +6,17 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What reading a damaged or foreign .npy file may raise: its header is a Python literal, which is parsed (and not run).
+NOT_AN_ARRAY = (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError)
 
 
 def sha256(path: Path) -> str:
@@ -48,11 +56,13 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`; on a clean exit its files are fsynced and it is renamed into place.
 
-    On an error it is removed; after a kill it stays as `.NAME.partial` and the next writer removes it. One writer at a
-    time: hold `lock` around it.
+    On an error it is removed; after a kill it stays as `.NAME.partial` and the next writer removes it. A folder that
+    was there is moved to `.NAME.old` and then removed: at any moment `folder` is absent, the old one or the new one,
+    and whole. One writer at a time: hold `lock` around it.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -64,12 +74,37 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 fsync_folder(path)
         fsync_folder(partial)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)  # removed in place, it would be there in part for a while
         partial.rename(folder)
         fsync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def arrays(path: Path) -> "dict[str, np.ndarray]":
+    """The arrays of a file that `np.savez` wrote; nothing is unpickled, and no more is held than the file has bytes.
+
+    Raises:
+        ValueError: it is no such file, a damaged one, or a packed one, which np.savez does not write.
+    """
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("its arrays are packed, and might unpack to any size")
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise ValueError("its arrays overlap")
+        with np.load(path, allow_pickle=False) as found:
+            read = {name: found[name] for name in found.files}
+        if not all(isinstance(array, np.ndarray) for array in read.values()):
+            raise ValueError("a member is no array")
+        return read
+    except (*NOT_AN_ARRAY, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} holds no arrays ({type(error).__name__}: {error})") from None
 
 
 @contextlib.contextmanager

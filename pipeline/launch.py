@@ -134,8 +134,8 @@ def _command(work: Path, workers: int) -> list[str]:
         return [*(word.replace("{workers}", str(workers)) for word in shlex.split(given)), *command]
     if workers == 1:
         return command
-    launcher = str(Path(sys.executable).with_name("horovodrun"))
-    return [launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
+    launcher = [sys.executable, "-m", "pipeline.one_host"]
+    return [*launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
 
 
 def _who_died(job: Job, code: int, log_began: int) -> str:
@@ -153,7 +153,8 @@ def _who_died(job: Job, code: int, log_began: int) -> str:
         how = f"was killed by {signal.Signals(number).name}"
     except ValueError:
         how = f"ended without a word (exit {code})"
-    lack = "; out of memory?" if number == signal.SIGKILL else ""
+    killed = number in (signal.SIGKILL, signal.SIGABRT)  # by the kernel; by a C++ library that could not allocate
+    lack = "; out of memory? Then lower train.max_tokens_per_update" if killed else ""
     return f"{who} of {job.verb} {how}{lack}: see {log}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files, flow, launch, manifest, runs, tracking
+from pipeline import files, flow, launch, manifest, plain_yaml, runs, tracking
 from pipeline.config import Config, PromoteConfig, check_config
 from pipeline.errors import DupletError, InputError
 from pipeline.manifest import KeyParts
@@ -61,8 +61,6 @@ def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
 
 
 def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    import yaml
-
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals or not name:
@@ -71,10 +69,10 @@ def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str
         if metric:
             configuration["promote"][section] = {
                 **configuration["promote"].get(section, {}),
-                metric: yaml.safe_load(value),
+                metric: plain_yaml.value(value),
             }
         else:
-            configuration["promote"][section] = yaml.safe_load(value)
+            configuration["promote"][section] = plain_yaml.value(value)
     return configuration
 
 

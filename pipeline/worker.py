@@ -17,7 +17,7 @@ from mxnet import nd
 
 from pipeline import files
 from pipeline.config import Config, check_config
-from pipeline.errors import DupletError, TryAgain
+from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.evaluation import plots
 from pipeline.heartbeat import Heart
 from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, Job
@@ -30,6 +30,11 @@ from pipeline.workers import World
 PARAMETERS = "parameters.npz"
 # What an exchange says when another worker is gone: Horovod, or Gloo's connections below it.
 OTHERS_END = re.compile(r"Horovod has been shut down|Connection (reset|closed) by peer|Broken pipe|Connection refused")
+# What says that there is no memory left: NumPy, MXNet on the CPU and on a GPU, oneDNN, C++.
+NO_MEMORY = re.compile(
+    r"unable to allocate|failed to allocate|memory allocation failed|out of memory|bad_alloc|could not create a memory",
+    re.IGNORECASE,
+)
 
 
 def train(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
@@ -101,10 +106,11 @@ def main(work: Path) -> int:
             os._exit(LOST_OTHERS)
         log = work / f"failure-rank-{rank}.txt"
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        code, message = (
-            1,
-            f"{job.verb} failed ({type(error).__name__}: {' '.join(str(error).split())[:300]}): see {log}",
-        )
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
+        else:
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            code, message = 1, f"{job.verb} failed ({what}): see {log}"
     if rank != 0 and code == TryAgain.exit_code:
         _wait_for(work / OUTCOME)
     if rank == 0 or not (work / OUTCOME).exists():
@@ -112,6 +118,15 @@ def main(work: Path) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # Horovod's shutdown would wait for ranks that are still at work
+
+
+def no_memory(job: Job) -> str:
+    """What to do where an update does not fit into memory."""
+    budget = job.config["train"]["max_tokens_per_update"]
+    return (
+        f"{job.verb} ran out of memory: lower train.max_tokens_per_update={budget}, the padded tokens of an update "
+        "over all workers (and, where that is at its least, tokenize.max_tokens or model.hidden)"
+    )
 
 
 def _wait_for(outcome: Path) -> None:

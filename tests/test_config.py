@@ -2,6 +2,7 @@
 
 import os
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,53 @@ def test_yaml_tags_build_no_objects(tmp_path: Path, tag: str) -> None:
     with pytest.raises(InputError):  # nor do those in an override: they stay text, which is no number
         load_config(path, [f"seed={tag.format(mark)}"])
     assert not mark.exists()
+
+
+# --- size ------------------------------------------------------------------------------------------------------------
+BOMBS = {
+    "aliases": "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")),
+    "merged": "a: &a {x: 1}\n"
+    + "".join(f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi")),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", BOMBS)
+def test_aliases_that_unfold_to_gigabytes_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no YAML: its aliases unfold to more than 100,000 values"):
+        load_config(write(tmp_path, BOMBS[name]))
+    path = write(tmp_path, yaml.safe_dump(GOOD))
+    with pytest.raises(InputError, match=r"^[^\n]*tokenize.max_tokens"):  # in an override it stays text
+        load_config(path, [f"tokenize.max_tokens={BOMBS[name]}"])
+
+
+def test_aliases_are_welcome(tmp_path: Path) -> None:
+    text = "ingest: {source: {format: docstrings}}\nmodel: &m {hidden: 7}\ntrain: {epochs: &e 3, max_updates: *e}\n"
+    config = load_config(write(tmp_path, text.replace("max_updates: *e", "keep_checkpoints: *e")))
+    assert (config.train.epochs, config.train.keep_checkpoints, config.model.hidden) == (3, 3, 7)
+
+
+@pytest.mark.timeout(60)
+def test_a_file_of_a_gigabyte_is_refused_and_not_held(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: x\n")
+    with path.open("ab") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"is no YAML: .* characters are more than"):
+            load_config(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "0x" + "f" * 5000])
+def test_a_value_that_its_tag_does_not_fit_is_refused(tmp_path: Path, value: str) -> None:
+    for text in (f"seed: {value}\n", f"{value}: 1\n"):
+        with pytest.raises(InputError) as caught:
+            load_config(write(tmp_path, f"ingest: {{source: {{format: docstrings}}}}\n{text}"))
+        assert "\n" not in str(caught.value)
 
 
 # --- variables --------------------------------------------------------------------------------------------------------

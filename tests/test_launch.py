@@ -38,7 +38,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *starter: str, tick: ob
     ("script", "expected"),
     [
         ("exit 3", "a worker of train ended without a word (exit 3): see "),
-        ("kill -9 $$", "a worker of train was killed by SIGKILL; out of memory?: see "),
+        (
+            "kill -9 $$",
+            "a worker of train was killed by SIGKILL; out of memory? Then lower train.max_tokens_per_update: see ",
+        ),
         ("kill -SEGV $$", "a worker of train was killed by SIGSEGV: see "),
         ("exit 76", "a worker of train lost the others: one was killed, or the network"),
         ("printf 'Process name: 2\\nExit code: 137\\n'; exit 1", "rank 2 of train was killed by SIGKILL; out of"),

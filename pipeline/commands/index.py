@@ -67,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
                 say(f"waited for another update of {output}")
             columns = parse_columns(args.columns)
             settings = Settings(args.documents_per_segment, args.approximate_above, columns=columns)
-            update = Update(output, args.name, encoder, stamp_of(folder, args.model, encoder), settings, say)
-            if reader is not None:
-                update.put(reader, args.sync)
-                _say_bad(reader, output, say)
-            update.delete(_ids(args.delete))
-            state = update.publish()
+            with Update(output, args.name, encoder, stamp_of(folder, args.model, encoder), settings, say) as update:
+                if reader is not None:
+                    update.put(reader, args.sync)
+                    _say_bad(reader, output, say)
+                update.delete(_ids(args.delete))
+                state = update.publish()
     _print(args, output, state, update.change, dict(reader.counts) if reader else {})
     return 0
 

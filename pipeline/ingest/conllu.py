@@ -24,22 +24,28 @@ def _sentences(address: str, column: int, limit_bytes: int) -> Iterator[Row]:
     name = places.name_of(address)
     forms: list[str] = []
     tags: list[str] = []
-    begins, problem = 0, None
+    begins, size, problem = 0, 0, None
     for line in places.lines(address, "utf-8", limit_bytes):
         if line.text.startswith("#"):
             continue
-        if not line.text.strip():
+        if not line.text.strip() and line.problem is None:
             if forms or problem:
                 yield _row(name, begins, forms, tags, problem)
-            forms, tags, begins, problem = [], [], 0, None
+            forms, tags, begins, size, problem = [], [], 0, 0, None
             continue
         begins = begins or line.number
+        size += len(line.text)
         cells = line.text.split("\t")
         if line.problem or len(cells) != COLUMNS:
             problem = line.problem or BadRow("wrong number of columns", f"{len(cells)} instead of {COLUMNS}")
-        elif cells[0].isdigit():
-            forms.append("_".join(cells[FORM].split()))
-            tags.append(cells[column])
+        elif size > limit_bytes:  # no blank line to end it: it must not fill the memory
+            problem = BadRow("too long", f"a sentence over ingest.max_row_kb={limit_bytes // 1024} KiB")
+        elif cells[0].isdigit() and problem is None:
+            form, tag = "_".join(cells[FORM].split()), "_".join(cells[column].split())
+            if not (form and tag):
+                problem = BadRow("empty text", "a word without its form or tag")
+            forms.append(form)
+            tags.append(tag)
     if forms or problem:
         yield _row(name, begins, forms, tags, problem)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import files
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.ingest import places
@@ -19,6 +20,8 @@ from pipeline.sources import CaptionsSource, Column, SplitName
 
 # What lies in ingest's folder, and is passed on to the folders of ids.
 ARRAY, NAMES, SHAPE = "images.npy", "image_names.json", "images.json"
+# Pillow knows more, but draws PostScript by running another program, and others by code that few have looked at.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 50_000_000  # of a file's picture, before it is made small
 
 
@@ -43,7 +46,7 @@ class Writer(AbstractContextManager["Writer"]):
 
 
 def picture(content: bytes, size_px: int) -> np.ndarray:
-    """(size_px, size_px, 3) uint8 of a file of any format that Pillow reads, squeezed into a square.
+    """(size_px, size_px, 3) uint8 of a file of one of FORMATS, squeezed into a square.
 
     Raises:
         BadRow: it is no image, a damaged one, or of too many pixels.
@@ -51,7 +54,7 @@ def picture(content: bytes, size_px: int) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadRow("image", f"{image.width} x {image.height} pixels are too many")
             return np.asarray(image.convert("RGB").resize((size_px, size_px), Image.Resampling.BILINEAR))
@@ -173,7 +176,7 @@ def _vectors(
     try:
         vectors = np.load(places.local_path(source.images), mmap_mode="r", allow_pickle=False)
         fits = vectors.ndim in (2, 3) and vectors.dtype.kind == "f" and min(vectors.shape) > 0
-    except (OSError, ValueError) as error:
+    except files.NOT_AN_ARRAY as error:
         raise InputError(f"{address} cannot be read as numpy's .npy ({error})") from None
     if not fits:
         raise InputError(

@@ -17,6 +17,8 @@ from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
 from pipeline.sources import Column, PairsSource
 
 _ROWS_AT_ONCE = 256
+# What a column of a row group may unpack to: so many times its size, or so many bytes where that is more.
+_UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
 _DAMAGE = (pa.ArrowException, OSError, ValueError)  # ValueError: a column name that is no UTF-8
 
 
@@ -35,6 +37,7 @@ def read_pairs(
             names = file.schema_arrow.names
         except _DAMAGE as error:
             raise InputError(f"{shown} is no Parquet file: {_first_line(error)}") from None
+        _check_pages(file, shown)
         check_columns(shown, wanted, names)
         chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
         check_columns(shown, chosen.values(), names)  # Arrow finds a column by its name alone
@@ -51,6 +54,19 @@ def read_pairs(
             for i in range(batch.num_rows):
                 number += 1
                 yield _row(name, number, {column: cells[i] for column, cells in columns.items()}, limit_bytes)
+
+
+def _check_pages(file: pq.ParquetFile, shown: str) -> None:
+    """Raises InputError for a file whose pages would unpack to far more than any table does: a page is held whole."""
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for column in range(row_group.num_columns):
+            chunk = row_group.column(column)
+            if chunk.total_uncompressed_size > max(_UNPACKED_BYTES, _UNPACKED_TIMES * chunk.total_compressed_size):
+                raise InputError(
+                    f"{shown} has a column that unpacks to more than {_UNPACKED_TIMES} times its size: "
+                    "write it anew without compression if that is meant"
+                )
 
 
 def _plain(cells: pa.Array) -> list[Any]:

@@ -10,7 +10,6 @@ import functools
 import gzip
 import io
 import re
-import shutil
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1 << 16
+# What a packed file may unpack to on disk: so many times its size, or so many bytes where that is more.
+_UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
 _STAMPS = ("etag", "size", "mtime", "lastmodified", "last_modified", "updated", "created", "md5hash", "crc32c")
 
 
@@ -133,7 +134,11 @@ def open_binary(address: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def open_seekable(address: str, scratch: Path) -> Iterator[IO[bytes]]:
-    """As `open_binary`, for formats read from their end; a packed file is unpacked into the folder `scratch`."""
+    """As `open_binary`, for formats read from their end; a packed file is unpacked into the folder `scratch`.
+
+    Raises:
+        InputError: also for a file that unpacks to far more than any table does.
+    """
     if not is_remote(address):
         path = local_path(address)
         with path.open("rb") as file:
@@ -143,13 +148,33 @@ def open_seekable(address: str, scratch: Path) -> Iterator[IO[bytes]]:
                 return
     with open_binary(address) as stream, tempfile.TemporaryFile(dir=scratch) as copy:
         try:
-            shutil.copyfileobj(stream, copy)
+            _copy(stream, copy, address)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"{shown_address(address)} cannot be read to its end: {_sentence(error, address)}"
             ) from None
         copy.seek(0)
         yield cast(IO[bytes], copy)
+
+
+def _copy(stream: IO[bytes], copy: IO[bytes], address: str) -> None:
+    """Copies what a packed file unpacks to, up to its limit, so that a small file cannot fill the disk."""
+    if is_remote(address):
+        system, path = file_system(address)
+        packed = int(system.info(path).get("size") or 0)
+    else:
+        packed = local_path(address).stat().st_size
+    left = max(_UNPACKED_BYTES, _UNPACKED_TIMES * packed)
+    while piece := stream.read(min(1 << 20, left + 1)):
+        left -= len(piece)
+        if left < 0:
+            raise InputError(
+                f"{shown_address(address)} unpacks to more than {_UNPACKED_TIMES} times its size: "
+                "if that is meant, unpack it yourself and name the unpacked file"
+            )
+        copy.write(piece)
 
 
 def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:

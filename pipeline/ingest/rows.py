@@ -21,6 +21,8 @@ from pipeline.sources import Column
 SHOWN = 200  # characters of a bad row that are kept
 LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored
 SURROGATE = re.compile("[\ud800-\udfff]")
+# str.strip's white space and the byte order mark, stripped at once: marks and blanks may alternate a million times
+_ENDS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\0"}
 
 
@@ -86,10 +88,7 @@ def clean(text: str, column: Column) -> str:
         raise BadRow("lone surrogate", f"{column!r} cannot be written as UTF-8")
     if not text.isprintable():
         text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
-    before = None
-    while before != text:  # marks and blanks may alternate
-        before, text = text, text.strip().strip("\ufeff")
-    return text
+    return text.strip(_ENDS)
 
 
 def as_id(values: Mapping[Column, Any], column: Column) -> str:

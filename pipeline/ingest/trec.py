@@ -19,7 +19,7 @@ _TAG = re.compile(r"<[^<>]*>")
 _SMART_FIELD = re.compile(r"\.([A-Z])\s*$")
 _OPEN = {
     "documents": re.compile(r"<DOC>", re.IGNORECASE),
-    "queries": re.compile(r"<top>|<topic\b[^>]*>", re.IGNORECASE),
+    "queries": re.compile(r"<top>|<topic\b[^<>]*>", re.IGNORECASE),
 }
 _CLOSE = {
     "documents": re.compile(r"</DOC>", re.IGNORECASE),
@@ -68,8 +68,14 @@ def _read(address: str, encoding: str, limit_bytes: int, kind: str) -> Iterator[
 
 def _rows(address: str, blocks: Iterable[Block], parse: Callable[[list[str]], dict[Column, Any]]) -> Iterator[Row]:
     for block in blocks:
-        values: dict[Column, Any] = {} if block.problem else parse(block.lines)
-        yield Row(places.name_of(address), block.number, values, shorten(" ".join(block.lines[:9])), block.problem)
+        values: dict[Column, Any] = {}
+        problem = block.problem
+        if problem is None:
+            try:
+                values = parse(block.lines)
+            except ValueError as error:  # &#…; with more digits than Python makes a number of
+                problem = BadRow("markup", str(error)[:80])
+        yield Row(places.name_of(address), block.number, values, shorten(" ".join(block.lines[:9])), problem)
 
 
 class _Gatherer:
@@ -93,6 +99,11 @@ class _Gatherer:
         else:
             self.block.lines.append(line.text)
         self.block = self.block._replace(problem=problem)
+
+    def blame(self, problem: BadRow) -> None:
+        """Says what is wrong with the block, unless that is known already."""
+        assert self.block is not None
+        self.block = self.block._replace(problem=self.block.problem or problem)
 
     def take(self) -> Iterator[Block]:
         if self.block:
@@ -134,56 +145,82 @@ def _smart_fields(lines: list[str]) -> dict[Column, Any]:
 def _sgml_blocks(
     lines: Iterable[Line], limit_bytes: int, opening: re.Pattern[str], closing: re.Pattern[str]
 ) -> Iterator[Block]:
-    """Blocks between an opening and a closing tag; other text is one bad row a stretch, tags of a frame are nothing."""
-    gather = _Gatherer(limit_bytes)
-    inside = False
+    """Blocks between an opening and a closing tag; other text is one bad row a stretch, tags of a frame are nothing.
+
+    Each line is gone through once, however many tags stand on it.
+    """
+    gather, inside = _Gatherer(limit_bytes), False
+    edges = re.compile(f"(?P<opening>{opening.pattern})|{closing.pattern}", re.IGNORECASE)
     for line in lines:
-        rest = line.text
-        while True:
-            edge = (closing if inside else opening).search(rest)
+        at = 0
+        for edge in edges.finditer(line.text):
             if inside:
-                # a closing tag that is missing must not join two documents
-                again = opening.search(rest)
-                if again and (edge is None or again.start() < edge.start()):
-                    gather.add(line._replace(text=rest[: again.start()]))
-                    assert gather.block is not None
-                    unclosed = gather.block.problem or BadRow("unclosed block", f"no {closing.pattern} before the next")
-                    gather.block = gather.block._replace(problem=unclosed)
-                    edge = again
-                else:
-                    gather.add(line._replace(text=rest[: edge.start()] if edge else rest))
-                if edge is None:
-                    break
+                gather.add(line._replace(text=line.text[at : edge.start()]))
+                at, inside = edge.end(), False
+                if edge["opening"]:  # a closing tag that is missing must not join two documents
+                    gather.blame(BadRow("unclosed block", f"no {closing.pattern} before the next"))
+                    at = edge.start()
                 yield from gather.take()
-                rest, inside = (rest[edge.start() :] if edge is again else rest[edge.end() :]), False
-                continue
-            between = _TAG.sub("", rest[: edge.start()] if edge else rest).strip()
-            if between or (line.problem and rest is line.text and not edge):
-                if not gather.block:
-                    gather.start(line, BadRow("text outside", f"between the blocks of {opening.pattern}"))
-                gather.add(line._replace(text=between))
-            if edge is None:
-                break
-            yield from gather.take()
-            gather.start(line)
-            gather.add(line._replace(text=edge[0]))
-            rest, inside = rest[edge.end() :], True
-    if inside and gather.block:
-        gather.block = gather.block._replace(
-            problem=gather.block.problem or BadRow("unclosed block", "the file ends within it")
-        )
+            if edge["opening"]:
+                _between(gather, line, line.text[at : edge.start()], opening)
+                yield from gather.take()
+                gather.start(line)
+                gather.add(line._replace(text=edge[0]))
+                at, inside = edge.end(), True
+        if inside:
+            gather.add(line._replace(text=line.text[at:]))
+        else:
+            _between(gather, line, line.text[at:], opening, whole=at == 0)
+    if inside:
+        gather.blame(BadRow("unclosed block", "the file ends within it"))
     yield from gather.take()
+
+
+def _between(gather: _Gatherer, line: Line, text: str, opening: re.Pattern[str], whole: bool = False) -> None:
+    """Gathers what stands outside of blocks, tags left out; of a bad line even where that is nothing."""
+    text = _TAG.sub("", text).strip()
+    if text or (whole and line.problem):
+        if not gather.block:
+            gather.start(line, BadRow("text outside", f"between the blocks of {opening.pattern}"))
+        gather.add(line._replace(text=text))
 
 
 def _element(text: str, *names: str) -> str:
     """The text of the first of these elements that is not empty, without tags; it may lack its closing tag."""
     for name in names:
-        closed = re.findall(rf"<{name}\b[^>]*>(.*?)</{name}>", text, re.IGNORECASE | re.DOTALL)
-        found = closed or re.findall(rf"<{name}\b[^>]*>([^<]*)", text, re.IGNORECASE)
+        found = _closed(text, name) or re.findall(rf"<{name}\b[^<>]*>([^<]*)", text, re.IGNORECASE)
         joined = html.unescape(_TAG.sub(" ", "\n".join(found))).strip()
         if joined:
             return joined
     return ""
+
+
+def _closed(text: str, name: str) -> list[str]:
+    """The contents of an element each time it is closed; one pass, where a pattern would look for each end anew."""
+    found: list[str] = []
+    start = None
+    for tag in re.finditer(rf"<(/?){name}\b[^<>]*>", text, re.IGNORECASE):
+        if tag[1] and start is not None:
+            found.append(text[start : tag.start()])
+            start = None
+        elif not tag[1] and start is None:
+            start = tag.end()
+    return found
+
+
+def _without(text: str, names: str) -> str:
+    """The text without the elements of these names (a pattern's alternatives) that are closed; one pass, too."""
+    tags = list(re.finditer(rf"<(/?)({names})\b[^<>]*>", text, re.IGNORECASE))
+    last = {tag[2].upper(): tag.start() for tag in tags if tag[1]}
+    kept, at, inside = [], 0, ""
+    for tag in tags:
+        name = tag[2].upper()
+        if not inside and not tag[1] and last.get(name, -1) > tag.start():
+            kept.append(text[at : tag.start()])
+            inside = name
+        elif inside == name and tag[1]:
+            at, inside = tag.end(), ""
+    return " ".join([*kept, text[at:]])
 
 
 def _sgml_document(lines: list[str]) -> dict[Column, Any]:
@@ -192,8 +229,8 @@ def _sgml_document(lines: list[str]) -> dict[Column, Any]:
     title = _element(block, "TITLE", "HEADLINE", "HEAD", "TI")
     text = _element(block, "TEXT")
     if not text:
-        others = r"<(DOC(?:NO|ID|HDR)|TITLE|HEADLINE|HEAD|TI)\b[^>]*>.*?</\1>"
-        text = html.unescape(_TAG.sub(" ", re.sub(others, " ", block, flags=re.IGNORECASE | re.DOTALL))).strip()
+        text = _without(block, "DOCNO|DOCID|DOCHDR|TITLE|HEADLINE|HEAD|TI")
+        text = html.unescape(_TAG.sub(" ", text)).strip()
     return {"id": _element(block, "DOCNO"), "text": text, **({"title": title} if title else {})}
 
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from pipeline import files
 from pipeline.config import Config, check_config
 from pipeline.errors import InputError
 from pipeline.serving.scoring import Encoded, Scorer
@@ -165,7 +166,7 @@ def read_config(folder: Path) -> Config:
     path = folder / CONFIG_NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
     return check_config(data, str(path))
 
@@ -174,12 +175,9 @@ def read_parameters(folder: Path) -> dict[str, np.ndarray]:
     """Arrays by structural name. Raises InputError."""
     path = folder / PARAMETERS_NAME
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
-    except Exception as error:  # zipfile and zlib have errors of their own
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): train the model again") from None
+        return files.arrays(path)
+    except ValueError as error:
+        raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
 
 
 def _batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:

@@ -116,8 +116,10 @@ def load_bare_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, int | None]]
     settings = _json(path)
     try:
         kind, lowercase, limits = settings["kind"], settings["lowercase"], dict(settings["max_tokens"])
+        if not all(limit is None or (type(limit) is int and limit > 0) for limit in limits.values()):
+            raise ValueError("a limit of tokens is none")
         return tokenizer_of(kind, lowercase, folder), limits
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not describe a tokenizer ({error!r}): {REMAKE}") from None
 
 
@@ -133,7 +135,7 @@ def load_vocabulary(folder: Path) -> dict[str, int]:
         ):
             raise ValueError("its ids are not 0 … n - 1 with padding and unknown first")
         return tokens
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} holds no vocabulary ({error}): {REMAKE}") from None
 
 
@@ -146,5 +148,5 @@ def load_tokenizer(folder: Path) -> Encoder:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): {REMAKE}") from None

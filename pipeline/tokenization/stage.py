@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from pipeline.records import COLLECTION_SCHEMA, FIELDS, schema
 from pipeline.sources import CollectionSource
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
+from pipeline.tokenization.keys import KeyRows
 from pipeline.tokenization.parallel import PIECE_TEXTS, InProcess, Piece, Processes
 from pipeline.tokenization.shards import EXAMPLES_NAME, TEXTS_SCHEMA, examples_schema, shard_name
 from pipeline.tokenization.tokenizers import MODEL_NAME
@@ -103,15 +105,16 @@ def run(
             ]
         for split in SPLITS:
             (folder / split).mkdir()
-            rows: dict[str, dict[str, int]] = {field: {} for field in fields}
-            counts[split] = {
-                field: _write_texts(
-                    folder / FIELDS[config.task][field].vocabulary,
-                    folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
-                )
-                for field in fields
-            }  # fmt: skip
-            counts[split]["examples"] = _write_examples(folder / split, records[split], rows)
+            with ExitStack() as stack:
+                rows = {field: stack.enter_context(KeyRows(folder, field)) for field in fields}
+                counts[split] = {
+                    field: _write_texts(
+                        folder / FIELDS[config.task][field].vocabulary,
+                        folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
+                    )
+                    for field in fields
+                }  # fmt: skip
+                counts[split]["examples"] = _write_examples(folder / split, records[split], rows)
         _pass_on(ingest_folder, folder)
     finally:
         processes.close()
@@ -153,7 +156,7 @@ def _sources(ingest_folder: Path, task: str, split: str, field: str, over_collec
 
 def _parquet(path: Path, columns: pa.Schema) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read ({' '.join(str(error).split())}): delete its folder and run `duplet ingest`"
@@ -177,13 +180,12 @@ def _read(source: _Source, columns: list[str]) -> Iterator[list[list[Any]]]:
         ) from None
 
 
-def _distinct(sources: list[_Source], rows: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _distinct(sources: list[_Source], rows: KeyRows) -> Iterator[tuple[str, str]]:
     """Each key's first text, in order of first appearance; fills `rows` with key -> row."""
     for source in sources:
         for keys, texts in _read(source, [source.key, source.text]):
             for key, text in zip(keys, texts):
-                if key not in rows:
-                    rows[key] = len(rows)
+                if rows.add(key):
                     yield key, text
 
 
@@ -211,15 +213,16 @@ def _vocabulary(
     processes: InProcess | Processes,
 ) -> int:
     """Writes the vocabulary of the distinct texts of the fields that share it; returns its size."""
-    fields = form.max_tokens
-    if form.kind == "sentencepiece":
-        texts = (text for field in fields for _, text in _distinct(sources[field], {}))
-        return vocabulary.write_sentencepiece(texts, form, folder)
-    counts: Counter[str] = Counter()
-    for field in fields:
-        pieces = _pieces(folder, field, _distinct(sources[field], {}), rows_per_shard)
-        for part in processes.map(parallel.count, pieces):
-            counts.update(part)
+    with ExitStack() as stack:
+        fields = {field: stack.enter_context(KeyRows(folder, field)) for field in form.max_tokens}
+        if form.kind == "sentencepiece":
+            texts = (text for field, rows in fields.items() for _, text in _distinct(sources[field], rows))
+            return vocabulary.write_sentencepiece(texts, form, folder)
+        counts: Counter[str] = Counter()
+        for field, rows in fields.items():
+            pieces = _pieces(folder, field, _distinct(sources[field], rows), rows_per_shard)
+            for part in processes.map(parallel.count, pieces):
+                counts.update(part)
     return vocabulary.write_counted(counts, form, folder)
 
 
@@ -228,7 +231,7 @@ def _write_texts(
     folder: Path,
     field: str,
     sources: list[_Source],
-    rows: dict[str, int],
+    rows: KeyRows,
     rows_per_shard: int,
     processes: InProcess | Processes,
 ) -> dict[str, int]:
@@ -271,7 +274,7 @@ def _write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
         writer.write_batch(pa.record_batch(columns, schema=TEXTS_SCHEMA))
 
 
-def _write_examples(folder: Path, source: _Source, rows: dict[str, dict[str, int]]) -> int:
+def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> int:
     """The split's records as rows of texts; returns their number."""
     examples = 0
     path, columns_schema = folder / EXAMPLES_NAME, examples_schema(tuple(rows))

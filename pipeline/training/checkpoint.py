@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,8 +76,9 @@ def load(folder: Path) -> Checkpoint:
         if values.pop("format") != FORMAT:
             raise ValueError(f"{folder} has another format than {FORMAT}")
         values["position"] = Position(*values["position"])
-        return Checkpoint(folder, State(**values), _arrays(folder / "parameters.npz"), _arrays(folder / "moments.npz"))
-    except (OSError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        parameters, moments = (files.arrays(folder / name) for name in ("parameters.npz", "moments.npz"))
+        return Checkpoint(folder, State(**values), parameters, moments)
+    except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from None
 
 
@@ -91,8 +91,3 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except ValueError as error:
             warnings.append(f"checkpoint {name} is left out: {error}")
     return None, warnings
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}

@@ -1,12 +1,11 @@
 """A training that starts from another one's parameters, over texts that may have changed since."""
 
 import json
-import zipfile
 from pathlib import Path
 
-import numpy as np
 from mxnet import gluon, nd
 
+from pipeline import files
 from pipeline.errors import InputError
 from pipeline.tokenization.encoder import VOCABULARY_NAME
 from pipeline.training.optimizer import parameters_of
@@ -24,10 +23,9 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
         InputError: there are no such parameters, or they are another network's.
     """
     try:
-        with np.load(folder / PARAMETERS, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
+        found = files.arrays(folder / PARAMETERS)
         old, new = _tokens(folder), _tokens(tokenized)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is no trained folder to start from ({error})") from None
     parameters = parameters_of(network)
     if found.keys() != parameters.keys():

@@ -43,9 +43,9 @@ def assert_books_balance(counts: dict[str, Any]) -> None:
     assert sum(counts["quarantine_reasons"].values()) == sum(kind["quarantined"] for kind in kinds)
 
 
-def run_ingest(folder: Path, source: dict[str, Any], seed: int = 1, **settings: Any) -> Result:
+def run_ingest(folder: Path, source: dict[str, Any], seed: int = 1, task: str = "matching", **settings: Any) -> Result:
     folder.mkdir(parents=True)
-    config = check_config({"name": "t", "seed": seed, "ingest": {"source": source, **settings}}, "test")
+    config = check_config({"name": "t", "seed": seed, "task": task, "ingest": {"source": source, **settings}}, "test")
     counts = stage.run(config, folder)
     assert_books_balance(counts)
     result = Result(counts, folder)
@@ -57,7 +57,7 @@ def run_ingest(folder: Path, source: dict[str, Any], seed: int = 1, **settings: 
 
 @pytest.fixture
 def ingest(tmp_path: Path) -> Callable[..., Result]:
-    """ingest(source, seed=1, **settings of `ingest`) -> Result."""
+    """ingest(source, seed=1, task="matching", **settings of `ingest`) -> Result."""
     runs = iter(range(1000))
     return lambda source, **settings: run_ingest(tmp_path / f"run{next(runs)}", source, **settings)
 

@@ -38,12 +38,12 @@ class Indexed:
         self.said: list[str] = []
 
     def update(self, documents: Iterable[Document] = (), sync: bool = False, delete: Iterable[str] = ()) -> Change:
-        update = Update(self.folder, None, self.encoder, self.stamp, self.settings, self.said.append)
-        given = list(documents)
-        if given or sync:
-            update.put(given, sync)
-        update.delete(delete)
-        update.publish()
+        with Update(self.folder, None, self.encoder, self.stamp, self.settings, self.said.append) as update:
+            given = list(documents)
+            if given or sync:
+                update.put(given, sync)
+            update.delete(delete)
+            update.publish()
         return update.change
 
     def open(self, vocabulary: frozenset[str] | None = None) -> Searcher:

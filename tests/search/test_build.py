@@ -49,7 +49,7 @@ def test_sync_takes_out_what_is_not_in_the_file(indexed: Make) -> None:
     documents = topical(8)
     index = indexed(documents)
     assert index.update(documents[:5], sync=True).deleted == 3
-    assert sorted(index.open().snapshot.live_documents()) == [f"d{i}" for i in range(5)]
+    assert sorted(dict(index.open().snapshot.live_documents())) == [f"d{i}" for i in range(5)]
 
 
 def test_an_index_may_become_empty(indexed: Make) -> None:
@@ -147,7 +147,7 @@ def test_readers_see_one_generation_whole(indexed: Make) -> None:
         try:
             while not stop.is_set():
                 snapshot = store.open_snapshot(index.folder)
-                found = snapshot.live_documents()
+                found = dict(snapshot.live_documents())
                 texts = {s.document(row).text for s in snapshot.segments
                          for name, row, _ in found.values() if name == s.name}  # fmt: skip
                 assert len(found) == 9 and len(texts) == 1, texts

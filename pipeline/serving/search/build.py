@@ -3,16 +3,18 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from pipeline import files, manifest
 from pipeline.errors import InputError, TryAgain
 from pipeline.serving.search import graphs, segments, store, words
+from pipeline.serving.search.catalogue import Catalogue, Place
 from pipeline.serving.search.documents import Document
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.searching import compares_pairs_only
@@ -23,14 +25,6 @@ EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
 
 Say = Callable[[str], None]
-
-
-class Place(NamedTuple):
-    """Where a document's content is kept."""
-
-    segment: str
-    row: int
-    hash: str
 
 
 @dataclass
@@ -46,7 +40,7 @@ class Change:
 
 
 class Update:
-    """One update of an index, under its lock.
+    """One update of an index, under its lock; a context, as it keeps its books in a temporary file beside the index.
 
     Args:
         folder: the index; need not exist.
@@ -73,12 +67,20 @@ class Update:
         self._began = time.monotonic()
         self._opened = {path.name: segment for path in sorted((self.home / "segments").glob("*"))
                         if (segment := self._usable(path)) is not None}  # fmt: skip
-        self._kept = {(document, digest): Place(segment.name, row, digest)
-                      for segment in self._opened.values()
-                      for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes))}  # fmt: skip
-        self.live: dict[str, Place] = {}
-        if self.old is not None:
-            self.live = {i: Place(*place) for i, place in Snapshot(folder, self.old).live_documents().items()}
+        before = store.opened(folder, self.old) if self.old is not None else None
+        self._catalogue = Catalogue(folder.with_name(f".{folder.name}.catalogue"))
+        for segment in self._opened.values():
+            self._catalogue.keep(_places(segment))
+        if before is not None:
+            self._catalogue.put((document, Place(*place)) for document, place in before.live_documents())
+
+    def __enter__(self) -> "Update":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._catalogue.__exit__(kind, error, trace)
 
     def put(self, documents: Iterable[Document], others_leave: bool) -> None:
         """Adds or replaces documents; `others_leave`: those that do not come by are deleted.
@@ -88,20 +90,22 @@ class Update:
         Raises:
             TryAgain: stopped by the keyboard or a signal; what is encoded is kept.
         """
-        names, changed = set(), 0
+        changed = 0
         for document in documents:
-            names.add(document.id)
             changed += not self._known(document)
+            if others_leave:
+                self._catalogue.name(document.id)
         if others_leave:
-            self.delete([name for name in self.live if name not in names])
+            self.delete(self._catalogue.not_named())
+            self._catalogue.forget_names()
         waiting: list[Document] = []
         try:
             for document in documents:
                 if (place := self._known(document)) is not None:
-                    already = self.live.get(document.id)
+                    already = self._catalogue.live(document.id)
                     self.change.unchanged += already == place
                     self.change.reused += already != place
-                    self.live[document.id] = place
+                    self._catalogue.put([(document.id, place)])
                     continue
                 waiting.append(document)
                 if len(waiting) == self.settings.documents_per_segment:
@@ -117,10 +121,10 @@ class Update:
     def delete(self, names: Iterable[str]) -> None:
         """Takes documents out by id."""
         for name in names:
-            if self.live.pop(name, None) is None:
-                self.change.not_there.append(name)
-            else:
+            if self._catalogue.remove(name):
                 self.change.deleted += 1
+            else:
+                self.change.not_there.append(name)
 
     def publish(self) -> State:
         """Makes the change visible, all at once. Without a change the generation stays."""
@@ -142,13 +146,13 @@ class Update:
         try:
             stamp = json.loads((folder / segments.NAME).read_text(encoding="utf-8"))["model"]
             return segments.read(folder) if stamp == self.model.key else None
-        except (OSError, ValueError, KeyError, TypeError, InputError):
+        except (*files.NOT_AN_ARRAY, LookupError, AttributeError, InputError):
             return None
 
     def _known(self, document: Document) -> Place | None:
         digest = document.hash
-        place = self.live.get(document.id)
-        return place if place is not None and place.hash == digest else self._kept.get((document.id, digest))
+        place = self._catalogue.live(document.id)
+        return place if place is not None and place.hash == digest else self._catalogue.kept(document.id, digest)
 
     def _encode(self, documents: list[Document], changed: int) -> None:
         if not documents:
@@ -165,16 +169,15 @@ class Update:
         folder = self.home / "segments" / name
         segments.write(folder, part, self.model.key)
         segment = self._opened[name] = segments.read(folder)
-        for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes)):
-            self.live[document] = self._kept[document, digest] = Place(name, row, digest)
+        self._catalogue.keep(_places(segment))
+        self._catalogue.put(_places(segment))
         return segment
 
     # --- publishing ---------------------------------------------------------------------------------------------------
     def _order(self) -> list[str]:
         """Names of the segments in use: the old generation's in their order, then new ones as they were written."""
-        used = {place.segment for place in self.live.values()}
         old = self.old.segments if self.old else []
-        return [*old, *(name for name in self._opened if name in used and name not in old)]
+        return [*old, *(name for name in self._opened if name not in old and self._catalogue.rows(name))]
 
     def _differs(self, state: State, order: list[str]) -> bool:
         alive = np.load(self.folder / "generations" / state.generation_name / "alive.npy", allow_pickle=False)
@@ -182,28 +185,26 @@ class Update:
 
     def _alive(self, order: list[str]) -> np.ndarray:
         """(D,) bool over the documents of these segments."""
-        starts = dict(zip(order, np.cumsum([0, *(len(self._opened[name].ids) for name in order)]).tolist()))
-        alive = np.zeros(sum(len(self._opened[name].ids) for name in order), bool)
-        for place in self.live.values():
-            alive[starts[place.segment] + place.row] = True
-        return alive
+        parts = [np.zeros(0, bool)]
+        for name in order:
+            parts.append(np.zeros(len(self._opened[name].table), bool))
+            parts[-1][self._catalogue.rows(name)] = True
+        return np.concatenate(parts)
 
     def _compacted(self, order: list[str]) -> list[str]:
         """The segments to publish: those mostly dead, or many small ones, are copied into full ones."""
-        rows: dict[str, list[int]] = {name: [] for name in order}
-        for place in self.live.values():
-            rows[place.segment].append(place.row)
-        size = self.settings.documents_per_segment
-        dead = sum(len(self._opened[name].ids) for name in order) - len(self.live)
-        small = [name for name in order if len(rows[name]) * 2 < size]
-        wasted = [name for name in order if len(rows[name]) * 2 < len(self._opened[name].ids)]
-        moved = {*(small if len(small) > SMALL_SEGMENTS else ()), *(wasted if dead > len(self.live) else ())}
-        moved |= {name for name in order if not rows[name]}
+        living = {name: len(self._catalogue.rows(name)) for name in order}
+        size, alive = self.settings.documents_per_segment, sum(living.values())
+        dead = sum(len(self._opened[name].table) for name in order) - alive
+        small = [name for name in order if living[name] * 2 < size]
+        wasted = [name for name in order if living[name] * 2 < len(self._opened[name].table)]
+        moved = {*(small if len(small) > SMALL_SEGMENTS else ()), *(wasted if dead > alive else ())}
+        moved |= {name for name in order if not living[name]}
         parts: list[segments.Part] = []
         added: list[str] = []
         for name in order:
-            if name in moved and rows[name]:
-                parts.append(self._opened[name].keep(np.sort(rows[name])))
+            if name in moved and living[name]:
+                parts.append(self._opened[name].keep(np.array(self._catalogue.rows(name))))
                 if sum(len(part.documents) for part in parts) >= size:
                     added.append(self._add(segments.joined(parts)).name)
                     parts = []
@@ -262,19 +263,24 @@ def _state_of(folder: Path) -> State | None:
     return None
 
 
+def _places(segment: Segment) -> Iterator[tuple[str, Place]]:
+    """Each document of a segment and where it lies."""
+    for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes)):
+        yield document, Place(segment.name, row, digest)
+
+
 def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray) -> None:
     """BM25's arrays over the passages of the documents that are alive."""
     vocabulary = sorted({word for segment in chosen for word in segment.vocabulary})
     ids = {word: i for i, word in enumerate(vocabulary)}
-    passages: list[list[int]] = []
-    rows: list[np.ndarray] = []
-    first_passage = first_document = 0
-    for segment in chosen:
-        here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
-        mine = np.array([ids[word] for word in segment.vocabulary], np.int64)
-        found = mine[segment.words] if len(mine) else np.zeros(0, np.int64)
-        passages += [found[segment.word_offsets[p] : segment.word_offsets[p + 1]].tolist() for p in here.tolist()]
-        rows.append(here + first_passage)
-        first_passage += len(segment.passages)
-        first_document += len(segment.ids)
-    words.write(folder, passages, np.concatenate(rows) if rows else np.zeros(0, np.int64), vocabulary)
+
+    def counted() -> Iterator[words.Counted]:
+        first_passage = first_document = 0
+        for segment in chosen:
+            here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
+            mine = np.array([ids[word] for word in segment.vocabulary], np.int64)
+            yield words.count(mine, segment.words, segment.word_offsets, here, first_passage)
+            first_passage += len(segment.passages)
+            first_document += len(segment.table)
+
+    words.write(folder, counted, vocabulary)

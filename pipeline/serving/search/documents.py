@@ -14,6 +14,7 @@ from pipeline import files
 from pipeline.errors import InputError
 from pipeline.ingest import jsonl, places, readers
 from pipeline.ingest.rows import BadRow, Row, as_id, as_text, check_columns, short_hash
+from pipeline.serving.search.catalogue import Catalogue, Place
 from pipeline.sources import Column, PairsSource
 
 Format = Literal["jsonl", "tsv", "csv", "parquet"]
@@ -71,21 +72,25 @@ class Reader:
         self._quarantine.unlink(missing_ok=True)
         self.counts.clear()
         self.reasons.clear()
-        seen: dict[str, str] = {}
+        with Catalogue(self._scratch / ".seen.sqlite") as seen:
+            yield from self._documents(seen)
+
+    def _documents(self, seen: Catalogue) -> Iterator[Document]:
         wanted = list(self.columns.values())
         for row in readers.PAIRS[self._format](self._source, self._address, wanted, MAX_ROW_BYTES, self._scratch):
             self.counts["read"] += 1
             try:
                 document = self._document(row)
-                digest = document.hash
-                if seen.setdefault(document.id, digest) != digest:
+                digest, before = document.hash, seen.live(document.id)
+                if before is not None and before.hash != digest:
                     raise BadRow("id twice", f"{document.id!r} is another document's id in a row above")
             except BadRow as problem:
                 self._put_aside(row, problem)
                 continue
-            if len(seen) == self.counts["kept"]:
+            if before is not None:
                 self.counts["duplicates"] += 1
             else:
+                seen.put([(document.id, Place("", row.number, digest))])
                 self.counts["kept"] += 1
                 yield document
 

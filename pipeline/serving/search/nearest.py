@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.serving.search import graph_file
+
 LINKS = 32  # M, a vector's neighbours per layer
 EFFORT_AT_BUILDING = 80  # efConstruction
 EFFORTS = (100, 200, 400, 800)  # efSearch, tried in this order
@@ -35,8 +37,10 @@ class Graph:
 
     @classmethod
     def read(cls, path: Path) -> "Graph":
+        """Opens what `write` wrote. Raises ValueError where it is something else, or damaged."""
         import faiss
 
+        graph_file.check(path)
         return cls(faiss.read_index(str(path)))
 
     @property

@@ -64,20 +64,25 @@ class Segment:
         """The documents, memory-mapped."""
         return pa.ipc.open_file(pa.memory_map(str(self.folder / "documents.arrow"))).read_all()
 
-    @cached_property
+    @property
     def ids(self) -> list[str]:
+        """Read anew each time, as all lists here: an update has every segment open."""
         return list(self.table["id"].to_pylist())
 
-    @cached_property
+    @property
     def hashes(self) -> list[str]:
         return list(self.table["hash"].to_pylist())
 
-    @cached_property
+    @property
     def vocabulary(self) -> list[str]:
         return list(json.loads((self.folder / "words.json").read_text(encoding="utf-8")))
 
     def document(self, row: int) -> Document:
-        return Document(*(self.table[name][row].as_py() for name in Document._fields))
+        """Raises InputError where its text is damaged."""
+        try:
+            return Document(*(self.table[name][row].as_py() for name in Document._fields))
+        except UnicodeDecodeError:
+            raise InputError(f"{self.folder} is damaged: delete the index and run `duplet index` again") from None
 
     def keep(self, rows: np.ndarray) -> "Part":
         """The documents of these rows (ascending), for a segment made of several."""
@@ -86,7 +91,8 @@ class Segment:
         chosen = np.flatnonzero(place[self.passages[:, 0]] >= 0)
         passages = self.passages[chosen].copy()
         passages[:, 0] = place[passages[:, 0]]
-        words = [[self.vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]]]
+        vocabulary = self.vocabulary
+        words = [[vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]]]
                  for p in chosen.tolist()]  # fmt: skip
         return Part([self.document(row) for row in rows.tolist()], passages, self.encoded.take(chosen), words)
 
@@ -173,12 +179,54 @@ def write(folder: Path, part: Part, model_key: str) -> None:
 
 
 def read(folder: Path) -> Segment:
-    """Opens a segment. Raises InputError where it is not whole, OSError where a file vanishes meanwhile."""
+    """Opens a segment.
+
+    Raises:
+        InputError: it is not whole. OSError, ValueError: a file vanishes meanwhile, or is damaged.
+    """
     check_sizes(folder, folder / NAME)
     array = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     late = (folder / "offsets.npy").exists()
     encoded = Encoded(array("vectors"), *(np.asarray(array(name)) for name in ("weights", "offsets") if late))
-    return Segment(folder, np.asarray(array("passages")), encoded, array("words"), np.asarray(array("word_offsets")))
+    segment = Segment(folder, np.asarray(array("passages")), encoded, array("words"), np.asarray(array("word_offsets")))
+    _check(segment)
+    return segment
+
+
+def _check(segment: Segment) -> None:
+    """Raises ValueError where a part points outside of another: what is read later is not looked at again."""
+    passages, encoded = segment.passages, segment.encoded
+    if segment.table.schema != SCHEMA or any(column.null_count for column in segment.table.columns):
+        raise ValueError("documents.arrow has other columns")
+    for batch in segment.table.to_batches():
+        for column in batch.columns:  # Arrow looks at the first and last offset only
+            starts = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
+            if not (np.diff(starts) >= 0).all():
+                raise ValueError("documents.arrow has texts that end before they begin")
+    if passages.ndim != 2 or passages.shape[1:] != (3,) or passages.dtype.kind != "i":
+        raise ValueError("passages.npy has another shape")
+    documents = passages[:, 0]
+    if len(documents) and not (documents[0] >= 0 and documents[-1] < len(segment.table)):
+        raise ValueError("passages.npy names documents that are not there")
+    if not (np.diff(documents) >= 0).all():
+        raise ValueError("passages.npy is out of order")
+    if encoded.vectors.ndim != 2 or encoded.vectors.dtype != np.float32:
+        raise ValueError("vectors.npy has another shape")
+    if encoded.offsets is None:
+        whole = len(encoded.vectors) == len(passages)
+    else:
+        assert encoded.weights is not None
+        whole = _divides(encoded.offsets, len(passages), len(encoded.vectors))
+        whole = whole and encoded.weights.shape == (len(encoded.vectors),)
+    if not whole or not _divides(segment.word_offsets, len(passages), len(segment.words)):
+        raise ValueError("its parts differ in length")
+
+
+def _divides(offsets: np.ndarray, parts: int, total: int) -> bool:
+    """Whether (parts + 1,) offsets go from 0 to the total without a step back."""
+    if offsets.shape != (parts + 1,) or offsets.dtype.kind != "i":
+        return False
+    return bool(offsets[0] == 0 and offsets[-1] == total and (np.diff(offsets) >= 0).all())
 
 
 def check_sizes(folder: Path, listing: Path) -> None:

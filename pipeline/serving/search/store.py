@@ -9,7 +9,9 @@ between two is not disturbed.
 """
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -85,13 +87,18 @@ def read_state(folder: Path) -> State:
                 "build it again with `duplet index`"
             )
         model, settings = ModelStamp(**data.pop("model")), Settings(**data.pop("settings"))
-        return State(model=model, settings=settings, **data)
+        state = State(model=model, settings=settings, **data)
+        if not all(re.fullmatch("[0-9a-f]{16}", name) for name in (*state.segments, *state.previous)):
+            raise ValueError("a segment's name is none")  # such as one that climbs out of the folder
+        if not isinstance(state.generation, int) or not isinstance(state.approximate, dict):
+            raise ValueError("its generation or its graph is none")
+        return state
     except (FileNotFoundError, NotADirectoryError):
         what = "is no finished index" if folder.exists() else "does not exist"
         raise InputError(
             f"{folder} {what}: build it with `duplet index MODEL --documents … --output {folder}`"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None
 
 
@@ -106,7 +113,6 @@ class Snapshot:
     Attributes:
         alive: (D,) bool, which documents can be found.
         document_of: (P,) int64, each passage's document.
-        first_passage: (D,) int64.
     """
 
     def __init__(self, folder: Path, state: State, generation: Path | None = None) -> None:
@@ -116,12 +122,13 @@ class Snapshot:
             generation = folder / "generations" / state.generation_name
             segments.check_sizes(generation, generation / segments.NAME)
         self.alive = np.load(generation / "alive.npy", allow_pickle=False)
+        if self.alive.shape != (sum(len(s.table) for s in self.segments),) or self.alive.dtype != bool:
+            raise ValueError("alive.npy has not a yes or no for each document")
         self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
         self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
         self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
         shifted = [s.passages[:, 0] + start for s, start in zip(self.segments, self.document_starts)]
         self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
-        self.first_passage = np.searchsorted(self.document_of, np.arange(len(self.alive)))
         self.words = WordIndex(generation, len(self.document_of))
         self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
 
@@ -149,13 +156,12 @@ class Snapshot:
         at = int(np.searchsorted(self.passage_starts, row, "right")) - 1
         return self.segments[at], row - int(self.passage_starts[at])
 
-    def live_documents(self) -> dict[str, tuple[str, int, str]]:
-        """id -> segment's name, row in it, hash."""
-        found = {}
+    def live_documents(self) -> Iterator[tuple[str, tuple[str, int, str]]]:
+        """id, and segment's name, row in it and hash."""
         for segment, start in zip(self.segments, self.document_starts):
-            for row in np.flatnonzero(self.alive[start : start + len(segment.table)]).tolist():
-                found[segment.ids[row]] = (segment.name, row, segment.hashes[row])
-        return found
+            ids, hashes = segment.ids, segment.hashes
+            for row in np.flatnonzero(self.alive[start : start + len(ids)]).tolist():
+                yield ids[row], (segment.name, row, hashes[row])
 
 
 def open_snapshot(folder: Path) -> Snapshot:
@@ -163,12 +169,19 @@ def open_snapshot(folder: Path) -> Snapshot:
     for _ in range(TRIES):
         state = read_state(folder)
         try:
-            return Snapshot(folder, state)
-        except (OSError, ValueError, KeyError) as error:
-            problem = error
+            return opened(folder, state)
+        except InputError:
             if read_state(folder).generation == state.generation:
-                raise InputError(f"{folder} is damaged ({problem}): delete it and run `duplet index` again") from None
-    raise TryAgain(f"{folder} is being updated faster than it can be opened ({problem}): try again")
+                raise
+    raise TryAgain(f"{folder} is being updated faster than it can be opened: try again")
+
+
+def opened(folder: Path, state: State) -> Snapshot:
+    """The generation of a state. Raises InputError where it is not whole."""
+    try:
+        return Snapshot(folder, state)
+    except (*files.NOT_AN_ARRAY, LookupError, AttributeError) as error:
+        raise InputError(f"{folder} is damaged ({error}): delete it and run `duplet index` again") from None
 
 
 def remove_unused(folder: Path, state: State) -> None:

@@ -1,10 +1,13 @@
-"""BM25 over a collection's passages, through bm25s, kept as three arrays and a vocabulary."""
+"""BM25 over a collection's passages, kept as three arrays and a vocabulary."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from pipeline.errors import InputError
 
 K1, B = 1.5, 0.75  # of evaluation's baseline
 
@@ -25,6 +28,8 @@ class WordIndex:
         )
         words = json.loads((folder / "bm25-words.json").read_text(encoding="utf-8"))
         self.vocabulary: dict[str, int] = {word: i for i, word in enumerate(words)}
+        if self._starts.shape != (len(self.vocabulary) + 1,) or self._indices.shape != self._data.shape:
+            raise ValueError("BM25's arrays differ in length")
         self.holding = np.diff(np.asarray(self._starts))
         self._passages = passages
 
@@ -34,33 +39,76 @@ class WordIndex:
         for word in words:
             if (i := self.vocabulary.get(word)) is not None:
                 part = slice(self._starts[i], self._starts[i + 1])
-                scores[self._indices[part]] += self._data[part]
+                try:
+                    scores[self._indices[part]] += self._data[part]
+                except (IndexError, ValueError):
+                    raise InputError("the index's words are damaged: delete it and run `duplet index` again") from None
         return scores
 
 
-def write(folder: Path, passages: list[list[int]], rows: np.ndarray, vocabulary: list[str]) -> None:
-    """Writes the files that WordIndex reads into `folder`.
+class Counted(NamedTuple):
+    """How often each word stands in each of some passages: an entry per passage and word of it."""
+
+    rows: np.ndarray  # (n,) int64, the passage's row in the collection, ascending
+    words: np.ndarray  # (n,) int64
+    times: np.ndarray  # (n,) float32
+    lengths: np.ndarray  # (n,) int64, words of the entry's passage
+    passages: int  # those without a word included
+
+
+def count(ids: np.ndarray, words: np.ndarray, offsets: np.ndarray, here: np.ndarray, first: int) -> Counted:
+    """Counts some of a segment's passages.
 
     Args:
-        passages: word ids of each passage that can be found.
-        rows: their rows in the collection.
+        ids: the collection's id of each of the segment's words; words, offsets: the segment's, passage after passage.
+        here: (p,) the passages to count, ascending; first: the row of the segment's first passage in the collection.
+    """
+    lengths = np.diff(offsets)[here]
+    total = int(lengths.sum())
+    # word after word of the passages to count: where it stands among the segment's words
+    places = np.arange(total) + np.repeat(offsets[here] - (np.cumsum(lengths) - lengths), lengths)
+    found = ids[words[places]] if total else np.zeros(0, np.int64)
+    size = int(ids.max(initial=0)) + 1
+    entries, times = np.unique(np.repeat(np.arange(len(here)), lengths) * size + found, return_counts=True)
+    passage = entries // size
+    return Counted(here[passage] + first, entries % size, times.astype(np.float32), lengths[passage], len(here))
+
+
+def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: list[str]) -> None:
+    """Writes the files that WordIndex reads into `folder`: BM25 as Lucene has it, each word's entries together.
+
+    Args:
+        counted: the passages that can be found, part after part in their order; called twice, so that no more than a
+            part is held.
         vocabulary: id -> word; words of no passage take no harm.
 
     Reference: Lù, "BM25S: orders of magnitude faster lexical search via eager sparse scoring", 2024.
     """
-    arrays: dict[str, np.ndarray] = {
-        "data": np.zeros(0, np.float32),
-        "indices": np.zeros(0, np.int64),
-        "indptr": np.zeros(len(vocabulary) + 1, np.int64),
-    }
-    if any(passages):
-        import bm25s
-
-        index = bm25s.BM25(k1=K1, b=B, method="lucene")
-        ids = {word: i for i, word in enumerate(vocabulary)}
-        index.index((passages, ids), create_empty_token=False, show_progress=False)
-        arrays = {name: np.asarray(index.scores[name]) for name in ARRAYS}
-        arrays["indices"] = rows[arrays["indices"]].astype(np.int64)
-    for name, array in arrays.items():
-        np.save(folder / f"bm25-{name}.npy", array)
+    holding = np.zeros(len(vocabulary), np.int64)
+    passages = total = 0
+    for part in counted():
+        holding += np.bincount(part.words, minlength=len(vocabulary))
+        passages += part.passages
+        total += int(part.times.sum(dtype=np.int64))
+    starts = np.concatenate([[0], np.cumsum(holding)])
+    rarity = np.log(1 + (passages - holding + 0.5) / (holding + 0.5)).astype(np.float32)
+    average = total / max(1, passages)
+    paths = {"data": folder / "bm25-data.npy", "indices": folder / "bm25-indices.npy"}
+    for name, kind in (("data", np.float32), ("indices", np.int64)):
+        np.lib.format.open_memmap(paths[name], "w+", kind, (int(starts[-1]),)).flush()
+    free = starts[:-1].copy()
+    for part in counted() if total else ():
+        order = np.argsort(part.words, kind="stable")
+        word = part.words[order]
+        mine = np.bincount(word, minlength=len(vocabulary))
+        before = np.cumsum(mine) - mine
+        places = free[word] + np.arange(len(word)) - before[word]
+        free += mine
+        longer = (K1 * ((1 - B) + B * part.lengths[order] / average)).astype(np.float32)
+        times = part.times[order]
+        for name, values in (("data", times / (longer + times) * rarity[word]), ("indices", part.rows[order])):
+            array: Any = np.load(paths[name], mmap_mode="r+", allow_pickle=False)
+            array[places] = values  # mapped for a part's time only
+            del array
+    np.save(folder / "bm25-indptr.npy", starts)
     (folder / "bm25-words.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")

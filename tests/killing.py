@@ -1,0 +1,62 @@
+"""Killing a process at each step that it takes on the file system, one after the other."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+STEPS = {
+    "open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.truncate", "shutil.rmtree",
+    "sqlite3.connect", "subprocess.Popen",
+}  # fmt: skip
+
+
+def at_every_step(work: Callable[[], object], left: Callable[[int], None], stride: int = 1) -> int:
+    """Forks a process that does the work and is killed before its n-th step, for n = 1, 2, … until one ends by itself.
+
+    With a stride, n = 1, 1 + stride, …
+
+    Args:
+        left: called after each, with n; looks at what it left.
+
+    Returns:
+        How many were killed.
+    """
+    killed = 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            _work_until(work, killed * stride + 1)
+        _, status = os.waitpid(child, 0)
+        left(killed * stride + 1)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0, "the work failed by itself"
+            return killed
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        killed += 1
+
+
+def _work_until(work: Callable[[], object], step: int) -> None:
+    """In the child; never returns."""
+    taken = 0
+
+    def hook(event: str, _: tuple[Any, ...]) -> None:
+        nonlocal taken
+        if event not in STEPS:  # such as the kill's own
+            return
+        taken += 1
+        if taken == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 1
+    try:
+        sys.addaudithook(hook)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

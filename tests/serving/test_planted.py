@@ -1,0 +1,178 @@
+"""Models from elsewhere are read as data: what was planted in them to be run is never run.
+
+Each plant is first shown to work in the hands of a reader that does run it.
+"""
+
+import json
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import manifest
+from pipeline.errors import InputError
+from pipeline.manifest import KeyParts
+from pipeline.serving import models, onnx_export, runtime, torch_layout
+from pipeline.serving.predictor import open_predictor
+from pipeline.tokenization.tokenizers import SentencePieceTokenizer
+from pipeline.tracking import address
+from pipeline.tracking.client import connect
+
+Trained = Callable[..., Path]
+ROWS = [{"query": "sort a list", "document": "list b"}]
+
+
+class Planted:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    return tmp_path / "mark"
+
+
+def worked(mark: Path) -> None:
+    """The plant does what it was planted for; away with its trace."""
+    assert mark.exists()
+    mark.unlink()
+
+
+def signed(folder: Path) -> Path:
+    """A manifest that fits whatever the folder holds now: who plants can count too."""
+    before = json.loads((folder / manifest.NAME).read_text())
+    manifest.write(folder, before["stage"], KeyParts(**before["key_parts"]), {}, time.time())
+    return folder
+
+
+def test_a_pickle_among_the_parameters(trained: Trained, mark: Path, tmp_path: Path) -> None:
+    folder = trained()
+    np.savez(folder / "parameters.npz", embedding=np.array([Planted(mark)], dtype=object))
+    with np.load(folder / "parameters.npz", allow_pickle=True) as archive:
+        assert archive["embedding"].size == 1
+    worked(mark)
+    with pytest.raises(InputError, match=r"parameters\.npz"):
+        open_predictor(models.fetch(str(signed(folder)), tmp_path, None))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["parameters.npz", "config.json", "tokenizer.json", "vocabulary.json"])
+def test_a_bare_pickle_in_the_place_of_a_file(trained: Trained, mark: Path, tmp_path: Path, name: str) -> None:
+    folder = trained()
+    (folder / name).write_bytes(pickle.dumps(Planted(mark)))
+    pickle.loads((folder / name).read_bytes())
+    worked(mark)
+    with pytest.raises(InputError, match=name):
+        open_predictor(models.fetch(str(signed(folder)), tmp_path, None))
+    assert not mark.exists()
+
+
+def test_a_packed_archive_of_parameters_is_not_unpacked(trained: Trained, tmp_path: Path) -> None:
+    folder = trained()
+    np.savez_compressed(folder / "parameters.npz", embedding=np.zeros(100 << 20, np.uint8))
+    assert (folder / "parameters.npz").stat().st_size < 1 << 20
+    with pytest.raises(InputError, match="packed"):
+        runtime.read_parameters(folder)
+
+
+def test_a_pickle_in_the_place_of_a_sentencepiece_model(mark: Path, tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.model").write_bytes(pickle.dumps(Planted(mark)))
+    pickle.loads((tmp_path / "sentencepiece.model").read_bytes())
+    worked(mark)
+    with pytest.raises(InputError, match="no readable SentencePiece model"):
+        SentencePieceTokenizer(tmp_path / "sentencepiece.model")
+    assert not mark.exists()
+
+
+def test_a_pytorch_file_given_to_import(trained: Trained, mark: Path, tmp_path: Path) -> None:
+    """What torch.save writes is a pickle, of old bare and of late in an archive."""
+    import io
+    import zipfile
+
+    exported = tmp_path / "torch"
+    torch_layout.export(trained(), exported)
+    bare = pickle.dumps(Planted(mark))
+    with zipfile.ZipFile(archive := io.BytesIO(), "w") as packed:
+        packed.writestr("model/data.pkl", bare)
+    pickle.loads(bare)
+    worked(mark)
+    for content in (bare, archive.getvalue()):
+        (exported / torch_layout.NAME).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            torch_layout.bring_in(exported, tmp_path / "back")
+        assert not mark.exists() and not (tmp_path / "back").exists()
+
+
+LOADER = """from pathlib import Path
+Path({mark!r}).touch()
+
+class Any:
+    def predict(self, rows):
+        return []
+
+def _load_pyfunc(path):
+    return Any()
+"""
+
+
+def planted_model(folder: Path, inside: Path, mark: Path) -> Path:
+    """An MLflow model whose loader is a planted module, around a good exported folder."""
+    (folder / "code").mkdir(parents=True)
+    (folder / "code" / f"planted_by_{mark.parent.name}.py").write_text(LOADER.format(mark=str(mark)))
+    (folder / "artifacts").mkdir()
+    inside.rename(folder / "artifacts" / "model")
+    (folder / "MLmodel").write_text(
+        f"flavors:\n  python_function:\n    loader_module: planted_by_{mark.parent.name}\n    code: code\n"
+        "    data: artifacts\n"
+        "    python_version: 3.11.0\nmodel_uuid: 0\nutc_time_created: '2026-01-01 00:00:00'\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("named", ["folder", "registry"])
+def test_a_planted_mlmodel_with_a_loader_of_its_own(trained: Trained, mark: Path, tmp_path: Path, named: str) -> None:
+    exported = tmp_path / "exported"
+    onnx_export.export(trained(), exported, False, lambda _: None)
+    folder = planted_model(tmp_path / "evil", exported, mark)
+    where = address(None, tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    mlflow, client = connect(where)
+    mlflow.pyfunc.load_model(str(folder))
+    worked(mark)
+    given = str(folder)
+    if named == "registry":
+        with mlflow.start_run(experiment_id=client.create_experiment("evil", where.artifacts)) as run:
+            mlflow.log_artifacts(str(folder), "evil")
+        client.create_registered_model("evil")
+        client.create_model_version("evil", f"{run.info.artifact_uri}/evil", run.info.run_id)
+        given = "models:/evil/1"
+    predicted = open_predictor(models.fetch(given, tmp_path / "root", None), threads=1).predict(ROWS)
+    assert len(predicted) == 1 and not mark.exists()  # the arrays were good, the code was not asked
+
+
+def test_a_graph_reads_no_file_outside_of_its_folder(trained: Trained, tmp_path: Path) -> None:
+    """An ONNX graph may say that a weight's bytes lie in another file; one that climbs out is refused."""
+    import onnx
+
+    exported = tmp_path / "deep" / "exported"
+    exported.parent.mkdir()
+    onnx_export.export(trained(), exported, False, lambda _: None)
+    path = next(exported.glob("*encoder.onnx"))
+    graph = onnx.load(path)
+    weight = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "secret").write_bytes(weight.raw_data)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "../../secret"
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(InputError, match="is no graph that ONNX Runtime can run"):
+        open_predictor(models.fetch(str(signed(exported)), tmp_path, None), threads=1)
