@@ -37,7 +37,8 @@ def fuzz(name: str, inputs: int) -> tuple[int, float, int, str]:
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     stat = lambda key: int((re.findall(rf"stat::{key}:\s*(\d+)", done.stderr) or [0])[-1])
-    wrong = "" if done.returncode == 0 else "\n".join(done.stderr.splitlines()[-40:])
+    _, _, raised = done.stderr.partition("Uncaught Python exception")
+    wrong = "" if done.returncode == 0 else "\n".join((raised or done.stderr).splitlines()[-40:])
     return stat("number_of_executed_units"), time.monotonic() - began, stat("peak_rss_mb"), wrong
 
 

@@ -198,6 +198,7 @@ def _check(segment: Segment) -> None:
     passages, encoded = segment.passages, segment.encoded
     if segment.table.schema != SCHEMA or any(column.null_count for column in segment.table.columns):
         raise ValueError("documents.arrow has other columns")
+    segment.table.select(["id", "hash"]).validate(full=True)  # that they are UTF-8, too; texts are many times as long
     for batch in segment.table.to_batches():
         for column in batch.columns:  # Arrow looks at the first and last offset only
             starts = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(column) + 1]
