@@ -123,7 +123,7 @@ def index(config: Config, root: Path) -> None:
     graphs.mkdir()
     onnx_export.write_encoders(config, arrays, graphs, False)
     tokenizer = shards.load_tokenizer(root / "tokenize")
-    encoder = TextEncoder(config, tokenizer, onnx_backend.represent_with(graphs, 1), Scorer(config, arrays))
+    encoder = TextEncoder(config, tokenizer, onnx_backend.represent_with(graphs), Scorer(config, arrays), 1)
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)
     # exact search: the graph would hold all vectors in memory, as faiss has it
     settings = Settings(documents_per_segment=20_000, approximate_above=10**9)

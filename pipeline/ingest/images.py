@@ -1,6 +1,7 @@
 """Images beside the records: an array of all of them, its rows' names, and the file of captions that names them."""
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -69,12 +70,13 @@ def read(
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `image`, its name, and `caption`; leaves the images in `folder`.
 
-    Captions of images that are not there, or in none of the splits, are left out.
+    Captions of images that are not there, or in none of the splits, are left out; lines that cannot be read are bad
+    rows.
 
     Raises:
         InputError: no caption has an image, or the vectors and their names do not fit.
     """
-    captions = _captions(source, limit_bytes)
+    captions, bad = _captions(source, limit_bytes)
     with ExitStack() as stack:
         there, load, shape, kind = _open(source, limit_bytes, folder, stack)
         wanted: dict[SplitName | None, list[str]] = {None: list(captions)}
@@ -90,7 +92,8 @@ def read(
         with Writer(folder, every, shape, kind) as writer:
             place = iter(range(len(every)))
             for split, names in wanted.items():
-                yield split, _rows(source, names, captions, load, writer, place)
+                yield split, itertools.chain(bad, _rows(source, names, captions, load, writer, place))
+                bad = []
 
 
 def _rows(
@@ -112,15 +115,21 @@ def _rows(
             yield Row(places.name_of(source.captions), number, values, shorten(f"{name} {caption}"), problem)
 
 
-def _captions(source: CaptionsSource, limit_bytes: int) -> dict[str, list[tuple[int, str]]]:
-    """Name -> its captions with their lines; what stands behind # in a name is the caption's number."""
+def _captions(source: CaptionsSource, limit_bytes: int) -> tuple[dict[str, list[tuple[int, str]]], list[Row]]:
+    """Name -> its captions with their lines, and the lines that cannot be read.
+
+    What stands behind # in a name is the caption's number.
+    """
     found: dict[str, list[tuple[int, str]]] = {}
+    bad: list[Row] = []
     for line in places.lines(source.captions, "utf-8", limit_bytes):
         name, _, caption = line.text.partition("\t")
         name = name.partition("#")[0].strip()
-        if line.problem is None and name:
+        if line.problem is not None:
+            bad.append(places.bad_line(source.captions, line))
+        elif name:
             found.setdefault(name, []).append((line.number, caption))
-    return found
+    return found, bad
 
 
 def _listed(path: str, limit_bytes: int) -> list[str]:

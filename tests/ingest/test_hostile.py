@@ -239,6 +239,16 @@ def test_a_picture_in_postscript_runs_no_program(tmp_path: Path, monkeypatch: py
     assert "EPS" not in images.FORMATS
 
 
+def test_a_line_of_captions_that_cannot_be_read_is_a_bad_row(tmp_path: Path, ingest: Any) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "a.png").write_bytes(picture())
+    (tmp_path / "captions").write_bytes(b"a.png\tgood\na.png\tcaf\xe9\n" + b"x" * 2_000_000 + b"\n")
+    source = {"format": "captions", "captions": str(tmp_path / "captions"), "images": str(tmp_path / "i")}
+    found = ingest(source, task="captioning", split={"valid": 0, "test": 0}, **HALF)
+    assert found.counts["records"]["read"] == 3
+    assert found.counts["quarantine_reasons"] == {"too long": 1, "undecodable bytes": 1}
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 TEXTS = {
     "a NUL byte": (b"a\0b\tc\n", "NUL character"),

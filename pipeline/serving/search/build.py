@@ -219,7 +219,7 @@ class Update:
         state = State(
             name=self.name, model=self.model, settings=self.settings, generation=number, segments=order,
             counts={}, approximate={}, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            versions=manifest.versions("numpy", "faiss-cpu", "bm25s"), previous=self.old.segments if self.old else [],
+            versions=manifest.versions("numpy", "faiss-cpu"), previous=self.old.segments if self.old else [],
         )  # fmt: skip
         with files.new_folder(self.home / "generations" / state.generation_name) as new:
             np.save(new / "alive.npy", alive)
