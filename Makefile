@@ -4,7 +4,7 @@ ROOT ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-image check fuzz bench bench-memory sbom audit ui lock clean
+.PHONY: help setup demo test test-airflow test-serve test-image check fuzz bench bench-memory sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ test: setup  ## all tests, offline, two files at a time
 
 test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
 	@bash tests/jobs/airflow_dag.sh
+
+test-serve: setup  ## models that MLflow logged, in environments made of their own requirements alone; needs a network
+	@bash tests/serving/elsewhere.sh
 
 test-image:  ## docker/Dockerfile built with buildah on a Debian 12 made for it; needs root and about 8 GB
 	@bash docker/test_image.sh

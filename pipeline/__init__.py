@@ -1,1 +1,3 @@
 """What happens to data and models: ingest, tokenize, train, evaluate. See docs/ and the README's map."""
+
+__version__ = "0.1.0"  # pyproject.toml has it too; every folder's manifest says which one wrote it

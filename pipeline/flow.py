@@ -23,7 +23,7 @@ from pipeline.tracking import Tracking, address
 
 STAGES = ("ingest", "tokenize", "train", "evaluate")
 # Raised when a stage's output for equal settings changes.
-TRAIN_VERSION, EVALUATE_VERSION = 1, 2
+TRAIN_VERSION, EVALUATE_VERSION = 1, 3
 # How the work is done and watched, not what comes out (but for float noise): no part of the key.
 EXECUTION = {
     "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
@@ -31,9 +31,6 @@ EXECUTION = {
 }  # fmt: skip
 # What a folder needs to be used by itself, copied beside the parameters.
 READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
-
-# Tasks whose models `duplet export` can write.
-EXPORTED_TASKS = ("matching",)
 
 Say = Callable[[str], None]
 
@@ -284,7 +281,11 @@ def _track_folder(context: Context, counts: dict[str, Any]) -> None:
 
 def _log_model(context: Context) -> None:
     """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
-    if not context.tracking.on or context.config.task not in EXPORTED_TASKS:
+    if not context.tracking.on:
+        return
+    from pipeline.serving.predictor import ON_ONNX
+
+    if context.config.task not in ON_ONNX:
         return
     from pipeline.serving import onnx_export, pyfunc
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import __version__, files
+from pipeline.config import Config, check_config
 from pipeline.errors import InputError
 
 FORMAT = 1
@@ -107,7 +108,7 @@ def write(
         seconds=round(time.time() - began, 3),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         git_commit=git_commit(),
-        versions=versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
+        versions={"duplet": __version__} | versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
         extra=extra or {},
     )
     (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
@@ -149,3 +150,34 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
                 continue
             raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
     return manifest
+
+
+def stored_config(data: Any, path: Path) -> Config:
+    """The configuration that a folder of another day was made with.
+
+    Settings get renamed and removed; rather than guess what an old one means, it is said who wrote it.
+
+    Args:
+        data: what stands in `path`, a file of that folder.
+
+    Raises:
+        InputError: this version cannot read it.
+    """
+    try:
+        return check_config(data, path.name)
+    except InputError as error:
+        raise InputError(
+            f"{path.parent} was written by {_writer(path.parent)}, and this version, {__version__}, cannot read its "
+            f"settings ({error}): train the model again, or use the version that wrote it"
+        ) from None
+
+
+def _writer(folder: Path) -> str:
+    try:
+        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        version, commit, created = data["versions"].get("duplet"), data["git_commit"], data["created"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "an unknown version of Duplet"
+    return (
+        f"Duplet {version or 'before 0.1.0'}" + (f" at commit {commit[:12]}" if commit else "") + f" on {created[:10]}"
+    )

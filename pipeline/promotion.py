@@ -56,6 +56,7 @@ class Outcome(NamedTuple):
 def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
     """The gate of the run's configuration, with `key=value` overrides. Raises InputError naming a wrong one."""
     configuration = {**found.record["configuration"]}
+    manifest.stored_config(configuration, found.evaluation / reporting.RECORD)
     configuration["promote"] = {**configuration.get("promote", {})}
     return check_config(_overridden(configuration, gate_overrides), "--gate").promote
 
@@ -240,6 +241,7 @@ def _as_judged(trained: Path, found: Found) -> Config:
         settings = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{trained / 'config.json'} cannot be read ({error})") from None
+    manifest.stored_config(settings, trained / "config.json")
     new = found.record["configuration"]
     settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed")}
     try:

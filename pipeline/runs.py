@@ -10,10 +10,28 @@ from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import METRICS, RECORD
+from pipeline.serving import models
 from pipeline.tracking import registry
 from pipeline.tracking.client import Address
 
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
+
+
+def model(given: str, root: Path, uri: str | None) -> Path:
+    """The folder of a model that is to be used, its files checked; of a configuration, what its settings trained.
+
+    Raises:
+        InputError: no such model, not a whole one, or not trained yet. TryAgain: MLflow does not answer.
+    """
+    path = Path(given).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        return models.fetch(given, root, uri)
+    from pipeline import flow
+
+    folder = flow.plan(load_config(path)).folder("train")
+    if not (folder / manifest.NAME).exists():
+        raise InputError(f"{given} is not trained with its present settings: run `duplet run {given}` first")
+    return models.checked(folder)
 
 
 class Found(NamedTuple):

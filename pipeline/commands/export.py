@@ -9,7 +9,7 @@ from pipeline.talk import Talk
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, to what, and where."""
-    parser.add_argument("model", help="a trained folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--to", choices=("onnx", "torch"), default="onnx", help="default: onnx")
     parser.add_argument("--int8", action="store_true", help="eight-bit weights (LSTM), with their cost in the card")
     parser.add_argument("--output", type=Path, help="default: ROOT/export/NAME-TO, -int8 added for eight bits")
@@ -19,13 +19,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports; the folder goes to stdout."""
+    from pipeline import runs
     from pipeline.errors import InputError
-    from pipeline.serving import models
     from pipeline.serving.runtime import read_config
 
     if args.int8 and args.to != "onnx":
         raise InputError("--int8 is for --to onnx: the exchange with PyTorch keeps float32")
-    folder = models.fetch(args.model, args.root, args.uri)
+    folder = runs.model(args.model, args.root, args.uri)
     name = f"{read_config(folder).name}-{args.to}" + ("-int8" if args.int8 else "")
     output = args.output or args.root / "export" / name
     found = {"folder": str(output)}

@@ -14,7 +14,7 @@ MAX_LENGTH = 1_000_000
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, after what, how much, and how the next token is drawn."""
-    parser.add_argument("model", help="a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--prompt", default="", help="what the text goes on from (none: it begins anew)")
     parser.add_argument("--length", type=int, default=300, metavar="N", help="tokens to write (300)")
     parser.add_argument("--temperature", type=float, metavar="T", help="1: as learned; below: safer; 0: the likeliest")
@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     import mxnet as mx
 
+    from pipeline import runs
     from pipeline.models.writing import Choice
-    from pipeline.serving import models
     from pipeline.serving.mxnet_backend import set_parameters
     from pipeline.serving.runtime import read_config, read_parameters
     from pipeline.tasks.language_model import LanguageModelTask
 
-    folder = models.fetch(args.model, args.root, args.uri)
+    folder = runs.model(args.model, args.root, args.uri)
     config = read_config(folder)
     if config.task != "language_model":
         raise InputError(

@@ -13,7 +13,7 @@ from pipeline.talk import Talk
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A model, documents, and where the index goes."""
-    parser.add_argument("model", help="a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--documents", metavar="FILE", help="JSON Lines, CSV, TSV or Parquet; maybe .gz or .zst")
     parser.add_argument(
         "--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns are id, title and text: text=answer"
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.sync and not args.documents:
         raise InputError("--sync needs --documents: it deletes what is not in that file")
     signal.signal(signal.SIGTERM, _stop)
-    from pipeline import files
-    from pipeline.serving import models, runtime
+    from pipeline import files, runs
+    from pipeline.serving import runtime
     from pipeline.serving.search.build import Update
     from pipeline.serving.search.documents import parse_columns
     from pipeline.serving.search.stamp import stamp_of
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         read_state(output)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch:
         reader = _reader(args, output, Path(scratch))
-        folder = models.fetch(args.model, args.root, args.uri)
+        folder = runs.model(args.model, args.root, args.uri)
         encoder = runtime.open_encoder(folder, args.backend, args.threads)
         with files.lock(output.with_name(f".{output.name}.lock")) as waited:
             if waited:

@@ -14,11 +14,11 @@ MAX_ROW_KB = 1024
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, over what, to where."""
-    parser.add_argument("model", help="a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--input", required=True, help="JSON Lines, CSV, TSV or Parquet; - reads JSON Lines from stdin")
     parser.add_argument("--output", required=True, help="the same formats; - writes JSON Lines to stdout")
     parser.add_argument("--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of an input whose name hides it")
-    parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="default: onnx")
+    parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")
     parser.add_argument("--restart", action="store_true", help="do not go on with a run that was cut off")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where mlflow.db lies (default: runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
@@ -26,26 +26,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts; counts go to stderr, and with --json to stdout."""
-    from pipeline import files, manifest
+    from pipeline import files, manifest, runs
     from pipeline.errors import TryAgain
     from pipeline.ingest import places
-    from pipeline.serving import models, prediction_files
+    from pipeline.serving import prediction_files
     from pipeline.serving.predictor import open_predictor
 
     kind = prediction_files.format_of(args.input, args.format)
     to_stdout = args.output == prediction_files.STDOUT
     output_kind = "jsonl" if to_stdout else prediction_files.format_of(args.output, None)
     fingerprint = None if args.input == prediction_files.STDIN else places.fingerprint(args.input)
-    folder = models.fetch(args.model, args.root, args.uri)
+    folder = runs.model(args.model, args.root, args.uri)
     with Talk() as say:
         predictor = open_predictor(folder, args.backend)
+        if args.backend is None and predictor.backend == "mxnet":
+            say(f"models of the task {predictor.config.task} predict on MXNet alone")
         limit = MAX_ROW_KB * 1024
         if to_stdout:
             rows = prediction_files.read(args.input, kind, limit, Path("."))
             at = prediction_files.predict_stream(predictor, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            identity = files.digest([fingerprint, kind, listed, args.backend])
+            identity = files.digest([fingerprint, kind, listed, predictor.backend])
             signal.signal(signal.SIGTERM, _interrupt)
             try:
                 at = prediction_files.predict_file(

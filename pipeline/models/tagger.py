@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
@@ -123,18 +122,3 @@ def log_sum_exp(values: nd.NDArray, axis: int) -> nd.NDArray:
     """log Σ exp along an axis, without overflow."""
     largest = values.detach().max(axis=axis, keepdims=True)
     return (nd.broadcast_sub(values, largest).exp().sum(axis=axis)).log() + largest.squeeze(axis=axis)
-
-
-def viterbi(scores: np.ndarray, transitions: np.ndarray) -> np.ndarray:
-    """(T,) the best tags of one sentence from scores (T, G) and transitions (G + 1, G + 1)."""
-    count = scores.shape[1]
-    best = scores[0] + transitions[count, :count]
-    back = []
-    for row in scores[1:]:
-        paths = best[:, None] + transitions[:count, :count]
-        back.append(paths.argmax(axis=0))
-        best = paths.max(axis=0) + row
-    tags = [int((best + transitions[:count, count]).argmax())]
-    for pointers in reversed(back):
-        tags.append(int(pointers[tags[-1]]))
-    return np.array(tags[::-1])

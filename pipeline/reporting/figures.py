@@ -127,7 +127,10 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: list[tuple[floa
         return _svg(figure, "Reliability: share of right answers by confidence")
 
 
-def heat_map(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, label: str, maxima: bool) -> str:
+def heat_map(
+    rows: Sequence[str], columns: Sequence[str], values: np.ndarray, label: str, maxima: bool,
+    axes: Sequence[str] = ("query tokens", "document tokens"),
+) -> str:  # fmt: skip
     """A matrix (R, C) of similarities with its tokens; shown upright, the columns' tokens downwards.
 
     `maxima`: a ring marks the best column of each row.
@@ -144,9 +147,9 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, la
         axis.xaxis.tick_top()
         axis.tick_params(length=0, pad=2)
         axis.set_frame_on(False)
-        axis.set_xlabel("query tokens")
+        axis.set_xlabel(axes[0])
         axis.xaxis.set_label_position("top")
-        axis.set_ylabel("document tokens")
+        axis.set_ylabel(axes[1])
         bar = figure.colorbar(image, ax=axis, location="bottom", fraction=0.08, aspect=40, pad=0.01)
         bar.set_label(label)
         bar.ax.set_frame_on(False)

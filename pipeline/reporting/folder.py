@@ -14,7 +14,9 @@ from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
+PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
 HISTORY_POINTS = 400
+WRITTEN_CHARACTERS = 4000
 REMAKE = "delete the folder and run `duplet evaluate` again"
 
 
@@ -54,11 +56,24 @@ class Evaluation(NamedTuple):
 
     def wins(self) -> Iterator[dict[str, Any]]:
         """The queries, the model's wins first and its losses last; none where it ranks nothing."""
-        path = self.folder / WINS
-        if path.exists():
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    yield json.loads(line)
+        yield from _lines(self.folder / WINS)
+
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """What was said of each example, in the order of the judged rows; none where the task does not write it."""
+        yield from _lines(self.folder / PREDICTIONS)
+
+    @property
+    def written(self) -> str:
+        """The beginning of what the model wrote by itself, "" where it writes nothing."""
+        path = self.folder / WRITTEN
+        return path.read_text(encoding="utf-8")[:WRITTEN_CHARACTERS] if path.exists() else ""
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
 
 
 def load(folder: Path) -> Evaluation:

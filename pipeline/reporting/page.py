@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Interval, mean_interval
 from pipeline.evaluation.judged import Classes, Judged
-from pipeline.reporting import figures, folder
+from pipeline.reporting import examples, figures, folder
 from pipeline.reporting.figures import Series
 from pipeline.reporting.folder import Evaluation
 from pipeline.reporting.slices import slices
@@ -74,6 +74,8 @@ def build(found: Evaluation) -> str:
         ],
         "slices": _slices(found),
         "wins": _wins(found),
+        "examples": examples.chosen(found),
+        "written": found.written,
         "classes": [_classes(name, rows) for name, rows in found.judged.items() if rows.classes],
         "alignments": [_alignment(entry) for entry in found.alignments[:MAX_ALIGNMENTS]],
         "data": _data(found.run),
@@ -236,6 +238,8 @@ def _alignment(entry: dict[str, Any]) -> dict[str, Any]:
     """A heat map and the tokens' weights; see docs/report.md for the entry."""
     rows, columns = entry["rows"][:ALIGNED_ROWS], entry["columns"][:ALIGNED_COLUMNS]
     values = np.array(entry["values"], float)[: len(rows), : len(columns)]
+    axes = [cut(name) for name in entry.get("axes", ("query tokens", "document tokens"))]
+    drawn = figures.heat_map(rows, columns, values, entry["label"], bool(entry.get("maxima")), axes)
     weights = []
     for one in entry.get("weights", []):
         usual = max(1e-12, sum(one["values"]) / max(1, len(one["values"])))
@@ -246,7 +250,7 @@ def _alignment(entry: dict[str, Any]) -> dict[str, Any]:
         weights.append({"text": one["text"], "what": one["what"], "tokens": tokens})
     return {
         "title": cut(entry["title"]),
-        "figure": Markup(figures.heat_map(rows, columns, values, entry["label"], bool(entry.get("maxima")))),
+        "figure": Markup(drawn),
         "weights": weights,
         "cut": entry.get("cut", 0),
     }

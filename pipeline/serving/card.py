@@ -1,19 +1,15 @@
 """The model card of an exported folder: what the model is, what it was trained on, how good it is, what int8 costs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import manifest
 from pipeline.config import Config
 from pipeline.serving import models
-from pipeline.serving.judge import judged
-from pipeline.serving.runtime import open_encoder
+from pipeline.serving.int8_cost import LIMIT
 
 JSON_NAME, TEXT_NAME = "card.json", "README.md"
-LOSS_LIMIT = 0.01  # of the metric: more is called out
-SPLIT = "valid"
 GRAPHS = {
     "matching": (
         "| `encoder.onnx`, or `query_encoder.onnx` and `document_encoder.onnx` | ids (N, T) int32, 0 on padding, and "
@@ -25,48 +21,39 @@ GRAPHS = {
         "| `classifier.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; probabilities (N, C) of the "
         "labels in `label/vocabulary.json`, less its first two entries |",
     ),
+    "tagging": (
+        "| `tagger.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; with a character encoder also "
+        "letters (W, L) and letter_lengths (W,) of the W distinct words, and places (N, T), 1 + the word that stands "
+        "there, all int32; scores (N, T, G) of the tags in `tags/vocabulary.json`, less its first two entries |",
+    ),
+    "cloze": (
+        "| `cloze.onnx` | ids (N, T) int32, V where a word is out and 0 on padding, lengths (N,) int32, and places "
+        "(B,) int32, row * T + step of each blank; log_probabilities (B, V) |",
+    ),
+    "language_model": (
+        "| `language_step.onnx` | ids (N, T) int32 and the states h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), "
+        "zeros at a text's beginning; logits (N, T, V) of the next tokens and new_h_0, …, the states after them |",
+    ),
 }
 
 
-def make(trained: Path, graphs: Path, config: Config, int8: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str, Any]:
     """What there is to tell, as JSON-able values.
 
     Args:
-        graphs: the folder being exported, which can be opened already.
+        cost: of eight bits, see int8_cost; None: the weights are float32.
     """
     made: dict[str, Any] = {
         "name": config.name,
         "task": config.task,
         "model": config.model.model_dump(mode="json"),
         "data": _without_folders(config.ingest.source.model_dump(mode="json")),
-        "tokenizer": config.tokenize.model_dump(mode="json"),
-        "trained": _training(trained),
+        "tokenizer": config.tokenize.model_dump(mode="json") | {"max_tokens": config.max_tokens},
+        "trained": training(trained),
         "metric": config.metric,
-        "int8": int8,
+        "int8": cost is not None,
     }  # fmt: skip
-    if int8:
-        made["int8_cost"] = int8_cost(trained, graphs, config, say)
-    return made
-
-
-def int8_cost(trained: Path, graphs: Path, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
-    """The metrics of fp32 and int8 on the validation split, and the relative loss; or why they were not measured."""
-    if config.task != "matching":
-        return {"measured": False, "why": f"it is measured for the task matching, not for {config.task}"}
-    found = _training(trained)["tokenized"]
-    places = [trained.parent.parent / "tokenize" / found, Path(config.root) / "tokenize" / found]
-    tokenized = next((place for place in places if found and (place / manifest.NAME).exists()), None)
-    if tokenized is None:
-        return {"measured": False, "why": f"the tokenized data {found} is not beside the model"}
-    values = {}
-    for name, folder in (("fp32", trained), ("int8", graphs)):
-        say(f"judging {name} on the validation split")
-        values[name] = judged(open_encoder(folder), tokenized, SPLIT)
-    metric = config.metric
-    before, after = values["fp32"][metric], values["int8"][metric]
-    loss = (before - after) / before if before else 0.0
-    return {"measured": True, "split": SPLIT, "metric": metric, "loss": round(loss, 5),
-            "within_limit": loss <= LOSS_LIMIT, **values}  # fmt: skip
+    return made | ({"int8_cost": cost} if cost is not None else {})
 
 
 def write(made: dict[str, Any], folder: Path) -> None:
@@ -83,14 +70,13 @@ def text(made: dict[str, Any]) -> str:
         f"# {made['name']}",
         "",
         f"A {made['task']} model written by Duplet: {model['layers']} layer(s) of {model['cell']}, "
-        f"{model['directions']} direction(s), embedding {model['embedding']}, hidden {model['hidden']}, "
-        f"pooling {model['pooling']}, head {model['head']}, {model['towers']} towers; "
-        f"weights in {'eight bits' if made['int8'] else 'float32'}.",
+        f"{model['directions']} direction(s), embedding {model['embedding']}, hidden {model['hidden']}"
+        f"{_shape(made['task'], model)}; weights in {'eight bits' if made['int8'] else 'float32'}.",
         "",
         f"- Trained {made['trained']['created']} on {_place(source)} (format {source.get('format')}); {figures}.",
         f"- Chosen by {made['metric']} on the validation split.",
         f"- Texts become ids by tokenizer.json and vocabulary.json ({tokenizer['kind']}, "
-        f"{'lower case' if tokenizer['lowercase'] else 'case kept'}, at most {tokenizer['max_tokens']} tokens).",
+        f"{'lower case' if tokenizer['lowercase'] else 'case kept'}{_limits(tokenizer['max_tokens'])}).",
     ]
     if made["int8"]:
         lines.append(f"- {cost_sentence(made['int8_cost'])}")
@@ -106,6 +92,23 @@ def text(made: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _shape(task: str, model: dict[str, Any]) -> str:
+    """The settings of the model that only some tasks have."""
+    if task == "matching":
+        return f", pooling {model['pooling']}, head {model['head']}, {model['towers']} towers"
+    return f", pooling {model['pooling']}" if task == "classification" else ""
+
+
+def _limits(max_tokens: dict[str, int | None]) -> str:
+    """The texts' longest lengths, in words.
+
+    >>> _limits({"query": 64, "document": 256})
+    ', at most 64 tokens of query, 256 of document'
+    """
+    limits = [f"{limit} of {field}" for field, limit in max_tokens.items() if limit]
+    return ", at most " + ", ".join(limits).replace(" of", " tokens of", 1) if limits else ""
+
+
 def cost_sentence(cost: dict[str, Any]) -> str:
     """What int8 costs, in words."""
     if not cost["measured"]:
@@ -114,11 +117,11 @@ def cost_sentence(cost: dict[str, Any]) -> str:
     verdict = "within" if cost["within_limit"] else "MORE THAN"
     return (
         f"Eight bits change {metric} on the validation split from {cost['fp32'][metric]:.4f} to "
-        f"{cost['int8'][metric]:.4f}: a loss of {cost['loss']:.2%}, {verdict} the limit of {LOSS_LIMIT:.0%}."
+        f"{cost['int8'][metric]:.4f}: a loss of {cost['loss']:.2%}, {verdict} the limit of {LIMIT:.0%}."
     )
 
 
-def _training(folder: Path) -> dict[str, Any]:
+def training(folder: Path) -> dict[str, Any]:
     """When and from what a folder's parameters were trained; of an exported folder, what its own card says."""
     if (folder / JSON_NAME).exists():
         carried: dict[str, Any] = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))["trained"]

@@ -1,5 +1,6 @@
-"""Representations by ONNX Runtime, from graphs that `onnx_export` wrote. Imports no MXNet, and nothing that does."""
+"""Graphs that `onnx_export` wrote, run by ONNX Runtime. Imports no MXNet, and nothing that does."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import onnxruntime
 
 from pipeline.errors import InputError
 from pipeline.serving.runtime import Represent
+
+LANGUAGE_STEP = "language_step.onnx"
 
 
 def encoder_name(folder: Path, side: str) -> str:
@@ -37,3 +40,22 @@ def represent_with(folder: Path) -> Represent:
         return found[0], found[1] if len(found) > 1 else None
 
     return represent
+
+
+States = dict[str, np.ndarray]  # h_0, c_0, h_1, …, each (1, N, H)
+# ids (N, T) int32 and the states before them (None: a text's beginning) -> logits (N, T, V), and the states after
+Step = Callable[[np.ndarray, States | None], tuple[np.ndarray, States]]
+
+
+def language_step(folder: Path) -> Step:
+    """A language model's step, from the folder with its graph. Raises InputError."""
+    opened = session(folder / LANGUAGE_STEP)
+    widths = {value.name: value.shape[2] for value in opened.get_inputs() if value.name != "ids"}
+    names = [value.name for value in opened.get_outputs()]
+
+    def step(ids: np.ndarray, states: States | None) -> tuple[np.ndarray, States]:
+        before = states or {name: np.zeros((1, len(ids), width), np.float32) for name, width in widths.items()}
+        found = dict(zip(names, opened.run(None, {"ids": ids.astype(np.int32), **before})))
+        return found["logits"], {name: found[f"new_{name}"] for name in widths}
+
+    return step

@@ -13,12 +13,22 @@ from pipeline import files, manifest
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.manifest import KeyParts
-from pipeline.serving import card, models, onnx_graphs, onnx_int8, onnx_matcher
-from pipeline.serving.runtime import PARAMETERS_NAME, read_config, read_parameters
+from pipeline.serving import card, int8_cost, models, onnx_int8, onnx_matcher, onnx_tasks
+from pipeline.serving.onnx_backend import LANGUAGE_STEP
+from pipeline.serving.onnx_predictor import GRAPHS
+from pipeline.serving.runtime import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
 
-EXPORT_VERSION = 1  # raised when the graphs written for equal parameters change
+EXPORT_VERSION = 2  # raised when the graphs written for equal parameters change
 CACHE_NAME = "onnx"
-TASKS = ("matching", "classification")
+# By task, its one graph's file and what writes it; matching has several.
+FILES = GRAPHS | {"language_model": LANGUAGE_STEP}
+WRITERS = {
+    "classification": onnx_tasks.classifier,
+    "tagging": onnx_tasks.tagger,
+    "cloze": onnx_tasks.cloze,
+    "language_model": onnx_tasks.language_step,
+}
+TASKS = ("matching", *FILES)
 
 Say = Callable[[str], None]
 
@@ -39,38 +49,51 @@ def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:
     began = time.time()
     models.check_output(output)
     config, arrays = read_config(trained), read_parameters(trained)
-    _check(config, int8)
+    check(config, int8)
     output.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(output.with_name(f".{output.name}.lock")), files.new_folder(output) as new:
         models.carry(trained, new)
         say("writing the graphs")
-        if config.task == "classification":
-            _save(onnx_graphs.classifier(config.model, arrays), new / "classifier.onnx", int8)
-        else:
-            write_encoders(config, arrays, new, int8)
+        write_graphs(config, arrays, new, int8)
+        if config.task == "matching":
             _save(onnx_matcher.matcher(config, arrays), new / "matcher.onnx", int8)
-        made = card.make(trained, new, config, int8, say)
+        cost = None
+        if int8:
+            tokenized = card.training(trained)["tokenized"]
+            cost = int8_cost.measure(config, trained, ensure_graphs(trained), new, tokenized, say)
+        made = card.make(trained, config, cost)
         card.write(made, new)
         manifest.write(new, "export", _parts(trained, int8), {"files": len(list(new.iterdir()))}, began,
                        {"configuration": config.name, "int8": int8})  # fmt: skip
     return made
 
 
-def write_encoders(config: Config, arrays: dict[str, np.ndarray], folder: Path, int8: bool) -> None:
-    """`encoder.onnx`, or with separate towers `query_encoder.onnx` and `document_encoder.onnx`."""
-    if config.model.towers == "shared":
-        _save(onnx_matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
-    else:
-        for side in ("query", "document"):
-            _save(onnx_matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
+def write_graphs(config: Config, arrays: dict[str, np.ndarray], folder: Path, int8: bool) -> None:
+    """What predicting runs: a task's one graph; for matching `encoder.onnx`, or with separate towers one per side.
+
+    Raises:
+        InputError: the parameters are not those of the configuration.
+    """
+    try:
+        if config.task != "matching":
+            _save(WRITERS[config.task](config, arrays), folder / FILES[config.task], int8)
+        elif config.model.towers == "shared":
+            _save(onnx_matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
+        else:
+            for side in ("query", "document"):
+                _save(onnx_matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
+    except KeyError as error:
+        raise InputError(
+            f"{PARAMETERS_NAME} has no {error.args[0]} that {CONFIG_NAME} asks for: they are not of one training"
+        ) from None
 
 
 def ensure_graphs(folder: Path) -> Path:
-    """The folder with a model's encoder graphs: itself if exported, else a cache under it, made now if need be.
+    """The folder with a model's graphs: itself if exported, else a cache under it, made now if need be.
 
     Where the model's folder cannot be written to, the cache lies under XDG_CACHE_HOME or ~/.cache.
     """
-    if any(folder.glob("*encoder.onnx")):
+    if any(folder.glob("*.onnx")):
         return folder
     parts = _parts(folder, False)
     cache = folder / CACHE_NAME
@@ -80,9 +103,9 @@ def ensure_graphs(folder: Path) -> Path:
     with files.lock(cache.with_name(f".{cache.name}.lock")):
         if not _current(cache, parts):
             began, config = time.time(), read_config(folder)
-            _check(config, False)
+            check(config, False)
             with files.new_folder(cache) as new:
-                write_encoders(config, read_parameters(folder), new, False)
+                write_graphs(config, read_parameters(folder), new, False)
                 manifest.write(new, "export", parts, {}, began)
     return cache
 
@@ -98,12 +121,13 @@ def _parts(trained: Path, int8: bool) -> KeyParts:
     return KeyParts(
         code=EXPORT_VERSION,
         config={"to": "onnx", "int8": int8},
-        inputs={name: files.sha256(trained / name) for name in ("config.json", PARAMETERS_NAME)},
+        inputs={name: files.sha256(trained / name) for name in (CONFIG_NAME, PARAMETERS_NAME)},
         libraries=manifest.versions("onnx", "onnxruntime"),
     )
 
 
-def _check(config: Config, int8: bool) -> None:
+def check(config: Config, int8: bool) -> None:
+    """Raises InputError where a model of this configuration cannot be exported."""
     if config.task not in TASKS:
         raise InputError(f"models of the task {config.task} have no ONNX export (those of {', '.join(TASKS)} do)")
     if int8 and config.model.cell not in onnx_int8.CELLS:

@@ -149,14 +149,17 @@ def layers(graph: Graph, embedded: str, lengths: str, model: ModelConfig, arrays
     x, width = embedded, model.embedding
     for i in range(model.layers):
         y = recurrent(graph, x, lengths, model.cell, arrays, f"{name}.layers.{i}", model.directions)[0]
-        if model.layer_norm:
-            scale, shift = (graph.weight(arrays[f"{name}.norms.{i}.{p}"], f"{name}.norms.{i}.{p}")
-                            for p in ("gamma", "beta"))  # fmt: skip
-            y = graph.op("LayerNormalization", y, scale, shift, axis=-1, epsilon=LAYER_NORM_EPSILON)
-        if model.residual and width == model.hidden * model.directions:
-            y = graph.op("Add", y, x)
-        x, width = y, model.hidden * model.directions
+        x = between(graph, y, x, width, model, arrays, f"{name}.norms.{i}")
+        width = model.hidden * model.directions
     return x
+
+
+def between(graph: Graph, y: str, x: str, width: int, model: ModelConfig, arrays: Arrays, norm: str) -> str:
+    """What stands between two layers: the norm, and the layer's input `x` of this width added to its output `y`."""
+    if model.layer_norm:
+        scale, shift = (graph.weight(arrays[f"{norm}.{part}"], f"{norm}.{part}") for part in ("gamma", "beta"))
+        y = graph.op("LayerNormalization", y, scale, shift, axis=-1, epsilon=LAYER_NORM_EPSILON)
+    return graph.op("Add", y, x) if model.residual and width == model.hidden * model.directions else y
 
 
 def pooled(graph: Graph, states: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:
@@ -196,59 +199,3 @@ def unit(graph: Graph, x: str) -> str:
     """Vectors of length 1 along the last axis, with the matcher's guard against zero vectors."""
     squares = graph.op("ReduceSum", graph.op("Mul", x, x), graph.weight(np.array([-1])), keepdims=1)
     return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", squares, graph.weight(np.float32(1e-12)))))
-
-
-# --- the other tasks' graphs ------------------------------------------------------------------------------------------
-def classifier(model: ModelConfig, arrays: Arrays, encoder: str = "encoder", pooling: str = "pooling",
-               output: str = "output") -> onnx.ModelProto:  # fmt: skip
-    """ids (N, T) int32 and lengths (N,) int32 to probabilities (N, C): encoder, pooling, dense layer, softmax.
-
-    Args:
-        arrays: named parameters: `embedding`, and those under the names of the other arguments.
-    """
-    graph, ids, lengths = _of_texts("classifier")
-    states = layers(graph, embed(graph, ids, arrays), lengths, model, arrays, encoder)
-    vectors = pooled(graph, states, ids, lengths, model, arrays, pooling)
-    logits = dense(graph, vectors, arrays, output)
-    classes = len(arrays[f"{output}.weight"])
-    graph.output(graph.op("Softmax", logits, axis=1), "probabilities", np.float32, ("N", classes))
-    return graph.model()
-
-
-def tagger(model: ModelConfig, arrays: Arrays, encoder: str = "encoder", output: str = "output") -> onnx.ModelProto:
-    """ids (N, T) int32 and lengths (N,) int32 to logits (N, T, C), a tag's score per token; 0 on padding."""
-    graph, ids, lengths = _of_texts("tagger")
-    states = layers(graph, embed(graph, ids, arrays), lengths, model, arrays, encoder)
-    logits = dense(graph, states, arrays, output)
-    over, _ = padding(graph, ids, lengths)
-    logits = graph.op("Where", over, graph.weight(np.float32(0)), logits)
-    tags = len(arrays[f"{output}.weight"])
-    graph.output(graph.op("Transpose", logits, perm=[1, 0, 2]), "logits", np.float32, ("N", "T", tags))
-    return graph.model()
-
-
-def language_step(cell: str, arrays: Arrays, layer_names: Sequence[str], embedding: str = "embedding",
-                  output: str = "output") -> onnx.ModelProto:  # fmt: skip
-    """A language model's step: ids (N, T) int32 and states to logits (N, T, V) of the next tokens, and new states.
-
-    States go in as h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), zeros at a text's beginning, and come out as
-    new_h_0 and so on. T = 1 steps token by token; feeding a longer beginning at once gives the same.
-    """
-    graph = Graph("language_step")
-    ids = graph.input("ids", np.int32, ("N", "T"))
-    x = embed(graph, ids, arrays, embedding)
-    kinds = "hc" if cell == "lstm" else "h"
-    for i, name in enumerate(layer_names):
-        shape = (1, "N", arrays[f"{name}.f_h2h_weight"].shape[1])
-        states = [graph.input(f"{kind}_{i}", np.float32, shape) for kind in kinds]
-        x, *new = recurrent(graph, x, "", cell, arrays, name, 1, states)
-        for kind, state in zip(kinds, new):
-            graph.output(state, f"new_{kind}_{i}", np.float32, shape)
-    logits = graph.op("Transpose", dense(graph, x, arrays, output), perm=[1, 0, 2])
-    graph.output(logits, "logits", np.float32, ("N", "T", len(arrays[f"{output}.weight"])))
-    return graph.model()
-
-
-def _of_texts(name: str) -> tuple[Graph, str, str]:
-    graph = Graph(name)
-    return graph, graph.input("ids", np.int32, ("N", "T")), graph.input("lengths", np.int32, ("N",))

@@ -1,5 +1,6 @@
 """Rows in, predictions out, for any task: what `duplet predict`, the MLflow model and the page call."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +12,17 @@ from pipeline.errors import InputError
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.runtime import Backend, TextEncoder, open_encoder, read_config
 
+# Tasks whose models predict on ONNX Runtime; the others on MXNet alone.
+ON_ONNX = ("matching", "classification", "tagging", "cloze")
 LIST = "documents"  # a row may hold a list of documents under this name instead of one document
 
 
 class Predictor(Protocol):
     """A model opened for prediction."""
 
+    config: Config  # what the model was trained with
     fields: tuple[str, ...]  # what a row must have
+    backend: str  # what does the work: "onnx" or "mxnet"
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Raises BadRow, with a reason for the person, where `predict` could not take the row."""
@@ -26,14 +31,69 @@ class Predictor(Protocol):
         """A prediction per row, in their order. Raises InputError for a row that `check` refuses."""
 
 
-def open_predictor(folder: Path, backend: Backend = "onnx", threads: int | None = None) -> Predictor:
-    """Opens a model's folder, as `models.fetch` gives it. Raises InputError."""
-    config = read_config(folder)
-    if config.task == "matching":
-        return MatchingPredictor(open_encoder(folder, backend, threads))
-    from pipeline.serving.task_predictor import TaskPredictor
+def open_predictor(folder: Path, backend: Backend | None = None, threads: int | None = None) -> Predictor:
+    """Opens a model's folder, as `models.fetch` gives it.
 
-    return TaskPredictor(config, folder)
+    Args:
+        backend: None: ONNX Runtime for the tasks in ON_ONNX, MXNet for the others.
+        threads: of ONNX Runtime; None: as many as this process may use.
+
+    Raises:
+        InputError: the folder is no whole model, or its task cannot be had on that backend.
+    """
+    config = read_config(folder)
+    backend = backend or ("onnx" if config.task in ON_ONNX else "mxnet")
+    if config.task == "matching":
+        return MatchingPredictor(open_encoder(folder, backend, threads), backend)
+    if backend == "mxnet":
+        from pipeline.serving.task_predictor import TaskPredictor
+
+        return TaskPredictor(config, folder)
+    if config.task not in ON_ONNX:
+        raise InputError(
+            f"models of the task {config.task} predict on MXNet alone (those of {', '.join(ON_ONNX)} on ONNX Runtime "
+            "too): leave --backend out"
+        )
+    from pipeline.serving import onnx_export, onnx_predictor
+
+    graphs = onnx_export.ensure_graphs(folder)
+    return onnx_predictor.open_task(config, folder, graphs, threads or len(os.sched_getaffinity(0)))
+
+
+class FieldPredictor:
+    """A task whose rows have the same few fields each, their columns named as in the training's source or as these."""
+
+    backend: str
+
+    def __init__(self, config: Config, inputs: Sequence[str]) -> None:
+        self.config = config
+        self._columns = columns_of(config, inputs)
+        self.fields = tuple(self._columns.values())
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """See Predictor."""
+        self._named(row)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See Predictor."""
+        raise NotImplementedError
+
+    def named(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with the task's own field names. Raises InputError naming a row that lacks one."""
+        found = []
+        for number, row in enumerate(rows):
+            try:
+                found.append(self._named(row))
+            except BadRow as problem:
+                raise InputError(f"row {number + 1} cannot be predicted: {problem}") from None
+        return found
+
+    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(row)
+        for field, column in self._columns.items():
+            name = column if column in row or field not in row else field
+            found[field] = as_text({name: row.get(name)}, name)
+        return found
 
 
 class MatchingPredictor:
@@ -43,8 +103,8 @@ class MatchingPredictor:
     list's order), and "grades" and "probabilities" of a pointwise model.
     """
 
-    def __init__(self, encoder: TextEncoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: TextEncoder, backend: str = "onnx") -> None:
+        self.encoder, self.config, self.backend = encoder, encoder.config, backend
         self._columns = columns_of(encoder.config, encoder.sides)
         self.fields = tuple(self._columns[side] for side in encoder.sides)
 

@@ -19,12 +19,17 @@ HOME = Path(__file__).resolve().parents[2]
 ARTIFACT = "model"  # the exported folder within the MLflow model
 NEEDED = ("mlflow", "numpy", "onnxruntime", "pydantic", "pyyaml")
 FOR_TOKENIZER = {"sentencepiece": ("sentencepiece",), "jieba": ("jieba", "setuptools")}
-EXAMPLE = (
-    ("how to sort a list", "sorted(iterable) returns a new list of the items in ascending order"),
-    ("what is a rainbow", "An arc of colours, light refracted by drops of water"),
-)
+EXAMPLES = {
+    "matching": (
+        ("how to sort a list", "sorted(iterable) returns a new list of the items in ascending order"),
+        ("what is a rainbow", "An arc of colours, light refracted by drops of water"),
+    ),
+    "classification": (("a list in ascending order",), ("light refracted by drops of water",)),
+    "tagging": (("The list is in ascending order .",), ("Light is refracted by drops of water .",)),
+    "cloze": (("the list is ___ ascending order",), ("light is refracted ___ drops of ___",)),
+}
 
-SCRIPT = '''"""Scores pairs of texts with ONNX Runtime. Written by Duplet; MLflow runs it. Needs no MXNet."""
+SCRIPT = '''"""Predicts with ONNX Runtime. Written by Duplet; MLflow runs it. Needs no MXNet."""
 
 from pathlib import Path
 
@@ -67,9 +72,9 @@ def pack(exported: Path, into: Path) -> Packed:
     """Writes script and modules into the folder `into`.
 
     Raises:
-        InputError: not an exported folder of a matching model.
+        InputError: not an exported folder, or of a task that is not in predictor.ON_ONNX.
     """
-    if not any(exported.glob("*encoder.onnx")):
+    if not any(exported.glob("*.onnx")):
         raise InputError(f"{exported} is no exported model: run `duplet export`")
     modules = modules_of(ENTRY)
     texts = {name: path.read_text(encoding="utf-8") for name, path in modules.items()}
@@ -82,7 +87,7 @@ def pack(exported: Path, into: Path) -> Packed:
     script = into / "model.py"
     script.write_text(SCRIPT.replace("PACKAGE", package), encoding="utf-8")
     model = open_model(exported)
-    example = [dict(zip(model.fields, texts)) for texts in EXAMPLE]
+    example = [dict(zip(model.fields, texts)) for texts in EXAMPLES[model.config.task]]
     kind = json.loads((exported / "tokenizer.json").read_text(encoding="utf-8"))["kind"]
     pins = manifest.versions(*NEEDED, *FOR_TOKENIZER.get(kind, ()))
     source = json.loads((exported / manifest.NAME).read_text(encoding="utf-8"))
@@ -93,7 +98,7 @@ def pack(exported: Path, into: Path) -> Packed:
         requirements=[f"{name}=={version}" for name, version in pins.items()],
         example=example,
         answers=predict(model, example),
-        metadata={"duplet.key": source["key"], "duplet.task": model.encoder.config.task},
+        metadata={"duplet.key": source["key"], "duplet.task": model.config.task},
     )
 
 

@@ -5,21 +5,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.serving import onnx_backend
-from pipeline.serving.predictor import MatchingPredictor
+from pipeline.errors import InputError
+from pipeline.serving import onnx_backend, onnx_predictor
+from pipeline.serving.predictor import ON_ONNX, MatchingPredictor, Predictor
 from pipeline.serving.runtime import TextEncoder, read_config, read_parameters
 from pipeline.serving.scoring import Scorer
 from pipeline.tokenization.encoder import load_tokenizer
 
 
-def open_model(folder: Path) -> MatchingPredictor:
+def open_model(folder: Path) -> Predictor:
     """Opens an exported folder as it stands. Raises InputError."""
-    config = read_config(folder)
-    scorer, threads = Scorer(config, read_parameters(folder)), len(os.sched_getaffinity(0))
+    config, threads = read_config(folder), len(os.sched_getaffinity(0))
+    if config.task not in ON_ONNX:
+        raise InputError(f"models of the task {config.task} predict on MXNet alone: use `duplet predict`")
+    if config.task != "matching":
+        return onnx_predictor.open_task(config, folder, folder, threads)
+    scorer = Scorer(config, read_parameters(folder))
     represent = onnx_backend.represent_with(folder)
     return MatchingPredictor(TextEncoder(config, load_tokenizer(folder), represent, scorer, threads))
 
 
-def predict(model: MatchingPredictor, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def predict(model: Predictor, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A dictionary per row. Raises InputError naming the row that cannot be scored."""
     return model.predict(rows)

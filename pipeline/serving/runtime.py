@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline import files
-from pipeline.config import Config, check_config
+from pipeline import files, manifest
+from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.serving.scoring import Encoded, Scorer
 from pipeline.tokenization.encoder import Encoder, load_tokenizer
@@ -78,18 +78,18 @@ class TextEncoder:
         """As `encode`, of (sum of lengths,) token ids and the (N,) lengths, at least 1 each."""
         if not len(lengths):
             return self._empty()
-        batches = list(_batches(ids, lengths))
+        parts = list(batches(ids, lengths))
         run = self._pool.map if self._pool else map
-        found = list(run(lambda batch: self._represent(side, batch.ids, batch.lengths), batches))
+        found = list(run(lambda batch: self._represent(side, batch.ids, batch.lengths), parts))
         if not self.late:
             vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
-            for batch, (values, _) in zip(batches, found):
+            for batch, (values, _) in zip(parts, found):
                 vectors[batch.rows] = values
             return Encoded(vectors)
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         flat = np.empty((offsets[-1], found[0][0].shape[2]), np.float32)
         weights = np.empty(offsets[-1], np.float32)
-        for batch, (values, importance) in zip(batches, found):
+        for batch, (values, importance) in zip(parts, found):
             assert importance is not None
             there = np.arange(values.shape[1]) < batch.lengths[:, None]
             places = (offsets[batch.rows][:, None] + np.arange(values.shape[1]))[there]
@@ -162,13 +162,13 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
 
 
 def read_config(folder: Path) -> Config:
-    """The configuration a model was trained with. Raises InputError."""
+    """The configuration a model was trained with. Raises InputError, also where another version wrote it."""
     path = folder / CONFIG_NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
-    return check_config(data, str(path))
+    return manifest.stored_config(data, path)
 
 
 def read_parameters(folder: Path) -> dict[str, np.ndarray]:
@@ -180,8 +180,12 @@ def read_parameters(folder: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
 
 
-def _batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:
-    """Texts of like lengths put together, no more padded tokens than TOKENS_PER_BATCH unless one text has more."""
+def batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:
+    """Texts of like lengths put together, no more padded tokens than TOKENS_PER_BATCH unless one text has more.
+
+    Args:
+        ids: (sum of lengths,) int32, text after text; lengths: (N,), at least 1 each.
+    """
     order = np.argsort(lengths, kind="stable")
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
     end = len(order)

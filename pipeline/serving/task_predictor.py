@@ -7,10 +7,8 @@ from typing import Any
 import mxnet as mx
 
 from pipeline.config import Config
-from pipeline.errors import InputError
-from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.mxnet_backend import set_parameters
-from pipeline.serving.predictor import columns_of
+from pipeline.serving.predictor import FieldPredictor
 from pipeline.serving.runtime import read_parameters
 from pipeline.tasks.base import task_of
 
@@ -18,35 +16,16 @@ from pipeline.tasks.base import task_of
 INPUTS = {"translation": ("source",), "captioning": ("image",)}
 
 
-class TaskPredictor:
-    """A task opened on its model's folder alone, with that folder's parameters: `Task.predict` on MXNet.
+class TaskPredictor(FieldPredictor):
+    """A task opened on its model's folder alone, with that folder's parameters: `Task.predict` on MXNet."""
 
-    A row's columns are named as in the training's source, or as the task's fields.
-    """
+    backend = "mxnet"
 
     def __init__(self, config: Config, folder: Path) -> None:
+        super().__init__(config, INPUTS.get(config.task, ("text",)))
         self._task = task_of(config, folder)
-        self._columns = columns_of(config, INPUTS.get(config.task, ("text",)))
-        self.fields = tuple(self._columns.values())
         self._network = self._task.network()
         set_parameters(self._network, read_parameters(folder))
 
-    def check(self, row: Mapping[str, Any]) -> None:
-        self._named(row)
-
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        named = []
-        for number, row in enumerate(rows):
-            try:
-                named.append(self._named(row))
-            except BadRow as problem:
-                raise InputError(f"row {number + 1} cannot be predicted: {problem}") from None
-        return self._task.predict(self._network, named, mx.cpu())
-
-    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with the task's own field names. Raises BadRow."""
-        found = dict(row)
-        for field, column in self._columns.items():
-            name = column if column in row or field not in row else field
-            found[field] = as_text({name: row.get(name)}, name)
-        return found
+        return self._task.predict(self._network, self.named(rows), mx.cpu())

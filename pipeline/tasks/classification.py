@@ -13,13 +13,12 @@ from pipeline.errors import InputError
 from pipeline.evaluation import baselines, examples, metrics
 from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
+from pipeline.tasks import answers
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import load_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import load_tokenizer
 from pipeline.workers import World
-
-SPECIAL = 2  # <pad> and <unk> of the labels' vocabulary are no classes
 
 
 class TextBatch(NamedTuple):
@@ -38,8 +37,7 @@ class Classification(Task):
     @functools.cached_property
     def names(self) -> list[str]:
         """(C,) the labels."""
-        ids = load_vocabulary(self.folder / "label")
-        return sorted(ids, key=lambda label: ids[label])[SPECIAL:]
+        return answers.tokens_by_id(self.folder / "label")[answers.SPECIAL :]
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -56,7 +54,7 @@ class Classification(Task):
         rows = [self.train.rows["text"][share] for share in shares]
         tokens = distinct_tokens([(field, part) for part in rows])
         texts = chunked(field, rows, rank, tokens)
-        classes = _classes(self.train)[shares[rank]][texts.rows]
+        classes = answers.classes_given(self.train)[shares[rank]][texts.rows]
         return TextBatch(tokens, texts.real, texts.cells, texts, classes.astype(np.int32))
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
@@ -78,7 +76,7 @@ class Classification(Task):
         split = shards.open_split(self.folder, "valid", self.config.task)
         if not len(split.relevance):
             raise InputError("the validation split has no text to judge: raise ingest.split.valid")
-        labels, predicted = _classes(split), self._probabilities(network, split, world).argmax(axis=1)
+        labels, predicted = answers.classes_given(split), self._probabilities(network, split, world).argmax(axis=1)
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
 
@@ -90,7 +88,7 @@ class Classification(Task):
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = _classes(split), _classes(self.train)
+        labels, train = answers.classes_given(split), answers.classes_given(self.train)
         others = {
             "majority": np.full(len(labels), np.bincount(train).argmax()),
             "naive_bayes": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
@@ -109,8 +107,8 @@ class Classification(Task):
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, labels, probabilities):
-                line = {"id": key, "text": shown(text), "label": self.names[label] if label >= 0 else None}
-                file.write(json.dumps(line | _said(self.names, row), ensure_ascii=False) + "\n")
+                line = {"id": key, "text": shown(text), "given": self.names[label] if label >= 0 else None}
+                file.write(json.dumps(line | answers.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
         return examples.write(
             folder, self.config.name, {"classes": (judged, "naive_bayes")}, settings.bootstrap_samples, self.config.seed
@@ -138,31 +136,19 @@ class Classification(Task):
         tokenizer = load_tokenizer(self.folder)
         encoded = [tokenizer.encode(str(row["text"]), "text") for row in rows]
         lengths = np.array([len(ids) for ids in encoded], np.int32)
-        answers: list[dict[str, Any]] = [{} for _ in rows]
+        found: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
             ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
             for row, place in zip(ids, part):
                 row[: lengths[place]] = encoded[place]
             for place, probabilities in zip(part, self._softmax(network, ids, lengths[part], context)):
-                answers[place] = _said(self.names, probabilities)
-        return answers
-
-
-def _classes(split: shards.Split) -> np.ndarray:
-    """(N,) int64 positions in the task's names; -1 for a label that the training split does not have."""
-    field = split.fields["label"]
-    ids = np.array([field.ids(row)[0] for row in range(len(field))], np.int64)
-    return np.maximum(ids[split.rows["label"]] - SPECIAL, -1)
+                found[place] = answers.label_of(self.names, probabilities)
+        return found
 
 
 def _bags(split: shards.Split) -> Iterator[np.ndarray]:
     field = split.fields["text"]
     return (field.ids(row) for row in split.rows["text"].tolist())
-
-
-def _said(names: list[str], probabilities: np.ndarray) -> dict[str, Any]:
-    chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
-    return {"label": max(chances, key=lambda name: chances[name]), "probabilities": chances}
 
 
 TASK = Classification

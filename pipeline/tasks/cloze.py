@@ -13,15 +13,13 @@ from pipeline.errors import InputError
 from pipeline.evaluation import examples
 from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.cloze import Cloze
+from pipeline.tasks import answers
+from pipeline.tasks.answers import BEST, SPECIAL
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import PADDING_ID, load_tokenizer
 from pipeline.workers import World
-
-BLANK = "___"
-BEST = 5  # words said for each blank
-SPECIAL = 2  # <pad> and <unk> fill no blank
 
 
 class ClozeBatch(NamedTuple):
@@ -54,12 +52,8 @@ class FillIn(Task):
         return Cloze(self.config.model, self.vocabulary, self.config.cloze.compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(T,) bool: what is taken out of a passage, at least one known word where there is one."""
-        known = np.flatnonzero(ids != UNKNOWN_ID)
-        chosen = np.zeros(len(ids), bool)
-        wanted = max(1, round(self.config.cloze.blank_share * len(ids)))
-        chosen[rng.permutation(known)[:wanted]] = True
-        return chosen
+        """See answers.drawn_blanks."""
+        return answers.drawn_blanks(ids, self.config.cloze.blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
@@ -202,8 +196,7 @@ class FillIn(Task):
 
     @functools.cached_property
     def _names(self) -> list[str]:
-        ids = load_vocabulary(self.folder)
-        return sorted(ids, key=lambda word: ids[word])
+        return answers.tokens_by_id(self.folder)
 
     def predict(self, network: Cloze, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each `___` in a row's `text` the likeliest words with their probabilities, by the reader of both sides.
@@ -214,31 +207,13 @@ class FillIn(Task):
         tokenizer = load_tokenizer(self.folder)
         passages, masks = [], []
         for row in rows:
-            parts = str(row["text"]).split(BLANK)
-            if len(parts) < 2:
-                raise InputError(
-                    f"text {shown(str(row['text']), 60)!r} has no blank: write {BLANK} where a word is out"
-                )
-            ids: list[int] = []
-            blanks: list[int] = []
-            for number, part in enumerate(parts):
-                if number:
-                    blanks.append(len(ids))
-                    ids.append(UNKNOWN_ID)
-                if part.strip():
-                    ids += tokenizer.encode(part, "text").tolist()
-            mask = np.zeros(len(ids), bool)
-            mask[blanks] = True
-            passages.append(np.array(ids, np.int32))
+            ids, mask = answers.read_blanks(str(row["text"]), tokenizer)
+            passages.append(ids)
             masks.append(mask)
         return [
-            {"fillings": [self._best(values) for values in by_reader["both"]]}
+            {"fillings": answers.fillings(self._names, by_reader["both"])}
             for by_reader in self._filled(network, passages, masks, context)
         ]
-
-    def _best(self, values: np.ndarray) -> list[dict[str, Any]]:
-        order = np.argsort(-values, kind="stable")[:BEST]
-        return [{"word": self._names[i], "probability": round(float(np.exp(values[i])), 6)} for i in order]
 
 
 def _with_blanks(ids: np.ndarray, masks: list[np.ndarray], blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

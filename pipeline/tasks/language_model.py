@@ -21,6 +21,8 @@ from pipeline.evaluation.judged import Judged
 from pipeline.models import writing
 from pipeline.models.language_model import Candidates, LanguageModel, draw_candidates
 from pipeline.models.writing import Choice
+from pipeline.tasks import answers
+from pipeline.tasks.answers import READ_IN
 from pipeline.tasks.base import StepLoss, Task
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
@@ -28,8 +30,6 @@ from pipeline.tokenization.joining import joined
 from pipeline.tokenization.tokenizers import END_OF_LINE
 from pipeline.workers import World
 
-# Tokens read before each part of a judged text, and not judged, so that no token is judged without what comes before.
-READ_IN = 100
 MAX_LOGITS = 2**24  # computed at once in judging
 NEVER_WRITTEN = np.array([PADDING_ID, UNKNOWN_ID])
 BLOCK = 100  # tokens of a judged text that are drawn together for the intervals: neighbours are not independent
@@ -73,7 +73,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def text(self) -> np.ndarray:
         """(L,) int32: the training text."""
-        return running_text(self.train)
+        return answers.running_text(self.train)
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
@@ -142,7 +142,7 @@ class LanguageModelTask(Task):
 
     def split_text(self, split: str) -> np.ndarray:
         """(L,) int32 tokens of a split. Raises InputError where there is nothing to predict."""
-        text = running_text(shards.open_split(self.folder, split, self.config.task))
+        text = answers.running_text(shards.open_split(self.folder, split, self.config.task))
         if len(text) < 2:
             raise InputError(f"the {split} text has {len(text)} tokens, nothing to predict: raise ingest.split.{split}")
         return text
@@ -153,21 +153,11 @@ class LanguageModelTask(Task):
         The text is cut into parts that are read side by side, shared out over the workers.
         """
         predicted = len(text) - 1
-        size = -(-predicted // min(self.streams, predicted))
-        begins = np.arange(0, predicted, size)
-        own = np.array_split(begins, world.size)[world.rank]
+        places, judged = answers.side_by_side(predicted, self.streams, READ_IN, world.rank, world.size)
         nats = np.zeros(0, np.float32)
-        if len(own):
-            read_in = np.minimum(READ_IN, own)
-            steps = READ_IN + size if read_in.any() else size
-            places = np.minimum((own - read_in)[None] + np.arange(steps)[:, None], predicted - 1)  # (T, n)
+        if judged:
             found = self._nats(network, text[places], text[places + 1], world.context)
-            nats = np.concatenate(
-                [
-                    column[skip : skip + min(size, predicted - begin)]
-                    for column, skip, begin in zip(found.T, read_in, own)
-                ]
-            )
+            nats = np.concatenate([column[steps] for column, steps in zip(found.T, judged)])
         return world.gather_numpy(nats, "nats")
 
     def _nats(self, network: LanguageModel, ids: np.ndarray, targets: np.ndarray, context: Context) -> np.ndarray:
@@ -255,8 +245,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def tokens(self) -> list[str]:
         """(V,) the tokens by id."""
-        ids = load_vocabulary(self.folder)
-        return sorted(ids, key=lambda token: ids[token])
+        return answers.tokens_by_id(self.folder)
 
     @functools.cached_property
     def beginning(self) -> int:
@@ -347,13 +336,6 @@ class LanguageModelTask(Task):
             nats = float(judged.mean(dtype=np.float64))
             found.append({"tokens": len(text), "nats": nats, "perplexity": math.exp(min(nats, 700.0))})
         return found
-
-
-def running_text(split: shards.Split) -> np.ndarray:
-    """(L,) int32: the texts of a split's records, one after the other."""
-    field = split.fields["text"]
-    ids = [field.ids(row) for row in split.rows["text"].tolist()]
-    return np.concatenate([np.zeros(0, np.int32), *ids])
 
 
 TASK = LanguageModelTask

@@ -12,22 +12,14 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import examples, spans
 from pipeline.evaluation.judged import Judged
-from pipeline.models.tagger import Tagger, crf_loss, viterbi
+from pipeline.models.tagger import Tagger, crf_loss
+from pipeline.tasks import answers
+from pipeline.tasks.answers import SPECIAL, Spelling, spelled, viterbi
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunk, Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.workers import World
-
-SPECIAL = 2  # <pad> and <unk> of the tags' vocabulary are no tags
-
-
-class Spelling(NamedTuple):
-    """The W distinct words of some texts by their letters."""
-
-    letters: np.ndarray  # (L, W) int32, time first
-    lengths: np.ndarray  # (W,) int32
-    places: list[np.ndarray]  # for each chunk (T, c) int32: 1 + the word, 0 on padding
 
 
 class TagBatch(NamedTuple):
@@ -47,13 +39,12 @@ class Tagging(Task):
     @functools.cached_property
     def names(self) -> list[str]:
         """(G,) the tags."""
-        ids = load_vocabulary(self.folder / "tags")
-        return sorted(ids, key=lambda tag: ids[tag])[SPECIAL:]
+        return answers.tokens_by_id(self.folder / "tags")[SPECIAL:]
 
     @functools.cached_property
     def space(self) -> int:
-        """The id of the blank between words among the letters, -1 where no training sentence has two words."""
-        return load_vocabulary(self.folder / "letters").get(" ", -1)
+        """See answers.space_of."""
+        return answers.space_of(self.folder)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -89,30 +80,7 @@ class Tagging(Task):
 
     def _spelled(self, sentences: list[np.ndarray], chunks: list[Chunk]) -> Spelling:
         """The words of sentences, given as letters in the order of the chunks."""
-        known: dict[bytes, int] = {}
-        words: list[np.ndarray] = []
-        places, row = [], 0
-        for chunk in chunks:
-            place = np.zeros(chunk.ids.shape, np.int32)
-            for column, length in enumerate(chunk.lengths.tolist()):
-                ids = sentences[row]
-                parts = np.split(ids, np.flatnonzero(ids == self.space)) if self.space >= 0 else [ids]
-                for step, part in enumerate(parts[:length]):
-                    word = part[1:] if step else part
-                    if not len(word):
-                        continue
-                    key = word.tobytes()
-                    if key not in known:
-                        known[key] = len(words) + 1
-                        words.append(word)
-                    place[step, column] = known[key]
-                row += 1
-            places.append(place)
-        lengths = np.array([len(word) for word in words], np.int32)
-        letters = np.zeros((int(lengths.max(initial=1)), len(words)), np.int32)
-        for column, word in enumerate(words):
-            letters[: len(word), column] = word
-        return Spelling(letters, lengths, places)
+        return spelled(sentences, [(len(chunk.ids), chunk.lengths) for chunk in chunks], self.space)
 
     # --- loss ---------------------------------------------------------------------------------------------------------
     def loss(self, network: Tagger, table: nd.NDArray | None, batch: TagBatch, world: World) -> StepLoss:
@@ -197,7 +165,7 @@ class Tagging(Task):
     def validate(self, network: Tagger, world: World) -> dict[str, float]:
         """accuracy of words, and span_f1 where the tags mark spans."""
         split, said = self._tagged(network, "valid", world)
-        given = _given(split)
+        given = answers.tags_given(split)
         right = sum(int((a == b).sum()) for a, b in zip(said, given))
         found = {"accuracy": right / sum(len(tags) for tags in given)}
         if spans.are_spans(self.names):
@@ -213,7 +181,7 @@ class Tagging(Task):
         split, said = self._tagged(network, "test", world)
         if world.rank > 0:
             return {}
-        given, words = _given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
+        given, words = answers.tags_given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
         systems = {"model": said, "word_tags": self._most_frequent(words)}
         count = np.array([len(tags) for tags in given], np.float64)
         rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)
@@ -243,30 +211,23 @@ class Tagging(Task):
         """Each word's most frequent tag in the training split; of unknown words, the most frequent of rare words."""
         counts = np.zeros((shards.vocabulary_size(self.folder), len(self.names)))
         field = self.train.fields["text"]
-        for row, tags in zip(self.train.rows["text"].tolist(), _given(self.train)):
+        for row, tags in zip(self.train.rows["text"].tolist(), answers.tags_given(self.train)):
             np.add.at(counts, (field.ids(row), np.maximum(tags, 0)), 1)
         counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
         best = counts.argmax(axis=1)
         return [best[ids] for ids in words]
 
     def _named(self, tags: list[np.ndarray]) -> list[list[str]]:
-        return [[self.names[tag] if tag >= 0 else "<unknown>" for tag in part.tolist()] for part in tags]
+        return [answers.named(self.names, part) for part in tags]
 
     def predict(self, network: Tagger, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `text` its words, at blanks, and their tags."""
         texts = [" ".join(str(row["text"]).split()) for row in rows]
-        words, letters = (
-            [load_tokenizer(folder).encode(text, field) for text in texts]
-            for folder, field in ((self.folder, "text"), (self.folder / "letters", "letters"))
-        )
+        tokenizer, speller = load_tokenizer(self.folder), load_tokenizer(self.folder / "letters")
+        words = [tokenizer.encode(text, "text") for text in texts]
+        letters = [speller.encode(text, "letters") for text in texts]
         tags = self._named(self._said(network, words, letters, context))
         return [{"words": text.split()[: len(part)], "tags": part} for text, part in zip(texts, tags)]
-
-
-def _given(split: shards.Split) -> list[np.ndarray]:
-    """The tags' positions of each record, -1 for a tag that the training split does not have."""
-    field = split.fields["tags"]
-    return [np.maximum(field.ids(row) - SPECIAL, -1) for row in split.rows["tags"].tolist()]
 
 
 def _tags(split: shards.Split, records: np.ndarray, steps: int) -> np.ndarray:

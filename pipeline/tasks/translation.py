@@ -177,7 +177,8 @@ class Translation(Task):
         return float(everyones[0] / everyones[1])
 
     def evaluate(self, network: Translator, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Beside a translation memory and the source copied; also writes predictions.jsonl and attention-NN.png."""
+        """Beside a translation memory and the source copied; also writes predictions.jsonl, alignments.json and
+        attention-NN.png."""
         split = shards.open_split(self.folder, "test", self.config.task)
         if not len(split.relevance):
             raise InputError("the test split has no pair to judge: raise ingest.split.test")
@@ -205,13 +206,23 @@ class Translation(Task):
                 line = {"id": field.keys[row], "source": originals[row], "target": written[row]}
                 line |= {"references": references[row], "score": round(score, 6)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        for row in range(min(HEAT_MAPS, len(sources))):
-            ids = found[row][0]
-            weights = self._attention(network, sources[row], ids, world.context)
-            labels = [*(self.vocabulary[i] for i in ids), "(end)"]
-            path = folder / f"attention-{row + 1:02d}.png"
-            translation_plots.heat_map(weights, [self.vocabulary[i] for i in sources[row]], labels, path)
+        self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
         return self._tables(systems, references, originals, split, folder)
+
+    def _draw_attention(
+        self, network: Translator, sources: list[np.ndarray], written: list[list[int]], world: World, folder: Path
+    ) -> None:
+        """Where each written token looked: a picture each, and alignments.json for the report's page."""
+        entries = []
+        for number, (source, ids) in enumerate(zip(sources, written), 1):
+            weights = self._attention(network, source, ids, world.context)
+            columns = [self.vocabulary[i] for i in source]
+            rows = [*(self.vocabulary[i] for i in ids), "(end)"]
+            translation_plots.heat_map(weights, columns, rows, folder / f"attention-{number:02d}.png")
+            entry = {"title": " ".join(columns), "rows": rows, "columns": columns, "label": "attention"}
+            entry |= {"axes": ["written tokens", "source tokens"], "values": np.round(weights, 4).tolist()}
+            entries.append(entry)
+        (folder / "alignments.json").write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
 
     def _tables(
         self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], split: shards.Split,

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.evaluation.judged import Judged
-from pipeline.reporting import figures, page
+from pipeline.reporting import examples, figures, page
 from pipeline.reporting.folder import Evaluation, load, thinned
 from pipeline.reporting.slices import TOO_FEW, slices
 from tests.reporting.conftest import compared, grades, ranking
@@ -23,6 +23,7 @@ TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "nav", "section", "div", "p", "h1",
     "h2", "h3", "a", "b", "i", "span", "small", "code", "pre", "strong", "table", "thead", "tbody", "tr", "th", "td",
     "figure", "figcaption", "details", "summary", "ol", "li",
+    "dl", "dt", "dd",
     "svg", "g", "path", "text", "tspan", "use", "defs", "clippath", "rect", "image",
 }  # fmt: skip
 
@@ -64,6 +65,13 @@ def fill(folder: Path, text: str, wins: int = 3, tokens: int = 5) -> None:
     (folder / "alignments.json").write_text(json.dumps([alignment]))
     histogram = {"title": text, "x": text, "edges": [0, 1, 2], "series": [{"name": text, "counts": [3, 4]}]}
     (folder / "histograms.json").write_text(json.dumps([histogram]))
+    said = [
+        {"id": text, "text": text, "given": text, "label": text, "probabilities": {text: 0.5, "other": 0.4}},
+        {"id": text, "words": [text] * tokens, "tags": [text] * tokens, "given": ["other"] * tokens},
+        {"references": [text] * tokens, "deep": [{text: [text]}], "score": 0.25},
+    ]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said * 20))
+    (folder / "written.txt").write_text(text * 100)
     history = [{"update": i, "loss": 1 / i} for i in range(1, 30)] + [{"update": 29, "valid/" + text: 0.4}]
     (folder / "history.json").write_text(json.dumps(history))
 
@@ -236,3 +244,43 @@ def test_a_task_without_rows_has_its_page(evaluation: Make) -> None:
     text = page.build(load(folder))
     assert "3.200" in text
     assert "bleu" in text
+
+
+def test_examples_are_the_first_and_the_worst(evaluation: Make) -> None:
+    """Worst by the metric that the training was after, unless all are alike; a smaller loss is better."""
+    values = np.array([0.5, 0.2, 0.9, 0.2, 1.0, 0.7, 1.0, 0.8, 1.0, 0.6])
+    rows = Judged("texts", [f"t{i}" for i in range(10)], ["x"] * 10, None, {}, {
+        ("model", "mrr@10"): values, ("bm25", "mrr@10"): values, ("model", "nats"): values, ("bm25", "nats"): values,
+    })  # fmt: skip
+    lines = [{"id": f"t{i}", "text": f"text {i}", "probabilities": {"a": i / 10, "b": 0.5}} for i in range(10)]
+
+    def shown(**record: Any) -> list[tuple[str, list[str]]]:
+        folder = evaluation(f"one-{len(record)}-{record}"[:60].replace("/", ""), {"ranking": rows}, **record)
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        made = examples.chosen(load(folder))
+        assert Read(page.build(load(folder))).texts.count("text 1") >= 1
+        return [(part["title"], [line["facts"][0][1].removeprefix("text ") for line in part["lines"]]) for part in made]
+
+    first = ("As they come", list("012345"))
+    assert shown() == [first, ("Least mrr@10", list("130957"))]
+    nats = {"configuration": {"train": {"metric": "nats"}}}
+    assert shown(**nats) == [first, ("Most nats", list("468275"))]
+
+
+def test_all_alike_has_no_worst(evaluation: Make) -> None:
+    rows = ranking(12, 5.0)  # clipped: all are 1
+    folder = evaluation("alike", {"ranking": rows})
+    (folder / "predictions.jsonl").write_text(json.dumps({"id": "q0", "text": "x"}) + "\n")
+    assert [part["title"] for part in examples.chosen(load(folder))] == ["As they come"]
+
+
+def test_wrong_tags_are_told_from_right_ones(evaluation: Make) -> None:
+    folder = evaluation("tags")
+    line = {"id": "s", "words": ["time", "flies"], "tags": ["NOUN", "NOUN"], "given": ["NOUN", "VERB"]}
+    (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    (folder / "written.txt").write_text("once upon <a> time")
+    text = page.build(load(folder))
+    assert (
+        '<span>time <small>NOUN</small></span> <span class="wrong">flies <small>NOUN, not VERB</small></span>' in text
+    )
+    assert "<pre>once upon &lt;a&gt; time</pre>" in text

@@ -166,6 +166,17 @@ def test_what_is_not_there(trained: Any, root: Path, tmp_path: Path) -> None:
             runs.find(name, [], root, None, tmp_path / "store")
 
 
+def test_a_run_whose_settings_this_version_does_not_know(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained("a", 0.4)
+    record = json.loads((folder / "run.json").read_text())
+    record["configuration"]["model"]["zoneout"] = 0.1
+    (folder / "run.json").write_text(json.dumps(record))
+    assert cli.main(["promote", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "was written by" in said
+    assert "model.zoneout=0.1" in said
+
+
 def test_a_training_that_mlflow_does_not_know(evaluation: Any, trained: Any, promote: Promote) -> None:
     trained("a", 0.4)
     folder = evaluation("untracked")

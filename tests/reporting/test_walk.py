@@ -24,7 +24,22 @@ def test_walk(small_config: Any, duplet: Callable[..., Any], tmp_path: Path, cap
     rows = judged.read(one / "judged-ranking.parquet")
     assert rows.values["model", "mrr@10"].mean() == pytest.approx(first["metrics"]["test/mrr@10"])
     check_alignment(one)
+    predict = lambda model: cli.main(
+        ["predict", model, "--input", str(asked), "--output", str(tmp_path / "out.jsonl"), "--root", config["root"]]
+    )
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text(json.dumps({"query": "w1 w2", "document": "w2 w1"}) + "\n")
+    assert predict("models:/small@champion") == 2
     assert cli.main(["promote", str(tmp_path / "config.yaml")]) == 0
+    answers = set()
+    for model in ("models:/small@champion", "models:/small/1", first["run_id"], str(tmp_path / "config.yaml")):
+        assert predict(model) == 0
+        answers.add((tmp_path / "out.jsonl").read_text())
+    assert len(answers) == 1
+    (tmp_path / "other.yaml").write_text((tmp_path / "config.yaml").read_text() + "seed: 7\n")
+    capsys.readouterr()
+    assert predict(str(tmp_path / "other.yaml")) == 2
+    assert "is not trained with its present settings: run `duplet run " in capsys.readouterr().err
 
     # another model on other data: the champion is judged on the new test data, with its own vocabulary
     source = tmp_path / "other.jsonl"

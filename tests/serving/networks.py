@@ -36,11 +36,11 @@ def random_network(config: Config, seed: int = 0) -> tuple[Matcher, dict[str, np
     return network, randomise(network, seed)
 
 
-def randomise(network: Any, seed: int) -> dict[str, np.ndarray]:
+def randomise(network: Any, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
     """Gives every parameter random values; returns them by structural name."""
     rng = np.random.default_rng(seed)
     for parameter in parameters_of(network).values():
-        parameter.set_data(nd.array(rng.uniform(-0.7, 0.7, parameter.shape)))
+        parameter.set_data(nd.array(scale * rng.uniform(-0.7, 0.7, parameter.shape)))
     return {name: parameter.data().asnumpy() for name, parameter in parameters_of(network).items()}
 
 

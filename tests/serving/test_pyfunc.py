@@ -26,8 +26,11 @@ from pipeline.serving.predictor import open_predictor
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
 from pipeline.tracking.logged import log_pyfunc
+from tests.serving import task_models
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
+from tests.serving.task_models import write_task
+from tests.tasks.test_every_task import numbers, words
 
 BLOCKED = ("mxnet", "gluonnlp", "horovod", "pipeline")
 HOOK = f"""
@@ -46,8 +49,8 @@ ROWS = [{"query": "sort a list", "document": "list b"}, {"query": "zzz", "docume
 class Logged:
     """A model in a database of its own, and what MXNet says of its rows."""
 
-    def __init__(self, root: Path, loss: dict[str, Any] | None, **model: Any) -> None:
-        self.root, self.trained = root, write_trained(root / "train" / "model", config_of(loss, **model))
+    def __init__(self, root: Path, trained: Path, rows: list[dict[str, Any]]) -> None:
+        self.root, self.trained, self.rows = root, trained, rows
         onnx_export.export(self.trained, root / "exported", False, lambda _: None)
         where = address(None, root)
         mlflow, client = connect(where)
@@ -59,12 +62,30 @@ class Logged:
         client.set_registered_model_alias("matcher", "champion", "1")
         (self.folder,) = (root / "mlflow-artifacts" / "models").glob("m-*/artifacts")
         self.requirements = packed.requirements
-        self.wanted = open_predictor(self.trained, "mxnet").predict(ROWS)
+        self.wanted = open_predictor(self.trained, "mxnet").predict(rows)
 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    return Logged(tmp_path_factory.mktemp("pyfunc"), {"kind": "pointwise", "grades": 3}, head="late_interaction")
+    root = tmp_path_factory.mktemp("pyfunc")
+    config = config_of({"kind": "pointwise", "grades": 3}, head="late_interaction")
+    return Logged(root, write_trained(root / "train" / "model", config), ROWS)
+
+
+TASKS = {"classification": "a b zzz", "tagging": "a sort b list", "cloze": "a ___ b ___"}
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
+    """A model of each other task that ONNX Runtime predicts for."""
+    made = {}
+    for task, text in TASKS.items():
+        root = tmp_path_factory.mktemp(task)
+        options = {"tagging": {"characters": True, "crf": True}} if task == "tagging" else {}
+        write_task(root / "trained", task_models.config_of(task, **options))
+        column = task_models.COLUMNS[task]["text"]
+        made[task] = Logged(root, root / "trained", [{column: text}, {column: f"list {text}"}])
+    return made
 
 
 @pytest.fixture
@@ -108,6 +129,35 @@ def test_load_model_without_mxnet(logged: Logged, elsewhere: dict[str, str], tmp
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout.splitlines()[-1]), logged.wanted)
+
+
+def test_every_other_task_loads_without_mxnet(
+    others: dict[str, Logged], elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    asked = {task: (str(one.folder), one.rows) for task, one in others.items()}
+    code = (
+        "import json, sys, mlflow, pandas\n"
+        f"for task, (folder, rows) in {asked!r}.items():\n"
+        "    found = mlflow.pyfunc.load_model(folder).predict(pandas.DataFrame(rows))\n"
+        "    print(json.dumps(found.to_dict('records')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(answers) == len(TASKS)
+    for (task, one), found in zip(others.items(), answers):
+        assert [words(row) for row in found] == [words(row) for row in one.wanted], task
+        assert numbers(found) == pytest.approx(numbers(one.wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_logged_of_every_other_task(task: str, others: dict[str, Logged]) -> None:
+    described = yaml.safe_load((others[task].folder / "MLmodel").read_text())
+    [column] = json.loads(described["signature"]["inputs"])
+    assert column["name"] == task_models.COLUMNS[task]["text"]
+    assert {one["name"] for one in json.loads(described["signature"]["outputs"])} == set(others[task].wanted[0])
+    assert described["saved_input_example_info"]
+    assert not [name for name in others[task].requirements if name.startswith(("mxnet", "gluonnlp", "horovod"))]
 
 
 def check(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:

@@ -1,18 +1,20 @@
 """Opening and encoding: both backends alike, order kept, long, empty and unknown texts, damaged folders."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import manifest
+from pipeline import __version__, cli, files, manifest
 from pipeline.errors import InputError
 from pipeline.serving import models, runtime
 from pipeline.serving.runtime import Encoded, TextEncoder, open_encoder
@@ -195,3 +197,43 @@ def test_a_graph_that_is_none_is_refused(trained: Trained) -> None:
     (folder / "encoder.onnx").write_bytes(b"no graph")
     with pytest.raises(InputError, match=r"encoder.onnx is no graph"):
         open_encoder(folder, threads=1)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Changes a folder's configuration and manifest as if another version had written them."""
+    config, listed = (json.loads((folder / name).read_text()) for name in ("config.json", "manifest.json"))
+    change(config, listed)
+    (folder / "config.json").write_text(json.dumps(config))
+    listed["files"]["config.json"] = {
+        "bytes": (folder / "config.json").stat().st_size,
+        "sha256": files.sha256(folder / "config.json"),
+    }
+    (folder / "manifest.json").write_text(json.dumps(listed))
+
+
+def test_every_folder_says_which_version_wrote_it(trained: Trained) -> None:
+    assert json.loads((trained() / "manifest.json").read_text())["versions"]["duplet"] == __version__
+    assert importlib.metadata.version("duplet") == __version__
+
+
+def test_settings_of_another_version_are_one_sentence(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained()
+
+    def change(config: dict[str, Any], listed: dict[str, Any]) -> None:
+        config["model"]["zoneout"] = 0.1
+        listed |= {"git_commit": "0123456789abcdef", "created": "2031-02-03T04:05:06Z"}
+        listed["versions"]["duplet"] = "7.1.0"
+
+    rewrite(folder, change)
+    for verb in (["export"], ["predict", "--input", "-", "--output", "-"]):
+        assert cli.main([verb[0], str(folder), *verb[1:], "--root", str(tmp_path)]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert "was written by Duplet 7.1.0 at commit 0123456789ab on 2031-02-03" in said
+        assert "model.zoneout=0.1" in said
+        assert said.endswith("train the model again, or use the version that wrote it")
+
+    rewrite(folder, lambda config, listed: listed["versions"].pop("duplet"))
+    with pytest.raises(InputError, match=r"Duplet before 0\.1\.0 at commit 0123456789ab"):
+        open_encoder(folder)

@@ -1,54 +1,33 @@
-"""A classifier's folder: predicted by its task on MXNet, exported to ONNX, alike; bad rows put aside."""
+"""The other tasks' folders as a person uses them: predicted, exported, measured in eight bits; bad rows put aside."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import mxnet as mx
 import numpy as np
 import onnxruntime
 import pytest
 
-from pipeline import manifest
-from pipeline.config import check_config
+from pipeline import cli
 from pipeline.errors import InputError
 from pipeline.ingest.rows import BadRow
-from pipeline.manifest import KeyParts
-from pipeline.models.classifier import Classifier
 from pipeline.serving import models, onnx_export
 from pipeline.serving.predictor import open_predictor
 from tests.conftest import last_json
-from tests.serving.conftest import WORDS
-from tests.serving.networks import SMALL, VOCABULARY, randomise
+from tests.serving.task_models import COLUMNS, LABELS, WORDS, config_of, write_task
 
-LABELS = ["bad", "good", "so-so"]
 TEXTS = ["a b c", "sort", "list zzz d e"]
 
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "train" / "classifier"
-    (folder / "label").mkdir(parents=True)
-    source = {"format": "jsonl", "path": "reviews.jsonl", "columns": {"text": "review", "label": "stars"}}
-    config = check_config(
-        {"name": "reviews", "task": "classification", "ingest": {"source": source}, "model": SMALL | {"layers": 2}},
-        "test",
-    )
-    network = Classifier(config.model, VOCABULARY, len(LABELS), prefix="classifier_")
-    network.initialize(ctx=mx.cpu())
-    np.savez(folder / "parameters.npz", **randomise(network, 1))
-    (folder / "config.json").write_text(config.model_dump_json())
-    for place, tokens in ((folder, WORDS), (folder / "label", LABELS)):
-        ids = {token: i for i, token in enumerate(["<pad>", "<unk>", *tokens])}
-        (place / "vocabulary.json").write_text(json.dumps({"token_to_idx": ids}))
-    settings = {"kind": "word", "lowercase": True, "max_tokens": {"text": 9}}
-    (folder / "tokenizer.json").write_text(json.dumps(settings))
-    manifest.write(folder, "train", KeyParts(1, {}, {"tokenize": "none"}, {}), {"updates": 1}, 0.0)
+    write_task(folder, config_of("classification"))
     return folder
 
 
-def test_predicted_by_the_task_and_by_onnx_alike(classifier: Path, tmp_path: Path) -> None:
+def test_the_graph_alone_gives_what_is_predicted(classifier: Path, tmp_path: Path) -> None:
     predictor = open_predictor(classifier)
     assert predictor.fields == ("review",)
     found = predictor.predict([{"review": text} for text in TEXTS])
@@ -85,3 +64,55 @@ def test_bad_rows_are_told_apart(classifier: Path) -> None:
         predictor.check({"title": "x"})
     with pytest.raises(InputError, match="row 2"):
         predictor.predict([{"review": "a"}, {"review": ["a"]}])
+
+
+@pytest.mark.parametrize("task", ("classification", "tagging", "cloze"))
+def test_an_exported_folder_predicts_without_mxnet(task: str, tmp_path: Path) -> None:
+    options = {"tagging": {"characters": True, "crf": True}} if task == "tagging" else {}
+    write_task(tmp_path / "trained", config_of(task, **options))
+    onnx_export.export(tmp_path / "trained", tmp_path / "out", False, lambda _: None)
+    rows = [{COLUMNS[task]["text"]: text + (" ___" if task == "cloze" else "")} for text in TEXTS]
+    code = f"""
+import json, sys
+from pathlib import Path
+from pipeline.serving.predictor import open_predictor
+print(json.dumps(open_predictor(Path({str(tmp_path / "out")!r})).predict({rows!r})))
+assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == open_predictor(tmp_path / "trained", "onnx").predict(rows)
+    assert f"A {task} model" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_text_without_a_blank_is_put_aside(tmp_path: Path) -> None:
+    write_task(tmp_path / "m", config_of("cloze"))
+    predictor = open_predictor(tmp_path / "m")
+    predictor.check({"passage": "a ___"})
+    with pytest.raises(BadRow, match="write ___ where a word is out"):
+        predictor.check({"passage": "a b"})
+
+
+def test_what_predicts_on_mxnet_alone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_task(tmp_path / "m", config_of("language_model"))
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"text": "a b sort"}) + "\n")
+    command = ["predict", str(tmp_path / "m"), "--input", str(source), "--output", str(tmp_path / "out.jsonl")]
+    assert cli.main([*command, "--backend", "onnx"]) == 2
+    assert "predict on MXNet alone" in capsys.readouterr().err
+    assert cli.main(command) == 0
+    assert "models of the task language_model predict on MXNet alone" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out.jsonl").read_text())["tokens"] == 3
+
+
+def test_what_has_no_export_says_so() -> None:
+    with pytest.raises(InputError, match="translation have no ONNX export"):
+        onnx_export.check(config_of("translation"), False)
+
+
+def test_parameters_of_another_training_are_one_sentence(classifier: Path) -> None:
+    arrays = dict(np.load(classifier / "parameters.npz"))
+    del arrays["output.weight"]
+    np.savez(classifier / "parameters.npz", **arrays)
+    with pytest.raises(InputError, match=r"parameters.npz has no output.weight"):
+        open_predictor(classifier, "onnx")

@@ -337,6 +337,15 @@ def test_copying_and_reversing_are_learnt_with_words_never_seen(model: dict[str,
     pictures = sorted(path.name for path in model["evaluate"].glob("attention-*.png"))
     assert pictures == [f"attention-{i:02d}.png" for i in range(1, 9)]
     assert (model["evaluate"] / pictures[0]).read_bytes().startswith(b"\x89PNG")
+    entries = json.loads((model["evaluate"] / "alignments.json").read_text())
+    assert len(entries) == 8
+    for entry in entries:
+        values = np.array(entry["values"])
+        assert values.shape == (len(entry["rows"]), len(entry["columns"]))
+        np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-2)  # each written token looks somewhere
+    page = (model["evaluate"] / "report.html").read_text()
+    assert "written tokens" in page
+    assert 'id="examples"' in page
 
 
 @pytest.mark.learns

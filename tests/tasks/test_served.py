@@ -1,0 +1,67 @@
+"""ONNX Runtime on real splits: it judges a task's model as the task's own validation does, and measures eight bits."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from pipeline.serving import onnx_export, task_judge
+from pipeline.tokenization.encoder import forms
+from pipeline.workers import World
+from tests.serving.task_models import finish
+
+TASKS = ("classification", "tagging", "cloze", "language_model")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Callable[..., Any]) -> Callable[[str], Any]:
+    """A task's folder beside the data it would have been trained on, random parameters in it."""
+
+    def make(name: str) -> Any:
+        config, _, tokenized = prepared(name)
+        folder = tokenized.parent.parent / "train" / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        for vocabulary in forms(config):
+            (folder / vocabulary).mkdir(parents=True, exist_ok=True)
+            for file in ("vocabulary.json", "tokenizer.json"):
+                shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
+        task, network = finish(folder, config, tokenized.name, scale=3.0)
+        task.folder = tokenized
+        return config, folder, tokenized, task, network
+
+    return make
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_judged_as_by_validation(name: str, trained: Callable[[str], Any]) -> None:
+    config, folder, tokenized, task, network = trained(name)
+    found = task_judge.judged(config, folder, onnx_export.ensure_graphs(folder), tokenized, "valid")
+    wanted = task.validate(network, World())
+    assert found.keys() <= wanted.keys()
+    assert set(config.metrics) & found.keys() == set(config.metrics) & wanted.keys()
+    for metric, value in found.items():
+        assert value == pytest.approx(wanted[metric], rel=1e-4, abs=1e-6), metric
+    assert 0 < found["nats" if name == "cloze" else config.metric] < 40
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_eight_bits_are_measured(name: str, trained: Callable[[str], Any], tmp_path: Path) -> None:
+    config, folder, tokenized, *_ = trained(name)
+    made = onnx_export.export(folder, tmp_path / "out", True, lambda _: None)
+    cost = made["int8_cost"]
+    assert cost["measured"]
+    assert cost["metric"] == config.metric
+    for kind, graphs in (("fp32", onnx_export.ensure_graphs(folder)), ("int8", tmp_path / "out")):
+        assert cost[kind] == task_judge.judged(config, folder, graphs, tokenized, "valid")
+    [graph] = (tmp_path / "out").glob("*.onnx")
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(graph).graph.node}
+    before, after = cost["fp32"][config.metric], cost["int8"][config.metric]
+    worse = after - before if config.metric == "nats" else before - after
+    assert cost["loss"] == pytest.approx(worse / before if before else 0, abs=1e-5)
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["int8_cost"] == cost
+    assert "Eight bits change" in (tmp_path / "out" / "README.md").read_text()
