@@ -54,10 +54,9 @@ def _read(address: str, encoding: str, limit_bytes: int, kind: str) -> Iterator[
         return
     first = first._replace(text=first.text.lstrip("\ufeff"))
     lines = itertools.chain([first], lines)
-    start = first.text.lstrip()
-    if start.startswith(".I"):
+    if _begins_smart(first.text):
         blocks, parse = _smart_blocks(lines, limit_bytes), _smart_fields
-    elif start.startswith("<"):
+    elif first.text.lstrip().startswith("<"):
         blocks = _sgml_blocks(lines, limit_bytes, _OPEN[kind], _CLOSE[kind])
         parse = _sgml_document if kind == "documents" else _sgml_topic
     else:
@@ -111,10 +110,14 @@ class _Gatherer:
         self.block = None
 
 
+def _begins_smart(line: str) -> bool:
+    return line.startswith(".I") and line[2:3] in ("", " ", "\t")
+
+
 def _smart_blocks(lines: Iterable[Line], limit_bytes: int) -> Iterator[Block]:
     gather = _Gatherer(limit_bytes)
     for line in lines:
-        if line.text.startswith(".I") and line.text[2:3] in ("", " ", "\t"):
+        if _begins_smart(line.text):
             yield from gather.take()
             gather.start(line)
         gather.add(line)

@@ -32,12 +32,12 @@ def fuzz(name: str, inputs: int) -> tuple[int, float, int, str]:
     command = [
         sys.executable, "-m", "tests.fuzz.one", name, f"-runs={inputs}", f"-timeout={TIMEOUT_S}",
         f"-rss_limit_mb={RSS_MB}", f"-max_len={MAX_BYTES}", f"-dict={HOME / 'pieces.dict'}", "-print_final_stats=1",
-        "-detect_leaks=0", "-seed=1", f"-artifact_prefix={HOME / 'found' / name}-", str(corpus),
+        "-detect_leaks=0", "-seed=1", "-len_control=0", f"-artifact_prefix={HOME / 'found' / name}-", str(corpus),
     ]  # fmt: skip
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     stat = lambda key: int((re.findall(rf"stat::{key}:\s*(\d+)", done.stderr) or [0])[-1])
-    _, _, raised = done.stderr.partition("Uncaught Python exception")
+    _, _, raised = (done.stdout + done.stderr).partition("Uncaught Python exception")
     wrong = "" if done.returncode == 0 else "\n".join((raised or done.stderr).splitlines()[-40:])
     return stat("number_of_executed_units"), time.monotonic() - began, stat("peak_rss_mb"), wrong
 

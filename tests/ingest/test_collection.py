@@ -70,6 +70,13 @@ def test_smart_files_with_queries_by_position(ingest: Any, write: Any) -> None:
     assert (entry["source"], entry["row"], entry["reason"][:10]) == ("cran.all", 18, "empty text")
 
 
+@pytest.mark.parametrize("first", [".Items\tof a table", " .I 1", ".Itpo.T"])
+def test_a_first_line_that_only_looks_like_smart_is_a_table(first: str, ingest: Any, write: Any) -> None:
+    source = {"documents": write("d", f"{first}\n2\twing\n3\tflow\n"), "queries": write("q", "1\tq\n")}
+    found = ingest({"format": "trec", **source, "judgements": write("j", "1 2 1\n")}, max_quarantined_share=0.9)
+    assert found.collection()["2"] == "wing"
+
+
 def test_titles_train_and_judged_queries_only_test(ingest: Any, write: Any) -> None:
     titles = "".join(f".I {i}\n.T\ntitle {i}\n.W\nbody of {i}\n" for i in range(10, 200))
     source = smart(write) | {"documents": write("more", SMART_DOCUMENTS + titles), "train_on_titles": True}
