@@ -377,7 +377,8 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
         # through JSON and strict, so that "3" is no number and a list still fits a tuple
         return Config.model_validate_json(json.dumps(data, default=str), strict=True)
     except pydantic.ValidationError as error:
-        raise InputError(f"{origin}: " + "; ".join(_explain(e, data) for e in error.errors()[:5])) from None
+        found = "; ".join(_explain(e, data) for e in error.errors()[:5])
+        raise InputError(f"{origin}: {' '.join(found.splitlines())}") from None  # a key may have line ends
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{origin}: {error}") from None
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 # What reading a damaged or foreign .npy file may raise: its header is a Python literal, which is parsed (and not run).
-NOT_AN_ARRAY = (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError)
+NOT_AN_ARRAY = (
+    OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError, SyntaxError,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 def sha256(path: Path) -> str:

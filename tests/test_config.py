@@ -287,6 +287,12 @@ def test_a_file_of_a_gigabyte_is_refused_and_not_held(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+def test_a_key_with_a_line_end_is_told_on_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*unknown key a b") as caught:
+        load_config(write(tmp_path, yaml.safe_dump(GOOD)), ["a\nb=1"])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!timestamp x", "!!float ''", "0x" + "f" * 5000])
 def test_a_value_that_its_tag_does_not_fit_is_refused(tmp_path: Path, value: str) -> None:
     for text in (f"seed: {value}\n", f"{value}: 1\n"):

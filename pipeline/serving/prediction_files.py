@@ -79,9 +79,12 @@ def read(address: str, kind: str, limit_bytes: int, scratch: Path) -> Iterator[R
         source = PairsSource(format="csv" if kind == "csv" else "tsv", path=address)
         header = next((line.text for line in places.lines(address, "utf-8", limit_bytes) if line.text.strip()), "")
         delimiter = "," if kind == "csv" else "\t"
-        names = next(csv.reader([header.strip("\ufeff")], delimiter=delimiter)) if kind == "csv" else (
-            header.strip("\ufeff\r").split(delimiter)
-        )  # fmt: skip
+        try:
+            names = next(csv.reader([header.strip("\ufeff")], delimiter=delimiter)) if kind == "csv" else (
+                header.strip("\ufeff\r").split(delimiter)
+            )  # fmt: skip
+        except csv.Error as error:
+            raise InputError(f"{places.shown_address(address)}: the header cannot be read ({error})") from None
         if not header:
             raise InputError(f"{places.shown_address(address)} is empty")
         yield from delimited.read_pairs(source, address, [name.strip() for name in names], limit_bytes, scratch)

@@ -140,14 +140,14 @@ def vocabulary_size(folder: Path) -> int:
 def _open(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        table.validate()
+        table.validate(full=True)  # a key or a text that ends before it begins would be read as an address
         if table.schema != schema:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
         if any(column.null_count for column in table.columns):
             raise pa.ArrowInvalid("it has nulls")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: {REMAKE}") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column's name that is no UTF-8
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): {REMAKE}") from None
     return table
 

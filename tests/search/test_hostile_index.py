@@ -152,3 +152,32 @@ def test_arrays_that_point_outside_of_each_other_are_refused(index: Indexed, tmp
     replace(index, f"segments/*/{name}.npy", (tmp_path / "changed.npy").read_bytes())
     with pytest.raises(InputError, match="is damaged"):
         index.open()
+
+
+def test_no_turned_bit_of_an_index_ends_the_process_or_in_a_traceback(index: Indexed) -> None:
+    for pattern in ("segments/*/documents.arrow", "segments/*/passages.npy", "generations/*/hnsw.faiss"):
+        path = min(index.folder.glob(pattern))
+        content = path.read_bytes()
+        for place in range(0, len(content), max(1, len(content) // 150)):
+            path.unlink()
+            path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+            try:
+                searcher = index.open()
+                dict(searcher.snapshot.live_documents())
+                searcher.search("wing heart", 5, "hybrid")
+            except InputError as error:
+                assert "\n" not in str(error)
+        path.unlink()
+        path.write_bytes(content)
+
+
+def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
+    from pipeline.serving import prediction_files
+    from pipeline.serving.search.documents import Reader
+
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"query,docu\rment,text\nx,y,z\n")
+    with pytest.raises(InputError, match="header cannot be read"):
+        list(prediction_files.read(str(path), "csv", 1024, tmp_path))
+    with pytest.raises(InputError, match="header cannot be read"):
+        Reader(str(path), {}, tmp_path / "bad", tmp_path)

@@ -144,7 +144,10 @@ def column_names(address: str, format_: Format, scratch: Path) -> list[str]:
     first = next((line for line in lines if line.strip()), "")
     if format_ == "tsv":
         return [name.strip() for name in first.split("\t")] if first else []
-    return next(csv.reader([first]), [])
+    try:
+        return next(csv.reader([first]), [])
+    except csv.Error as error:
+        raise InputError(f"{places.shown_address(address)}: the header cannot be read ({error})") from None
 
 
 def _choose(given: Mapping[str, Column], names: list[str], shown: str) -> dict[str, Column]:
