@@ -9,7 +9,7 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
-from pipeline.errors import DupletError
+from pipeline.errors import DupletError, room_on
 
 
 class Verb(NamedTuple):
@@ -41,6 +41,7 @@ VERBS = {
     "by-hand": Verb(
         "pipeline.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
     ),
+    "replay": Verb("pipeline.commands.replay", "an update whose loss or gradients were not finite, computed again"),
     "doctor": Verb("pipeline.commands.doctor", "what this machine has and lacks, each lack with its fix"),
     "config": Verb("pipeline.commands.config", "check a configuration and show it whole; `config schema`: JSON Schema"),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
@@ -73,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     if rest:  # argparse takes settings before the options only
         args.overrides += rest
     try:
-        code: int = importlib.import_module(VERBS[args.verb].module).run(args)
+        with room_on("what was being written"):
+            code: int = importlib.import_module(VERBS[args.verb].module).run(args)
         return code
     except DupletError as error:
         return _fail(args, str(error), error.exit_code)

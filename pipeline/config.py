@@ -117,6 +117,8 @@ class TrainConfig(Settings):
     metric: str | None = None  # that validation chooses by; None: mrr@10, accuracy, nats, … as the task has it
     checkpoint_every_updates: Positive = 200
     keep_checkpoints: Positive = 2  # the newest so many, and the best
+    max_skipped_updates: Annotated[int, Field(ge=0)] = 0  # whose loss or gradients are not finite; one more stops
+    compare_ranks_every_updates: Positive = 100  # the workers' parameters, which must be equal; and before each save
     log_every_updates: Positive = 10
     min_stall_s: Annotated[float, Field(ge=2)] = 30.0  # workers silent or without an update for so long may be ended
 

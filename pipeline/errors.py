@@ -1,5 +1,12 @@
 """The errors a command turns into an exit code: one sentence saying what is wrong, where, and what to do."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+SQLITE_FULL = 13  # sqlite3's own name for it would cost every command the import
+
 
 class DupletError(Exception):
     """A failure of ours; exit 1, with the traceback in the log file."""
@@ -23,3 +30,20 @@ class TryAgain(DupletError):
     """Interrupted or busy: the same command later goes on from here; exit 75."""
 
     exit_code = 75
+
+
+@contextlib.contextmanager
+def room_on(where: Path | str) -> Iterator[None]:
+    """Around what writes to the disk of `where`: a full one becomes a sentence. Raises TryAgain."""
+    try:
+        yield
+    except Exception as error:
+        of_system = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not of_system and getattr(error, "sqlite_errorcode", None) != SQLITE_FULL:
+            raise
+        raise TryAgain(full_disk(where)) from None
+
+
+def full_disk(where: Path | str) -> str:
+    """What a full disk ends with."""
+    return f"no space is left on the disk of {where}: make room there, then the same command goes on"

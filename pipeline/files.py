@@ -108,6 +108,14 @@ def arrays(path: Path) -> "dict[str, np.ndarray]":
         raise ValueError(f"{path} holds no arrays ({type(error).__name__}: {error})") from None
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder; a kill meanwhile leaves all of it, or nothing of that name."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    shutil.rmtree(old)
+
+
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[bool]:
     """Holds an exclusive lock on `path` (made if absent); yields whether another process held it first."""

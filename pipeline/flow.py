@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pipeline import files, jobfolder, launch, manifest
 from pipeline.config import Config
-from pipeline.errors import InputError, TryAgain
+from pipeline.errors import InputError, TryAgain, room_on
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.places import fingerprint
 from pipeline.manifest import KeyParts
@@ -27,7 +27,8 @@ TRAIN_VERSION, EVALUATE_VERSION = 1, 3
 # How the work is done and watched, not what comes out (but for float noise): no part of the key.
 EXECUTION = {
     "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
-    "min_stall_s", "start_from",  # the content of the last one is an input
+    "max_skipped_updates", "compare_ranks_every_updates", "min_stall_s",
+    "start_from",  # its content is an input
 }  # fmt: skip
 # What a folder needs to be used by itself, copied beside the parameters.
 READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
@@ -145,7 +146,8 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         tracking.tags({f"duplet.key.{stage}": parts.key for stage, parts in keys.parts.items()})
         stages = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
-            stages[stage] = _ensure(Context(config, keys, stage, command, tracking, say))
+            with room_on(root):
+                stages[stage] = _ensure(Context(config, keys, stage, command, tracking, say))
         folder = keys.folder(until)
         metrics, table = _outcome(folder)
         tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})

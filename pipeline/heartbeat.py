@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 BEAT_S = 0.5
 TIMES_SLOWEST = 10  # an update (validation, save) may take so many times the slowest of its kind so far
 FIRST_OF_ITS_KIND_S = 3600.0  # the bound before one was seen
+FULL = "out of room"  # the phase of a worker that could not write
 STOP = "stop"  # a file that asks the workers of one start, named by its token, to save and stop
 BYTES = 512  # of a heartbeat file, so that it is written in one piece
 
@@ -32,7 +33,7 @@ class Beat(NamedTuple):
     host: str
     token: str  # of the start it belongs to
     beats: int
-    phase: str  # starting, training, validating, saving, finishing, evaluating, ended
+    phase: str  # starting, training, validating, saving, finishing, evaluating, ended, out of room
     update: int
     slowest: dict[str, float]
 
@@ -62,6 +63,10 @@ class Heart:
     def end(self) -> None:
         """Notes that this worker has no more to do: from now on its silence is no sign."""
         self("ended", self._update)
+
+    def full(self) -> None:
+        """Notes that this worker ends because the disk is full, where no other file can say so."""
+        self(FULL, self._update)
 
     def _beat(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, heartbeat, jobfolder
-from pipeline.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.errors import DupletError, GateError, InputError, TryAgain, full_disk
 from pipeline.heartbeat import Watch
 
 ERRORS = {error.exit_code: error for error in (DupletError, InputError, GateError, TryAgain)}
@@ -34,13 +34,13 @@ GO_ON = "the same command goes on from the newest checkpoint"
 class Job:
     """One stage's work for the workers; they read it as JSON from their work folder."""
 
-    verb: str  # "train" or "evaluate"
+    verb: str  # "train", "evaluate" or "replay"
     config: dict[str, Any]
     work: str  # checkpoints, points, logs; outlives a kill
     output: str  # the stage folder being written
     ingested: str
     tokenized: str
-    trained: str | None = None  # evaluate: the folder with the parameters
+    trained: str | None = None  # evaluate: the folder with the parameters; replay: with the kept update
     token: str = ""  # of one start of the workers
 
 
@@ -121,6 +121,8 @@ def run(
         if outcome["token"] != job.token:
             raise ValueError("of workers before these, which outlived their launcher for a moment")
     except (OSError, ValueError):
+        if any(beat.phase == heartbeat.FULL for beat in heartbeat.beats(work, job.token)):
+            raise TryAgain(full_disk(work)) from None
         if ending.asked:
             raise TryAgain(f"stopped in the middle of {job.verb}: {GO_ON}") from None
         raise DupletError(f"{_who_died(job, process.returncode, log_began)}; {GO_ON}") from None

@@ -17,7 +17,7 @@ from mxnet import nd
 
 from pipeline import files
 from pipeline.config import Config, check_config
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.evaluation import plots
 from pipeline.heartbeat import Heart
 from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, Job
@@ -25,6 +25,7 @@ from pipeline.spool import Spool
 from pipeline.tasks.base import task_of
 from pipeline.training import loop, warm
 from pipeline.training.optimizer import parameters_of
+from pipeline.training.replay import again
 from pipeline.workers import World
 
 PARAMETERS = "parameters.npz"
@@ -78,6 +79,17 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
         (Path(job.output) / "result.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 
+def replay(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+    """Computes again the update that a training kept in `job.trained`; rank 0 writes what came out as result.json."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    network.initialize(ctx=world.context)
+    assert job.trained is not None
+    found = again(Path(job.trained), task, network, config, world)
+    if world.rank == 0:
+        (Path(job.output) / "result.json").write_text(json.dumps(found), encoding="utf-8")
+
+
 def points(job: Job) -> Path:
     """The file of measured points in a job's work folder."""
     return Path(job.work) / "points.jsonl"
@@ -87,14 +99,17 @@ def main(work: Path) -> int:
     """Runs the job in `work`; the exit code, with rank 0's or the first failing rank's sentence in outcome.json."""
     job = Job(**json.loads((work / "job.json").read_text(encoding="utf-8")))
     rank = 0
+    heart: Heart | None = None
     try:
         config = check_config(job.config, "job.json")
         world = World(config.train.gpus)
         rank = world.rank
-        (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
-        heart = Heart(work, rank, job.token)
-        with files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
-            {"train": train, "evaluate": evaluate}[job.verb](job, config, world, _sayer(work, rank), heart)
+        with room_on(work):
+            (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
+            heart = Heart(work, rank, job.token)
+            verbs = {"train": train, "evaluate": evaluate, "replay": replay}
+            with files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
+                verbs[job.verb](job, config, world, _sayer(work, rank), heart)
         nd.waitall()
         heart.end()
         return 0
@@ -105,7 +120,8 @@ def main(work: Path) -> int:
         if OTHERS_END.search(str(error)):  # the other worker's end says more, if anything does
             os._exit(LOST_OTHERS)
         log = work / f"failure-rank-{rank}.txt"
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            log.write_text(traceback.format_exc(), encoding="utf-8")
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
         else:
@@ -114,7 +130,11 @@ def main(work: Path) -> int:
     if rank != 0 and code == TryAgain.exit_code:
         _wait_for(work / OUTCOME)
     if rank == 0 or not (work / OUTCOME).exists():
-        files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message, "token": job.token}))
+        try:
+            files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message, "token": job.token}))
+        except OSError:  # no room even for that; the heartbeat's file has its size already
+            if heart is not None:
+                heart.full()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # Horovod's shutdown would wait for ranks that are still at work

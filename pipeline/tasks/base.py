@@ -40,6 +40,8 @@ class Task:
         self.config, self.folder = config, folder
         # What a stream's reading left behind, (own streams, …) arrays by name; checkpoints keep it.
         self.carry: dict[str, nd.NDArray] = {}
+        # What the newest update's reading began with, likewise: after an update that is skipped, it is the carry again.
+        self.began: dict[str, nd.NDArray] = {}
 
     @functools.cached_property
     def train(self) -> shards.Split:

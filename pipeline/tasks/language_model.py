@@ -123,6 +123,7 @@ class LanguageModelTask(Task):
         states = network.begin(batch.ids.shape[1], context)
         if not batch.first:
             states = [self.carry[f"state{i}"].expand_dims(0) for i in range(len(states))]
+        self.began = {f"state{i}": state.detach()[0] for i, state in enumerate(states)}
         outputs, after = network(nd.array(batch.ids, context, "int32"), states)
         self.carry = {f"state{i}": state.detach()[0] for i, state in enumerate(after)}
         targets = nd.array(batch.targets, context)

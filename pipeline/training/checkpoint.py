@@ -24,6 +24,8 @@ class State:
     best_update: int | None = None
     without_better: int = 0  # validations since the best one
     finished: bool = False
+    skipped: int = 0  # updates whose loss or gradients were not finite
+    order: int = 0  # CRC-32 of the example numbers of all updates, in their order
     pending: list[list[float]] = field(default_factory=list)  # loss and gradient norm of updates not yet logged
     history: list[dict[str, float]] = field(default_factory=list)  # what was logged, by update
 
@@ -43,6 +45,8 @@ def save(
     Later ones go too: a training only comes to stand before them when they are damaged.
     """
     current = f"update-{state.update:08d}"
+    for left in folder.glob(".update-*"):  # by a kill
+        shutil.rmtree(left)
     with files.new_folder(folder / current) as new:
         np.savez(new / "parameters.npz", **parameters)
         np.savez(new / "moments.npz", **moments)
@@ -53,7 +57,7 @@ def save(
     kept = {*sorted(kept)[-keep:], f"update-{state.best_update:08d}" if state.best_update is not None else current}
     for name in names(folder):
         if name not in kept:
-            shutil.rmtree(folder / name)
+            files.remove_folder(folder / name)
 
 
 def names(folder: Path) -> list[str]:

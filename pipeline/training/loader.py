@@ -17,6 +17,7 @@ class Update(NamedTuple):
 
     batch: Any
     examples: list[Any]  # example numbers, by worker
+    seed: list[int]  # of what the batch draws
     after: Position  # where the next update stands
     ends_epoch: bool
 
@@ -77,6 +78,7 @@ class Loader:
                 yield Update(
                     batch=batch,
                     examples=examples,
+                    seed=seed,
                     after=after,
                     ends_epoch=after.epoch > at.epoch,
                 )

@@ -1,9 +1,9 @@
 """The training loop and what it calls by name: validating, saving, logging."""
 
-import json
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from mxnet import autograd, gluon, nd
 from pipeline.config import SMALLER_IS_BETTER, Config
 from pipeline.errors import DupletError, TryAgain
 from pipeline.tasks.base import Task
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, ranks, replay
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
 from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of
@@ -45,7 +45,7 @@ def fit(
 
     Raises:
         TryAgain: a signal asked to stop; a checkpoint was saved.
-        DupletError: a loss or gradient is not finite; the batch was saved.
+        DupletError: more losses or gradients than may be skipped are not finite, or workers' parameters differ.
     """
     settings = config.train
     plan = plan_of(task, config)
@@ -57,17 +57,20 @@ def fit(
     try:
         with Interruption() as interruption:
             for update in loader if not state.finished else ():
-                mx.random.seed(update_seed(config.seed, state.update, world.rank))
+                mx.random.seed(replay.update_seed(config.seed, state.update, world.rank))
                 rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, state.update, total)
                 index, rows = optimizer.rows(update.batch.tokens)
                 with autograd.record():
                     loss = task.loss(network, rows, update.batch, world)
+                run.settle()  # of the update before: the parameters are still those it was computed from
                 loss.objective.backward()
-                norm = optimizer.step(index, rows, rate, state.update)
-                state.update, state.position = state.update + 1, update.after
+                results = exchanged(loss.value, interruption.asked, world)
+                norm = optimizer.step(index, rows, rate, state.update, results[:1])
+                keep_finite(task, results[:1] + norm)
+                run.sent(update, nd.concat(results, norm, dim=0))
                 beat("training", state.update)
-                run.check_previous(Sent(update, loss.value, norm, interruption.asked, world))
                 run.log_if_due(rate, loader)
+                run.compare_ranks_if_due()
                 last = state.update == total or state.position.epoch == settings.epochs
                 if validation_due(settings.validate_every_updates, state.update, update.ends_epoch, last):
                     state.finished = run.validate() or last
@@ -86,11 +89,6 @@ def fit(
     beat("finishing", state.update)
     run.load_best()
     return state
-
-
-def update_seed(seed: int, update: int, rank: int) -> int:
-    """The seed of one update's dropout masks on one worker: MXNet's random state cannot be saved, so it is set anew."""
-    return int(np.random.SeedSequence([seed, update, rank]).generate_state(1)[0] >> 1)
 
 
 def validation_due(every: int | None, update: int, ends_epoch: bool, last: bool) -> bool:
@@ -120,6 +118,7 @@ def resume(
         say(f"warning: {warning}")
     if found:
         say(f"going on from {found.folder.name}")
+        _forget_lost_best(found.state, folder)
         for name, parameter in parameters_of(network).items():
             parameter.set_data(nd.array(found.parameters[name]))
         optimizer.restore(found.moments)
@@ -138,26 +137,45 @@ def resume(
     return state
 
 
+def _forget_lost_best(state: State, folder: Path) -> None:
+    """A newer checkpoint, damaged since, may have been better and ended the keeping of the best one before it.
+
+    Then the training goes on to that better one again; any is better than one that is not there.
+    """
+    if state.best_update is not None and not (folder / f"update-{state.best_update:08d}").exists():
+        state.best, state.best_update = None, None
+
+
 class Sent(NamedTuple):
     """An update handed to the device, its results not yet looked at."""
 
+    number: int
     update: Update
-    loss: nd.NDArray
-    norm: nd.NDArray
-    asked_to_stop: bool
-    world: World
+    results: nd.NDArray  # (3,): loss, share of the workers that are asked to stop, gradient norm
+    began: dict[str, nd.NDArray]  # what its reading went on from
 
-    def exchanged(self) -> nd.NDArray:
-        """(3,): the loss and the wish to stop, averaged over the workers, and the gradients' norm."""
-        pair = nd.concat(self.loss, nd.full(1, float(self.asked_to_stop), ctx=self.loss.context), dim=0)
-        self.world.average([pair], "loss")
-        return nd.concat(pair, self.norm, dim=0)
+
+def exchanged(loss: nd.NDArray, asked_to_stop: bool, world: World) -> nd.NDArray:
+    """(2,): the loss and the wish to stop, averaged over the workers, without waiting for it."""
+    pair = nd.concat(loss, nd.full(1, float(asked_to_stop), ctx=loss.context), dim=0)
+    world.average([pair], "loss")
+    return pair
+
+
+def keep_finite(task: Task, result: nd.NDArray) -> None:
+    """After an update whose `result` (1,) is not finite a stream's reading goes on from before it, as training does."""
+    zero = 0 * result
+    for name, rows in task.carry.items():
+        finite = nd.broadcast_like((zero == zero).reshape((1,) * rows.ndim), rows)
+        task.carry[name] = nd.where(finite, rows, task.began[name])
 
 
 @dataclass
 class Meter:
-    """Sums since the last point logged; clocks are not part of a training's state."""
+    """Sums since the last point logged, and of all saving; clocks are not part of a training's state."""
 
+    first: float = 0.0
+    saving: float = 0.0  # seconds since the first
     began: float = 0.0
     tokens: int = 0
     cells: int = 0
@@ -165,6 +183,7 @@ class Meter:
     waited: float = 0.0
 
     def restart(self, waited: float) -> None:
+        self.first = self.first or time.perf_counter()
         self.began, self.tokens, self.cells, self.updates, self.waited = time.perf_counter(), 0, 0, 0, waited
 
 
@@ -185,33 +204,53 @@ class Run:
     meter: Meter
     total: int
     stop_agreed: bool = False
-    _previous: tuple[int, Update, nd.NDArray] | None = None
+    equal_at: int = 0  # the last update after which all workers were seen to hold the same parameters
+    saved_at: int | None = None
+    _previous: Sent | None = None
 
-    def check_previous(self, sent: Sent) -> None:
-        """Looks at the results of the update before, so that the device is never left without work."""
-        results = sent.exchanged()
-        self.meter.tokens += sent.update.batch.real
-        self.meter.cells += sent.update.batch.cells
+    def sent(self, update: Update, results: nd.NDArray) -> None:
+        """Notes an update that the device is at work on; its results (3,) are looked at when the next one's are due."""
+        state = self.state
+        self._previous = Sent(state.update + 1, update, results, dict(self.task.began))
+        state.update, state.position = state.update + 1, update.after
+        state.order = zlib.crc32(np.concatenate(update.examples).astype("<i8"), state.order)
+        self.meter.tokens += update.batch.real
+        self.meter.cells += update.batch.cells
         self.meter.updates += 1
-        self.settle()
-        self._previous = (self.state.update, sent.update, results)
 
     def settle(self) -> None:
         """Waits for the newest update's results and takes them in."""
         if self._previous is None:
             return
-        number, update, results = self._previous
-        self._previous = None
-        loss, wish, norm = (float(x) for x in results.asnumpy())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            path = self.folder / f"not-finite-{number:08d}-rank{self.world.rank}.npz"
-            _save_batch(path, update)
-            raise DupletError(
-                f"loss {loss} or gradient norm {norm} is not finite at update {number}: its batch is in {path}; "
-                "lower train.optimizer.learning_rate or set train.optimizer.clip_norm"
-            )
-        self.state.pending.append([loss, norm])
+        sent, self._previous = self._previous, None
+        loss, wish, norm = (float(x) for x in sent.results.asnumpy())
         self.stop_agreed = self.stop_agreed or wish > 0
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.state.pending.append([loss, norm])
+        else:
+            self._skip(sent, loss, norm)
+
+    def _skip(self, sent: Sent, loss: float, norm: float) -> None:
+        """Keeps what an update that is not finite was computed from, for `duplet replay`; stops after too many."""
+        work, most = self.folder.parent, self.config.train.max_skipped_updates
+        kept = work.with_name(f"{work.name}-not-finite-{sent.number:08d}")
+        began = {name: self.world.gather(rows, name).asnumpy() for name, rows in sent.began.items()}
+        if self.world.rank == 0:
+            parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
+            update = replay.Replayed(
+                sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
+                str(self.task.folder.resolve()), self.config.model_dump(mode="json"),
+            )  # fmt: skip
+            replay.keep(kept, update, parameters, began)
+        self.state.skipped += 1
+        what = f"loss {loss} or gradient norm {norm} is not finite at update {sent.number}"
+        if self.state.skipped > most:
+            raise DupletError(
+                f"{what}: `duplet replay {kept}` shows it again; lower train.optimizer.learning_rate, set "
+                "train.optimizer.clip_norm, or let some be skipped with train.max_skipped_updates"
+            )
+        if self.world.rank == 0:
+            self.say(f"warning: {what}, {self.state.skipped} of {most} skipped; `duplet replay {kept}` shows it again")
 
     def log_if_due(self, rate: float, loader: Loader) -> None:
         """Every log_every_updates: means of loss and norm, and what the clock says, over the updates since."""
@@ -220,12 +259,12 @@ class Run:
         if self.state.update % self.config.train.log_every_updates:
             return
         self.settle()
-        pending = np.array(self.state.pending)
-        point = {
-            "loss": float(pending[:, 0].mean()),
-            "learning_rate": rate,
-            "gradient_norm": float(pending[:, 1].mean()),
-        }
+        point = {"learning_rate": rate}
+        if self.state.pending:  # not all were skipped
+            pending = np.array(self.state.pending)
+            point |= {"loss": float(pending[:, 0].mean()), "gradient_norm": float(pending[:, 1].mean())}
+        if self.state.skipped:
+            point["skipped_updates"] = self.state.skipped
         self.state.pending = []
         self.state.history.append({"update": self.state.update, **point})
         seconds = time.perf_counter() - self.meter.began
@@ -235,13 +274,26 @@ class Run:
                 "tokens_per_s": self.meter.tokens / seconds,
                 "padding_share": 1 - self.meter.tokens / self.meter.cells,
                 "data_wait_share": (loader.waited - self.meter.waited) / seconds,
+                "save_share": self.meter.saving / (time.perf_counter() - self.meter.first),
             }
         self.meter.restart(loader.waited)
         point["epoch"] = self.state.position.epoch
         if self.world.rank == 0:
             self.log.write(self.state.update, point)
             speed = f", {point['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in point else ""
-            self.say(f"update {self.state.update}/{self.total}: loss {point['loss']:.4f}{speed}")
+            loss_said = f"loss {point['loss']:.4f}" if "loss" in point else "all skipped"
+            self.say(f"update {self.state.update}/{self.total}: {loss_said}{speed}")
+
+    def compare_ranks_if_due(self) -> None:
+        """Every compare_ranks_every_updates: whether all workers still hold the same parameters."""
+        if self.state.update % self.config.train.compare_ranks_every_updates == 0:
+            self.compare_ranks()
+
+    def compare_ranks(self) -> None:
+        """Raises DupletError where a worker's parameters are others than the others', so that none such are saved."""
+        if self.world.size > 1:
+            ranks.compare(parameters_of(self.network), self.world, self.state.update, self.equal_at)
+        self.equal_at = self.state.update
 
     def validate(self) -> bool:
         """Judges the network on the validation split; returns whether patience has ended. Rank 0's figures decide."""
@@ -268,36 +320,36 @@ class Run:
         return settings.patience_validations is not None and state.without_better >= settings.patience_validations
 
     def save(self) -> None:
-        """A checkpoint, by rank 0."""
+        """A checkpoint, by rank 0, unless this update has one."""
         self.settle()
+        if self.saved_at == self.state.update:
+            return
         self.beat("saving", self.state.update)
+        nd.waitall()  # the update before is training, not saving
         began = time.perf_counter()
+        self.compare_ranks()
         carried = {f"{CARRY}{name}": self.world.gather(rows, name).asnumpy() for name, rows in self.task.carry.items()}
         if self.world.rank == 0:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
             keep = self.config.train.keep_checkpoints
             checkpoint.save(self.folder, self.state, parameters, self.optimizer.state() | carried, keep)
-        self.meter.began += time.perf_counter() - began
+        self.saved_at = self.state.update
+        seconds = time.perf_counter() - began
+        self.meter.saving += seconds
+        self.meter.began += seconds
 
     def load_best(self) -> None:
         """Puts the best validated parameters back into the network of every rank."""
         if self.world.rank == 0:
-            best = checkpoint.load(self.folder / f"update-{self.state.best_update:08d}")
+            try:
+                best = checkpoint.load(self.folder / f"update-{self.state.best_update:08d}")
+            except ValueError as error:
+                raise DupletError(
+                    f"the best checkpoint is lost ({error}): delete {self.folder}, and the same command trains anew"
+                ) from None
             for name, parameter in parameters_of(self.network).items():
                 parameter.set_data(nd.array(best.parameters[name]))
         self.world.broadcast([p.data(self.world.context) for p in parameters_of(self.network).values()], "best")
-
-
-def _save_batch(path: Path, update: Update) -> None:
-    """A failed update's batch: example numbers by worker, and each array of the batch."""
-    arrays: dict[str, Any] = {f"examples_{rank}": rows for rank, rows in enumerate(update.examples)}
-    for name, value in update.batch._asdict().items():
-        if isinstance(value, np.ndarray):
-            arrays[name] = value
-        elif isinstance(value, dict):
-            arrays |= {f"{name}_{key}": np.asarray(item) for key, item in value.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, position=np.array(json.dumps(update.after)), **arrays)
 
 
 class Interruption:

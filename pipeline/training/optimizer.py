@@ -62,10 +62,18 @@ class Optimizer:
         rows.attach_grad()
         return index, rows
 
-    def step(self, index: nd.NDArray | None, rows: nd.NDArray | None, rate: float, update: int) -> nd.NDArray:
+    def step(
+        self,
+        index: nd.NDArray | None,
+        rows: nd.NDArray | None,
+        rate: float,
+        update: int,
+        loss: nd.NDArray | None = None,
+    ) -> nd.NDArray:
         """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
 
-        Clipping scales by an array that only the device sees; where the norm is not finite, nothing is changed.
+        Clipping scales by an array that only the device sees; where the norm or the loss, (1,) and the same on all
+        workers, is not finite, nothing is changed.
 
         Returns:
             The gradients' norm before clipping, (1,).
@@ -79,6 +87,8 @@ class Optimizer:
         clip = self.config.clip_norm
         scale = nd.minimum(clip / (norm + 1e-12), 1) if clip else nd.ones(1, ctx=context)
         scale = scale + 0 * norm  # not a number where the norm is not finite
+        if loss is not None:
+            scale = scale + 0 * loss
         correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
         for name, parameter in self.dense:
             self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)

@@ -6,6 +6,7 @@ shuffled. The global batch never depends on the number of workers; a worker gets
 equal cost.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ class Plan:
 
     def batches(self, epoch: int, pool: int) -> list[np.ndarray]:
         """The batches of one pool in order, each an array of example numbers sorted by length, last side first."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+        order = _order(len(self.lengths), self.seed, epoch)
         rows = order[len(order) * pool // self.pools : len(order) * (pool + 1) // self.pools]
         parts = self._divide(rows, -(-len(rows) // self.max_pairs))
         shuffled = np.random.default_rng([self.seed, epoch, pool]).permutation(len(parts))
@@ -96,6 +97,12 @@ class StreamPlan:
 
     def updates_per_epoch(self) -> int:
         return len(self.lengths) // self.streams
+
+
+@functools.lru_cache(maxsize=1)  # one epoch's: drawing it for each pool would take a third of a second of ten million
+def _order(examples: int, seed: int, epoch: int) -> np.ndarray:
+    """(N,) int32: an epoch's permutation of the example numbers."""
+    return np.random.default_rng([seed, epoch]).permutation(np.arange(examples, dtype=np.int32))
 
 
 def _padded(lengths: np.ndarray) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import cli
 from tests.conftest import last_json
 
 Config = Callable[..., dict[str, Any]]
@@ -94,17 +95,30 @@ def test_a_dead_tracking_server_stops_nothing(small_config: Config, duplet: Run)
     assert done.stderr.count("warning: MLflow") == 1
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(small_config: Config, duplet: Run, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_is_replayed(
+    small_config: Config, duplet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # relu states have no bound: once the weights have left float32's range, every CPU computes inf - inf
     config = small_config(model={"cell": "rnn_relu", "head": "dot"})
     config["train"]["optimizer"] = {"learning_rate": 1e30, "clip_norm": None, "kind": "sgd"}
-    config["train"]["schedule"] = {"kind": "constant", "warmup_updates": 0}
+    config["train"] |= {"schedule": {"kind": "constant", "warmup_updates": 0}, "workers": 2}
     done = duplet("train", config)
     assert done.returncode == 1
     assert "not finite at update" in done.stderr.splitlines()[-1]
-    saved = list((tmp_path / "runs").glob("work/train-*/checkpoints/not-finite-*.npz"))
-    assert saved
     assert "Traceback" not in done.stderr
+    (kept,) = (tmp_path / "runs").glob("work/train-*-not-finite-*")
+    assert f"`duplet replay {kept.resolve()}` shows it again" in done.stderr.splitlines()[-1]
+    again = duplet("replay", kept)
+    assert again.returncode == 0, again.stderr
+    lines = again.stdout.splitlines()
+    assert lines[0].endswith("2 workers")
+    for line in lines[1:3]:  # the same again
+        got, seen = line.removesuffix(")").split(" (seen: ")
+        assert got.split()[-1] == seen
+    assert "gradients with values that are not finite:" in lines
+    shutil.rmtree(tmp_path / "runs" / "tokenize")
+    assert cli.main(["replay", str(kept)]) == 2
+    assert "is not there any more" in capsys.readouterr().err.splitlines()[-1]
 
 
 BAD = {
