@@ -18,14 +18,18 @@ def loss_curves(history: list[dict[str, Any]], path: Path) -> None:
 
 
 def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: float = 6.5) -> Figure:
-    """Training loss by update and, below it, the validation metrics.
+    """Training loss by update and, below it, the validation metrics, those of one scale together.
 
     Args:
         history: rows with "update" and any of "loss" and "valid/METRIC"; a row may lack any but "update".
     """
     metrics = sorted({name for row in history for name in row if name.startswith("valid/")})
-    figure = Figure(figsize=(width_in, height_in if metrics else 0.6 * height_in), dpi=120, layout="constrained")
-    axes = figure.subplots(2 if metrics else 1, 1, sharex=True, squeeze=False)[:, 0]
+    scales = {scale: [name for name in metrics if _scale(name) == scale] for scale in map(_scale, metrics)}
+    if "nats" in scales:
+        scales.pop("perplexity", None)  # the same curve once more: its exponential
+    height = height_in * (0.6, 1, 1.4, 1.8, 2.2)[min(4, len(scales))]
+    figure = Figure(figsize=(width_in, height), dpi=120, layout="constrained")
+    axes = figure.subplots(1 + len(scales), 1, sharex=True, squeeze=False)[:, 0]
     updates, losses = _series(history, "loss")
     axes[0].plot(
         updates, losses, color=COLOURS[0], linewidth=1, alpha=0.35 if len(losses) > 20 else 1, label="as logged"
@@ -35,19 +39,28 @@ def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: f
         axes[0].legend(frameon=False)
     axes[0].set_ylabel("training loss (mean per example)")
     axes[0].set_title("Training", loc="left")
-    for i, name in enumerate(metrics):
-        at, values = _series(history, name)
-        style = STYLES[i % len(STYLES)]
-        colour = COLOURS[(i + 1) % len(COLOURS)]
-        axes[1].plot(at, values, style, marker="o", markersize=4, color=colour, label=name.removeprefix("valid/"))
-    if metrics:
-        axes[1].set_ylabel("validation metric (0 to 1)")
-        axes[1].set_title("Validation", loc="left")
-        axes[1].legend(
-            frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18)
-        )  # below, covering nothing
+    for axis, (scale, names) in zip(axes[1:], scales.items()):
+        for i, name in enumerate(names):
+            at, values = _series(history, name)
+            style, colour = STYLES[i % len(STYLES)], COLOURS[(i + 1) % len(COLOURS)]
+            axis.plot(at, values, style, marker="o", markersize=4, color=colour, label=name.removeprefix("valid/"))
+        axis.set_ylabel(f"validation ({scale})")
+        axis.set_title("Validation", loc="left")
+        axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # below, covering nothing
     axes[-1].set_xlabel("update (optimizer steps)")
     return figure
+
+
+def _scale(metric: str) -> str:
+    """What a validation metric's numbers are.
+
+    >>> [_scale(name) for name in ("valid/mrr@10", "valid/left_nats", "valid/bleu", "valid/bleu_4")]
+    ['0 to 1', 'nats', '0 to 100', '0 to 1']
+    """
+    name = metric.removeprefix("valid/").removeprefix("left_")
+    return {"nats": "nats", "perplexity": "perplexity", "bleu": "0 to 100", "chrf": "0 to 100", "cider": "0 to 10"}.get(
+        name, "0 to 1"
+    )
 
 
 def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:

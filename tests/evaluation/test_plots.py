@@ -58,3 +58,13 @@ def test_length_histograms(tmp_path: Path, figures: list[Figure]) -> None:
 
 def test_colours_differ() -> None:
     assert len(set(plots.COLOURS)) == len(plots.COLOURS) >= 6
+
+
+def test_metrics_of_different_scales_have_axes_of_their_own(tmp_path: Path, figures: list[Figure]) -> None:
+    names = ("bleu", "chrf", "nats", "perplexity", "exact")
+    values = {f"valid/{name}": 0.5 for name in names}
+    plots.loss_curves([{"update": 1, "loss": 1.0}, {"update": 2} | values], tmp_path / "l.png")
+    shown = {axis.get_ylabel(): [line.get_label() for line in axis.lines] for axis in figures[0].axes[1:]}
+    assert shown == {
+        "validation (0 to 100)": ["bleu", "chrf"], "validation (0 to 1)": ["exact"], "validation (nats)": ["nats"],
+    }  # fmt: skip

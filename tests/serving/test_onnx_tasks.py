@@ -57,7 +57,9 @@ def test_cloze_equals_mxnet(cell: str, compare_left: bool, tmp_path: Path) -> No
 @pytest.mark.parametrize("characters", (True, False))
 def test_tagger_equals_mxnet(cell: str, characters: bool, tmp_path: Path) -> None:
     """Tags of whole texts, and the scores that they come from."""
-    deep = DEEP if cell == "gru" else {}
+    deep = (
+        DEEP | {"hidden": 27} if cell == "gru" else {}
+    )  # as wide as a word with its letters: the first adds its input
     config = config_of("tagging", {"cell": cell, **deep}, tagging={"characters": characters, "crf": characters})
     _, network = write_task(tmp_path / "m", config)
     check(tmp_path / "m", [{"sentence": text} for text in TEXTS])
