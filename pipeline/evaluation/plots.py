@@ -46,7 +46,9 @@ def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: f
             axis.plot(at, values, style, marker="o", markersize=4, color=colour, label=name.removeprefix("valid/"))
         axis.set_ylabel(f"validation ({scale})")
         axis.set_title("Validation", loc="left")
-        axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # below, covering nothing
+        axis.legend(
+            frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.09 - 0.09 * len(scales))
+        )  # below all
     axes[-1].set_xlabel("update (optimizer steps)")
     return figure
 
