@@ -30,7 +30,7 @@ YAML
         fail "the requirements of the $task model could not be installed"
     trained=$(dirname "$(ls "$work"/runs/train/*/config.json | xargs grep -l "\"task\": *\"$task\"")")
     echo '{"text": "def read ( path ) : return open ( path )"}' >"$work/row.jsonl"
-    .venv/bin/duplet predict "$trained" --backend mxnet --input "$work/row.jsonl" --output "$work/wanted.jsonl" 2>"$work/said" ||
+    .venv/bin/duplet predict "$trained" --backend mxnet --input "$work/row.jsonl" --output "$work/wanted.jsonl" >"$work/said" 2>&1 ||
         { cat "$work/said" >&2; fail "MXNet did not predict"; }
     (cd "$work" && "env-$task/bin/python" - "$model" wanted.jsonl) <<'PYTHON' || fail "the $task model does not do what it should"
 import importlib.util, json, sys
@@ -46,5 +46,5 @@ else:
         assert abs(found["probabilities"][name] - chance) < 1e-4, (found, wanted)
 print("test-serve:", json.dumps(found)[:150])
 PYTHON
-    echo "test-serve: $task: $(wc -l <"$model/requirements.txt") requirements, $("$work/env-$task/bin/python" -c 'import mlflow; print("mlflow", mlflow.__version__)')"
+    echo "test-serve: $task: $(grep -c == "$model/requirements.txt") requirements, $("$work/env-$task/bin/python" -c 'import mlflow; print("mlflow", mlflow.__version__)')"
 done
