@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class Scratch:
-    """A temporary SQLite database in a folder, removed on leaving. Its memory is its page cache of 16 MB.
+    """A temporary SQLite database in a folder, removed on leaving. Its memory is its page cache of 4 MB.
 
     It needs neither a journal nor syncs: after a crash it is thrown away.
     """
@@ -20,7 +20,7 @@ class Scratch:
     def __enter__(self) -> "Scratch":
         self._path.unlink(missing_ok=True)
         self._db = sqlite3.connect(self._path, isolation_level=None)
-        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16384"):
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {setting}")
         self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._db.execute("CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)")

@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 class KeyRows:
-    """Key -> row, numbered as they come, in a temporary SQLite file of a folder; its memory is a cache of 8 MB.
+    """Key -> row, numbered as they come, in a temporary SQLite file of a folder; its memory is a cache of 4 MB.
 
     It needs neither a journal nor syncs: after a crash it is thrown away with its folder.
     """
@@ -17,7 +17,7 @@ class KeyRows:
     def __enter__(self) -> "KeyRows":
         self._path.unlink(missing_ok=True)
         self._db = sqlite3.connect(self._path, isolation_level=None)
-        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-8192"):
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {setting}")
         self._db.execute("CREATE TABLE rows (key TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")
         self._db.execute("BEGIN")

@@ -16,7 +16,7 @@ class Place(NamedTuple):
 
 
 class Catalogue:
-    """What an update knows of documents, in a temporary SQLite file of a folder; its memory is a cache of 16 MB.
+    """What an update knows of documents, in a temporary SQLite file of a folder; its memory is a cache of 4 MB.
 
     `kept` is all content that any segment holds, by id and hash; `live` is what can be found, by id. It needs neither a
     journal nor syncs: after a crash it is thrown away.
@@ -27,7 +27,7 @@ class Catalogue:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
-        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16384"):
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {setting}")
         place = "segment TEXT, row INTEGER, hash TEXT"
         self._db.execute(f"CREATE TABLE kept (id TEXT, {place}, PRIMARY KEY (id, hash)) WITHOUT ROWID")
