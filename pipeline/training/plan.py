@@ -16,8 +16,8 @@ from pipeline.errors import InputError
 
 # Updates per pool: the more, the less padding; the fewer, the sooner a position in ten million examples is found.
 POOL_UPDATES = 128
-# Up to so many pools an epoch's updates are counted exactly; beyond, from these.
-COUNTED_POOLS = 16
+# Up to so many pools an epoch's updates are counted exactly; beyond, a sample of some pools' size is.
+COUNTED_POOLS, SAMPLED_POOLS = 16, 4
 
 
 class Position(NamedTuple):
@@ -48,10 +48,14 @@ class Plan:
         return [parts[i] for i in shuffled]
 
     def updates_per_epoch(self) -> int:
-        """Exact for small data, else extrapolated from the first pools; only the schedule's length rests on it."""
-        counted = min(self.pools, COUNTED_POOLS)
-        batches = sum(len(self.batches(0, pool)) for pool in range(counted))
-        return max(1, round(batches * self.pools / max(counted, 1)))
+        """Exact for small data, else extrapolated from a sample; only the schedule's length rests on it."""
+        if self.pools <= COUNTED_POOLS:
+            return max(1, sum(len(self.batches(0, pool)) for pool in range(self.pools)))
+        # not from an epoch's own order: drawing one of ten million is most of what finding a place takes
+        size = self.max_pairs * POOL_UPDATES
+        sample = np.random.default_rng(self.seed).integers(len(self.lengths), size=(SAMPLED_POOLS, size))
+        batches = sum(len(self._divide(rows, POOL_UPDATES)) for rows in sample)
+        return round(batches * len(self.lengths) / sample.size)
 
     def _divide(self, rows: np.ndarray, parts: int) -> list[np.ndarray]:
         lengths = self.lengths[rows]
