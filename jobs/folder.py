@@ -54,7 +54,7 @@ def create(spec: JobSpec, rendered: dict[str, str]) -> Path:
     content = {specs.SPEC: spec.model_dump_json(indent=1), **rendered, TAGS: json.dumps(tags)}
     content.setdefault(specs.CONFIG, spec.config_text)
     try:
-        spec.folder.parent.mkdir(parents=True, exist_ok=True)
+        files.owners_folder(spec.folder.parent)
         with files.new_folder(spec.folder) as new:
             new.chmod(0o700)
             for name, text in content.items():

@@ -94,7 +94,7 @@ def save(schedule: Schedule) -> Path:
     """Writes a schedule's folder, keeping the verdicts and the date of creation of one of the same name."""
     folder = schedule.folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.owners_folder(folder)
         if (folder / SCHEDULE).exists():
             schedule = schedule.model_copy(update={"created": load(folder).created})
         files.write_text(folder / CONFIG, schedule.job.config_text)

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline import plain_yaml
 from pipeline.config import Config, Settings, load_config
 from pipeline.errors import InputError
+from pipeline.hidden import hide, holds_secret
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -157,9 +158,16 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     # the largest number of workers is the one that may not fit the configuration
     config = load_config(config_path, [*listed, f"train.workers={high}"])
     name = _identity(config)
+    text = Path(config_path).read_text(encoding="utf-8")
+    for given in (*listed, *text.splitlines()):
+        if holds_secret(given):
+            raise InputError(
+                f"{hide(given.strip())} holds a password or token, which the job's folder would keep: set it in the "
+                "environment and write ${NAME} in its place"
+            )
     return check({
         **job, "id": name, "name": config.name, "config": config_path,
-        "config_text": Path(config_path).read_text(encoding="utf-8"), "overrides": listed,
+        "config_text": text, "overrides": listed,
         "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
         "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip

@@ -27,6 +27,7 @@ from jobs.states import Failure
 from pipeline import files, jobfolder, launch
 from pipeline.config import load_config
 from pipeline.errors import DupletError, TryAgain
+from pipeline.hidden import hide
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2
@@ -163,12 +164,16 @@ class Supervisor:
         self._log(f"{state}: {reason}" if reason else state)
         exit_tags = {"duplet.job.exit": f"{state}: {reason}" if reason else state, "duplet.job.exit_code": str(code)}
         try:
-            run_id = (self.folder / jobfolder.RUN_ID).read_text(encoding="utf-8").strip()
             config = load_config(self.folder / folders.CONFIG, self.spec.settings(workers))
             from pipeline.tracking import address, tag_ended
 
             ended = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}[state]
-            tag_ended(address(config.tracking.uri, Path(self.spec.root)), run_id, {**self._tags(), **exit_tags}, ended)
+            if runs := jobfolder.runs(self.folder):
+                tag_ended(
+                    address(config.tracking.uri, Path(self.spec.root)), runs, {**self._tags(), **exit_tags}, ended,
+                    experiment=config.tracking.experiment or config.name, name=config.name, say=self._log,
+                    max_wait_s=config.tracking.max_wait_s,
+                )  # fmt: skip
         except Exception as error:  # tracking stops nothing
             self._log(f"warning: MLflow did not take the end of the run ({type(error).__name__}: {error})")
         self._write(state, reason, workers=workers, code=code)
@@ -188,7 +193,7 @@ class Supervisor:
             self._log(f"warning: state not written ({error.strerror})")  # the training is worth more than its state
 
     def _log(self, line: str) -> None:
-        _append(self.folder, f"[job {time.strftime('%H:%M:%S')}] {line}\n".encode())
+        _append(self.folder, f"[job {time.strftime('%H:%M:%S')}] {hide(line)}\n".encode())
 
 
 class _Pump:
@@ -251,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
         with holding(folder):
             return Supervisor(folder, args.workers).run()
     except DupletError as error:
-        print(f"supervisor: {error}", file=sys.stderr)
+        print(f"supervisor: {hide(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"supervisor: {args.folder}: {error.strerror}", file=sys.stderr)

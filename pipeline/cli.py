@@ -10,6 +10,7 @@ import traceback
 from typing import NamedTuple
 
 from pipeline.errors import DupletError, room_on
+from pipeline.hidden import hide
 
 
 class Verb(NamedTuple):
@@ -42,6 +43,9 @@ VERBS = {
         "pipeline.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
     ),
     "replay": Verb("pipeline.commands.replay", "an update whose loss or gradients were not finite, computed again"),
+    "sync": Verb(
+        "pipeline.commands.sync", "send what MLflow has not got yet: of runs whose server was down, or killed"
+    ),
     "doctor": Verb("pipeline.commands.doctor", "what this machine has and lacks, each lack with its fix"),
     "config": Verb("pipeline.commands.config", "check a configuration and show it whole; `config schema`: JSON Schema"),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
@@ -86,12 +90,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="duplet-", suffix=".log", delete=False) as log:
-            log.write(traceback.format_exc())
+            log.write(hide(traceback.format_exc()))
         sentence = " ".join(str(error).split())[:300]
         return _fail(args, f"unexpected {type(error).__name__}: {sentence}; the traceback is in {log.name}", 1)
 
 
 def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
+    sentence = hide(sentence)
     print(f"duplet {args.verb}: {sentence}", file=sys.stderr)
     if args.json:
         print(json.dumps({"error": sentence, "exit_code": code}))

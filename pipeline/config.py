@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from pipeline import plain_yaml
 from pipeline.errors import InputError
+from pipeline.hidden import hide_all
 from pipeline.records import FIELDS
 from pipeline.sources import FORMATS, Positive, Settings, Source, SplitName
 
@@ -222,6 +223,8 @@ class TrackingConfig(Settings):
     uri: str | None = None  # None: MLFLOW_TRACKING_URI, else SQLite under root
     experiment: str | None = None  # None: the configuration's name
     system_metrics: bool = True
+    spool_mb: Positive = 64  # of a run's points on disk; past it the older training points are thinned, see docs
+    max_wait_s: Annotated[float, Field(ge=0)] = 30.0  # for MLflow, at a run's end; `duplet sync` sends what is left
 
 
 class Config(Settings):
@@ -243,6 +246,15 @@ class Config(Settings):
     translation: TranslationConfig = TranslationConfig()
     captioning: CaptioningConfig = CaptioningConfig()
     tagging: TaggingConfig = TaggingConfig()
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
+        settings = self.model_dump(mode="json")
+        source = settings["ingest"]["source"]
+        settings["ingest"]["source"] = hide_all(source) | {"format": source["format"]}
+        settings["tracking"]["uri"] = hide_all(settings["tracking"]["uri"])
+        return settings
 
     @property
     def max_tokens(self) -> dict[str, int | None]:

@@ -45,6 +45,13 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def owners_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, for its owner only; what is there keeps its mode."""
+    for path in reversed([folder, *folder.parents]):
+        if not path.is_dir():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes and fsyncs aside, then renames into place."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

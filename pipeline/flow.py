@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -123,7 +122,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
     launch.check_resources(config.train.workers, config.train.gpus, say)
     root = Path(config.root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        files.owners_folder(root)
     except OSError as error:
         raise InputError(
             f"root={config.root} cannot be used ({error.strerror}): set root to a folder you can write"
@@ -136,12 +135,15 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         config.name,
         say,
         config.tracking.system_metrics,
-        jobfolder.run_id(),
+        jobfolder.runs(jobfolder.folder()),
+        config.tracking.spool_mb,
+        config.tracking.max_wait_s,
+        keep=jobfolder.folder() is not None,  # for the next start, and for whoever supervises the job
     )
-    jobfolder.keep_run_id(tracking.run_id)
+    jobfolder.keep_run(None, tracking.journal)
     ended = "FAILED"
     try:
-        tracking.params(config.model_dump(mode="json"))
+        tracking.params(config.shown)
         tracking.tags({"duplet.command": command, **_provenance(), **jobfolder.tags()})
         tracking.tags({f"duplet.key.{stage}": parts.key for stage, parts in keys.parts.items()})
         stages = {}
@@ -159,6 +161,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         raise
     finally:
         tracking.close(ended)
+        jobfolder.keep_run(tracking.run_id, None)
     return Result(tracking.run_id, stages, metrics, table)
 
 
@@ -182,6 +185,7 @@ def _ensure(context: Context) -> dict[str, Any]:
     began, folder, stage = time.time(), context.folder, context.stage
     remake = f"duplet {stage} {context.command}"
     state = "up to date"
+    files.owners_folder(folder.parent)
     with ExitStack() as stack:
         if not (folder / manifest.NAME).exists():
             stack.enter_context(files.lock(folder.parent / f".{folder.name}.lock"))
@@ -214,7 +218,8 @@ def _make(context: Context, began: float) -> None:
                     for file in READING:
                         if (keys.folder("tokenize") / name / file).exists():
                             shutil.copy(keys.folder("tokenize") / name / file, new / name)
-                (new / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
+                settings = json.dumps(config.shown, indent=1, ensure_ascii=False)
+                (new / "config.json").write_text(settings, encoding="utf-8")
             else:
                 _report(context, new)
         extra = {"configuration": config.name}
@@ -242,7 +247,7 @@ def _run_workers(context: Context, new: Path) -> dict[str, Any]:
     trained = str(keys.folder("train").resolve()) if stage == "evaluate" else None
     job = launch.Job(
         verb=stage,
-        config=config.model_dump(mode="json"),
+        config=config.shown,  # workers read no source and know no server
         work=str(work.resolve()),
         output=str(new.resolve()),
         ingested=str(keys.folder("ingest").resolve()),
@@ -264,7 +269,7 @@ def _track_folder(context: Context, counts: dict[str, Any]) -> None:
     if stage == "ingest":
         tracking.metrics(_numbers(counts))
         tracking.artifact(folder / "quarantine.jsonl")
-        source = json.dumps(context.config.ingest.source.model_dump(mode="json"))
+        source = json.dumps(context.config.shown["ingest"]["source"])
         listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
         for split in ("train", "valid", "test"):
             digest = listed[f"records-{split}.parquet"]["sha256"]
@@ -292,10 +297,9 @@ def _log_model(context: Context) -> None:
     from pipeline.serving import onnx_export, pyfunc
 
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            exported = Path(scratch) / "onnx"
-            onnx_export.export(context.folder, exported, False, lambda _: None)
-            context.tracking.model(**pyfunc.pack(exported, Path(scratch) / "code")._asdict())
+        scratch = context.tracking.scratch()
+        onnx_export.export(context.folder, scratch / "onnx", False, lambda _: None)
+        context.tracking.model(**pyfunc.pack(scratch / "onnx", scratch / "code")._asdict())
     except Exception as error:  # the training is done, and must not be lost to its copy
         context.say(f"warning: the model was not logged for serving ({type(error).__name__}: {str(error)[:200]})")
 

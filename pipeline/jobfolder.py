@@ -1,8 +1,8 @@
 """What a run and the job that started it leave for each other, in the folder that DUPLET_JOB_FOLDER names.
 
-The job: `tags.json`, tags for the MLflow run. The run: `run_id`, so that a job's next start goes on in the same MLflow
-run, and `workers.json`, where its workers leave their heartbeats. Without the variable, or where the folder cannot be
-written, nothing happens: a run never fails on account of it.
+The job: `tags.json`, tags for the MLflow run. The run: `run_id` and `journal` (of pipeline.tracking), so that a job's
+next start goes on in the same MLflow run, and `workers.json`, where its workers leave their heartbeats. Without the
+variable, or where the folder cannot be written, nothing happens: a run never fails on account of it.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 from pipeline import files
 
 VARIABLE = "DUPLET_JOB_FOLDER"
-TAGS, RUN_ID, WORKERS = "tags.json", "run_id", "workers.json"
+TAGS, RUN_ID, JOURNAL, WORKERS = "tags.json", "run_id", "journal", "workers.json"
 
 
 def tags() -> dict[str, str]:
@@ -23,21 +23,20 @@ def tags() -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
-def run_id() -> str | None:
-    """The MLflow run of the job's start before this one."""
-    where = folder()
-    if where is None:
-        return None
-    try:
-        return (where / RUN_ID).read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+def runs(where: Path | None) -> list[str]:
+    """The journal and the MLflow run of the job's start before this one, as far as they are known."""
+    found = []
+    for name in (JOURNAL, RUN_ID):
+        with contextlib.suppress(OSError):
+            found.append((where / name).read_text(encoding="utf-8").strip() if where else "")
+    return [name for name in found if name]
 
 
-def keep_run_id(value: str | None) -> None:
-    """Notes this run's MLflow run."""
-    if value:
-        _write(RUN_ID, value)
+def keep_run(run_id: str | None, journal: str | None) -> None:
+    """Notes this run's MLflow run and journal."""
+    for name, value in ((RUN_ID, run_id), (JOURNAL, journal)):
+        if value:
+            _write(name, value)
 
 
 def keep_workers(verb: str, work: Path, workers: int) -> None:

@@ -81,7 +81,7 @@ def run(
         DupletError or a subclass, with the workers' own sentence.
     """
     work, job = Path(job.work), replace(job, token=secrets.token_hex(8))
-    work.mkdir(parents=True, exist_ok=True)
+    files.owners_folder(work)
     for pattern in (PROGRESS, OUTCOME, heartbeat.STOP, "rank-*.pid", "beat-*.json"):
         for path in work.glob(pattern):
             path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline import __version__, files
 from pipeline.config import Config, check_config
 from pipeline.errors import InputError
+from pipeline.hidden import hide_all
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -111,7 +112,9 @@ def write(
         versions={"duplet": __version__} | versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
         extra=extra or {},
     )
-    (folder / NAME).write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False), encoding="utf-8")
+    written = asdict(manifest)
+    written |= {part: hide_all(written[part]) for part in ("key_parts", "extra")}
+    (folder / NAME).write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
     return manifest
 
 

@@ -129,7 +129,7 @@ def _registered(registry: Registry, found: Found, say: Say) -> Version:
     training = stage_run(found.where, "train", found.trained)
     if training is None:
         raise InputError(
-            f"MLflow at {found.where.uri.split('@')[-1]} has no finished training {found.trained}: it was trained "
+            f"MLflow at {found.where.shown} has no finished training {found.trained}: it was trained "
             f"untracked or elsewhere; delete {found.root / 'train' / found.trained} and run `{found.record['command']}`"
         )
     tags = {EVALUATED: str(reporting.read_json(found.evaluation / manifest.NAME, {}).get("key"))}
@@ -209,7 +209,7 @@ def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path
         with files.new_folder(folder) as new:
             job = launch.Job(
                 verb="evaluate",
-                config=config.model_dump(mode="json"),
+                config=config.shown,
                 work=str(work.resolve()),
                 output=str(new.resolve()),
                 ingested=str(ingested.resolve()),

@@ -141,7 +141,7 @@ class Sweep:
         Raises:
             InputError: not one trial could be run.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.owners_folder(self.folder)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with files.lock(self.folder / "lock"):
             study = self._study()
@@ -149,11 +149,11 @@ class Sweep:
             tracking = Tracking(
                 address(config.tracking.uri, Path(config.root)), config.tracking.experiment or config.name,
                 f"{config.name}: sweep", self.say, system_metrics=False, goes_on=self._before(),
+                spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
             )  # fmt: skip
             ended = "FAILED"
             try:
-                if tracking.run_id:
-                    files.write_text(self.folder / "run_id", tracking.run_id)
+                self._keep(tracking.journal)
                 tracking.tags({"duplet.sweep": self.search, "duplet.command": " ".join([self.path, *self.fixed])})
                 while (done := len(self._finished(study))) < self.trials:
                     self.say(f"trial {done + 1}/{self.trials}: {self.search}")
@@ -164,11 +164,17 @@ class Sweep:
                 ended = "FINISHED"
             finally:
                 tracking.close(ended)
+                self._keep(tracking.run_id)
         return {"run_id": tracking.run_id, **found}
 
-    def _before(self) -> str | None:
+    def _keep(self, run: str | None) -> None:
+        """Notes the journal of the sweep's run, later its id: a sweep that goes on does so in the same one."""
+        if run:
+            files.write_text(self.folder / "run_id", run)
+
+    def _before(self) -> list[str]:
         path = self.folder / "run_id"
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        return [path.read_text(encoding="utf-8")] if path.exists() else []
 
     def _study(self) -> optuna.Study:
         seed, states = self.config.seed, optuna.trial.TrialState

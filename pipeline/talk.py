@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from pipeline.hidden import hide
+
 # Lines of this form also move the bar: what is done, how many of how many, and what there is to say about it.
 STEP = re.compile(r"(?P<name>[\w ]+?) (?P<done>[\d,]+)/(?P<total>[\d,]+): (?P<rest>.*)")
 
@@ -41,6 +43,7 @@ class Talk:
             self._progress = None
 
     def __call__(self, line: str) -> None:
+        line = hide(line)
         stamped = f"[{time.monotonic() - self._began:7.1f} s] {line}"
         if self._progress is None:
             with contextlib.suppress(OSError):  # whoever listened may be gone, or the log's disk full

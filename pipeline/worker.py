@@ -20,6 +20,7 @@ from pipeline.config import Config, check_config
 from pipeline.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.evaluation import plots
 from pipeline.heartbeat import Heart
+from pipeline.hidden import hide
 from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, Job
 from pipeline.spool import Spool
 from pipeline.tasks.base import task_of
@@ -47,7 +48,8 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
     network.initialize(ctx=world.context)
     if config.train.start_from:
         say(warm.start_from(Path(config.train.start_from), network, Path(job.tokenized)))
-    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", Spool(points(job)), say, heart)
+    spool = Spool(points(job), config.tracking.spool_mb * 2**20)
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart)
     if world.rank == 0:
         output = Path(job.output)
         arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
@@ -116,12 +118,13 @@ def main(work: Path) -> int:
     except DupletError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:
-        traceback.print_exc()
+        said = hide(traceback.format_exc())
+        print(said, file=sys.stderr)
         if OTHERS_END.search(str(error)):  # the other worker's end says more, if anything does
             os._exit(LOST_OTHERS)
         log = work / f"failure-rank-{rank}.txt"
         with contextlib.suppress(OSError):
-            log.write_text(traceback.format_exc(), encoding="utf-8")
+            log.write_text(said, encoding="utf-8")
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
         else:
@@ -131,7 +134,8 @@ def main(work: Path) -> int:
         _wait_for(work / OUTCOME)
     if rank == 0 or not (work / OUTCOME).exists():
         try:
-            files.write_text(work / OUTCOME, json.dumps({"exit_code": code, "message": message, "token": job.token}))
+            outcome = {"exit_code": code, "message": hide(message), "token": job.token}
+            files.write_text(work / OUTCOME, json.dumps(outcome))
         except OSError:  # no room even for that; the heartbeat's file has its size already
             if heart is not None:
                 heart.full()
@@ -162,7 +166,7 @@ def _sayer(work: Path, rank: int) -> Callable[[str], None]:
     def say(line: str) -> None:
         if rank == 0:
             with (work / PROGRESS).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(hide(line) + "\n")
 
     return say
 

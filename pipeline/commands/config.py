@@ -12,7 +12,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints YAML, or the schema as JSON."""
     from pipeline.config import Config
 
-    shown = Config.model_json_schema() if args.config == "schema" else configured.load(args).model_dump(mode="json")
+    shown = Config.model_json_schema() if args.config == "schema" else configured.load(args).shown
     if args.json:
         print(json.dumps(shown))
     elif args.config == "schema":

@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
+from pipeline.hidden import hide
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
@@ -124,14 +125,14 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
     written = {
         "format": 1,
         "name": config.name,
-        "command": f"duplet run {command}",
+        "command": hide(f"duplet run {command}"),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git_commit": manifest.git_commit(),
         "versions": {
             "python": platform.python_version(),
             **manifest.versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow", "ir-measures", "bm25s"),
         },
-        "configuration": config.model_dump(mode="json"),
+        "configuration": config.shown,
         "stages": {
             name: {
                 "key": found.get("key"),

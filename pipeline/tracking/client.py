@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pipeline import files
 from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.hidden import MASK, hide
 
 
 class Address(NamedTuple):
@@ -17,15 +18,35 @@ class Address(NamedTuple):
 
     uri: str
     artifacts: str | None
+    root: Path  # where runs are written down before they go there
+
+    @property
+    def shown(self) -> str:
+        """The address without passwords."""
+        return hide(self.uri)
 
 
 def address(configured: str | None, root: Path) -> Address:
-    """The configured address, else MLFLOW_TRACKING_URI, else SQLite and a folder under `root`."""
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI")
+    """The configured address, else MLFLOW_TRACKING_URI, else SQLite and a folder under `root`.
+
+    Raises:
+        InputError: the configured one was kept without its password, and the environment has not the whole.
+    """
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured and MASK in configured:
+        if not own or hide(own) != configured:
+            raise InputError(f"the password of {configured} is not kept: set MLFLOW_TRACKING_URI to the whole address")
+        configured = own
+    uri = configured or own
     if uri:
-        return Address(uri, None)
+        return Address(uri, None, root)
+    return local(root)
+
+
+def local(root: Path) -> Address:
+    """SQLite and a folder under `root`."""
     root = root.resolve()
-    return Address(f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri())
+    return Address(f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri(), root)
 
 
 def connect(where: Address) -> tuple[Any, Any]:
@@ -38,6 +59,7 @@ def connect(where: Address) -> tuple[Any, Any]:
         ("MLFLOW_ENABLE_ASYNC_LOGGING", "false"),
         ("GIT_PYTHON_REFRESH", "quiet"),
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
     ):
         os.environ.setdefault(key, value)
     if where.artifacts:  # else MLflow makes a folder mlruns wherever the command is run
@@ -65,7 +87,7 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
         InputError: `wanted`, a name for the sentence, is not there, or there is no database at all.
         TryAgain: MLflow does not answer.
     """
-    place = where.uri.split("@")[-1]
+    place = where.shown
     database = Path(where.uri.removeprefix("sqlite:///"))
     if where.uri.startswith("sqlite:///") and not database.exists():  # a client would make one
         raise InputError(f"no {wanted}: there is no MLflow database {database}; give --root or the address of another")
@@ -74,7 +96,7 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
     except DupletError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        said = hide(" ".join(str(error).split())[:200])
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
         raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None

@@ -1,18 +1,33 @@
-"""Runs: one per `duplet run`, a child per stage. It can slow or stop nothing.
+"""Runs: one per `duplet run`, a child per stage. Tracking can slow or stop nothing.
 
-Every call is guarded: what fails is said once, and the work goes on without being tracked.
+Whatever a run has to say is written into its journal on disk, and a process beside it brings that to MLflow. A server
+that is down, slow or broken costs a warning, and at the end a wait with a bound; `duplet sync` sends what is left.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import getpass
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pipeline.spool import Spool
-from pipeline.tracking.client import Address, connect
-from pipeline.tracking.logged import log_pyfunc
+from pipeline import launch
+from pipeline.spool import Point, Reader, Spool
+from pipeline.tracking import journal as journals
+from pipeline.tracking.client import Address
+from pipeline.tracking.journal import Journal
+from pipeline.tracking.machine import Machine
+from pipeline.tracking.sender import follow
 
-POINTS_PER_CALL = 500
+STOPPED_WAIT_S = 10.0  # at the end of a run that a signal stopped: whoever sent it waits
+_TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 500
+_POLL_S = 0.05
 
 
 def metric_name(name: str) -> str:
@@ -21,179 +36,314 @@ def metric_name(name: str) -> str:
 
 
 class Tracking:
-    """The parent run of one command, and its stages' child runs."""
+    """The parent run of one command, and its stages' child runs. One that opens within another is its child."""
+
+    _open: ClassVar[list["Tracking"]] = []
 
     def __init__(
-        self,
-        where: Address,
-        experiment: str,
-        name: str,
-        say: Callable[[str], None],
-        system_metrics: bool,
-        goes_on: str | None = None,
-    ) -> None:
-        """`goes_on`: the id of a run to go on with, where there is one: a job that was started again."""
-        self.run_id: str | None = None
-        self._say, self._failed, self._system_metrics = say, False, system_metrics
-        self._stage: Any = None
-        self._sent, self._sent_until = 0, -1
-        where_is = where.uri.split("@")[-1]
-        with self._guarded(f"MLflow at {where_is} does not take runs"):
-            self._mlflow, self._client = connect(where)
-            known = self._client.get_experiment_by_name(experiment)
-            identity = known.experiment_id if known else self._client.create_experiment(experiment, where.artifacts)
-            self._experiment = identity
-            self._goes_on = self._known(goes_on)
-            # within a sweep's run, under it
-            nested = self._mlflow.active_run() is not None
-            run = self._mlflow.start_run(run_id=self._goes_on, experiment_id=identity, run_name=name, nested=nested)
-            self.run_id = run.info.run_id
+        self, where: Address, experiment: str, name: str, say: Callable[[str], None], system_metrics: bool,
+        goes_on: Sequence[str] = (), spool_mb: int = 64, max_wait_s: float = 30.0, keep: bool = False,
+        apart: bool = True,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            goes_on: journal and MLflow id, as far as known, of a run to go on with: a job that was started again.
+            spool_mb: bound of the journal; max_wait_s: for MLflow, at the end.
+            keep: leaves the journal for whoever goes on with it, even when MLflow has all of it.
+            apart: a process of its own sends; else `close` does, for as long as that takes.
+        """
+        self._where, self._experiment, self._name, self._say = where, experiment, name, say
+        self._max_wait_s, self._keep, self._apart = max_wait_s, keep, apart
+        self._machine = Machine() if system_metrics else None
+        self._above = Tracking._open[-1] if Tracking._open else None
+        self._stage: str | None = None  # the journal's name of the current stage's run
+        self._readers: dict[Path, Reader] = {}
+        self._told: set[str] = set()
+        self._run = ""  # its name in the journal
+        self._run_id: str | None = None
+        self._journal: Journal | None = None
+        self._sender: subprocess.Popen[bytes] | None = None
+        self._lock = contextlib.ExitStack()
+        self._stages: dict[str, str] = {}
+        self._last: dict[tuple[str, str], int] = {}  # (run, metric) -> the last update written down
+        with self._guarded("the run's journal cannot be written"):
+            self._begin(goes_on, spool_mb * journals.MB)
+        Tracking._open.append(self)
+
+    def _begin(self, goes_on: Sequence[str], max_bytes: int) -> None:
+        if self._above is not None:
+            self._journal, self._run = self._above._journal, _fresh()
+            self._write(do="run", run=self._run, parent=self._above._run, name=self._name, tags=_whose())
+            return
+        journal = self._before(goes_on, max_bytes) or journals.new(self._where.root, max_bytes)
+        if not self._lock.enter_context(journals.held(journal.folder, journals.WRITER, patience_s=10.0)):
+            journal = journals.new(self._where.root, max_bytes)  # two at once on one job's run
+            self._lock.enter_context(journals.held(journal.folder, journals.WRITER))
+        self._journal = journal
+        (journal.folder / journals.CLOSED).unlink(missing_ok=True)
+        if journal.last() == 0:
+            shown = None if self._where.artifacts else self._where.shown
+            self._run = _fresh()
+            journal.append({"do": "open", "experiment": self._experiment, "address": shown})
+            given = {"id": goes_on[-1]} if goes_on else {}
+            self._write(do="run", run=self._run, parent=None, name=self._name, tags=_whose(), **given)
+        else:
+            self._read_back(journal)
+        if goes_on:
+            self._write(do="again", run=self._run)
+        if self._apart:
+            self._sender = _start_sender(journal, self._where)
+
+    def _before(self, goes_on: Sequence[str], max_bytes: int) -> Journal | None:
+        for name in goes_on:
+            folder = self._where.root / journals.FOLDER / name
+            if (folder / journals.JOURNAL).exists():
+                return Journal(folder, max_bytes)
+            if found := journals.of_run(self._where.root, name, max_bytes):
+                return found
+        return None
+
+    def _read_back(self, journal: Journal) -> None:
+        """What an earlier start of this job has written down is not written again."""
+        for entry in journal.entries():
+            if entry["do"] == "run":
+                if entry["parent"] is None:
+                    self._run = entry["run"]
+                elif entry["parent"] == self._run:
+                    self._stages[entry["name"]] = entry["run"]
+            elif entry["do"] == "point":
+                for name in entry["values"]:
+                    self._last[entry["run"], name] = entry["update"]
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if not self._failed:
-                self._say(
-                    f"warning: {what} ({type(error).__name__}: {str(error).splitlines()[0][:200]}); going on untracked"
-                )
-            self._failed = True
+            self._warn(f"{what} ({type(error).__name__}: {str(error)[:200]}); going on untracked")
+            self._journal = None
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._say(f"warning: {sentence}")
+
+    def _write(self, **entry: Any) -> None:
+        if self._journal is not None:
+            self._journal.append({"time_ms": _now_ms(), **entry})
 
     @property
     def on(self) -> bool:
-        """Whether there is a run to write to."""
-        return self.run_id is not None and not self._failed
+        """Whether what is said goes anywhere."""
+        return self._journal is not None
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run, once MLflow has told it."""
+        if self._run_id is None and self._journal is not None:
+            self._run_id = self._journal.sent()["runs"].get(self._run)
+        return self._run_id
+
+    @property
+    def journal(self) -> str | None:
+        """The journal's name."""
+        return self._journal.folder.name if self._journal is not None else None
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """A child run while entered; it ends FAILED where the stage raises."""
-        if self.on:
-            with self._guarded("MLflow did not take a stage"):
-                before = self._stage_before(name)
-                self._sent, self._sent_until = 0, self._last_update(before)
-                self._stage = self._mlflow.start_run(
-                    run_id=before,
-                    experiment_id=self._experiment,  # a nested run would go to the experiment "Default"
-                    run_name=name,
-                    nested=True,
-                    log_system_metrics=self._system_metrics and name == "train",
-                )
+        self._listen()
+        if name in self._stages:
+            self._stage = self._stages[name]
+            self._write(do="again", run=self._stage)
+        else:
+            self._stage = self._stages[name] = _fresh()
+            self._write(do="run", run=self._stage, parent=self._run, name=name, tags=_whose())
         status = "FAILED"
         try:
             yield
             status = "FINISHED"
         finally:
-            if self._stage is not None:
-                with self._guarded("MLflow did not end a stage"):
-                    self._mlflow.end_run(status)
-                self._stage = None
-
-    def _known(self, run_id: str | None) -> str | None:
-        """The run's id, if there is such a run here."""
-        try:
-            return run_id and str(self._client.get_run(run_id).info.run_id)
-        except Exception:  # deleted, or of another database
-            return None
-
-    def _stage_before(self, name: str) -> str | None:
-        """The child run of a stage that an earlier start of this job began."""
-        if self._goes_on is None:
-            return None
-        found = self._client.search_runs(
-            [self._experiment], f"tags.mlflow.parentRunId = '{self._goes_on}' and attributes.run_name = '{name}'"
-        )
-        return str(found[0].info.run_id) if found else None
-
-    def _last_update(self, run_id: str | None) -> int:
-        """The last update of which a run has a point; what an earlier start sent is not sent again."""
-        if run_id is None:
-            return -1
-        return max((point.step for point in self._client.get_metric_history(run_id, "loss")), default=-1)
+            self._write(do="end", run=self._stage, status=status)
+            self._stage = None
 
     def _current(self) -> str:
-        run_id = self._stage.info.run_id if self._stage is not None else self.run_id
-        assert run_id is not None
-        return run_id
+        return self._stage or self._run
 
     def params(self, values: dict[str, Any]) -> None:
         """Flattened settings of the current run."""
         if self.on:
-            with self._guarded("MLflow did not take parameters"):
-                flat = list(_flat("", values))
-                if self._goes_on:  # MLflow takes no other value for a parameter, such as another number of workers
-                    known = self._client.get_run(self._current()).data.params
-                    flat = [(name, value) for name, value in flat if name not in known]
-                for start in range(0, len(flat), 100):
-                    self._mlflow.log_params(dict(flat[start : start + 100]))
+            self._write(do="params", run=self._current(), values=dict(_flat("", values)))
 
     def tags(self, values: dict[str, str]) -> None:
         """Tags of the current run."""
         if self.on:
-            with self._guarded("MLflow did not take tags"):
-                self._mlflow.set_tags(values)
+            cut = {name: str(value)[:_TAG_CHARACTERS] for name, value in values.items()}
+            self._write(do="tags", run=self._current(), values=cut)
 
     def metrics(self, values: dict[str, float]) -> None:
         """Final figures, without a step."""
-        if self.on:
-            with self._guarded("MLflow did not take metrics"):
-                self._mlflow.log_metrics({metric_name(name): value for name, value in values.items()})
+        if self.on and values:
+            clean = {metric_name(name): float(value) for name, value in values.items()}
+            self._write(do="figures", run=self._current(), values=clean)
 
     def points(self, spool: Spool) -> None:
-        """Sends the points that a spool has gained since the last call, in few calls."""
+        """Takes over the points that a spool has gained since the last call, and looks how the sending stands."""
         if not self.on:
             return
-        with self._guarded("MLflow did not take points"):
-            from mlflow.entities import Metric
+        self._listen()
+        run = self._current()
+        for point in self._readers.setdefault(spool.path, Reader(spool)).new():
+            self._point(run, point)
+        if self._machine and (values := self._machine.due()):
+            self._point(run, Point(self._last.get((run, next(iter(values))), -1) + 1, _now_ms(), values))
 
-            found: list[Any] = []
-            for point, offset in spool.read(self._sent):
-                self._sent = offset
-                if point.update < self._sent_until:
-                    continue
-                found += [
-                    Metric(metric_name(name), value, point.time_ms, point.update)
-                    for name, value in point.values.items()
-                ]
-            for start in range(0, len(found), POINTS_PER_CALL):
-                self._client.log_batch(self._current(), metrics=found[start : start + POINTS_PER_CALL])
+    def _point(self, run: str, point: Point) -> None:
+        values = {metric_name(name): value for name, value in point.values.items()}
+        values = {name: value for name, value in values.items() if point.update > self._last.get((run, name), -1)}
+        if values:  # else measured again, after a checkpoint that is older than the point
+            self._last |= {(run, name): point.update for name in values}
+            self._write(do="point", run=run, update=point.update, values=values, time_ms=point.time_ms)
 
     def dataset(self, name: str, digest: str, source: str, profile: str, context: str) -> None:
         """Notes a data set that the current run reads, by its digest (36 characters at most)."""
         if self.on:
-            with self._guarded("MLflow did not take a data set"):
-                from mlflow.entities import Dataset, DatasetInput, InputTag
-
-                entry = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=profile)
-                tag = InputTag("mlflow.data.context", context)
-                self._client.log_inputs(self._current(), [DatasetInput(entry, [tag])])
+            self._write(
+                do="dataset", run=self._current(), name=name, digest=digest[:36], source=source, profile=profile,
+                context=context,
+            )  # fmt: skip
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """A file, or a folder's files, of the current run."""
-        if self.on:
-            with self._guarded("MLflow did not take an artifact"):
-                log = self._mlflow.log_artifacts if path.is_dir() else self._mlflow.log_artifact
-                log(str(path), folder)
+        """A file, or a folder's files, of the current run. What lies outside of the root is copied: it may not last."""
+        if self._journal is None:
+            return
+        with self._guarded(f"{path} cannot be kept for MLflow"):
+            if not path.resolve().is_relative_to(self._journal.root.resolve()):
+                kept = self.scratch() / path.name
+                (shutil.copytree if path.is_dir() else shutil.copy)(path, kept)
+                path = kept
+            self._write(do="artifact", run=self._current(), path=self._journal.stored(path), folder=folder)
+
+    def scratch(self) -> Path:
+        """A new folder that lasts until MLflow has what is in it; only while `on`. Raises OSError."""
+        assert self._journal is not None
+        made = self._journal.folder / journals.FILES / _fresh()
+        made.mkdir(parents=True, mode=0o700)
+        return made
 
     def model(self, **packed: Any) -> None:
-        """An MLflow model of the current run; the arguments are `logged.log_pyfunc`'s."""
-        if self.on:
-            with self._guarded("MLflow did not take the model"):
-                log_pyfunc(self._mlflow, "model", **packed)
+        """An MLflow model of the current run; the arguments are `logged.log_pyfunc`'s, their files within `scratch`."""
+        if self._journal is None:
+            return
+        with self._guarded("the model cannot be kept for MLflow"):
+            for name in ("script", "code"):
+                packed[name] = self._journal.stored(packed[name])
+            packed["artifacts"] = {n: self._journal.stored(Path(path)) for n, path in packed["artifacts"].items()}
+            json.dumps(packed)
+            self._write(do="model", run=self._current(), packed=packed)
+
+    def _listen(self) -> None:
+        """Says what the sender has to say, once."""
+        if self._journal is None:
+            return
+        state = self._journal.sent()
+        for refused in state.get("refused", []):
+            self._warn(f"MLflow: {refused}")
+        trouble = state.get("trouble")
+        if trouble and "away" not in self._told:
+            self._told.add("away")
+            self._warn(f"MLflow at {self._where.shown} does not take all ({trouble}); it is kept for later")
+        elif not trouble and "away" in self._told:
+            self._told.discard("away")
+            self._say("MLflow takes what is sent again")
 
     def close(self, status: str) -> None:
-        """Ends the parent run: FINISHED, FAILED or KILLED."""
-        if self.run_id is not None:
-            with self._guarded("MLflow did not end the run"):
-                self._mlflow.end_run(status)
+        """Ends the run, FINISHED, FAILED or KILLED, and gives the sender a while to finish."""
+        if self in Tracking._open:
+            Tracking._open.remove(self)
+        self._write(do="end", run=self._run, status=status)
+        if self._journal is None or self._above is not None:
+            self._until(lambda: self.run_id is not None)  # a sweep notes it
+            return
+        done = self._sent_by_now(self._journal, status)
+        self._listen()
+        _ = self.run_id
+        if done and not self._keep:
+            shutil.rmtree(self._journal.folder, ignore_errors=True)
+        elif not done:
+            self._say(f"not all of this run is in MLflow yet: `duplet sync --root {self._where.root}` sends the rest")
+        self._lock.close()
+
+    def _sent_by_now(self, journal: Journal, status: str) -> bool:
+        """Tells the sender that there is no more, and waits for it; whether MLflow has everything."""
+        with contextlib.suppress(OSError):  # a full disk: the sender is killed after its wait
+            (journal.folder / journals.CLOSED).touch(mode=0o600)
+        if self._sender is None:
+            return follow(journal, self._where) == 0
+        wait_s = min(self._max_wait_s, STOPPED_WAIT_S) if status == "KILLED" else self._max_wait_s
+        try:
+            return self._sender.wait(wait_s) == 0 and not journal.lines.held
+        except subprocess.TimeoutExpired:
+            self._sender.kill()
+            self._sender.wait()
+            return False
+
+    def _until(self, true: Callable[[], bool]) -> None:
+        """Waits for something of the sender's, while MLflow answers."""
+        end = time.monotonic() + self._max_wait_s
+        while self._journal is not None and not true() and time.monotonic() < end:
+            if self._journal.sent().get("trouble") or (self._above and _ended(self._above)):
+                return
+            time.sleep(_POLL_S)
 
 
-def tag_ended(where: Address, run_id: str, tags: dict[str, str], status: str) -> None:
-    """Tags a run that another process has left, and ends it with a status; raises whatever MLflow raises."""
-    _, client = connect(where)
-    for name, value in tags.items():
-        client.set_tag(run_id, name, value)
-    client.set_terminated(run_id, status)
+def tag_ended(where: Address, goes_on: Sequence[str], tags: dict[str, str], status: str, **settings: Any) -> None:
+    """Tags a run that another process has left, and ends it with a status; MLflow gets it now, or by `duplet sync`.
+
+    Args:
+        goes_on: its journal and MLflow id, as far as known; settings: experiment, name, say and others of `Tracking`.
+    """
+    run = Tracking(where, system_metrics=False, goes_on=goes_on, **settings)
+    run.tags(tags)
+    run.close(status)
+
+
+def _start_sender(journal: Journal, where: Address) -> subprocess.Popen[bytes]:
+    with (journal.folder / journals.LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.tracking"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env={**os.environ, **launch.paths(), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for the run
+            preexec_fn=launch.end_with_parent,
+        )
+    assert process.stdin is not None
+    given = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root)}
+    process.stdin.write(json.dumps(given).encode() + b"\n")
+    process.stdin.close()
+    return process
+
+
+def _ended(run: Tracking) -> bool:
+    return run._sender is not None and run._sender.poll() is not None
+
+
+def _whose() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
+
+
+def _fresh() -> str:
+    return secrets.token_hex(4)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -201,4 +351,4 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
     else:
-        yield prefix, str(value)[:500]
+        yield prefix, str(value)[:_PARAM_CHARACTERS]

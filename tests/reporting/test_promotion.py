@@ -50,7 +50,8 @@ def trained(evaluation: Callable[..., Path], root: Path, tmp_path: Path) -> Call
         model = tmp_path / "trained" / name
         model.mkdir(parents=True)
         (model / "config.json").write_text("{}")
-        run = tracking.Tracking(tracking.address(None, root), "small", "small", lambda line: pytest.fail(line), False)
+        where = tracking.address(None, root)
+        run = tracking.Tracking(where, "small", "small", lambda line: pytest.fail(line), False, apart=False)
         run.tags({"duplet.key.train": f"{name}-train", "duplet.key.evaluate": name})
         for stage, key, files in (("train", f"{name}-train", model), ("evaluate", name, folder)):
             with run.stage(stage):

@@ -1,0 +1,30 @@
+"""The process beside a run that sends its journal: `python -m pipeline.tracking`, started by `Tracking`.
+
+A line of stdin says which journal and where to: an argument would show an address's password to everybody.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from pipeline.tracking import journal as journals
+from pipeline.tracking.client import Address
+from pipeline.tracking.journal import Journal
+from pipeline.tracking.sender import follow
+
+
+def main() -> int:
+    """Follows the journal to its end; 0 when MLflow has all of it."""
+    given = json.loads(sys.stdin.readline())
+    os.nice(10)
+    if given["artifacts"]:
+        os.umask(0o077)  # a database and files under the root are the owner's
+    journal = Journal(Path(given["folder"]))
+    where = Address(given["uri"], given["artifacts"], Path(given["root"]))
+    with journals.held(journal.folder, journals.SENDER, patience_s=60.0) as alone:
+        return follow(journal, where) if alone else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Sends what the runs under a root still have to say to MLflow, where it was down or their command was killed."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import InputError
+from pipeline.tracking import journal as journals
+from pipeline.tracking.client import Address, address, local
+from pipeline.tracking.journal import Journal
+from pipeline.tracking.sender import Away, Gone, Sender, said
+
+TRIES = 20  # runs that may have to be brought back within one journal
+
+
+class Outcome(NamedTuple):
+    """What became of one journal: done, left (and why), or busy."""
+
+    journal: str
+    name: str  # of the run
+    run_id: str | None
+    state: str
+    sent: dict[str, int]  # points, files, …
+    said: str
+
+
+def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Outcome]:
+    """Sends every journal under a root, the oldest first; one that MLflow has wholly taken is removed.
+
+    Args:
+        uri: where to, instead of the address that each run had.
+    """
+    for journal in journals.under(root):
+        with contextlib.ExitStack() as locks:
+            if not all(locks.enter_context(journals.held(journal.folder, name)) for name in _LOCKS):
+                yield _outcome(journal, None, "busy", "its command is at work and sends it itself")
+                continue
+            try:
+                where = _where(journal, root, uri)
+            except InputError as error:
+                yield _outcome(journal, None, "left", str(error))
+                continue
+            yield _send(journal, where, say)
+
+
+_LOCKS = (journals.WRITER, journals.SENDER)
+
+
+def _send(journal: Journal, where: Address, say: Callable[[str], None]) -> Outcome:
+    _end_killed(journal)
+    sender = None
+    try:
+        sender = Sender(journal, where)
+        for _ in range(TRIES):
+            try:
+                sender.send()
+                break
+            except Gone as gone:
+                say(f"{gone}: " + ("taken out of MLflow's bin" if gone.restorable else "made anew"))
+                sender.bring_back(gone)
+        else:
+            return _outcome(journal, sender, "left", f"runs are deleted in MLflow at {where.shown} while they are sent")
+    except Away as error:
+        return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not take it ({error})")
+    except Exception as error:
+        return _outcome(journal, sender, "left", f"MLflow at {where.shown}: {said(error)}")
+    for sentence in sender.refused:
+        say(f"warning: {sentence}")
+    if sender.state["left"]:
+        return _outcome(journal, sender, "left", f"{len(sender.state['left'])} files: {sender.state.get('why_left')}")
+    outcome = _outcome(journal, sender, "done", "")
+    shutil.rmtree(journal.folder, ignore_errors=True)
+    return outcome
+
+
+def _end_killed(journal: Journal) -> None:
+    """Ends the runs of a command that was killed before it could: nobody else holds the journal."""
+    begun: dict[str, None] = {}
+    for entry in journal.entries():
+        if entry["do"] in ("run", "again"):
+            begun[entry["run"]] = None
+        elif entry["do"] == "end":
+            begun.pop(entry["run"], None)
+    for run in reversed(begun):
+        journal.append({"do": "end", "run": run, "status": "KILLED", "time_ms": int(time.time() * 1000)})
+
+
+def _where(journal: Journal, root: Path, uri: str | None) -> Address:
+    """The address that the journal's run had. Raises InputError where a password in it was not kept."""
+    if uri:
+        return Address(uri, None, root)
+    kept = journal.opened().get("address")
+    return local(root) if kept is None else address(kept, root)
+
+
+def _outcome(journal: Journal, sender: Sender | None, state: str, why: str) -> Outcome:
+    first: dict[str, Any] = next((entry for entry in journal.entries() if entry["do"] == "run"), {})
+    runs = sender.runs if sender else journal.sent()["runs"]
+    counts = sender.sent if sender else {}
+    sent = {"points": counts.get("points", 0), "files": counts.get("artifact", 0) + counts.get("model", 0)}
+    return Outcome(journal.folder.name, first.get("name", "?"), runs.get(first.get("run", "")), state, sent, why)
