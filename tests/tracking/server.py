@@ -114,7 +114,7 @@ class Proxy:
 
     def handle(self, request: http.server.BaseHTTPRequestHandler) -> None:
         self.calls += 1
-        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        body = _body(request)
         mode = self.mode if self.only in request.path else "pass"
         self.failed += mode != "pass"
         while mode == "hang" and self.mode == "hang":
@@ -126,7 +126,8 @@ class Proxy:
             return
         onward = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=30)
         try:
-            onward.request(request.command, request.path, body, dict(request.headers))
+            headers = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
+            onward.request(request.command, request.path, body, headers)
             got = onward.getresponse()
             answer, status = got.read(), got.status
         except OSError:
@@ -154,3 +155,15 @@ class Proxy:
         with contextlib.suppress(OSError):  # whoever asked may be gone
             request.end_headers()
             request.wfile.write(body)
+
+
+def _body(request: http.server.BaseHTTPRequestHandler) -> bytes:
+    """A request's body; that of an empty file comes in chunks."""
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(request.rfile.readline(), 16):
+        parts.append(request.rfile.read(size))
+        request.rfile.readline()
+    request.rfile.readline()
+    return b"".join(parts)
