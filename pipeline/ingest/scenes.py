@@ -58,9 +58,11 @@ def draw(one: Thing, relation: str, other: Thing, rng: np.random.Generator) -> n
     """(SIZE_PX, SIZE_PX, 3) uint8: a scene at places, of sizes and in shades that vary, on noise."""
     canvas = np.full((SIZE_PX, SIZE_PX, 3), rng.integers(15, 70), np.float64)
     if relation == "inside":
-        at = rng.uniform(20, SIZE_PX - 20, 2)
-        _paint(canvas, other, at, rng.uniform(17, 19), rng)
-        _paint(canvas, one, at + rng.uniform(-1, 1, 2), rng.uniform(6, 7), rng)
+        at, radius = rng.uniform(21, SIZE_PX - 21, 2), rng.uniform(19, 21)
+        _paint(canvas, other, at, radius, rng)
+        if other.shape == "triangle":  # its middle is below that of its height
+            at[1] += radius / 4
+        _paint(canvas, one, at + rng.uniform(-1, 1, 2), rng.uniform(7, 8), rng)
     else:
         first, second = ([middle + rng.uniform(-2, 2), 24 + rng.uniform(-4, 4)] for middle in (12, 36))
         if relation == "above":

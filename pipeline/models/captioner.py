@@ -10,8 +10,8 @@ from pipeline.models.decoder import Decoder
 from pipeline.models.search import State
 from pipeline.models.words import Words
 
-# channels and strides of the small net's convolutions: a place of the last sees 39 pixels across
-CONVOLUTIONS = ((24, 2), (48, 2), (48, 1), (64, 2), (64, 1))
+# channels and strides of the small net's convolutions: a place of the last sees 33 pixels across
+CONVOLUTIONS = ((24, 1), (48, 2), (48, 2), (64, 2), (64, 1))
 
 
 class SmallNet(gluon.Block):
