@@ -74,10 +74,10 @@ class Client(NamedTuple):
 
     def refusal(self, said: str) -> DupletError:
         """The error for what a command said when it failed."""
-        said = said if len(said) <= 400 else f"{said[:150]} … {said[-250:]}"  # what is the matter often stands last
+        short = said if len(said) <= 400 else f"{said[:150]} … {said[-250:]}"  # what is the matter often stands last
         if any(words.lower() in said.lower() for words in self.busy):
-            return TryAgain(f"{self.cluster} cannot take this now ({said}): try again later")
-        return InputError(f"{self.cluster} refuses ({said}): mend what it names and do the same again")
+            return TryAgain(f"{self.cluster} cannot take this now ({short}): try again later")
+        return InputError(f"{self.cluster} refuses ({short}): mend what it names and do the same again")
 
 
 def _one_line(text: str) -> str:
