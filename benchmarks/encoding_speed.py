@@ -46,7 +46,7 @@ def random_parameters(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
 
 def opened(config: Config, arrays: dict[str, np.ndarray], tokenized: Path, int8: bool, threads: int) -> TextEncoder:
     with tempfile.TemporaryDirectory() as folder:
-        onnx_export.write_encoders(config, arrays, Path(folder), int8)
+        onnx_export.write_graphs(config, arrays, Path(folder), int8)
         represent = onnx_backend.represent_with(Path(folder))
     return TextEncoder(config, shards.load_tokenizer(tokenized), represent, Scorer(config, arrays), threads)
 

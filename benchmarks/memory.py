@@ -121,7 +121,7 @@ def index(config: Config, root: Path) -> None:
     arrays = {name: parameter.data().asnumpy() for name, parameter in parameters_of(network).items()}
     graphs = root / "index" / "graphs"
     graphs.mkdir()
-    onnx_export.write_encoders(config, arrays, graphs, False)
+    onnx_export.write_graphs(config, arrays, graphs, False)
     tokenizer = shards.load_tokenizer(root / "tokenize")
     encoder = TextEncoder(config, tokenizer, onnx_backend.represent_with(graphs), Scorer(config, arrays), 1)
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)

@@ -90,7 +90,8 @@ class Training:
         self.config, self.root, self.job, self.id = config, root, job, ""
         self.settings = [f"root={root}", f"train.workers={workers}", *overrides]
         self.work = flow.plan(load_config(config, self.settings)).work("train")
-        self.kept, self.process = root / "kept", None
+        self.kept = root / "kept"
+        self.process: subprocess.Popen[str] | None = None
         self.kept.mkdir(parents=True)
         self.work.mkdir(parents=True)
         (self.work / "checkpoints").symlink_to(self.kept)  # a training that is done removes its work folder
