@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 import yaml
 
-from pipeline import flow, heartbeat
+from pipeline import flow, heartbeat, launch
 from pipeline.config import load_config
 from pipeline.spool import Spool
 from pipeline.training import plan
@@ -126,7 +126,7 @@ class Training:
 
     def beats(self) -> list[heartbeat.Beat]:
         """The newest heartbeats of ranks that are alive."""
-        return [beat for beat in heartbeat.beats(self.work) if _is_rank(beat.pid, self.work)]
+        return [beat for beat in heartbeat.beats(self.work) if launch.is_worker(beat.pid, self.work.resolve())]
 
     def kill(self, case: Case, rng: random.Random) -> Killed | None:
         """Starts, waits for the moment and kills; None where the training was done before."""
@@ -249,13 +249,6 @@ def _finished(training: Training, started: bool = False) -> dict[str, Any]:
     found = training.outcome()
     shutil.rmtree(training.root, ignore_errors=True)
     return found
-
-
-def _is_rank(pid: int, work: Path) -> bool:
-    try:
-        return str(work.resolve()).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
 
 
 def _kill(pid: int) -> None:

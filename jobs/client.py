@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.errors import DupletError, InputError, TryAgain, one_line
 
 PATIENCE_S = 120
 
@@ -50,7 +50,7 @@ class Client(NamedTuple):
             ) from None
         if done.returncode == 0:
             return done.stdout
-        said = _one_line(done.stderr) or _one_line(done.stdout) or f"exit {done.returncode}"
+        said = one_line(done.stderr) or one_line(done.stdout) or f"exit {done.returncode}"
         if allow is not None and allow in said:
             return ""
         raise self.refusal(said)
@@ -70,7 +70,7 @@ class Client(NamedTuple):
                 process.terminate()
             if process.wait() > 0:
                 errors.seek(0)
-                raise self.refusal(_one_line(errors.read()) or f"exit {process.returncode}")
+                raise self.refusal(one_line(errors.read()) or f"exit {process.returncode}")
 
     def refusal(self, said: str) -> DupletError:
         """The error for what a command said when it failed."""
@@ -78,10 +78,6 @@ class Client(NamedTuple):
         if any(words.lower() in said.lower() for words in self.busy):
             return TryAgain(f"{self.cluster} cannot take this now ({short}): try again later")
         return InputError(f"{self.cluster} refuses ({short}): mend what it names and do the same again")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def lines_of(

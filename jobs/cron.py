@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 from jobs.schedule import LOG, Schedule
-from pipeline.errors import InputError, TryAgain
+from pipeline.errors import InputError, TryAgain, one_line
 
 NEEDS = "the target cron needs the program crontab (Debian: apt-get install cron), or choose another --target"
 
@@ -86,7 +86,7 @@ def read() -> str:
 def _write(table: str) -> None:
     done = subprocess.run(["crontab", "-"], input=table, capture_output=True, text=True)
     if done.returncode:
-        said = " ".join(done.stderr.split())
+        said = one_line(done.stderr)
         if "space" in said:
             raise TryAgain(f"crontab cannot write ({said}): make room and do the same again")
         raise InputError(f"crontab refuses ({said}): mend what it names and do the same again")

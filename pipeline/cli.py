@@ -9,7 +9,7 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
-from pipeline.errors import DupletError, room_on
+from pipeline.errors import DupletError, one_line, room_on
 from pipeline.hidden import hide
 
 
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="duplet-", suffix=".log", delete=False) as log:
             log.write(hide(traceback.format_exc()))
-        sentence = " ".join(str(error).split())[:300]
+        sentence = one_line(error, 300)
         return _fail(args, f"unexpected {type(error).__name__}: {sentence}; the traceback is in {log.name}", 1)
 
 

@@ -23,6 +23,8 @@ from typing import Any, Literal, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.errors import one_line
+
 # Compute capabilities that the CUDA wheels of MXNet 1.9.1 (mxnet-cu112, mxnet-cu117) hold machine code for; they hold
 # no PTX, so nothing can be compiled for newer devices when they are met.
 WHEEL_CAPABILITIES = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
@@ -184,7 +186,7 @@ def check_mxnet(probe: dict[str, Any]) -> Check:
         fix = "run `make setup`"
         if re.search(r"lib(cuda|cudnn|nccl|cublas|cufft|cusolver|curand|nvrtc)", probe["mxnet_error"]):
             fix = "install CUDA 11, cuDNN 8 and NCCL 2, or the CPU wheel with `make setup`"
-        return Check("MXNet build", "failed", _one_line(probe["mxnet_error"]), fix)
+        return Check("MXNet build", "failed", one_line(probe["mxnet_error"], 200), fix)
     features = probe.get("features", [])
     extras = [shown for name, shown in (("MKLDNN", "oneDNN"), ("OPENMP", "OpenMP")) if name in features]
     found = ", ".join(["CUDA" if "CUDA" in features else "CPU only", *extras])
@@ -200,7 +202,7 @@ def check_horovod(probe: dict[str, Any]) -> Check:
     if probe.get("extension") is False:
         return Check("Horovod build", "failed", "built without its MXNet extension", REBUILD)
     if "horovod_error" in probe:
-        return Check("Horovod build", "failed", _one_line(probe["horovod_error"]), REBUILD)
+        return Check("Horovod build", "failed", one_line(probe["horovod_error"], 200), REBUILD)
     parts = [f"{shown} {'yes' if probe.get(key) else 'no'}" for key, shown in _TRANSPORTS]
     found = f"MXNet yes, {', '.join(parts)}"
     if not (probe.get("gloo") or probe.get("mpi")):
@@ -250,7 +252,7 @@ def check_gpus(answer: str | None, probe: dict[str, Any]) -> list[Check]:
     devices = [(match[1], (int(match[2]), int(match[3]))) for match in matches if match]
     if not devices or len(devices) < len(matches):
         fix = "mend the NVIDIA driver until `nvidia-smi` lists the GPUs with their compute_cap; the CPU works without"
-        return [Check("GPU", "warning", _one_line(answer), fix)]
+        return [Check("GPU", "warning", one_line(answer, 200), fix)]
     return [
         _check_gpu(f"GPU {i}", name, capability, "CUDA" in probe.get("features", []))
         for i, (name, capability) in enumerate(devices)
@@ -355,7 +357,7 @@ def _check_server(uri: str, shown: str, timeout_s: float) -> Check:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         said = "timed out" if isinstance(reason, TimeoutError) else getattr(reason, "strerror", None) or str(reason)
-        return Check("MLflow", "failed", f"{shown} does not answer: {_one_line(said)}", fix)
+        return Check("MLflow", "failed", f"{shown} does not answer: {one_line(said, 200)}", fix)
 
 
 def _check_file(path: Path) -> Check:
@@ -374,7 +376,3 @@ def _nearest_folder(path: Path) -> Path:
 
 def _writable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-
-
-def _one_line(text: str, limit: int = 200) -> str:
-    return " ".join(text.split())[:limit]

@@ -32,6 +32,11 @@ class TryAgain(DupletError):
     exit_code = 75
 
 
+def one_line(said: object, limit: int | None = None) -> str:
+    """What was said (an error, a program's output) on one line, of at most `limit` characters."""
+    return " ".join(str(said).split())[:limit]
+
+
 @contextlib.contextmanager
 def room_on(where: Path | str) -> Iterator[None]:
     """Around what writes to the disk of `where`: a full one becomes a sentence. Raises TryAgain."""

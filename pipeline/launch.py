@@ -241,12 +241,12 @@ class _Ending:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGTERM)
         for beat in heartbeat.beats(self.work, self.token):
-            if beat.host == socket.gethostname() and _is_worker(beat.pid, self.work):
+            if beat.host == socket.gethostname() and is_worker(beat.pid, self.work):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(beat.pid, signal.SIGKILL)
 
 
-def _is_worker(pid: int, work: Path) -> bool:
+def is_worker(pid: int, work: Path) -> bool:
     """Whether a process id still means a worker of this folder, and no later process."""
     try:
         return str(work).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

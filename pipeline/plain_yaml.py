@@ -4,6 +4,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.errors import one_line
+
 MAX_CHARACTERS = 1 << 16  # some twenty times the longest configuration
 MAX_VALUES = 100_000  # with every alias written out
 
@@ -31,7 +33,7 @@ def load(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
     except (
         LookupError,
         AttributeError,

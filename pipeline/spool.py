@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline import files
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _CHECK = ', "crc": "'
 _HELD = 10_000  # entries that wait in memory while the disk takes none
 
@@ -105,6 +107,10 @@ class Lines:
         except FileNotFoundError:
             return 0
 
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def _thin(self) -> None:
         assert self.max_bytes is not None
         with contextlib.suppress(OSError):
@@ -174,21 +180,35 @@ class Spool:
         return self._lines.identity()
 
     def size(self) -> int:
-        """Bytes of the file."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        """As of `Lines`."""
+        return self._lines.size()
 
 
-class Reader:
-    """Reads what a spool gains. After the file was rewritten it begins anew: the caller knows what it had."""
+class Growing(Protocol[T_co]):
+    """What a `Reader` reads: `Lines` or a `Spool`."""
 
-    def __init__(self, spool: Spool) -> None:
-        self.spool, self._offset, self._identity = spool, 0, 0
+    def identity(self) -> int: ...
 
-    def new(self) -> Iterator[Point]:
-        """The points since the last call."""
-        identity = self.spool.identity()
-        if identity != self._identity or self.spool.size() < self._offset:
+    def size(self) -> int: ...
+
+    def read(self, offset: int) -> Iterator[tuple[T_co, int]]: ...
+
+
+class Reader(Generic[T]):
+    """Reads what a file gains. After the file was rewritten it begins anew: the caller knows what it had."""
+
+    def __init__(self, growing: Growing[T]) -> None:
+        self.growing, self._offset, self._identity = growing, 0, 0
+
+    def again(self) -> None:
+        """Lets the next call begin anew."""
+        self._offset = 0
+
+    def new(self) -> Iterator[T]:
+        """What has come since the last call."""
+        identity = self.growing.identity()
+        if identity != self._identity or self.growing.size() < self._offset:
             self._offset, self._identity = 0, identity
-        for point, offset in self.spool.read(self._offset):
+        for one, offset in self.growing.read(self._offset):
             self._offset = offset
-            yield point
+            yield one

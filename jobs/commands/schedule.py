@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
+from jobs.commands.dry_run import show
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def _make(args: argparse.Namespace) -> int:
     made = schedules.make(args.config, args.overrides, {name: getattr(args, name) for name in names}, settings)
     rendered = render(made)
     if args.dry_run:
-        for name, text in rendered.items():
-            print(f"# --- {name}\n{text.rstrip()}")
-        if args.json:
-            print(json.dumps({"name": made.name, "target": made.target, "files": rendered}))
+        show(rendered, {"name": made.name, "target": made.target}, args.json)
         return 0
     said = install(made)
     print(json.dumps({"name": made.name, "folder": str(made.folder), "handle": said}) if args.json

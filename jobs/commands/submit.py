@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from jobs.commands.dry_run import show
 from jobs.spec import JobSpec
 
 
@@ -50,10 +51,7 @@ def run(args: argparse.Namespace) -> int:
     target = targets.target(spec.target)
     rendered = target.render(spec)
     if args.dry_run:
-        for name, text in rendered.items():
-            print(f"# --- {name}\n{text.rstrip()}")
-        if args.json:
-            print(json.dumps({"id": spec.id, "target": spec.target, "files": rendered}))
+        show(rendered, {"id": spec.id, "target": spec.target}, args.json)
         return 0
     target.check(spec)
     place = folder.create(spec, rendered)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.evaluation import bootstrap, metrics
 
 SHOWN_CHARACTERS = 200
@@ -115,7 +115,7 @@ def read(path: Path) -> Judged:
             classes=classes,
         )
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        sentence = " ".join(str(error).split())
+        sentence = one_line(error)
         raise InputError(f"{path} cannot be read ({sentence}): delete its folder and run `duplet evaluate`") from None
 
 

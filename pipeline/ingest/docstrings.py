@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.ingest.rows import BadRow, Row, short_hash, shorten
 from pipeline.sources import Column, Columns, DocstringsSource
 
@@ -121,7 +121,7 @@ def _read_module(module: Module, source: DocstringsSource, limit_bytes: int) -> 
             warnings.simplefilter("ignore")  # of old escapes in other people's strings
             tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield Row(module.name, 1, {}, "", BadRow("no Python", " ".join(str(error).split())[:80]))
+        yield Row(module.name, 1, {}, "", BadRow("no Python", one_line(error, 80)))
         return
     lines = [line.encode("utf-8") for line in text.split("\n")]
     for qualname, function in _functions(tree, ""):

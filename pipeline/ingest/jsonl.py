@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.errors import one_line
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
 from pipeline.sources import Column, PairsSource
@@ -37,7 +38,7 @@ def read(
             else:
                 problem = BadRow("no JSON object", f"a {type(row).__name__}")
         except (ValueError, RecursionError) as error:
-            problem = BadRow("no JSON", " ".join(str(error).split())[:80])
+            problem = BadRow("no JSON", one_line(error, 80))
         yield Row(places.name_of(address), line.number, values, shorten(line.text), problem), names
 
 

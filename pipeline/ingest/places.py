@@ -21,7 +21,7 @@ import pyarrow as pa
 from fsspec.registry import known_implementations
 
 from pipeline import files
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -233,7 +233,7 @@ def _check_encoding(encoding: str) -> None:
 
 def _sentence(error: Exception, address: str = "") -> str:
     """The error on one line; a driver may have put the address with its secrets into it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     return (text.replace(address, shown_address(address)) if address else text)[:200]
 
 

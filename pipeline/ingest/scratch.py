@@ -1,38 +1,23 @@
 """What would not fit into memory for a large source: the pairs seen so far, and the texts that judgements point to."""
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+
+from pipeline.scratch_database import ScratchDatabase
 
 
-class Scratch:
-    """A temporary SQLite database in a folder, removed on leaving. Its memory is its page cache of 4 MB.
-
-    It needs neither a journal nor syncs: after a crash it is thrown away.
-    """
+class Scratch(ScratchDatabase):
+    """What one ingest remembers, in a database in its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = folder / ".scratch.sqlite"
-
-    def __enter__(self) -> "Scratch":
-        self._path.unlink(missing_ok=True)
-        self._db = sqlite3.connect(self._path, isolation_level=None)
-        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-4096"):
-            self._db.execute(f"PRAGMA {setting}")
-        self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._db.execute("CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)")
-        self._db.execute("CREATE TABLE queries (split TEXT, id TEXT, text TEXT, PRIMARY KEY (split, id))")
-        self._db.execute("BEGIN")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
-        self._path.unlink(missing_ok=True)
+        super().__init__(
+            folder / ".scratch.sqlite",
+            "CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)",
+            "CREATE TABLE queries (split TEXT, id TEXT, text TEXT, PRIMARY KEY (split, id))",
+        )
 
     def seen(self, *names: str) -> bool:
         """Whether these names were asked for before, in this order; from now on they were."""

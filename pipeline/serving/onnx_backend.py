@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.serving.runtime import Represent
 
 LANGUAGE_STEP = "language_step.onnx"
@@ -26,7 +26,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen kinds, some of them bare RuntimeErrors
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error, 200)
         raise InputError(f"{path} is no graph that ONNX Runtime can run ({said}): export the model again") from None
 
 

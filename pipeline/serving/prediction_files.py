@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.errors import InputError, TryAgain
+from pipeline.errors import InputError, TryAgain, one_line
 from pipeline.ingest import delimited, parquet, places
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
 from pipeline.serving.predictor import Predictor
@@ -101,7 +101,7 @@ def _json_row(address: str, line: places.Line) -> Row:
             else:
                 problem = BadRow("no JSON object", f"a {type(found).__name__}")
         except (ValueError, RecursionError) as error:
-            problem = BadRow("no JSON", " ".join(str(error).split())[:80])
+            problem = BadRow("no JSON", one_line(error, 80))
     return Row(places.name_of(address), line.number, values, shorten(line.text), problem)
 
 

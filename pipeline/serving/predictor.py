@@ -1,9 +1,9 @@
 """Rows in, predictions out, for any task: what `duplet predict`, the MLflow model and the page call."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pipeline.serving.runtime import Backend, TextEncoder, open_encoder, read_co
 
 # Tasks whose models predict on ONNX Runtime; the others on MXNet alone.
 ON_ONNX = ("matching", "classification", "tagging", "cloze")
+T = TypeVar("T")
 LIST = "documents"  # a row may hold a list of documents under this name instead of one document
 
 
@@ -60,6 +61,17 @@ def open_predictor(folder: Path, backend: Backend | None = None, threads: int | 
     return onnx_predictor.open_task(config, folder, graphs, threads or len(os.sched_getaffinity(0)))
 
 
+def read_all(rows: Sequence[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], T], what: str) -> list[T]:
+    """What `read` gives for each row. Raises InputError naming the first row that cannot be `what` (a participle)."""
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            found.append(read(row))
+        except BadRow as problem:
+            raise InputError(f"row {number + 1} cannot be {what}: {problem}") from None
+    return found
+
+
 class FieldPredictor:
     """A task whose rows have the same few fields each, their columns named as in the training's source or as these."""
 
@@ -80,13 +92,7 @@ class FieldPredictor:
 
     def named(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The rows with the task's own field names. Raises InputError naming a row that lacks one."""
-        found = []
-        for number, row in enumerate(rows):
-            try:
-                found.append(self._named(row))
-            except BadRow as problem:
-                raise InputError(f"row {number + 1} cannot be predicted: {problem}") from None
-        return found
+        return read_all(rows, self._named, "predicted")
 
     def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
         found = dict(row)
@@ -112,12 +118,7 @@ class MatchingPredictor:
         self._texts(row)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        asked = []
-        for number, row in enumerate(rows):
-            try:
-                asked.append(self._texts(row))
-            except BadRow as problem:
-                raise InputError(f"row {number + 1} cannot be scored: {problem}") from None
+        asked = read_all(rows, self._texts, "scored")
         queries = [query for query, documents in asked for _ in documents]
         documents = [document for _, documents in asked for document in documents]
         encoded = self.encoder.encode_pairs(queries, documents)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import files
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.hidden import MASK, hide
 
 
@@ -96,7 +96,7 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
     except DupletError:
         raise
     except Exception as error:
-        said = hide(" ".join(str(error).split())[:200])
+        said = hide(one_line(error, 200))
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
         raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None

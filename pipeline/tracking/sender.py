@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pipeline.errors import one_line
 from pipeline.hidden import hide
+from pipeline.spool import Reader
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal
@@ -52,7 +54,7 @@ class Sender:
         self.mlflow, self.client = connect(where)
         self.where = where
         self._experiment: str | None = None
-        self._offset, self._identity = 0, 0
+        self._reader = Reader(journal.lines)
         self._unsure = (journal.folder / journals.SENT).exists()  # what came of an earlier sender's last call?
         journal.keep_sent(self.state)
         self._had: dict[tuple[str, str], set[tuple[int, int]]] = {}
@@ -87,10 +89,11 @@ class Sender:
             if left_too:
                 self._left()
         except Away:
-            self._unsure, self._had, self._identity = True, {}, 0
+            self._unsure, self._had = True, {}
+            self._reader.again()
             raise
         except Gone:
-            self._identity = 0
+            self._reader.again()
             raise
         self._unsure, self._had = False, {}
 
@@ -102,18 +105,13 @@ class Sender:
             self.state.setdefault("before", {})[gone.run] = gone.run_id
             self.runs.pop(gone.run, None)
             self.state["sent"] = 0
-        self._unsure, self._had, self._identity = True, {}, 0
+        self._unsure, self._had = True, {}
+        self._reader.again()
         self.journal.keep_sent(self.state)
 
     # --- the journal --------------------------------------------------------------------------------------------------
     def _new(self) -> Iterable[dict[str, Any]]:
-        identity = self.journal.lines.identity()
-        if identity != self._identity:
-            self._offset, self._identity = 0, identity
-        for entry, offset in self.journal.lines.read(self._offset):
-            if entry["n"] > self.state["sent"]:
-                yield entry
-            self._offset = offset
+        return (entry for entry in self._reader.new() if entry["n"] > self.state["sent"])
 
     def _keep(self, number: int) -> None:
         self.state["sent"] = max(number, self.state["sent"])
@@ -336,7 +334,7 @@ class Sender:
 
 def said(error: Exception) -> str:
     """An error in a line, without secrets."""
-    return hide(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return hide(f"{type(error).__name__}: {one_line(error, 200)}")
 
 
 def _fits(points: list[dict[str, Any]], entry: dict[str, Any]) -> bool:

@@ -12,19 +12,10 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.serving.search import graph_file
 from pipeline.serving.search.nearest import Graph
+from tests.planted import Planted
 from tests.search.conftest import Indexed, topical
 
 Make = Callable[..., Indexed]
-
-
-class Planted:
-    """Unpickling it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.mark,)
 
 
 @pytest.fixture

@@ -20,19 +20,10 @@ from pipeline.serving.predictor import open_predictor
 from pipeline.tokenization.tokenizers import SentencePieceTokenizer
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
+from tests.planted import Planted
 
 Trained = Callable[..., Path]
 ROWS = [{"query": "sort a list", "document": "list b"}]
-
-
-class Planted:
-    """Unpickling it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.mark,)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.tasks.base import task_of
 from tests.tasks.examples import SMALL, small, to_predict
+from tests.workers.equality import assert_equal
 
 STEPS = Path(__file__).with_name("training_steps.py")
 
@@ -111,12 +112,4 @@ def shared(cases: Path) -> Path:
 @pytest.mark.workers
 @pytest.mark.parametrize("name", SMALL)
 def test_two_workers_equal_one(name: str, shared: Path) -> None:
-    one, two = (dict(np.load(shared / f"size-{size}-{name}.npz")) for size in (1, 2))
-    assert one.keys() == two.keys()
-    for key in one:
-        # float noise is of the size of the whole gradient, however small one array's part of it is
-        scale = (
-            float(one[f"norm {key.split()[1]}"]) if key.startswith("gradient") else max(1e-3, np.abs(one[key]).max())
-        )
-        np.testing.assert_allclose(two[key], one[key], atol=1e-5 * scale, rtol=1e-5, err_msg=key)
-    assert min(float(one[f"norm {update}"]) for update in range(3)) > 1e-3
+    assert_equal(*(shared / f"size-{size}-{name}.npz" for size in (1, 2)))

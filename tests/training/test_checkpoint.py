@@ -14,6 +14,7 @@ from pipeline import files
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import State
 from pipeline.training.plan import Position
+from tests.planted import Planted
 
 FILES = ("parameters.npz", "moments.npz", "state.json", "checksums.json")
 
@@ -212,16 +213,6 @@ def test_an_unknown_field_of_the_state_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path / "update-00000001", colour="red")
     with pytest.raises(ValueError, match="colour"):
         checkpoint.load(tmp_path / "update-00000001")
-
-
-class Planted:
-    """Unpickling it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.mark,)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", ["parameters.npz", "moments.npz"])

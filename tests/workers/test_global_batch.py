@@ -12,6 +12,7 @@ import pytest
 from pipeline import flow
 from pipeline.config import check_config
 from tests.conftest import reversed_pairs
+from tests.workers.equality import assert_equal
 
 pytestmark = pytest.mark.workers
 
@@ -81,12 +82,4 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", CASES)
 def test_two_workers_equal_one(name: str, computed: Path) -> None:
     number = list(CASES).index(name)
-    one, two = (dict(np.load(computed / f"size-{size}-case-{number}.npz")) for size in (1, 2))
-    assert one.keys() == two.keys()
-    for key in one:
-        # float noise is of the size of the whole gradient, however small one array's part of it is
-        scale = (
-            float(one[f"norm {key.split()[1]}"]) if key.startswith("gradient") else max(1e-3, np.abs(one[key]).max())
-        )
-        np.testing.assert_allclose(two[key], one[key], atol=1e-5 * scale, rtol=1e-5, err_msg=key)
-    assert min(float(one[f"norm {update}"]) for update in range(3)) > 1e-3
+    assert_equal(*(computed / f"size-{size}-case-{number}.npz" for size in (1, 2)))

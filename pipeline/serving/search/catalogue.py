@@ -1,10 +1,10 @@
 """Where each document's content is kept, on disk: a dictionary of a million ids would be most of an update's memory."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
+
+from pipeline.scratch_database import ScratchDatabase
 
 
 class Place(NamedTuple):
@@ -15,35 +15,22 @@ class Place(NamedTuple):
     hash: str
 
 
-class Catalogue:
-    """What an update knows of documents, in a temporary SQLite file of a folder; its memory is a cache of 4 MB.
+class Catalogue(ScratchDatabase):
+    """What an update knows of documents, in a database of a folder.
 
-    `kept` is all content that any segment holds, by id and hash; `live` is what can be found, by id. It needs neither a
-    journal nor syncs: after a crash it is thrown away.
+    `kept` is all content that any segment holds, by id and hash; `live` is what can be found, by id.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-4096"):
-            self._db.execute(f"PRAGMA {setting}")
         place = "segment TEXT, row INTEGER, hash TEXT"
-        self._db.execute(f"CREATE TABLE kept (id TEXT, {place}, PRIMARY KEY (id, hash)) WITHOUT ROWID")
-        self._db.execute(f"CREATE TABLE live (id TEXT PRIMARY KEY, {place}) WITHOUT ROWID")
-        self._db.execute("CREATE INDEX live_by_segment ON live (segment, row)")
-        self._db.execute("CREATE TABLE named (id TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-
-    def __enter__(self) -> "Catalogue":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
-        self._path.unlink(missing_ok=True)
+        super().__init__(
+            path,
+            f"CREATE TABLE kept (id TEXT, {place}, PRIMARY KEY (id, hash)) WITHOUT ROWID",
+            f"CREATE TABLE live (id TEXT PRIMARY KEY, {place}) WITHOUT ROWID",
+            "CREATE INDEX live_by_segment ON live (segment, row)",
+            "CREATE TABLE named (id TEXT PRIMARY KEY) WITHOUT ROWID",
+        )
 
     def __len__(self) -> int:
         """How many documents are live."""

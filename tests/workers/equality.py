@@ -1,0 +1,18 @@
+"""What one worker and two must have in common."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def assert_equal(one_worker: Path, two_workers: Path) -> None:
+    """The .npz files that one and two workers wrote after three updates hold the same but for float noise."""
+    one, two = dict(np.load(one_worker)), dict(np.load(two_workers))
+    assert one.keys() == two.keys()
+    for key in one:
+        # float noise is of the size of the whole gradient, however small one array's part of it is
+        scale = (
+            float(one[f"norm {key.split()[1]}"]) if key.startswith("gradient") else max(1e-3, np.abs(one[key]).max())
+        )
+        np.testing.assert_allclose(two[key], one[key], atol=1e-5 * scale, rtol=1e-5, err_msg=key)
+    assert min(float(one[f"norm {update}"]) for update in range(3)) > 1e-3
