@@ -100,12 +100,14 @@ def status(config: Config) -> list[dict[str, Any]]:
         if not (folder / manifest.NAME).exists():
             row["state"] = "interrupted" if found.work(stage).exists() else "not run"
             others = sorted(
-                (json.loads(path.read_text(encoding="utf-8")) for path in folder.parent.glob(f"*/{manifest.NAME}")),
-                key=lambda other: (other["extra"].get("configuration") == config.name, other["created"]),
+                manifest.readable(folder.parent, stage),
+                key=lambda other: (other.extra.get("configuration") == config.name, other.created),
             )
             if others:
-                row["changed"] = found.parts[stage].changed_since(others[-1]["key_parts"])
+                row["changed"] = found.parts[stage].changed_since(others[-1].key_parts)
                 row["state"] = "changed" if row["state"] == "not run" else row["state"]
+        elif folder.name not in {one.key for one in manifest.readable(folder.parent, stage)}:
+            row["state"] = "damaged"  # `duplet run` says what to do
         rows.append(row)
     return rows
 

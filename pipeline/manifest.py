@@ -1,5 +1,6 @@
 """The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -118,6 +119,15 @@ def write(
     return manifest
 
 
+def readable(parent: Path, stage: str) -> list[Manifest]:
+    """The manifests of a stage's folders under `parent`, their files unseen, without those that are damaged."""
+    found = []
+    for path in sorted(parent.glob(f"*/{NAME}")):
+        with contextlib.suppress(InputError):
+            found.append(load(path.parent, stage, "", verify=False))
+    return found
+
+
 def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest:
     """Reads a stage folder's manifest and (unless told not to) checks every file's size and hash against it.
 
@@ -131,6 +141,8 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         manifest = Manifest(**data)
+        if not all(isinstance(part, dict) for part in (manifest.key_parts, manifest.counts, manifest.extra)):
+            raise ValueError("key_parts, counts and extra must be objects")
         listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.files.items()}
     except FileNotFoundError:
         raise InputError(f"{folder} is not a finished {stage} folder (no {NAME}): run `{remake}`") from None
