@@ -258,7 +258,11 @@ def _run_workers(context: Context, new: Path) -> dict[str, Any]:
     )
     spool = Spool(work / "points.jsonl")
     threads = launch.threads_per_worker(config.train.workers, config.train.threads_per_worker)
-    tick = lambda: context.tracking.points(spool)
+
+    def tick() -> None:
+        context.tracking.points(spool)
+        context.tracking.new_files(work / launch.SAMPLES)
+
     launch.run(job, config.train.workers, threads, config.train.min_stall_s, context.say, tick)
     result: dict[str, Any] = json.loads((new / "result.json").read_text(encoding="utf-8"))
     return result

@@ -23,6 +23,7 @@ from pipeline.heartbeat import Watch
 
 ERRORS = {error.exit_code: error for error in (DupletError, InputError, GateError, TryAgain)}
 PROGRESS, OUTCOME, LAUNCHER_LOG = "progress.log", "outcome.json", "workers.log"
+SAMPLES = "samples"  # a folder in the work folder: what the model made up at each validation
 GRACE_S = 60.0  # to finish a step and save a checkpoint, after a first signal
 LAUNCHER_GRACE_S = 15.0  # Horovod's launcher needs up to 10 to end a worker that does not listen
 POLL_S = 0.5

@@ -21,7 +21,7 @@ from pipeline.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.evaluation import plots
 from pipeline.heartbeat import Heart
 from pipeline.hidden import hide
-from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, Job
+from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
 from pipeline.spool import Spool
 from pipeline.tasks.base import task_of
 from pipeline.training import loop, warm
@@ -61,8 +61,8 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
         plots.loss_curves(state.history, output / "curves.png")
         plots.length_histograms({side: task.lengths[:, i] for i, side in enumerate(task.sides)}, output / "lengths.png")
-        if (samples := Path(job.work) / loop.SAMPLES).exists():
-            shutil.copytree(samples, output / loop.SAMPLES)
+        if (samples := Path(job.work) / SAMPLES).exists():
+            shutil.copytree(samples, output / SAMPLES)
 
 
 def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:

@@ -65,6 +65,7 @@ class Tracking:
         self._sender: subprocess.Popen[bytes] | None = None
         self._lock = contextlib.ExitStack()
         self._stages: dict[str, str] = {}
+        self._taken: set[Path] = set()  # by new_files
         self._last: dict[tuple[str, str], int] = {}  # (run, metric) -> the last update written down
         with self._guarded("the run's journal cannot be written"):
             self._begin(goes_on, spool_mb * journals.MB)
@@ -213,16 +214,23 @@ class Tracking:
                 context=context,
             )  # fmt: skip
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """A file, or a folder's files, of the current run. What lies outside of the root is copied: it may not last."""
+    def artifact(self, path: Path, folder: str | None = None, lasting: bool = True) -> None:
+        """A file, or a folder's files, of the current run; a copy of it unless it is lasting and within the root."""
         if self._journal is None:
             return
         with self._guarded(f"{path} cannot be kept for MLflow"):
-            if not path.resolve().is_relative_to(self._journal.root.resolve()):
+            if not lasting or not path.resolve().is_relative_to(self._journal.root.resolve()):
                 kept = self.scratch() / path.name
                 (shutil.copytree if path.is_dir() else shutil.copy)(path, kept)
                 path = kept
             self._write(do="artifact", run=self._current(), path=self._journal.stored(path), folder=folder)
+
+    def new_files(self, folder: Path) -> None:
+        """The files that a folder has gained since the last call, under its name; the folder may be removed later."""
+        for path in sorted(folder.glob("[!.]*")):
+            if path not in self._taken:
+                self._taken.add(path)
+                self.artifact(path, folder.name, lasting=False)
 
     def scratch(self) -> Path:
         """A new folder that lasts until MLflow has what is in it; only while `on`. Raises OSError."""

@@ -13,8 +13,10 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
+from pipeline import files
 from pipeline.config import SMALLER_IS_BETTER, Config
 from pipeline.errors import DupletError, TryAgain
+from pipeline.launch import SAMPLES
 from pipeline.tasks.base import Task
 from pipeline.training import checkpoint, ranks, replay
 from pipeline.training.checkpoint import State
@@ -24,7 +26,6 @@ from pipeline.training.plan import Plan, StreamPlan, shares
 from pipeline.workers import World
 
 CARRY = "carry:"  # before the names of what a stream's reading left behind, among a checkpoint's arrays
-SAMPLES = "samples"  # a folder beside the checkpoints: what the model made up at each validation
 
 
 class Log(Protocol):
@@ -311,7 +312,7 @@ class Run:
         if self.world.rank == 0 and (sample := self.task.sample(self.network, self.world.context)) is not None:
             samples = self.folder.parent / SAMPLES
             samples.mkdir(parents=True, exist_ok=True)
-            (samples / f"update-{state.update:08d}.txt").write_text(sample, encoding="utf-8")
+            files.write_text(samples / f"update-{state.update:08d}.txt", sample)
         seconds = time.perf_counter() - began
         self.meter.began += seconds
         if self.world.rank == 0:

@@ -393,6 +393,13 @@ def test_the_same_seed_writes_the_same_text(generate: Callable[..., Any], traine
     # what a validation writes and evaluation writes is kept
     samples = sorted((trained["folder"] / "samples").iterdir())
     assert len(samples) == 12 and len(samples[-1].read_text()) == 61
+    # each came to the training's MLflow run at its validation, before the model with copies of them
+    logged = trained["folder"].parents[1] / "mlflow-artifacts"
+    [in_mlflow] = {path.parent for path in logged.rglob("samples/*.txt") if path.parent.parent.name == "artifacts"}
+    assert {path.name: path.read_text() for path in in_mlflow.iterdir()} == {p.name: p.read_text() for p in samples}
+    assert (
+        min(path.stat().st_mtime for path in in_mlflow.iterdir()) < (trained["folder"] / "result.json").stat().st_mtime
+    )
     assert "temperature 0.5" in (trained["evaluated"] / "written.txt").read_text()
     first = json.loads((trained["evaluated"] / "predictions.jsonl").read_text().splitlines()[0])
     assert {"id", "text", "model", "bigram", "unigram"} == set(first)
