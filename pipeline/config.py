@@ -165,7 +165,10 @@ class LanguageModelConfig(Settings):
 
 
 class ClozeConfig(Settings):
-    """Words taken out and filled in; `compare_left` trains a left-only model of the same size beside it."""
+    """Words taken out and filled in; `compare_left` trains a left-only model of the same size beside it.
+
+    Every word of a training text is learned from; `blank_share` of them are also hidden from the others.
+    """
 
     blank_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     compare_left: bool = True

@@ -9,7 +9,11 @@ from pipeline.models.encoder import Encoder, padding_of
 
 
 class Reader(gluon.Block):
-    """Reads a text with blanks in it and scores the vocabulary at some places.
+    """Scores the vocabulary for places of a text by what stands before each and, from both sides, by what follows it.
+
+    Each direction is a deep network of its own and gives the state next to a place, so that no state has seen the word
+    that it is to say. Therefore every word of a text can be learned from, and not those alone that were taken out
+    (Melamud et al., "context2vec", 2016).
 
     Args:
         vocabulary: V, what can stand in a blank.
@@ -19,8 +23,10 @@ class Reader(gluon.Block):
     def __init__(self, config: ModelConfig, vocabulary: int, directions: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         width = config.hidden * config.directions
+        one = config.model_copy(update={"directions": 1, "hidden": width // directions})
         with self.name_scope():
-            self.encoder = Encoder(config.model_copy(update={"directions": directions, "hidden": width // directions}))
+            self.forwards = Encoder(one)
+            self.backwards = Encoder(one) if directions == 2 else None
             self.dropout = gluon.nn.Dropout(config.dropout)
             self.project = gluon.nn.Dense(
                 config.embedding, activation="tanh", in_units=width, weight_initializer=init.Xavier()
@@ -29,8 +35,18 @@ class Reader(gluon.Block):
 
     def forward(self, embedded: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> nd.NDArray:
         """(T, N, E) words, (N,) int32 lengths and (B,) int32 places, step * N + text, to (B, V) scores."""
-        states = self.encoder(embedded, padding_of(lengths, embedded.shape[0]))
-        chosen = nd.take(states.reshape((-1, states.shape[2])), places)
+        steps, padding = embedded.shape[0], padding_of(lengths, embedded.shape[0])
+        states = self.forwards(embedded, padding)
+        nothing = nd.zeros((1, *states.shape[1:]), ctx=states.context)
+        around = nd.slice_axis(nd.concat(nothing, states, dim=0), axis=0, begin=0, end=steps)
+        if self.backwards is not None:
+            sizes = lengths.astype("float32")
+            turned = nd.SequenceReverse(embedded, sizes, use_sequence_length=True)
+            states = nd.SequenceReverse(self.backwards(turned, padding), sizes, use_sequence_length=True)
+            states = nd.broadcast_mul(states, 1 - padding)  # after a text's last word there is nothing
+            after = nd.slice_axis(nd.concat(states, nothing, dim=0), axis=0, begin=1, end=steps + 1)
+            around = nd.concat(around, after, dim=2)
+        chosen = nd.take(around.reshape((-1, around.shape[2])), places)
         return self.output(self.project(self.dropout(chosen)))
 
 

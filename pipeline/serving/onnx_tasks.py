@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from pipeline.config import Config, ModelConfig
 from pipeline.serving.onnx_graphs import Arrays, Graph, between, dense, embed, layers, padding, pooled, recurrent
@@ -63,8 +64,8 @@ def cloze(config: Config, arrays: Arrays) -> onnx.ModelProto:
     graph, ids, lengths = _of_texts("cloze")
     places = graph.input("places", np.int32, ("B",))
     own = {"embedding": arrays["embedding"][:, : config.model.embedding]}  # the left reader's half stands behind it
-    states = layers(graph, embed(graph, ids, own), lengths, config.model, arrays, "both.encoder")
     width = config.model.hidden * config.model.directions
+    states = _around(graph, embed(graph, ids, own), ids, lengths, config.model, arrays)
     rows = graph.op("Transpose", states, perm=[1, 0, 2])
     chosen = graph.op("Gather", graph.op("Reshape", rows, graph.weight(np.array([-1, width]))), places)
     scores = dense(graph, dense(graph, chosen, arrays, "both.project", "Tanh"), arrays, "both.output")
@@ -74,6 +75,25 @@ def cloze(config: Config, arrays: Arrays) -> onnx.ModelProto:
     found = graph.op("LogSoftmax", graph.op("Add", scores, graph.weight(barred)), axis=1)
     graph.output(found, "log_probabilities", np.float32, ("B", words))
     return graph.model()
+
+
+def _around(graph: Graph, embedded: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays) -> str:
+    """The states next to each place, as `models.cloze.Reader` has them: (T, N, E) to (T, N, width)."""
+    one = model.model_copy(update={"directions": 1})
+    first, second, last = (graph.weight(np.array([at], np.int64)) for at in (0, 1, -1))
+    before = layers(graph, embedded, lengths, one, arrays, "both.forwards")
+    shifted = graph.op("Pad", before, graph.weight(np.array([1, 0, 0, 0, 0, 0], np.int64)))
+    around = graph.op("Slice", shifted, first, last, first)
+    if model.directions == 1:
+        return around
+    sizes = graph.op("Cast", lengths, to=TensorProto.INT64)
+    turned = graph.op("ReverseSequence", embedded, sizes, batch_axis=1, time_axis=0)
+    after = layers(graph, turned, lengths, one, arrays, "both.backwards")
+    after = graph.op("ReverseSequence", after, sizes, batch_axis=1, time_axis=0)
+    after = graph.op("Where", padding(graph, ids, lengths)[0], graph.weight(np.float32(0)), after)
+    shifted = graph.op("Pad", after, graph.weight(np.array([0, 0, 0, 1, 0, 0], np.int64)))
+    ends = graph.weight(np.array([np.iinfo(np.int64).max]))
+    return graph.op("Concat", around, graph.op("Slice", shifted, second, ends, first), axis=2)
 
 
 def language_step(config: Config, arrays: Arrays) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from pipeline.tasks.answers import BEST, SPECIAL
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import PADDING_ID, load_tokenizer
+from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
 from pipeline.workers import World
 
 
@@ -29,13 +29,16 @@ class ClozeBatch(NamedTuple):
     real: int  # tokens of all workers' passages
     cells: int  # the same with padding
     texts: Chunked  # ids with blanks in them
-    places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each blank
-    words: list[np.ndarray]  # for each chunk (B,) int32: the words taken out
-    blanks: int  # of all workers
+    places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each word to say
+    words: list[np.ndarray]  # for each chunk (B,) int32: these words
+    said: int  # words to say, of all workers
 
 
 class FillIn(Task):
-    """Cross entropy of the words taken out."""
+    """Cross entropy of all known words, whether they were taken out or not: see models.cloze.Reader.
+
+    Some are taken out in training as well, for the other words to be said beside blanks.
+    """
 
     @functools.cached_property
     def vocabulary(self) -> int:
@@ -62,23 +65,23 @@ class FillIn(Task):
         tokens = distinct_tokens([(field, part) for part in texts_rows])
         tokens = np.append(tokens, np.int32(self.vocabulary))
         texts = chunked(field, texts_rows, rank)
-        drawn = [
-            [self._blanks(field.ids(row), np.random.default_rng([*seed, row])) for row in part.tolist()]
-            for part in texts_rows
-        ]
-        mine = [drawn[rank][place] for place in texts.rows.tolist()]
+        drawn = [self._blanks(field.ids(row), np.random.default_rng([*seed, row]))
+                 for row in texts_rows[rank][texts.rows].tolist()]  # fmt: skip
         chunks, places, words, start = [], [], [], 0
         for chunk in texts.chunks:
-            ids, place, word = _with_blanks(chunk.ids, mine[start : start + len(chunk.lengths)], self.vocabulary)
-            chunks.append(chunk._replace(ids=np.searchsorted(tokens, ids).astype(np.int32)))
+            ends = start + len(chunk.lengths)
+            known = [ids[:length] != UNKNOWN_ID for ids, length in zip(chunk.ids.T, chunk.lengths.tolist())]
+            place, word = _at(chunk.ids, known)
             places.append(place)
             words.append(word)
-            start += len(chunk.lengths)
-        blanks = sum(int(mask.sum()) for part in drawn for mask in part)
-        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, blanks))
+            hidden = _hidden(chunk.ids, drawn[start:ends], self.vocabulary)
+            chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
+            start = ends
+        said = sum(int((field.ids(row) != UNKNOWN_ID).sum()) for part in texts_rows for row in part.tolist())
+        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said))
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
-        """The mean over all workers' blanks; the readers' losses are added, and so learn apart from each other."""
+        """The mean over all workers' words; the readers' losses are added, and so learn apart from each other."""
         assert table is not None, "the embedding is updated row by row"
         context = table.context
         total, own = nd.zeros(1, ctx=context), nd.zeros(1, ctx=context)
@@ -94,8 +97,8 @@ class FillIn(Task):
             losses = {name: -nd.pick(nd.log_softmax(s), nd.array(words, context)).sum() for name, s in scores.items()}
             total = total + sum(losses.values())
             own = own + losses["both"]
-        # the average over workers of these is the mean over all blanks, whatever each worker's number of them
-        share = world.size / batch.blanks
+        # the average over workers of these is the mean over all words, whatever each worker's number of them
+        share = world.size / batch.said
         return StepLoss(total * share, own * share)
 
     # --- judging ------------------------------------------------------------------------------------------------------
@@ -108,7 +111,9 @@ class FillIn(Task):
             ids = np.full((int(lengths[part].max()), len(part)), PADDING_ID, np.int32)
             for column, place in enumerate(part):
                 ids[: lengths[place], column] = passages[place]
-            ids, places, _ = _with_blanks(ids, [masks[place] for place in part], self.vocabulary)
+            taken = [masks[place] for place in part]
+            places, _ = _at(ids, taken)
+            ids = _hidden(ids, taken, self.vocabulary)
             if not len(places):
                 continue
             sizes = nd.array(lengths[part], context, "int32")
@@ -216,16 +221,19 @@ class FillIn(Task):
         ]
 
 
-def _with_blanks(ids: np.ndarray, masks: list[np.ndarray], blank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(T, n) ids with blanks put in; their places, step * n + text, text by text; and the words that stood there."""
+def _hidden(ids: np.ndarray, masks: list[np.ndarray], blank: int) -> np.ndarray:
+    """(T, n) ids with blanks where the masks of the n texts say so."""
     hidden = ids.copy()
-    places, words = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for column, mask in enumerate(masks):
-        steps = np.flatnonzero(mask)
-        places.append((steps * ids.shape[1] + column).astype(np.int32))
-        words.append(ids[steps, column])
-        hidden[steps, column] = blank
-    return hidden, np.concatenate(places), np.concatenate(words)
+        hidden[: len(mask), column][mask] = blank
+    return hidden
+
+
+def _at(ids: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) places of (T, n) ids, step * n + text, text by text, where the masks say so; and what stands there."""
+    places = [np.flatnonzero(mask) * ids.shape[1] + column for column, mask in enumerate(masks)]
+    found = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int32)
+    return found, ids.reshape(-1)[found]
 
 
 def _possible(scores: nd.NDArray) -> nd.NDArray:
