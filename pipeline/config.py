@@ -374,6 +374,8 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         data = plain_yaml.load(text)
     except ValueError as error:
         raise InputError(f"{path} is no YAML: {error}") from None
+    if data is None:
+        raise InputError(f"{path} is empty: it must hold at least ingest.source (docs/data.md)")
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
     data.setdefault("name", path.stem)
@@ -449,6 +451,13 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
         )
     if error["type"] == "missing":
         return f"{where} is missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{where}.format is missing (one of: {', '.join(FORMATS)})"
+    if error["type"] == "union_tag_invalid":
+        tag = error["ctx"]["tag"]
+        near = difflib.get_close_matches(tag, FORMATS, 1, 0.5)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, FORMATS))}{guess}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
     expected = context.get("expected") or context.get("expected_tags")

@@ -32,6 +32,8 @@ def load(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
         return yaml.load(text, loader)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(_sentence(error)) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(one_line(error)) from None
     except (
@@ -40,6 +42,14 @@ def load(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
         TypeError,
     ) as error:  # of values that are not what their own tag says: !!int ''
         raise ValueError(f"a value that its tag does not fit ({type(error).__name__})") from None
+
+
+def _sentence(error: yaml.MarkedYAMLError) -> str:
+    """What the parser found, with its line and column."""
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    context = f" ({error.context})" if error.context else ""
+    return " ".join(f"{where}{error.problem or 'not understood'}{context}".split())
 
 
 def value(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
