@@ -18,6 +18,7 @@ TEXTS = {
     "wing": "A thin wing carries the lift of the flow around it, and its drag grows with the angle.",
     "tide": "The tide follows the moon; a wave breaks at the shore in shallow water. \U0001f30a The moon again.",
     "markup": "<img src=x onerror=\"document.title='broken'\"> a wing <b>bold</b> & <script>document.title=1</script>",
+    "scroll": "paper" * 60 + " " + "ink" * 120 + " and a lantern over " + "table" * 90,
     "heart": "Blood leaves the heart by a valve, which a pulse opens.",
 }
 
@@ -34,7 +35,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     documents = write_lines(folder / "docs.jsonl", rows)
     duplet = [sys.executable, "-m", "pipeline.cli"]
     subprocess.run([*duplet, "index", model, "--documents", documents, "--output", folder / "index",
-                    "--name", "Four & texts"], check=True, capture_output=True)  # fmt: skip
+                    "--name", "Five & texts"], check=True, capture_output=True)  # fmt: skip
     server = subprocess.Popen(
         [*duplet, "search", folder / "index", "--serve", "--port", "0"], stderr=subprocess.PIPE, text=True
     )
@@ -60,12 +61,12 @@ def browser(window: Browser) -> Iterator[Browser]:
 
 def test_a_query_by_keys_alone(address: str, browser: Browser, tmp_path: Path) -> None:
     browser.open(address)
-    browser.until("document.title === 'Four & texts'")
-    assert browser.run("return document.getElementById('size').textContent") == "4 documents"
+    browser.until("document.title === 'Five & texts'")
+    assert browser.run("return document.getElementById('size').textContent") == "5 documents"
     browser.run("document.activeElement.blur()")
     browser.press("/")
     browser.press("moon, the tide")
-    browser.until(f"{RESULTS} === 4")
+    browser.until(f"{RESULTS} === 5")
     assert browser.run("return document.querySelector('.id').textContent") == "tide"
     assert browser.run("return document.querySelector('.title').textContent") == "About <i>tide</i>"
     first = "document.querySelectorAll('.result')[0]"
@@ -85,15 +86,28 @@ def test_a_query_by_keys_alone(address: str, browser: Browser, tmp_path: Path) -
     assert browser.complaints() == []
 
 
+def test_an_excerpt_shows_the_words_that_were_found(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=lantern&mode=words")
+    browser.until(f"{RESULTS} === 1")
+    assert browser.run("return [...document.querySelectorAll('.excerpt mark')].map(m => m.textContent)") == ["lantern"]
+
+
+def test_the_first_result_stands_clear_of_the_header(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing")
+    browser.until(f"{RESULTS} === 5")
+    edge = lambda chosen, side: browser.run(f"return document.querySelector('{chosen}').getBoundingClientRect().{side}")
+    assert edge(".result", "top") - edge("header", "bottom") > 8
+
+
 def test_markup_in_query_and_document_does_nothing(address: str, browser: Browser) -> None:
     browser.open(address)
-    browser.until("document.title === 'Four & texts'")
+    browser.until("document.title === 'Five & texts'")
     browser.press("<b>wing <i>moon")
-    browser.until(f"{RESULTS} === 4")
+    browser.until(f"{RESULTS} === 5")
     browser.run("for (const button of document.querySelectorAll('.open')) button.click()")
-    browser.until("document.querySelectorAll('.why table').length === 4")
+    browser.until("document.querySelectorAll('.why table').length === 5")
     assert browser.run("return document.querySelectorAll('main img, main script, main b, .title i').length") == 0
-    assert browser.run("return document.title") == "Four & texts"
+    assert browser.run("return document.title") == "Five & texts"
     browser.until("document.querySelector('main').innerText.includes('<img src=x onerror=')")  # as text
     assert browser.complaints() == []
 
@@ -104,7 +118,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(
 ) -> None:
     browser.view(360, 740, dark)
     browser.open(f"{address}#q=wing+lift&mode=hybrid")
-    browser.until(f"{RESULTS} === 4")
+    browser.until(f"{RESULTS} === 5")
     browser.run("document.querySelector('.open').click()")
     browser.until("document.querySelectorAll('.why td').length > 4")
     assert browser.run("return document.documentElement.scrollWidth") == 360
@@ -116,7 +130,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(
 
 def test_every_control_has_a_name(address: str, browser: Browser) -> None:
     browser.open(f"{address}#q=wing")
-    browser.until(f"{RESULTS} === 4")
+    browser.until(f"{RESULTS} === 5")
     browser.run("document.querySelector('.open').click()")
     browser.until("document.querySelectorAll('.why td').length > 0")
     browser.command("Accessibility.enable")
@@ -128,7 +142,7 @@ def test_every_control_has_a_name(address: str, browser: Browser) -> None:
 
 def test_a_server_that_is_gone_is_told(address: str, browser: Browser) -> None:
     browser.open(address)
-    browser.until("document.title === 'Four & texts'")
+    browser.until("document.title === 'Five & texts'")
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     browser.command("Network.enable")
     try:
