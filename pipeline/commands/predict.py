@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         limit = MAX_ROW_KB * 1024
         if to_stdout:
             rows = prediction_files.read(args.input, kind, limit, Path("."))
-            at = prediction_files.predict_stream(predictor, rows, sys.stdout.buffer, say)
+            at = prediction_files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
             identity = files.digest([fingerprint, kind, listed, predictor.backend])

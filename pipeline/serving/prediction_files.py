@@ -180,11 +180,7 @@ def predict_file(
         if not at.predicted:
             place.unlink(missing_ok=True)
             partial.unlink()
-            raise InputError(
-                f"{places.shown_address(address)} holds no rows" if not at.read else
-                f"none of the {at.read:,} rows of {places.shown_address(address)} can be predicted; the first: "
-                f"{at.first_refusal} (see {quarantine})"
-            )  # fmt: skip
+            raise InputError(_nothing_good(at, address) + (f" (see {quarantine})" if at.read else ""))
         _finish(partial, output, output_kind)
         place.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
@@ -193,8 +189,8 @@ def predict_file(
     return at
 
 
-def predict_stream(predictor: Predictor, rows: Iterator[Row], stream: IO[bytes], say: Say) -> Position:
-    """Predicts rows as they come, JSON Lines to a stream, bad rows said."""
+def predict_stream(predictor: Predictor, address: str, rows: Iterator[Row], stream: IO[bytes], say: Say) -> Position:
+    """Predicts rows as they come, JSON Lines to a stream, bad rows said. Raises InputError where no row is good."""
     at = Position("")
     for batch in iter(lambda: list(itertools.islice(rows, ROWS_PER_BATCH)), []):
         with tempfile.TemporaryFile() as refused:
@@ -203,7 +199,20 @@ def predict_stream(predictor: Predictor, rows: Iterator[Row], stream: IO[bytes],
             for line in refused:
                 entry = json.loads(line)
                 say(f"row {entry['row']} left out: {entry['reason']}")
+    if not at.predicted:
+        raise InputError(_nothing_good(at, address))
     return at
+
+
+def _nothing_good(at: Position, address: str) -> str:
+    shown = "standard input" if address == STDIN else places.shown_address(address)
+    if not at.read:
+        return f"{shown} holds no rows"
+    form = "; standard input is read as JSON Lines: give a file of another format by its name"
+    return (
+        f"none of the {at.read:,} rows of {shown} can be predicted; the first: {at.first_refusal}"
+        + (form if address == STDIN and "no JSON" in at.first_refusal else "")
+    )  # fmt: skip
 
 
 def _predict_batch(predictor: Predictor, batch: list[Row], made: IO[bytes], refused: IO[bytes], at: Position) -> None:

@@ -77,6 +77,22 @@ def test_bad_requests_get_a_sentence(client: TestClient, body: dict[str, Any], s
     assert all(name in answer.headers for name in HEADERS)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"content": b'{"query": "wing"'}, {"content": b"wing"}, {"data": {"query": "wing"}}, {"json": []}, {}]
+)
+def test_a_body_that_is_no_json_object_is_told_what_to_send(client: TestClient, asked: dict[str, Any]) -> None:
+    answer = client.post("/api/search", **asked)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("the body is no JSON object of the type application/json: send such as {")
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/api/search", 405), ("GET", "/search", 404)])
+def test_an_address_that_is_not_served_is_told(client: TestClient, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(f"{method} {path} is not served here: there are GET /")
+
+
 def test_a_body_without_a_length_is_counted(client: TestClient) -> None:
     def pieces() -> Iterator[bytes]:
         yield from [b"x" * 1000] * 40

@@ -218,6 +218,19 @@ def test_pipes(trained: Trained) -> None:
     assert "row 2 left out: no JSON object" in done.stderr
 
 
+@pytest.mark.parametrize("output", ["-", "out.jsonl"])
+def test_a_pipe_without_a_good_row_is_told(trained: Trained, tmp_path: Path, output: str) -> None:
+    output = output if output == "-" else str(tmp_path / output)
+    asked = ("predict", str(trained()), "--input", "-", "--output", output)
+    done = duplet(*asked, input="query,document\nsort,list\n")
+    assert done.returncode == 2 and done.stdout == ""
+    sentence = done.stderr.splitlines()[-1]
+    assert "none of the 2 rows of standard input can be predicted; the first: row 1: no JSON" in sentence
+    assert "is read as JSON Lines: give a file of another format by its name" in sentence
+    empty = duplet(*asked, input="")
+    assert empty.returncode == 2 and "standard input holds no rows" in empty.stderr
+
+
 def test_bad_input_is_one_sentence(trained: Trained, tmp_path: Path) -> None:
     folder = str(trained())
     empty, other = write_rows(tmp_path / "empty.jsonl", []), write_rows(tmp_path / "other.jsonl", [{"title": "x"}])

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.serving.search import store
@@ -32,6 +33,8 @@ AT_ONCE = 2  # queries answered at the same time
 MAX_WAITING = 256  # more are told to come again
 WAIT_S = 30.0
 RETRY_AFTER_S = 1
+EXAMPLE = 'send such as {"query": "sort a list", "k": 10, "mode": "hybrid"}'
+SERVED = "there are GET / and /health, POST /api/search and /api/explain"
 PAGE = Path(__file__).with_name("page.html")
 
 T = TypeVar("T")
@@ -144,6 +147,11 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
     async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
         return JSONResponse({"error": _sentence(error)}, 422)
 
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> JSONResponse:
+        where = f"{request.method} {request.url.path[:100]}"
+        return JSONResponse({"error": f"{where} is not served here: {SERVED}"}, error.status_code, error.headers)
+
     @app.exception_handler(DupletError)
     async def failed(_: Request, error: DupletError) -> JSONResponse:
         busy = isinstance(error, TryAgain)
@@ -177,6 +185,8 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
 def _sentence(error: RequestValidationError) -> str:
     """What is wrong with a request, without its content."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid" or first["loc"] == ("body",):
+        return f"the body is no JSON object of the type application/json: {EXAMPLE}"
     name = str(first["loc"][-1]) if first["loc"] else "request"
     if name == "query" and first["type"] == "string_too_long":
         return f"the query is too long: at most {MAX_QUERY_CHARACTERS:,} characters"
