@@ -23,6 +23,9 @@ TEXTS = {
 }
 
 RESULTS = "document.querySelectorAll('.result').length"
+SHOWN = "document.getElementById('results').dataset.query"  # the query of these results: each letter typed is one
+# what is typed before goes nowhere
+READY = "document.title === 'Five & texts' && document.activeElement.id === 'query'"
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +64,12 @@ def browser(window: Browser) -> Iterator[Browser]:
 
 def test_a_query_by_keys_alone(address: str, browser: Browser, tmp_path: Path) -> None:
     browser.open(address)
-    browser.until("document.title === 'Five & texts'")
+    browser.until(READY)
     assert browser.run("return document.getElementById('size').textContent") == "5 documents"
     browser.run("document.activeElement.blur()")
     browser.press("/")
     browser.press("moon, the tide")
-    browser.until(f"{RESULTS} === 5")
+    browser.until(f"{SHOWN} === 'moon, the tide' && {RESULTS} === 5")
     assert browser.run("return document.querySelector('.id').textContent") == "tide"
     assert browser.run("return document.querySelector('.title').textContent") == "About <i>tide</i>"
     first = "document.querySelectorAll('.result')[0]"
@@ -101,9 +104,9 @@ def test_the_first_result_stands_clear_of_the_header(address: str, browser: Brow
 
 def test_markup_in_query_and_document_does_nothing(address: str, browser: Browser) -> None:
     browser.open(address)
-    browser.until("document.title === 'Five & texts'")
+    browser.until(READY)
     browser.press("<b>wing <i>moon")
-    browser.until(f"{RESULTS} === 5")
+    browser.until(f"{SHOWN} === '<b>wing <i>moon' && {RESULTS} === 5")
     browser.run("for (const button of document.querySelectorAll('.open')) button.click()")
     browser.until("document.querySelectorAll('.why table').length === 5")
     assert browser.run("return document.querySelectorAll('main img, main script, main b, .title i').length") == 0
@@ -142,7 +145,7 @@ def test_every_control_has_a_name(address: str, browser: Browser) -> None:
 
 def test_a_server_that_is_gone_is_told(address: str, browser: Browser) -> None:
     browser.open(address)
-    browser.until("document.title === 'Five & texts'")
+    browser.until(READY)
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     browser.command("Network.enable")
     try:
