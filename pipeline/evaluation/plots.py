@@ -37,14 +37,14 @@ def loss_figure(history: list[dict[str, Any]], width_in: float = 8, height_in: f
     if len(losses) > 20:
         axes[0].plot(updates, _smooth(losses), color=COLOURS[0], linewidth=2, label="running mean")
         axes[0].legend(frameon=False)
-    axes[0].set_ylabel("training loss (mean per example)")
-    axes[0].set_title("Training", loc="left")
+    axes[0].set_ylabel("loss")
+    axes[0].set_title("Training: mean loss per example", loc="left")
     for axis, (scale, names) in zip(axes[1:], scales.items()):
         for i, name in enumerate(names):
             at, values = _series(history, name)
             style, colour = STYLES[i % len(STYLES)], COLOURS[(i + 1) % len(COLOURS)]
             axis.plot(at, values, style, marker="o", markersize=4, color=colour, label=name.removeprefix("valid/"))
-        axis.set_ylabel(f"validation ({scale})")
+        axis.set_ylabel(scale)
         axis.set_title("Validation", loc="left")
         axis.legend(
             frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.09 - 0.09 * len(scales))

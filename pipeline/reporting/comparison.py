@@ -89,7 +89,7 @@ def _settings(runs: list[Evaluation]) -> list[Setting]:
         found = dict(page.flat("", run.run.get("configuration", {})))
         found |= {f"version of {name}": version for name, version in run.run.get("versions", {}).items()}
         for stage, made in run.run.get("stages", {}).items():
-            counts = page.flat("", made.get("counts") or {})
+            counts = page.flat("", _rounded(made.get("counts") or {}))
             found |= {f"{stage}: {name}": value for name, value in counts if stage != "tokenize" or "vocab" in name}
         commit = str(run.run.get("git_commit") or "–")
         found |= {"test data": str(run.run.get("test_data", "–")), "commit": commit[:10] + "+" * commit.endswith("+")}
@@ -97,6 +97,13 @@ def _settings(runs: list[Evaluation]) -> list[Setting]:
     names = dict.fromkeys(name for found in flat for name in found)
     rows = [Setting(name, [found.get(name, "–") for found in flat]) for name in names]
     return [row for row in rows if len(set(row.values)) > 1]
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to six digits, which is more than two trainings have in common."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pipeline.evaluation import plots
+from pipeline.reporting import figures as figures_of_page
 
 
 @pytest.fixture
@@ -66,5 +67,15 @@ def test_metrics_of_different_scales_have_axes_of_their_own(tmp_path: Path, figu
     plots.loss_curves([{"update": 1, "loss": 1.0}, {"update": 2} | values], tmp_path / "l.png")
     shown = {axis.get_ylabel(): [line.get_label() for line in axis.lines] for axis in figures[0].axes[1:]}
     assert shown == {
-        "validation (0 to 100)": ["bleu", "chrf"], "validation (0 to 1)": ["exact"], "validation (nats)": ["nats"],
+        "0 to 100": ["bleu", "chrf"], "0 to 1": ["exact"], "nats": ["nats"],
     }  # fmt: skip
+
+
+def test_no_label_is_longer_than_its_axis() -> None:
+    """Else it is cut off, or runs into the next axis's, where a page shows several scales in little room."""
+    values = {f"valid/{name}": 0.5 for name in ("exact", "bleu_4", "cider", "nats")}
+    drawn = plots.loss_figure([{"update": 1, "loss": 1.0}, {"update": 2} | values], figures_of_page.WIDTH_IN, 4.6)
+    drawn.canvas.draw()  # type: ignore[attr-defined]
+    assert len(drawn.axes) == 4
+    for axis in drawn.axes:
+        assert axis.yaxis.label.get_window_extent().height <= axis.get_window_extent().height

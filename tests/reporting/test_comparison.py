@@ -33,6 +33,13 @@ def test_settings_that_differ_and_no_others(loaded: Load) -> None:
     assert same.settings == []
 
 
+def test_figures_of_trainings_are_shown_to_six_digits(loaded: Load) -> None:
+    stages = lambda value: {"train": {"key": "k", "counts": {"valid/mrr@10": value}}}
+    found = comparison.compare([loaded("a", stages=stages(0.44644097222222223)), loaded("b", stages=stages(0.1))])
+    rows = {row.name: row.values for row in found.settings}
+    assert rows["train: valid/mrr@10"] == ["0.446441", "0.1"]
+
+
 def test_differences_are_paired(loaded: Load) -> None:
     a, b = (
         loaded(name, {"ranking": ranking(60, quality, seed)}) for name, quality, seed in (("a", 0.5, 1), ("b", 0.45, 2))
