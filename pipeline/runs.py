@@ -30,7 +30,10 @@ def model(given: str, root: Path, uri: str | None) -> Path:
 
     folder = flow.plan(load_config(path)).folder("train")
     if not (folder / manifest.NAME).exists():
-        raise InputError(f"{given} is not trained with its present settings: run `duplet run {given}` first")
+        raise InputError(
+            f"{given} is not trained with its present settings: run `duplet run {given}` first, "
+            "or name a training with other settings by its folder or its run id"
+        )
     return models.checked(folder)
 
 
@@ -81,7 +84,11 @@ def _of_configuration(given: str, overrides: list[str], root: Path | None, uri: 
     keys = flow.plan(config)
     folder = keys.folder("evaluate")
     if not (folder / manifest.NAME).exists():
-        raise InputError(f"{given} is not evaluated with its present settings: run `duplet run {given}` first")
+        command = " ".join(["duplet run", given, *overrides])
+        raise InputError(
+            f"{given} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
+            "or name a run with other settings by its folder or its id"
+        )
     return Found(folder, _record(folder), keys.root, tracking.address(uri or config.tracking.uri, keys.root))
 
 

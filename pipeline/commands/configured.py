@@ -8,7 +8,9 @@ from pipeline.config import Config, load_config
 def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """A configuration, overrides and --json; `optional`: the verb works without a configuration."""
     parser.add_argument("config", nargs="?" if optional else None, help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings by dotted path, train.epochs=3")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings by dotted path, train.epochs=3"
+    )
 
 
 def worker_arguments(parser: argparse.ArgumentParser) -> None:

@@ -37,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--k {args.k} must be at least 1")
     if args.serve and args.query is not None:
         raise InputError("--serve takes no query: they are typed on the page")
+    if args.model is not None and Path(args.model).suffix in (".yaml", ".yml"):
+        from pipeline import runs
+
+        args.model = str(runs.model(args.model, args.root, args.uri))
     from pipeline.serving.search.stamp import open_searcher
 
     if args.serve:

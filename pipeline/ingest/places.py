@@ -6,6 +6,7 @@ cut at the row limit, so that neither an archive that unpacks to terabytes nor a
 
 import codecs
 import contextlib
+import difflib
 import functools
 import gzip
 import io
@@ -62,8 +63,11 @@ def local_path(address: str) -> Path:
     path = Path(re.sub(r"^(file|local)://", "", address)).expanduser()
     if not path.exists():
         folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
-        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        raise InputError(f"no source at {path}; {folder} holds {inside}")
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        likely = difflib.get_close_matches(path.name, names, 8, 0.5)
+        names = [*likely, *(name for name in names if name not in likely)]
+        here = f"the working directory {Path.cwd()}" if folder == Path() else str(folder)
+        raise InputError(f"no source at {path}; {here} holds {', '.join(names[:8]) or 'nothing'}")
     if not path.is_file():
         kind = "folder" if path.is_dir() else "special file"
         raise InputError(f"source {path} is a {kind}, not a file; give the file itself")

@@ -12,7 +12,7 @@ STAGES = ("train", "export")
 # What makes a model usable by itself.
 CARRIED = ("config.json", "parameters.npz", "vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
 STORE = "models"  # under root: copies of what MLflow holds
-HELP = "a model's folder, an MLflow run id, or models:/NAME@ALIAS"
+HELP = "a configuration (.yaml), a model's folder, an MLflow run id, or models:/NAME@ALIAS"
 
 
 def fetch(model: str, root: Path, uri: str | None) -> Path:

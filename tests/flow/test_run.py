@@ -146,6 +146,28 @@ def test_bad_input_is_one_sentence_and_exit_2(name: str, small_config: Config, d
     assert not list((tmp_path / "runs").glob("tokenize/*"))
 
 
+def test_a_configuration_alone_is_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run"])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("the following arguments are required: config")
+
+
+def test_a_run_with_other_settings_can_be_named(
+    small_config: Config, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config, rows = tmp_path / "small.yaml", tmp_path / "x.csv"
+    config.write_text(json.dumps(small_config()))
+    rows.write_text("query,document\n")
+    cases = [
+        (["predict", config, "--input", rows, "--output", "-"], "name a training with other settings by its folder"),
+        (["report", config], "with its present settings"),
+        (["report", config, "train.epochs=9"], f"with these settings: run `duplet run {config} train.epochs=9` first"),
+    ]
+    for arguments, part in cases:
+        assert cli.main([str(word) for word in arguments]) == 2
+        assert part in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_empty_and_wrong_columns_name_what_was_found(small_config: Config, duplet: Run, tmp_path: Path) -> None:
     empty = tmp_path / "empty.tsv"
     empty.write_text("")

@@ -219,6 +219,10 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
     path.write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         index.open()
+    for foreign in ("[]", '{"name": "a page of something else"}'):  # whose folder nobody is told to delete
+        path.write_text(foreign)
+        with pytest.raises(InputError, match=r"index\.json is of no index: name the folder that `duplet index` made"):
+            index.open()
     path.unlink()
     with pytest.raises(InputError, match="is no finished index"):
         index.open()

@@ -124,7 +124,7 @@ def test_mistakes_are_told_in_a_sentence(
     cases = [
         (
             ("index", "nonsense", "--documents", documents, "--output", new),
-            "no model 'nonsense': give a model's folder",
+            "no model 'nonsense': give a configuration (.yaml), a model's folder",
         ),
         (("index", half, "--documents", documents, "--output", new), "parameters.npz has 200 bytes instead of"),
         (("index", model, "--documents", empty, "--output", new), "holds no documents"),
@@ -142,12 +142,21 @@ def test_mistakes_are_told_in_a_sentence(
         (("search", index, "wing", "--k", 0), "--k 0 must be at least 1"),
         (("search", index, "wing", "--model", other), "whose vectors cannot be compared"),
         (("search", index, "wing", "--serve"), "--serve takes no query"),
+        (("search", index, "wing", "--model", tmp_path / "none.yaml"), "no configuration at"),
     ]
     for arguments, sentence in cases:
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), (arguments, done)
         assert sentence in done.stderr and "Traceback" not in done.stderr, (arguments, done.stderr)
     assert not new.exists()
+
+
+@pytest.mark.parametrize("given", ["two", "0", "-1", "1.5"])
+def test_a_count_that_is_none_is_told(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["index", "model", "--documents", "x.jsonl", "--output", "new", f"--threads={given}"])
+    wanted = f"argument --threads: must be a whole number of at least 1, not '{given}'"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(wanted)
 
 
 def test_a_model_that_moved_is_named(index: Path, model: Path, tmp_path: Path) -> None:

@@ -92,3 +92,13 @@ def test_a_file_that_cannot_be_read_is_told(
 def test_an_absent_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no source at"):
         reader_of(tmp_path / "none.jsonl")
+
+
+def test_of_an_absent_file_the_likely_ones_are_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (".hidden.jsonl", *(f"a{i}" for i in range(9)), "papers.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        reader_of(Path("paper.jsonl"))
+    assert f"the working directory {tmp_path} holds papers.jsonl, a0, a1" in str(caught.value)
+    assert ".hidden" not in str(caught.value)

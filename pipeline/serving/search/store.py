@@ -81,6 +81,8 @@ def read_state(folder: Path) -> State:
     path = folder / NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or "format" not in data:  # of something else: nothing to delete
+            raise InputError(f"{path} is of no index: name the folder that `duplet index` made")
         if data["format"] != FORMAT:
             raise InputError(
                 f"{folder} is an index of format {data['format']}, this version reads {FORMAT}: "
