@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -46,14 +48,28 @@ class Writer(AbstractContextManager["Writer"]):
         del self._array
 
 
+def _pillow() -> Any:
+    """Pillow's Image, bound to the libraries that came with it.
+
+    Horovod makes all of libmxnet's functions known to libraries that are loaded later, those of another libjpeg among
+    them, with which Pillow reads no JPEG file.
+    """
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
+    try:
+        from PIL import Image
+    finally:
+        sys.setdlopenflags(flags)
+    return Image
+
+
 def picture(content: bytes, size_px: int) -> np.ndarray:
     """(size_px, size_px, 3) uint8 of a file of one of FORMATS, squeezed into a square.
 
     Raises:
         BadRow: it is no image, a damaged one, or of too many pixels.
     """
-    from PIL import Image
-
+    Image = _pillow()
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

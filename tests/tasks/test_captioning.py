@@ -3,6 +3,8 @@
 import doctest
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -273,6 +275,19 @@ def test_an_image_that_is_none_is_a_clear_error(prepared: Callable[..., Any], tm
     (tmp_path / "picture.png").write_bytes(png((200, 10, 10)))
     [answer] = task.predict(network, [{"image": str(tmp_path / "picture.png")}], mx.cpu())
     assert isinstance(answer["caption"], str) and answer["score"] < 0
+
+
+def test_photographs_are_read_after_horovod_was_loaded(tmp_path: Path) -> None:
+    """In processes of their own: this one may have loaded Pillow before."""
+    photograph = str(tmp_path / "photograph.jpg")
+    draw = f"from PIL import Image; Image.new('RGB', (30, 20), (200, 10, 10)).save({photograph!r})"
+    look = (
+        "import horovod.mxnet, pathlib; from pipeline.ingest import images; "
+        f"print(images.picture(pathlib.Path({photograph!r}).read_bytes(), 4).shape)"
+    )
+    for script, said in ((draw, ""), (look, "(4, 4, 3)\n")):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        assert done.stdout == said, done.stderr
 
 
 @pytest.mark.parametrize("inject", ["first", "attention"])
