@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=100, metavar="N", help="numbers in a state (100)")
     parser.add_argument("--vocabulary", type=int, default=8000, metavar="N", help="words at most (8000)")
     parser.add_argument("--steps", type=int, default=35, metavar="N", help="tokens per update (35)")
-    parser.add_argument("--updates", type=int, default=2000, metavar="N", help="updates (2000)")
+    parser.add_argument("--updates", type=int, default=20_000, metavar="N", help="updates (20000)")
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate of AdaGrad (0.1)")
     parser.add_argument("--seed", type=int, default=1, help="of the start and of the sample (1)")
     parser.add_argument("--characters", type=int, default=3_000_000, metavar="N", help="of the text read (3000000)")

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+FRESH = 10  # parts of a text that are read before the state begins at zero again
+
 
 class Parameters(NamedTuple):
     """Also what the gradients with respect to them are kept in."""
@@ -144,6 +146,10 @@ def train(
 ) -> Iterator[Progress]:
     """AdaGrad over the text's parts of `steps` tokens, the state carried from part to part; changes `net` in place.
 
+    Every FRESH parts the state begins at zero again, as writing does. Without biases, tanh being odd, a state and its
+    mirror image go on alike, but the mirrored one finds the rarest words likeliest; a state that is never reset stays
+    on one side, and the net does not learn to get there from zero.
+
     Duchi et al. 2011; gradients are clipped number by number, which is enough against those that explode. The sums of
     squares begin above zero, else the first updates would move the rows of all words that did not come by `rate`.
     """
@@ -151,7 +157,9 @@ def train(
     state, at, nats = np.zeros(len(net.W), net.W.dtype), 0, []
     for update in range(1, updates + 1):
         if at + steps + 1 > len(text):
-            state, at = np.zeros_like(state), 0
+            at = 0
+        if at == 0 or update % FRESH == 0:
+            state = np.zeros_like(state)
         x, y = text[at : at + steps], text[at + 1 : at + steps + 1]
         run = forward(net, x, state)
         nats.append(float(-np.log(run.o[np.arange(steps), y]).mean()))
