@@ -32,7 +32,7 @@ def read(
             if isinstance(row, dict):
                 names = list(row)
                 values = {column: row[str(column)] for column in wanted if str(column) in row}
-            elif isinstance(row, list):
+            elif isinstance(row, list) and any(isinstance(column, int) for column in wanted):
                 names = [str(i) for i in range(len(row))]
                 values = {i: row[i] for i in wanted if isinstance(i, int) and 0 <= i < len(row)}
             else:

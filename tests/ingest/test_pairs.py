@@ -139,6 +139,7 @@ def test_bad_rows_go_to_the_quarantine_with_their_place(reason: str, ingest: Any
 BAD_JSON = {
     "no JSON": '{"query": ',
     "no JSON object": "12",
+    "no JSON object: a list": '["a", "b", 1]',
     "missing field": '{"query": "a", "label": 1}',
     "missing field: no 'label'": '{"query": "a", "document": "b", "label": null}',
     "no text": '{"query": ["a"], "document": "b", "label": 1}',
