@@ -244,7 +244,7 @@ def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, 
                 raise row.problem
             predictor.check(values[place])
         except BadRow as problem:
-            bad[place] = problem
+            bad[place] = _with_names(problem, values[place])
     good = [place for place in range(len(batch)) if place not in bad]
     found: dict[int, dict[str, Any]] = {}
     try:
@@ -257,6 +257,15 @@ def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, 
                 bad[place] = BadRow("cannot be predicted", str(error))
     for place, row in enumerate(batch):
         yield row, bad[place] if place in bad else found[place]
+
+
+def _with_names(problem: BadRow, values: dict[str, Any]) -> BadRow:
+    """A missing field, and beside it what the row has: names are mistaken more often than left out."""
+    names = [name for name, value in values.items() if value is not None]
+    if problem.kind != "missing field" or not names:
+        return problem
+    detail = str(problem).removeprefix(f"{problem.kind}: ")
+    return BadRow(problem.kind, f"{detail}; the row has {shorten(', '.join(names))}")
 
 
 def _line(value: dict[str, Any]) -> bytes:

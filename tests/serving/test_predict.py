@@ -237,7 +237,11 @@ def test_bad_input_is_one_sentence(trained: Trained, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"PAR1 nothing")
     predictor = open_predictor(Path(folder), threads=1)
-    for source, sentence in ((empty, "holds no rows"), (other, "no 'query'"), (damaged, "is no Parquet file")):
+    for source, sentence in (
+        (empty, "holds no rows"),
+        (other, "no 'query'; the row has title"),
+        (damaged, "is no Parquet file"),
+    ):
         with pytest.raises(InputError, match=sentence):
             prediction_files.predict_file(
                 predictor, str(source), source.suffix[1:], tmp_path / "out.jsonl", "jsonl", "x", 1 << 20, False, SAY
