@@ -460,10 +460,8 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
         return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, FORMATS))}{guess}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
-    expected = context.get("expected") or context.get("expected_tags")
-    near = difflib.get_close_matches(
-        str(context.get("tag", value)), str(expected or "").replace("'", "").replace(" or ", ", ").split(", "), 1, 0.5
-    )
+    expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+    near = difflib.get_close_matches(str(value), expected, 1, 0.5)
     shown = f"={value!r}" if value is not None and not isinstance(value, dict) else ""
     return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -99,14 +99,15 @@ def status(config: Config) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"stage": stage, "folder": str(folder), "state": "up to date", "changed": []}
         if not (folder / manifest.NAME).exists():
             row["state"] = "interrupted" if found.work(stage).exists() else "not run"
+            beside = (manifest.readable(path.parent, stage) for path in folder.parent.glob(f"*/{manifest.NAME}"))
             others = sorted(
-                manifest.readable(folder.parent, stage),
+                (other for other in beside if other is not None),
                 key=lambda other: (other.extra.get("configuration") == config.name, other.created),
             )
             if others:
                 row["changed"] = found.parts[stage].changed_since(others[-1].key_parts)
                 row["state"] = "changed" if row["state"] == "not run" else row["state"]
-        elif folder.name not in {one.key for one in manifest.readable(folder.parent, stage)}:
+        elif manifest.readable(folder, stage) is None:
             row["state"] = "damaged"  # `duplet run` says what to do
         rows.append(row)
     return rows

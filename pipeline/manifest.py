@@ -1,6 +1,5 @@
 """The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
 
-import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -119,13 +118,12 @@ def write(
     return manifest
 
 
-def readable(parent: Path, stage: str) -> list[Manifest]:
-    """The manifests of a stage's folders under `parent`, their files unseen, without those that are damaged."""
-    found = []
-    for path in sorted(parent.glob(f"*/{NAME}")):
-        with contextlib.suppress(InputError):
-            found.append(load(path.parent, stage, "", verify=False))
-    return found
+def readable(folder: Path, stage: str) -> Manifest | None:
+    """A stage folder's manifest, its files unseen; None where it is missing or damaged."""
+    try:
+        return load(folder, stage, "", verify=False)
+    except InputError:
+        return None
 
 
 def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest:

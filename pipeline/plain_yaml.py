@@ -49,7 +49,7 @@ def _sentence(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
     context = f" ({error.context})" if error.context else ""
-    return " ".join(f"{where}{error.problem or 'not understood'}{context}".split())
+    return one_line(f"{where}{error.problem or 'not understood'}{context}")
 
 
 def value(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
