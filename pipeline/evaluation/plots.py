@@ -79,7 +79,8 @@ def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:
             longest = int(values.max())
             width = max(1, -(-(longest + 1) // 50))  # whole tokens per bar, 50 bars at most
             edges = np.arange(0, longest + width + 1, width) - 0.5
-            axis.hist(values, bins=edges, color=colour, weights=np.full(len(values), 100 / len(values)))
+            counts = np.bincount(values)
+            axis.hist(np.arange(len(counts)), bins=edges, color=colour, weights=counts * (100 / len(values)))
             median, high = np.percentile(values, [50, 95])
             axis.axvline(median, color="black", linestyle="-", linewidth=1.2)
             axis.axvline(high, color="black", linestyle="--", linewidth=1.2)

@@ -11,7 +11,7 @@ from pipeline.config import SPLITS
 from pipeline.records import COLLECTION_SCHEMA, Record, schema
 from pipeline.sources import SplitName
 
-_ROWS = 1000  # of a row group, at the most
+_ROWS = 10_000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about
 
 
@@ -20,7 +20,7 @@ class TableWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
         self._rows: list[tuple[Any, ...]] = []
         self._characters = 0
 

@@ -53,8 +53,11 @@ class Task:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N, S) int32: tokens of each side of each training example."""
+        """(N, S) whole numbers: tokens of each side of each training example."""
         raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Makes what each batch needs, before the first and in the main thread."""
 
     def network(self) -> gluon.Block:
         """The network, not initialised.

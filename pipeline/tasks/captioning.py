@@ -53,7 +53,7 @@ class Captioning(Task):
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 1) int32."""
-        return self.train.fields["caption"].lengths[self.train.rows["caption"]][:, None]
+        return self.train.fields["caption"].lengths_of(self.train.rows["caption"])[:, None]
 
     @functools.cached_property
     def vocabulary(self) -> list[str]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.tokenization.shards import Texts
+from pipeline.tokenization.shards import Texts, padded
 
 # What a chunk costs beside its cells, in rows: the kernels' work per time step that does not depend on the rows.
 ROWS_PER_STEP = 4
@@ -88,12 +88,13 @@ def chunked(field: Texts, rows: list[np.ndarray], rank: int, tokens: np.ndarray 
         rows: all workers' rows of the field.
         tokens: (U,) ascending; ids then point into it. Without, they are the vocabulary's.
     """
-    lengths = [field.lengths[part] for part in rows]
+    texts = [field.read(part) for part in rows]
+    lengths = [np.array([len(text) for text in part], np.int32) for part in texts]
     orders = [np.argsort(part, kind="stable") for part in lengths]
     cuts = [chunk_cuts(part[order]) for part, order in zip(lengths, orders)]
     chunks = []
     for part in np.split(orders[rank], cuts[rank]):
-        ids, sizes = field.padded(rows[rank][part])
+        ids, sizes = padded([texts[rank][i] for i in part.tolist()])
         chunks.append(Chunk((ids if tokens is None else np.searchsorted(tokens, ids)).T.astype(np.int32), sizes))
     return Chunked(
         chunks=chunks,
@@ -108,5 +109,5 @@ def chunked(field: Texts, rows: list[np.ndarray], rank: int, tokens: np.ndarray 
 def distinct_tokens(texts: list[tuple[Texts, np.ndarray]]) -> np.ndarray:
     """(U,) int32 ascending: the distinct ids of all these rows of texts, and 0 for padding."""
     ids = [np.zeros(1, np.int32)]
-    ids += [field.ids(row) for field, rows in texts for row in rows.tolist()]
+    ids += [text for field, rows in texts for text in field.read(rows)]
     return np.unique(np.concatenate(ids)).astype(np.int32)

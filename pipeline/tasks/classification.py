@@ -42,7 +42,7 @@ class Classification(Task):
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 1) int32."""
-        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
     def network(self) -> Classifier:
         """One output per class."""

@@ -48,7 +48,7 @@ class FillIn(Task):
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 1) int32."""
-        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
     def network(self) -> Cloze:
         """See Cloze."""

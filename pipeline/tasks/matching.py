@@ -9,7 +9,6 @@ from mxnet import autograd, nd
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.evaluation.ranking import Judgements
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_judge
@@ -36,6 +35,29 @@ class PairBatch(NamedTuple):
     grades: np.ndarray  # (n,) float32 relevance of this worker's pairs
 
 
+class Known:
+    """Which documents are known to be relevant or irrelevant for a query, in five bytes per pair."""
+
+    def __init__(self, queries: np.ndarray, documents: np.ndarray, relevant: np.ndarray, size: int) -> None:
+        """(P,) rows of queries and of documents and whether they belong together; `size` queries."""
+        order = np.argsort(queries, kind="stable")
+        self._documents, self._relevant = documents[order], relevant[order]
+        self._ends = np.cumsum(np.bincount(queries, minlength=size), dtype=np.int32)
+
+    def relevant(self, query: int) -> np.ndarray:
+        """(n,) int32 ascending documents that a pair says to be relevant."""
+        part = self._part(query)
+        return np.unique(self._documents[part][self._relevant[part]])
+
+    def irrelevant(self, query: int) -> np.ndarray:
+        """(n,) int32 ascending documents that pairs say to be irrelevant, and none to be relevant."""
+        part = self._part(query)
+        return np.setdiff1d(self._documents[part][~self._relevant[part]], self.relevant(query))
+
+    def _part(self, query: int) -> slice:
+        return slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
+
+
 class Matching(Task):
     """The task. Ranking losses learn from the relevant pairs alone, the pointwise loss from all."""
 
@@ -47,27 +69,34 @@ class Matching(Task):
 
     @functools.cached_property
     def examples(self) -> np.ndarray:
-        """(N,) the records to learn from."""
+        """(N,) int32: the records to learn from."""
         relevance = self.train.relevance
         if self.pointwise:
             matching_judge.check_grades(relevance, self.config.train.loss.grades, "train")
-            return np.arange(len(relevance))
-        relevant = np.flatnonzero(relevance > 0)
+            return np.arange(len(relevance), dtype=np.int32)
+        relevant = np.flatnonzero(relevance > 0).astype(np.int32)
         if not len(relevant):
             raise InputError(f"the training split under {self.folder} has no relevant pair: check ingest.source")
         return relevant
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """(N, 2) int32."""
-        rows = {side: self.train.rows[side][self.examples] for side in SIDES}
-        return np.stack([self.train.fields[side].lengths[rows[side]] for side in SIDES], axis=1)
+        """(N, 2), two bytes each if they fit: together with an epoch's order they are most of what grows with N."""
+        fits = all(limit is not None and limit <= np.iinfo(np.uint16).max for limit in self.config.max_tokens.values())
+        found = np.empty((len(self.examples), len(SIDES)), np.uint16 if fits else np.int32)
+        for column, side in enumerate(SIDES):
+            found[:, column] = self.train.fields[side].lengths_of(self.train.rows[side][self.examples])
+        self.train.release()
+        return found
 
     @functools.cached_property
-    def _known(self) -> Judgements:
-        rows, fields = self.train.rows, self.train.fields
-        relevant = (self.train.relevance > 0).astype(np.int32)
-        return Judgements(rows["query"], rows["document"], relevant, len(fields["query"]), len(fields["document"]))
+    def _known(self) -> Known:
+        rows = self.train.rows
+        return Known(rows["query"], rows["document"], self.train.relevance > 0, len(self.train.fields["query"]))
+
+    def prepare(self) -> None:
+        """See Task: what is known of the training pairs."""
+        _ = self._known
 
     def network(self) -> Matcher:
         """Towers and head, with one output per logit of the loss."""
@@ -107,15 +136,13 @@ class Matching(Task):
         wanted = self.config.train.loss.listed_negatives
         chosen: list[np.ndarray] = []
         for query in queries.tolist() if wanted and not self.pointwise else ():
-            documents, relevance = self._known.of(query)
-            chosen.append(rng.permutation(documents[relevance == 0])[:wanted])
+            chosen.append(rng.permutation(self._known.irrelevant(query))[:wanted])
         return np.concatenate(chosen).astype(np.int32) if chosen else np.zeros(0, np.int32)
 
     def _excluded(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """(N, M): documents known to be relevant for a query too (its own column excepted), the same text included."""
-        n, m = len(queries), len(documents)
-        relevant = self._known.lookup(np.repeat(queries, m), np.tile(documents, n)).reshape(n, m)
-        excluded = (relevant > 0).astype(np.float32)
+        relevant = [np.isin(documents, self._known.relevant(query)) for query in queries.tolist()]
+        excluded = np.array(relevant, np.float32).reshape(len(queries), len(documents))
         np.fill_diagonal(excluded, 0)
         return excluded
 

@@ -50,7 +50,7 @@ class Tagging(Task):
     def lengths(self) -> np.ndarray:
         """(N, 1) int32."""
         _check(self.train, "train")
-        return self.train.fields["text"].lengths[self.train.rows["text"]][:, None]
+        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
     def network(self) -> Tagger:
         """See Tagger."""

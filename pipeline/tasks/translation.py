@@ -49,7 +49,7 @@ class Translation(Task):
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 2) int32."""
-        return np.stack([self.train.fields[s].lengths[self.train.rows[s]] for s in self.sides], axis=1)
+        return np.stack([self.train.fields[s].lengths_of(self.train.rows[s]) for s in self.sides], axis=1)
 
     @functools.cached_property
     def vocabulary(self) -> list[str]:

@@ -4,6 +4,9 @@ Written by `stage`; read by training, evaluation and prediction. Neither mxnet n
 """
 
 import bisect
+import functools
+import os
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -11,6 +14,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
+from pipeline import resident
 from pipeline.errors import InputError
 from pipeline.records import FIELDS
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
@@ -53,8 +57,24 @@ class Keys(Sequence[str]):
             yield from chunk.to_pylist()
 
 
+class Mapped(NamedTuple):
+    """A file's columns, which lie in its memory map."""
+
+    path: Path
+    table: pa.Table
+    address: int  # where the map begins
+    size: int
+
+    def release(self) -> None:
+        """See resident.release."""
+        resident.release(self.address, self.size)
+
+
 class Texts:
     """The distinct texts of one field of a split as ids; row r is the r-th text over all shards. Threads may share it.
+
+    What goes over all texts reads the mapped files. What takes some of them, `read` and `padded`, reads the files:
+    through a map each text would hold as many pages in memory as the system maps at once, up to 2 MB.
 
     Raises:
         InputError: a shard is missing, damaged, or not such a shard; the message names it.
@@ -65,18 +85,41 @@ class Texts:
         for number, path in enumerate(paths or [folder / shard_name(field, 0)]):
             if not paths or path.name != shard_name(field, number):
                 raise InputError(f"{folder / shard_name(field, number)} is missing: {REMAKE}")
-        tables = [_open(path, TEXTS_SCHEMA) for path in paths]
-        # a shard is one record batch; all below are views of the mapped files, `lengths` of several shards excepted
-        batches = [_texts_batch(table, path) for table, path in zip(tables, paths)]
+        # a shard is one record batch; all below are views of the mapped files
+        self.files, batches = [], []
+        for path in paths:
+            file = _open(path, TEXTS_SCHEMA)
+            batches.append(_texts_batch(file.table, path))
+            file.release()  # checking has read all of it: one file at a time
+            self.files.append(file)
         self.keys = Keys(pa.chunked_array([batch["key"] for batch in batches], pa.string()))
         self._ids = [batch["ids"].values.to_numpy() for batch in batches]  # (tokens of the shard,) int32
         self._offsets = [batch["ids"].offsets.to_numpy() for batch in batches]  # (rows of the shard + 1,) int32
-        lengths = [batch["length"].to_numpy() for batch in batches]
-        self.lengths: np.ndarray = lengths[0] if len(lengths) == 1 else np.concatenate(lengths)  # (N,) int32
-        self._first_rows = np.cumsum([0] + [len(part) for part in lengths])[:-1]
+        self._lengths = [batch["length"].to_numpy() for batch in batches]  # (rows of the shard,) int32
+        self._first_rows = np.cumsum([0] + [len(part) for part in self._lengths])[:-1]
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return int(self._first_rows[-1]) + len(self._lengths[-1])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N,) int32 of all texts; of several shards a copy that is kept."""
+        return self._lengths[0] if len(self._lengths) == 1 else np.concatenate(self._lengths)
+
+    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int32 of n rows."""
+        found = np.empty(len(rows), np.int32)
+        for shard, places in self._by_shard(rows):
+            found[places] = self._lengths[shard][rows[places] - self._first_rows[shard]]
+        return found
+
+    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Each shard that n rows are in, and where they stand among the n."""
+        if rows.min(initial=0) < 0 or rows.max(initial=-1) >= len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            yield shard, np.flatnonzero(shards == shard)
 
     def ids(self, row: int) -> np.ndarray:
         """(T,) int32, a read-only view of the mapped file."""
@@ -90,31 +133,56 @@ class Texts:
         """(size,) int64: how often each id below `size` stands in these texts."""
         return sum((np.bincount(ids, minlength=size) for ids in self._ids), np.zeros(size, np.int64))
 
-    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, T) int32 ids of these n rows, zeros behind each, T the longest of them; and their (n,) int32 lengths.
+    def read(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The (T,) int32 ids of each of n rows.
 
-        Copies text by text: each is one run of memory, which beats index arithmetic over all n * T cells.
+        Raises:
+            InputError: a file is no longer what it was when it was opened.
         """
-        rows = np.asarray(rows)
-        if rows.min(initial=0) < 0:
-            raise IndexError(f"row {rows.min()} of {len(self)} texts")
-        lengths = self.lengths[rows]
-        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
-        within = (rows - self._first_rows[shards]).tolist()
-        ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int32)
-        for row, shard, position, length in zip(ids, shards.tolist(), within, lengths.tolist()):
-            start = self._offsets[shard].item(position)  # a Python int: slicing with numpy's takes twice as long
-            row[:length] = self._ids[shard][start : start + length]
-        return ids, lengths
+        found = [np.zeros(0, np.int32)] * len(rows)
+        for shard, places in self._by_shard(np.asarray(rows)):
+            file = self.files[shard]
+            offsets_at, ids_at = (part.ctypes.data - file.address for part in (self._offsets[shard], self._ids[shard]))
+            within = (rows[places] - self._first_rows[shard]).tolist()
+            try:
+                with file.path.open("rb") as opened:
+                    for place, row in zip(places.tolist(), within):
+                        start, end = struct.unpack("=ii", os.pread(opened.fileno(), 8, offsets_at + 4 * row))
+                        ids = np.frombuffer(os.pread(opened.fileno(), 4 * (end - start), ids_at + 4 * start), np.int32)
+                        if len(ids) != end - start:
+                            raise ValueError("it has become shorter")
+                        found[place] = ids
+            except (OSError, ValueError, struct.error) as error:
+                raise InputError(f"{file.path} was changed while it was read ({error}): {REMAKE}") from None
+        return found
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See the function: of n rows."""
+        return padded(self.read(rows))
+
+
+def padded(texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The (n, T) int32 ids of n texts, zeros behind each, T the longest of them; and their (n,) int32 lengths."""
+    lengths = np.array([len(text) for text in texts], np.int32)
+    ids = np.zeros((len(texts), int(lengths.max(initial=0))), np.int32)
+    for row, text in zip(ids, texts):
+        row[: len(text)] = text
+    return ids, lengths
 
 
 class Split(NamedTuple):
-    """The N records of a split, over the distinct texts of each field."""
+    """The N records of a split, over the distinct texts of each field; the arrays are views of a mapped file."""
 
     fields: dict[str, Texts]
     ids: Keys  # of the records
     rows: dict[str, np.ndarray]  # field -> (N,) int32 row of its text
     relevance: np.ndarray  # (N,) float32
+    file: Mapped  # of ids, rows and relevance
+
+    def release(self) -> None:
+        """Lets go of the pages of its files that are held in memory; what is asked for next is read again."""
+        for file in (self.file, *(file for field in self.fields.values() for file in field.files)):
+            file.release()
 
 
 def open_split(folder: Path, split: str, task: str = "matching") -> Split:
@@ -122,14 +190,17 @@ def open_split(folder: Path, split: str, task: str = "matching") -> Split:
     folder, names = folder / split, tuple(FIELDS[task])
     fields = {field: Texts(folder, field) for field in names}
     path = folder / EXAMPLES_NAME
-    table = _open(path, examples_schema(names))
+    file = _open(path, examples_schema(names))
+    table = file.table
     rows = {field: table[field].to_numpy() for field in names}
     for field in names:
         if len(table) and not 0 <= rows[field].min() <= rows[field].max() < len(fields[field]):
             raise InputError(
                 f"{path} points at more {field} texts than its shards hold ({len(fields[field])}): {REMAKE}"
             )
-    return Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy())
+    opened = Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy(), file)
+    opened.release()  # checking has read all of it
+    return opened
 
 
 def vocabulary_size(folder: Path) -> int:
@@ -137,9 +208,12 @@ def vocabulary_size(folder: Path) -> int:
     return len(load_vocabulary(folder))
 
 
-def _open(path: Path, schema: pa.Schema) -> pa.Table:
+def _open(path: Path, schema: pa.Schema) -> Mapped:
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        mapped = pa.memory_map(str(path))
+        whole = mapped.read_buffer()
+        mapped.seek(0)
+        table = pa.ipc.open_file(mapped).read_all()
         table.validate(full=True)  # a key or a text that ends before it begins would be read as an address
         if table.schema != schema:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
@@ -149,7 +223,7 @@ def _open(path: Path, schema: pa.Schema) -> pa.Table:
         raise InputError(f"{path} is missing: {REMAKE}") from None
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column's name that is no UTF-8
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): {REMAKE}") from None
-    return table
+    return Mapped(path, table, whole.address, whole.size)
 
 
 def _texts_batch(table: pa.Table, path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The stage: ingest's records -> vocabulary, tokenizer and, per split, shards of ids and the examples over them."""
 
 import math
+import mmap
 import os
 import shutil
 from collections import Counter, deque
@@ -8,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -156,7 +158,8 @@ def _sources(ingest_folder: Path, task: str, split: str, field: str, over_collec
 
 def _parquet(path: Path, columns: pa.Schema) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        # else all that was read stays in memory until the end
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path} cannot be read ({' '.join(str(error).split())}): delete its folder and run `duplet ingest`"
@@ -270,21 +273,50 @@ def _write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
         pa.array(lengths),
     ]
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, TEXTS_SCHEMA) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=TEXTS_SCHEMA))
+    _write_batch(path, columns, TEXTS_SCHEMA)
 
 
 def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> int:
-    """The split's records as rows of texts; returns their number."""
-    examples = 0
-    path, columns_schema = folder / EXAMPLES_NAME, examples_schema(tuple(rows))
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, columns_schema) as writer:
+    """The split's records as rows of texts; returns their number.
+
+    One record batch, so that a memory map of it is the arrays; its columns are gathered in files without a name.
+    """
+    numbers = {**dict.fromkeys(rows, np.int32), "relevance": np.float32}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in (*numbers, "ends", "id")}
+        files["ends"].write(bytes(4))  # where the first begins
+        examples = end = 0
         for ids, relevance, *keys in _read(source, ["id", "relevance", *(f"{field}_id" for field in rows)]):
-            columns = [
-                pa.array(ids, pa.string()),
-                *(pa.array([known[key] for key in part], pa.int32()) for known, part in zip(rows.values(), keys)),
-                pa.array(relevance, pa.float32()),
-            ]
-            writer.write_batch(pa.record_batch(columns, schema=columns_schema))
-            examples += len(ids)
+            encoded = [one.encode() for one in ids]
+            ends = end + np.cumsum([len(one) for one in encoded])
+            files["id"].write(b"".join(encoded))
+            files["ends"].write(ends.astype(np.int32).tobytes())
+            columns = [[known[key] for key in part] for known, part in zip(rows.values(), keys)]
+            for (name, kind), column in zip(numbers.items(), [*columns, relevance]):
+                files[name].write(np.array(column, kind).tobytes())
+            examples, end = examples + len(ids), int(ends[-1])
+        if end > np.iinfo(np.int32).max:
+            raise InputError(f"{source.path} has ids of {end} bytes, over what a split can hold: give shorter ones")
+        _write_batch(
+            folder / EXAMPLES_NAME,
+            [
+                pa.StringArray.from_buffers(examples, _mapped(files["ends"]), _mapped(files["id"])),
+                *(
+                    pa.Array.from_buffers(pa.from_numpy_dtype(kind), examples, [None, _mapped(files[name])])
+                    for name, kind in numbers.items()
+                ),
+            ],
+            examples_schema(tuple(rows)),
+        )
     return examples
+
+
+def _write_batch(path: Path, columns: list[pa.Array], columns_schema: pa.Schema) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, columns_schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=columns_schema))
+
+
+def _mapped(file: IO[bytes]) -> pa.Buffer:
+    """What was written to a file, as it lies there."""
+    file.flush()
+    return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b"")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pipeline import resident
 from pipeline.tasks.base import Task
 from pipeline.training.plan import Plan, Position, StreamPlan, shares
 
@@ -27,6 +28,8 @@ class Loader:
 
     def __init__(self, task: Task, plan: Plan | StreamPlan, rank: int, size: int, start: Position, epochs: int) -> None:
         self.waited = 0.0
+        task.prepare()
+        resident.trim()  # the C library does so in the main thread's memory alone
         self._task, self._plan, self._rank, self._size = task, plan, rank, size
         self._start, self._epochs = start, epochs
         self._queue: queue.Queue[Update | BaseException | None] = queue.Queue(AHEAD)
@@ -75,6 +78,7 @@ class Loader:
                 examples = shares(batches[index], plan.lengths, self._size)
                 seed = [plan.seed, at.epoch, at.pool, index]
                 batch = self._task.batch(examples, self._rank, seed)
+                self._task.train.release()  # else an epoch would end with all files in memory
                 yield Update(
                     batch=batch,
                     examples=examples,

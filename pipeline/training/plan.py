@@ -30,7 +30,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    lengths: np.ndarray  # (N, S) int32, tokens of each side of each example
+    lengths: np.ndarray  # (N, S) whole numbers, tokens of each side of each example
     max_pairs: int  # per update, over all workers
     max_tokens: int  # per update, padded, over all sides and workers
     seed: int
@@ -58,7 +58,7 @@ class Plan:
         return round(batches * len(self.lengths) / sample.size)
 
     def _divide(self, rows: np.ndarray, parts: int) -> list[np.ndarray]:
-        lengths = self.lengths[rows]
+        lengths = self.lengths[rows].astype(np.int32)
         if parts <= 1:
             if len(rows) == 1 or _padded(lengths) <= self.max_tokens:
                 return [rows[np.lexsort(lengths.T)]]
@@ -106,7 +106,9 @@ class StreamPlan:
 @functools.lru_cache(maxsize=1)  # one epoch's: drawing it for each pool would take a third of a second of ten million
 def _order(examples: int, seed: int, epoch: int) -> np.ndarray:
     """(N,) int32: an epoch's permutation of the example numbers."""
-    return np.random.default_rng([seed, epoch]).permutation(np.arange(examples, dtype=np.int32))
+    order = np.arange(examples, dtype=np.int32)
+    np.random.default_rng([seed, epoch]).shuffle(order)
+    return order
 
 
 def _padded(lengths: np.ndarray) -> int:
@@ -134,7 +136,7 @@ def shares(batch: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray
     """
     if len(batch) < size:
         raise InputError(f"an update of {len(batch)} examples cannot be shared by {size} workers: lower train.workers")
-    cost = np.cumsum(lengths[batch].sum(axis=1))
+    cost = np.cumsum(lengths[batch].sum(axis=1, dtype=np.int64))
     cuts = np.searchsorted(cost, cost[-1] * np.arange(1, size) / size) + 1
     first, last = np.arange(1, size), len(batch) - np.arange(size - 1, 0, -1)  # leave each worker an example
     cuts = np.maximum.accumulate(np.clip(cuts, first, last) - first) + first

@@ -53,6 +53,8 @@ def test_padded_equals_the_naive_way(
     assert lengths.tolist() == [len(texts[row]) for row in rows]
     assert (ids.dtype, lengths.dtype, ids.shape) == (np.int32, np.int32, (len(rows), longest))
     assert [read.ids(row).tolist() for row in range(len(read))] == texts
+    assert [ids.tolist() for ids in read.read(np.array(rows, np.int32))] == [texts[row] for row in rows]
+    assert read.lengths_of(np.array(rows, np.int32)).tolist() == lengths.tolist()
     assert read.lengths.tolist() == [len(ids) for ids in texts]
     assert list(read.keys) == [read.keys[i] for i in range(len(texts))] == [f"t{i}" for i in range(len(texts))]
     assert read.keys[1:3] == [f"t{i}" for i in range(1, min(3, len(texts)))]
@@ -64,8 +66,9 @@ def test_rows_out_of_range_are_refused(tmp_path: Path) -> None:
     for row in (-1, 2):
         with pytest.raises(IndexError):
             read.ids(row)
-        with pytest.raises(IndexError):
-            read.padded(np.array([0, row]))
+        for some in (read.padded, read.read, read.lengths_of):
+            with pytest.raises(IndexError):
+                some(np.array([0, row]))
     with pytest.raises(IndexError):
         read.keys[2]
 
@@ -87,6 +90,46 @@ def test_ids_stay_in_the_mapped_file(tmp_path: Path) -> None:
         assert any(start <= address < end for start, end in mapped)
         assert not ids.flags.writeable
         assert np.shares_memory(ids, read.ids(row))
+
+
+def resident(folder: Path) -> int:
+    """kB of the maps of a folder's files that are in memory."""
+    held, own = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            own = line.rpartition(" ")[2].startswith(str(folder))
+        elif own and line.startswith("Rss:"):
+            held += int(line.split()[1])
+    return held
+
+
+def test_reading_some_texts_holds_no_file_in_memory(tmp_path: Path) -> None:
+    write(tmp_path, [[7] * 1000] * 3000, 1500)
+    read = shards.Texts(tmp_path, "document")
+    assert resident(tmp_path) == 0  # checking has gone through both files
+    some = np.arange(0, 3000, 7)
+    assert sum(int(ids.sum()) for ids in read.read(some)) == read.padded(some)[0].sum() == 7000 * len(some)
+    assert resident(tmp_path) == 0
+    read.token_counts(8)
+    assert resident(tmp_path) > 10_000
+    for file in read.files:
+        file.release()
+    assert resident(tmp_path) == 0
+    assert read.ids(2999).tolist() == [7] * 1000
+
+
+@pytest.mark.parametrize("left", [None, 5000])
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, left: int | None) -> None:
+    write(tmp_path, [[7] * 1000] * 30, 15)
+    read = shards.Texts(tmp_path, "document")
+    path = tmp_path / shards.shard_name("document", 1)
+    content = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(content[:left])
+    assert len(read.read(np.array([3]))) == 1
+    with pytest.raises(InputError, match=re.escape(f"{path} was changed while it was read")):
+        read.read(np.array([3, 29]))
 
 
 def test_no_texts(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.errors import DupletError, InputError
+from pipeline.ingest.output import TableWriter
+from pipeline.records import schema
 from pipeline.tokenization import parallel, shards, stage
 from pipeline.tokenization.encoder import Encoder
 from pipeline.tokenization.tokenizers import CharacterTokenizer, WordTokenizer
@@ -300,3 +303,18 @@ def test_the_key_follows_the_settings_and_the_ingest(configuration: Callable[...
     ]
     assert len({key, *(other.key for other in others)}) == 4
     assert "jieba" in others[2].libraries and "jieba" not in others[0].libraries
+
+
+def test_reading_records_holds_few_of_them(tmp_path: Path) -> None:
+    """A file of many row groups goes through a buffer: pyarrow's own default keeps all that was read until the end."""
+    letters = np.random.default_rng(1).integers(97, 123, (20_000, 1000), np.uint8)
+    writer = TableWriter(tmp_path / "records-train.parquet", schema("matching"))
+    for number, row in enumerate(letters):
+        writer.add((str(number), f"q{number}", "q", f"d{number}", row.tobytes().decode(), 1.0, ""))
+    writer.close()
+    [source] = stage._sources(tmp_path, "matching", "train", "document", False)
+    assert source.file.num_row_groups == 5
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in stage._read(source, ["document_id", "document"]):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 8_000_000, most  # of 20,000,000
