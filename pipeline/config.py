@@ -171,6 +171,7 @@ class ClozeConfig(Settings):
     """
 
     blank_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    sampled: Annotated[int, Field(ge=0)] = 0  # negatives of a sampled softmax in training; 0: the whole softmax
     compare_left: bool = True
 
 

@@ -2,21 +2,26 @@
 
 from typing import Any
 
+import numpy as np
 from mxnet import gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.encoder import Encoder, padding_of
+from pipeline.models.sampled import Candidates, sampled_losses
+
+# of each reader the (B, E) words that it expects, its (U, E) part of the table and its (V,) biases
+Expected = dict[str, tuple[nd.NDArray, nd.NDArray, nd.NDArray]]
 
 
 class Reader(gluon.Block):
-    """Scores the vocabulary for places of a text by what stands before each and, from both sides, by what follows it.
+    """Tells what word is to be expected at places of a text by what stands before each and, from both sides, after it.
 
     Each direction is a deep network of its own and gives the state next to a place, so that no state has seen the word
     that it is to say. Therefore every word of a text can be learned from, and not those alone that were taken out
     (Melamud et al., "context2vec", 2016).
 
     Args:
-        vocabulary: V, what can stand in a blank.
+        vocabulary: V, what can stand in a blank; each word has a bias here, and its weights are its embedding.
         directions: 2 reads from both sides, 1 from the left alone, with states of the same width.
     """
 
@@ -28,13 +33,11 @@ class Reader(gluon.Block):
             self.forwards = Encoder(one)
             self.backwards = Encoder(one) if directions == 2 else None
             self.dropout = gluon.nn.Dropout(config.dropout)
-            self.project = gluon.nn.Dense(
-                config.embedding, activation="tanh", in_units=width, weight_initializer=init.Xavier()
-            )
-            self.output = gluon.nn.Dense(vocabulary, in_units=config.embedding, weight_initializer=init.Xavier())
+            self.project = gluon.nn.Dense(config.embedding, in_units=width, weight_initializer=init.Xavier())
+            self.bias = self.params.get("bias", shape=(vocabulary,), init=init.Zero())
 
     def forward(self, embedded: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> nd.NDArray:
-        """(T, N, E) words, (N,) int32 lengths and (B,) int32 places, step * N + text, to (B, V) scores."""
+        """(T, N, E) words, (N,) int32 lengths and (B,) int32 places, step * N + text, to (B, E) expected words."""
         steps, padding = embedded.shape[0], padding_of(lengths, embedded.shape[0])
         states = self.forwards(embedded, padding)
         nothing = nd.zeros((1, *states.shape[1:]), ctx=states.context)
@@ -47,7 +50,7 @@ class Reader(gluon.Block):
             after = nd.slice_axis(nd.concat(states, nothing, dim=0), axis=0, begin=1, end=steps + 1)
             around = nd.concat(around, after, dim=2)
         chosen = nd.take(around.reshape((-1, around.shape[2])), places)
-        return self.output(self.project(self.dropout(chosen)))
+        return self.dropout(self.project(self.dropout(chosen)))
 
 
 class Cloze(gluon.Block):
@@ -74,13 +77,48 @@ class Cloze(gluon.Block):
         """By name: both, and left if it is compared."""
         return {"both": self.both} | ({"left": self.left} if self.left is not None else {})
 
-    def forward(
-        self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray
-    ) -> dict[str, nd.NDArray]:
-        """Each reader's (B, V) scores. `ids` (T, N) int32 index `table`; see Reader.forward."""
-        embedded = nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])
-        scores = {}
+    def forward(self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> Expected:
+        """What each reader expects at the places. `ids` (T, N) int32 index `table` (U, E or 2 E); see Reader.forward."""
+        embedded, found = _rows(table, ids), {}
         for number, (name, reader) in enumerate(self.readers().items()):
-            part = nd.slice_axis(embedded, axis=2, begin=number * self.width, end=(number + 1) * self.width)
-            scores[name] = reader(part, lengths, places)
-        return scores
+            part = {"axis": -1, "begin": number * self.width, "end": (number + 1) * self.width}
+            words = reader(nd.slice_axis(embedded, **part), lengths, places)
+            found[name] = (words, nd.slice_axis(table, **part), reader.bias.data(table.context))
+        return found
+
+    def scores(self, expected: Expected) -> dict[str, nd.NDArray]:
+        """Each reader's (B, V) scores of all words, where the table was the whole one."""
+        found = {}
+        for name, (words, table, bias) in expected.items():
+            weights = nd.slice_axis(table, axis=0, begin=0, end=len(bias))
+            found[name] = nd.FullyConnected(words, weights, bias, num_hidden=len(bias))
+        return found
+
+    def losses(self, expected: Expected, targets: np.ndarray) -> dict[str, nd.NDArray]:
+        """Each reader's (B,) cross entropies of (B,) targets in nats, where the table was the whole one."""
+        return {
+            name: -nd.pick(nd.log_softmax(scores), nd.array(targets, scores.context))
+            for name, scores in self.scores(expected).items()
+        }
+
+    def sampled_losses(
+        self, expected: Expected, targets: np.ndarray, candidates: Candidates, tokens: np.ndarray
+    ) -> dict[str, nd.NDArray]:
+        """Each reader's (B,) sampled cross entropies of (B,) targets, where the table was the rows `tokens` alone."""
+        found = {}
+        for name, (words, table, bias) in expected.items():
+            context = table.context
+            own, others = nd.array(targets, context, "int32"), nd.array(candidates.ids, context, "int32")
+            own_rows, other_rows = (
+                nd.array(np.searchsorted(tokens, ids), context, "int32") for ids in (targets, candidates.ids)
+            )
+            logits = (words * _rows(table, own_rows)).sum(axis=1) + nd.take(bias, own)
+            against = nd.FullyConnected(
+                words, _rows(table, other_rows), nd.take(bias, others), num_hidden=len(candidates.ids)
+            )
+            found[name] = sampled_losses(logits, against, own, candidates)
+        return found
+
+
+def _rows(table: nd.NDArray, ids: nd.NDArray) -> nd.NDArray:
+    return nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])

@@ -1,23 +1,15 @@
 """A recurrent language model: what it has read so far to the logits of the next token."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from gluonnlp.model import ISDense
 from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config import LanguageModelConfig, ModelConfig
 from pipeline.models.recurrent import RecurrentLayer
+from pipeline.models.sampled import Candidates
 
 States = list[nd.NDArray]  # (1, N, hidden) each: h of the first layer, its c if it is an LSTM, h of the second, …
-
-
-class Candidates(NamedTuple):
-    """What a sampled softmax is taken over beside each target (Jean et al. 2015; Jozefowicz et al. 2016)."""
-
-    ids: np.ndarray  # (S,) int32, distinct
-    expected: np.ndarray  # (S,) float32: how often each was to be expected among them
-    expected_targets: np.ndarray  # (T * N,) float32: the same of the targets
 
 
 class ReadingLayer(RecurrentLayer):
@@ -137,23 +129,3 @@ class LanguageModel(gluon.Block):
         ]
         predicted, _ = self.output(outputs.reshape((-1, self.hidden)), sampled, targets.reshape(-1))
         return -nd.slice_axis(nd.log_softmax(predicted), axis=1, begin=0, end=1).reshape(-1)
-
-
-def draw_candidates(chances: np.ndarray, count: int, targets: np.ndarray, rng: np.random.Generator) -> Candidates:
-    """Draws by `chances` (V,), which sum to 1, until `count` distinct tokens are together.
-
-    A token of chance p is then expected 1 - (1 - p) ** draws times among them.
-    """
-    order = rng.choice(len(chances), size=count, replace=False, p=chances)
-    # choosing without replacement one by one is drawing with replacement and leaving out repeats; how many draws that
-    # takes is estimated by the number at which so many distinct ones are expected
-    low, high = float(count), 1e12
-    for _ in range(60):
-        middle = np.sqrt(low * high)
-        if -np.expm1(middle * np.log1p(-np.minimum(chances, 1 - 1e-12))).sum() < count:
-            low = middle
-        else:
-            high = middle
-    expected = -np.expm1(high * np.log1p(-np.minimum(chances, 1 - 1e-12)))
-    found = np.maximum(expected, 1e-30).astype(np.float32)
-    return Candidates(order.astype(np.int32), found[order], found[targets.reshape(-1)])

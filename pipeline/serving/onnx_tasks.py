@@ -68,8 +68,9 @@ def cloze(config: Config, arrays: Arrays) -> onnx.ModelProto:
     states = _around(graph, embed(graph, ids, own), ids, lengths, config.model, arrays)
     rows = graph.op("Transpose", states, perm=[1, 0, 2])
     chosen = graph.op("Gather", graph.op("Reshape", rows, graph.weight(np.array([-1, width]))), places)
-    scores = dense(graph, dense(graph, chosen, arrays, "both.project", "Tanh"), arrays, "both.output")
-    words = len(arrays["both.output.weight"])
+    own |= {"output.weight": own["embedding"][:-1], "output.bias": arrays["both.bias"]}  # without the blank's row
+    scores = dense(graph, dense(graph, chosen, arrays, "both.project"), own, "output")
+    words = len(arrays["both.bias"])
     barred = np.zeros(words, np.float32)
     barred[:SPECIAL] = NEVER
     found = graph.op("LogSoftmax", graph.op("Add", scores, graph.weight(barred)), axis=1)

@@ -165,6 +165,13 @@ def fillings(names: list[str], values: np.ndarray) -> list[list[dict[str, Any]]]
     ]
 
 
+def too_many_sampled(section: str, sampled: int, vocabulary: int) -> InputError:
+    """A sampled softmax that would draw more than there is."""
+    return InputError(
+        f"{section}.sampled={sampled} must be below the vocabulary's {vocabulary} tokens; 0 takes the whole softmax"
+    )
+
+
 # --- language models --------------------------------------------------------------------------------------------------
 def running_text(split: "Split") -> np.ndarray:
     """(L,) int32: the texts of a split's records, one after the other."""

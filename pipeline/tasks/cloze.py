@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import examples
 from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.cloze import Cloze
+from pipeline.models.sampled import Sampler, chances_of
 from pipeline.tasks import answers
 from pipeline.tasks.answers import BEST, SPECIAL
 from pipeline.tasks.base import StepLoss, Task, texts_of
@@ -32,6 +33,7 @@ class ClozeBatch(NamedTuple):
     places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each word to say
     words: list[np.ndarray]  # for each chunk (B,) int32: these words
     said: int  # words to say, of all workers
+    candidates: np.ndarray  # (S,) int32 drawn for a sampled softmax, the same for all workers; else empty
 
 
 class FillIn(Task):
@@ -50,8 +52,14 @@ class FillIn(Task):
         """(N, 1) int32."""
         return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
+    @functools.cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(chances_of(answers.running_text(self.train), self.vocabulary), self.config.cloze.sampled)
+
     def network(self) -> Cloze:
         """See Cloze."""
+        if self.config.cloze.sampled >= self.vocabulary:
+            raise answers.too_many_sampled("cloze", self.config.cloze.sampled, self.vocabulary)
         return Cloze(self.config.model, self.vocabulary, self.config.cloze.compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -62,10 +70,15 @@ class FillIn(Task):
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
         field, rows = self.train.fields["text"], self.train.rows["text"]
         texts_rows = [rows[share] for share in shares]
-        tokens = distinct_tokens([(field, part) for part in texts_rows])
-        tokens = np.append(tokens, np.int32(self.vocabulary))
+        candidates = np.zeros(0, np.int32)
+        if self.config.cloze.sampled:
+            candidates = self._sampler.draw(np.random.default_rng([*seed, self.vocabulary]))
+            tokens = np.append(distinct_tokens([(field, part) for part in texts_rows]), candidates)
+            tokens = np.unique(np.append(tokens, self.vocabulary)).astype(np.int32)
+        else:
+            tokens = np.arange(self.vocabulary + 1, dtype=np.int32)
         texts = chunked(field, texts_rows, rank)
-        drawn = [self._blanks(field.ids(row), np.random.default_rng([*seed, row]))
+        masks = [self._blanks(field.ids(row), np.random.default_rng([*seed, row]))
                  for row in texts_rows[rank][texts.rows].tolist()]  # fmt: skip
         chunks, places, words, start = [], [], [], 0
         for chunk in texts.chunks:
@@ -74,11 +87,11 @@ class FillIn(Task):
             place, word = _at(chunk.ids, known)
             places.append(place)
             words.append(word)
-            hidden = _hidden(chunk.ids, drawn[start:ends], self.vocabulary)
+            hidden = _hidden(chunk.ids, masks[start:ends], self.vocabulary)
             chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
             start = ends
         said = sum(int((field.ids(row) != UNKNOWN_ID).sum()) for part in texts_rows for row in part.tolist())
-        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said))
+        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said), candidates)
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
         """The mean over all workers' words; the readers' losses are added, and so learn apart from each other."""
@@ -88,15 +101,20 @@ class FillIn(Task):
         for chunk, places, words in zip(batch.texts.chunks, batch.places, batch.words):
             if not len(words):
                 continue
-            scores = network(
+            expected = network(
                 table,
                 nd.array(chunk.ids, context, "int32"),
                 nd.array(chunk.lengths, context, "int32"),
                 nd.array(places, context, "int32"),
             )
-            losses = {name: -nd.pick(nd.log_softmax(s), nd.array(words, context)).sum() for name, s in scores.items()}
-            total = total + sum(losses.values())
-            own = own + losses["both"]
+            if len(batch.candidates):
+                candidates = self._sampler.candidates(batch.candidates, words)
+                losses = network.sampled_losses(expected, words, candidates, batch.tokens)
+            else:
+                losses = network.losses(expected, words)
+            sums = {name: found.sum() for name, found in losses.items()}
+            total = total + sum(sums.values())
+            own = own + sums["both"]
         # the average over workers of these is the mean over all words, whatever each worker's number of them
         share = world.size / batch.said
         return StepLoss(total * share, own * share)
@@ -117,9 +135,9 @@ class FillIn(Task):
             if not len(places):
                 continue
             sizes = nd.array(lengths[part], context, "int32")
-            scores = network(table, nd.array(ids, context, "int32"), sizes, nd.array(places, context, "int32"))
+            expected = network(table, nd.array(ids, context, "int32"), sizes, nd.array(places, context, "int32"))
             ends = np.cumsum([masks[place].sum() for place in part])[:-1]
-            for name, values in scores.items():
+            for name, values in network.scores(expected).items():
                 values = nd.log_softmax(_possible(values)).asnumpy()
                 for place, rows in zip(part, np.split(values, ends)):
                     found[place][name] = rows

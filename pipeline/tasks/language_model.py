@@ -19,7 +19,8 @@ from pipeline.errors import InputError
 from pipeline.evaluation import examples, ngrams, text_shape
 from pipeline.evaluation.judged import Judged
 from pipeline.models import writing
-from pipeline.models.language_model import Candidates, LanguageModel, draw_candidates
+from pipeline.models.language_model import LanguageModel
+from pipeline.models.sampled import Candidates, Sampler, chances_of
 from pipeline.models.writing import Choice
 from pipeline.tasks import answers
 from pipeline.tasks.answers import READ_IN
@@ -58,10 +59,7 @@ class LanguageModelTask(Task):
         config = self.config
         vocabulary = shards.vocabulary_size(self.folder)
         if config.language_model.sampled >= vocabulary:
-            raise InputError(
-                f"language_model.sampled={config.language_model.sampled} must be below the vocabulary's {vocabulary} "
-                "tokens; 0 takes the whole softmax"
-            )
+            raise answers.too_many_sampled("language_model", config.language_model.sampled, vocabulary)
         return LanguageModel(config.model, config.language_model, vocabulary, prefix="language_model_")
 
     # --- streams ------------------------------------------------------------------------------------------------------
@@ -93,10 +91,9 @@ class LanguageModelTask(Task):
         return np.repeat(np.diff(self._starts), self.streams)[:, None].astype(np.int32)
 
     @functools.cached_property
-    def _chances(self) -> np.ndarray:
-        """(V,) how often each token is drawn for the sampled softmax: as in the training text, none of them never."""
-        counts = np.bincount(self.text, minlength=shards.vocabulary_size(self.folder)) + 1.0
-        return counts / counts.sum()
+    def _sampler(self) -> Sampler:
+        chances = chances_of(self.text, shards.vocabulary_size(self.folder))
+        return Sampler(chances, self.config.language_model.sampled)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> StreamBatch:
         """See StreamBatch."""
@@ -104,8 +101,10 @@ class LanguageModelTask(Task):
         begin, end = self._starts[segment : segment + 2]
         places = self._starts[-1] * streams[None, :] + np.arange(begin, end)[:, None]
         targets = self.text[places + 1]
-        sampled, tokens = self.config.language_model.sampled, int(end - begin) * self.streams
-        rng = np.random.default_rng(seed)
+        tokens = int(end - begin) * self.streams
+        candidates = None
+        if self.config.language_model.sampled:
+            candidates = self._sampler.candidates(self._sampler.draw(np.random.default_rng(seed)), targets)
         return StreamBatch(
             tokens=None,
             real=tokens,
@@ -114,7 +113,7 @@ class LanguageModelTask(Task):
             targets=targets,
             first=segment == 0,
             share=len(streams) / self.streams,
-            candidates=draw_candidates(self._chances, sampled, targets, rng) if sampled else None,
+            candidates=candidates,
         )
 
     def loss(self, network: LanguageModel, table: nd.NDArray | None, batch: StreamBatch, world: World) -> StepLoss:

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
         },
         "tokenize": {"max_tokens": {"text": 20}},
         "model": {"embedding": 12, "hidden": 8},
+        "cloze": {"sampled": 40},
         "train": {"max_pairs_per_update": 16},
     },
     "language_model": {

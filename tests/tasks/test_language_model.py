@@ -20,7 +20,8 @@ from mxnet import autograd, nd
 from pipeline.config import LanguageModelConfig, ModelConfig, check_config
 from pipeline.errors import InputError
 from pipeline.models import writing
-from pipeline.models.language_model import LanguageModel, draw_candidates
+from pipeline.models.language_model import LanguageModel
+from pipeline.models.sampled import Sampler
 from pipeline.models.writing import Choice, choose
 from pipeline.tasks.language_model import NEVER_WRITTEN, READ_IN, LanguageModelTask
 from pipeline.training.optimizer import parameters_of
@@ -202,7 +203,8 @@ def test_a_sampled_softmax_of_all_tokens_is_the_whole_one() -> None:
     network = network_of(sampled=SIZE)
     ids = nd.array(np.random.default_rng(1).integers(0, SIZE, (7, 2)), dtype="int32")
     targets = nd.array(np.random.default_rng(2).integers(0, SIZE, (7, 2)))
-    every = draw_candidates(np.full(SIZE, 1 / SIZE), SIZE, targets.asnumpy().astype(int), np.random.default_rng(3))
+    sampler = Sampler(np.full(SIZE, 1 / SIZE), SIZE)
+    every = sampler.candidates(sampler.draw(np.random.default_rng(3)), targets.asnumpy().astype(int))
     assert sorted(every.ids) == list(range(SIZE))
     every = every._replace(expected=np.ones(SIZE, np.float32), expected_targets=np.ones(14, np.float32))
     gradients = []
@@ -223,7 +225,8 @@ def test_a_sampled_softmax_of_all_tokens_is_the_whole_one() -> None:
 def test_candidates_are_distinct_and_expected_as_often_as_they_come(count: int, seed: int) -> None:
     chances = 1 / np.arange(1.0, 61)
     chances /= chances.sum()
-    found = draw_candidates(chances, count, np.array([[0], [59]]), np.random.default_rng(seed))
+    sampler = Sampler(chances, count)
+    found = sampler.candidates(sampler.draw(np.random.default_rng(seed)), np.array([[0], [59]]))
     assert len(set(found.ids.tolist())) == count == len(found.expected)
     assert ((found.expected > 0) & (found.expected <= 1)).all()
     assert found.expected_targets[0] > found.expected_targets[1]
@@ -231,11 +234,11 @@ def test_candidates_are_distinct_and_expected_as_often_as_they_come(count: int, 
 
 def test_expected_counts_are_those_of_many_draws() -> None:
     chances = np.array([0.5, 0.3, 0.1, 0.06, 0.04])
-    rng, times = np.random.default_rng(1), 4000
+    sampler, rng, times = Sampler(chances, 2), np.random.default_rng(1), 4000
     drawn = np.zeros(5)
     for _ in range(times):
-        drawn[draw_candidates(chances, 2, np.zeros(1, int), rng).ids] += 1
-    found = draw_candidates(chances, 2, np.arange(5), rng).expected_targets
+        drawn[sampler.draw(rng)] += 1
+    found = sampler.expected
     np.testing.assert_allclose(found, drawn / times, atol=0.08)
     assert found.sum() == pytest.approx(2, rel=1e-3)
 
