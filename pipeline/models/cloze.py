@@ -78,7 +78,7 @@ class Cloze(gluon.Block):
         return {"both": self.both} | ({"left": self.left} if self.left is not None else {})
 
     def forward(self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> Expected:
-        """What each reader expects at the places. `ids` (T, N) int32 index `table` (U, E or 2 E); see Reader.forward."""
+        """What each reader expects. `ids` (T, N) int32 index `table` (U, E or 2 E); for the rest see Reader.forward."""
         embedded, found = _rows(table, ids), {}
         for number, (name, reader) in enumerate(self.readers().items()):
             part = {"axis": -1, "begin": number * self.width, "end": (number + 1) * self.width}

@@ -91,7 +91,9 @@ class FillIn(Task):
             chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
             start = ends
         said = sum(int((field.ids(row) != UNKNOWN_ID).sum()) for part in texts_rows for row in part.tolist())
-        return ClozeBatch(tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said), candidates)
+        return ClozeBatch(
+            tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said), candidates
+        )
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
         """The mean over all workers' words; the readers' losses are added, and so learn apart from each other."""
