@@ -79,12 +79,12 @@ class Graph:
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
-def dense(graph: Graph, x: str, arrays: Arrays, name: str) -> str:
-    """gluon's Dense along the last axis: (…, C) to (…, units)."""
+def dense(graph: Graph, x: str, arrays: Arrays, name: str, activation: str | None = None) -> str:
+    """gluon's Dense along the last axis: (…, C) to (…, units). `activation`: an ONNX operator, such as Tanh."""
     y = graph.op("MatMul", x, graph.weight(arrays[f"{name}.weight"].T, f"{name}.weight.T"))
     if f"{name}.bias" in arrays:
         y = graph.op("Add", y, graph.weight(arrays[f"{name}.bias"], f"{name}.bias"))
-    return y
+    return graph.op(activation, y) if activation else y
 
 
 def embed(graph: Graph, ids: str, arrays: Arrays, name: str = "embedding") -> str:
