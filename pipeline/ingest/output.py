@@ -11,7 +11,7 @@ from pipeline.config import SPLITS
 from pipeline.records import COLLECTION_SCHEMA, Record, schema
 from pipeline.sources import SplitName
 
-_ROWS = 10_000  # of a row group, at the most
+_ROWS = 1000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about
 
 
