@@ -106,12 +106,12 @@ class Cloze(gluon.Block):
     ) -> dict[str, nd.NDArray]:
         """Each reader's (B,) sampled cross entropies of (B,) targets, where the table was the rows `tokens` alone."""
         found = {}
+        context = expected["both"][0].context
+        own, others = nd.array(targets, context, "int32"), nd.array(candidates.ids, context, "int32")
+        own_rows, other_rows = (
+            nd.array(np.searchsorted(tokens, ids), context, "int32") for ids in (targets, candidates.ids)
+        )
         for name, (words, table, bias) in expected.items():
-            context = table.context
-            own, others = nd.array(targets, context, "int32"), nd.array(candidates.ids, context, "int32")
-            own_rows, other_rows = (
-                nd.array(np.searchsorted(tokens, ids), context, "int32") for ids in (targets, candidates.ids)
-            )
             logits = (words * _rows(table, own_rows)).sum(axis=1) + nd.take(bias, own)
             against = nd.FullyConnected(
                 words, _rows(table, other_rows), nd.take(bias, others), num_hidden=len(candidates.ids)

@@ -78,8 +78,10 @@ class FillIn(Task):
         else:
             tokens = np.arange(self.vocabulary + 1, dtype=np.int32)
         texts = chunked(field, texts_rows, rank)
-        masks = [self._blanks(field.ids(row), np.random.default_rng([*seed, row]))
-                 for row in texts_rows[rank][texts.rows].tolist()]  # fmt: skip
+        own = texts_rows[rank][texts.rows]
+        masks = [
+            self._blanks(ids, np.random.default_rng([*seed, row])) for row, ids in zip(own.tolist(), field.read(own))
+        ]
         chunks, places, words, start = [], [], [], 0
         for chunk in texts.chunks:
             ends = start + len(chunk.lengths)
@@ -90,7 +92,7 @@ class FillIn(Task):
             hidden = _hidden(chunk.ids, masks[start:ends], self.vocabulary)
             chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
             start = ends
-        said = sum(int((field.ids(row) != UNKNOWN_ID).sum()) for part in texts_rows for row in part.tolist())
+        said = sum(int((ids != UNKNOWN_ID).sum()) for part in texts_rows for ids in field.read(part))
         return ClozeBatch(
             tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said), candidates
         )

@@ -74,7 +74,7 @@ class Tagging(Task):
             start += len(part)
         spelling = None
         if self.config.tagging.characters:
-            letters = [self.train.fields["letters"].ids(row) for row in self.train.rows["letters"][records].tolist()]
+            letters = self.train.fields["letters"].read(self.train.rows["letters"][records])
             spelling = self._spelled(letters, texts.chunks)
         return TagBatch(tokens, texts.real, texts.cells, texts, tags, spelling)
 

@@ -140,7 +140,7 @@ class Texts:
             InputError: a file is no longer what it was when it was opened.
         """
         found = [np.zeros(0, np.int32)] * len(rows)
-        for shard, places in self._by_shard(np.asarray(rows)):
+        for shard, places in self._by_shard(rows):
             file = self.files[shard]
             offsets_at, ids_at = (part.ctypes.data - file.address for part in (self._offsets[shard], self._ids[shard]))
             within = (rows[places] - self._first_rows[shard]).tolist()
