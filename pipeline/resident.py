@@ -3,12 +3,23 @@
 import ctypes
 import mmap
 
+import numpy as np
+
 _LIBC = ctypes.CDLL(None)
 
 
 def release(address: int, size: int) -> None:
-    """Lets go of a read-only map's pages from its beginning on; what is asked for next is read again."""
-    _LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+    """Lets go of the pages of a file's map, from an address in its first page on; what is asked for next is read again.
+
+    What was written to a shared map stays written. Any other memory than a file's map would lose its content.
+    """
+    before = address % mmap.PAGESIZE
+    _LIBC.madvise(ctypes.c_void_p(address - before), ctypes.c_size_t(size + before), mmap.MADV_DONTNEED)
+
+
+def release_array(array: np.memmap) -> None:
+    """Lets go of the pages of a mapped array."""
+    release(array.ctypes.data, array.nbytes)
 
 
 def trim() -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import images
 from pipeline.manifest import KeyParts
 from pipeline.records import COLLECTION_SCHEMA, FIELDS, schema
-from pipeline.sources import CollectionSource
+from pipeline.sources import CollectionSource, SplitName
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows
@@ -77,11 +77,8 @@ def run(
     vocabulary.check_size(by_vocabulary[""])
     # a title's document is its text without the title; in the collection the title stands before it
     titles = isinstance(config.ingest.source, CollectionSource) and config.ingest.source.train_on_titles
-    over_collection = ("test",) if titles else ("valid", "test")
-    sources = {
-        split: {field: _sources(ingest_folder, config.task, split, field, split in over_collection) for field in fields}
-        for split in SPLITS
-    }
+    over_collection: tuple[SplitName, ...] = ("test",) if titles else ("valid", "test")
+    sources = _sources(ingest_folder, config.task, over_collection)
     records = {split: sources[split][fields[0]][0] for split in SPLITS}
     if not records["train"].texts:
         raise InputError(f"{records['train'].path} has no record to learn from: check ingest.source and ingest.split")
@@ -147,13 +144,24 @@ class _Source(NamedTuple):
         return self.file.metadata.num_rows
 
 
-def _sources(ingest_folder: Path, task: str, split: str, field: str, over_collection: bool) -> list[_Source]:
-    """A split's records; documents of a split judged over the collection (if ingest left one) begin with that."""
-    paths = [(ingest_folder / f"records-{split}.parquet", schema(task))]
+def _sources(
+    ingest_folder: Path, task: str, over_collection: tuple[SplitName, ...]
+) -> dict[str, dict[str, list[_Source]]]:
+    """Each split's records by field; documents of splits judged over the collection (if ingest left one) begin with it.
+
+    Each file is opened once: what Parquet knows of its row groups takes memory.
+    """
+    found: dict[str, dict[str, list[_Source]]] = {}
+    for split in SPLITS:
+        path = ingest_folder / f"records-{split}.parquet"
+        file = _parquet(path, schema(task))
+        found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in FIELDS[task]}
     collection = ingest_folder / COLLECTION_NAME
-    if field == "document" and over_collection and collection.exists():
-        paths.insert(0, (collection, COLLECTION_SCHEMA))
-    return [_Source(path, _parquet(path, columns), f"{field}_id", field) for path, columns in paths]
+    if collection.exists():
+        documents = _Source(collection, _parquet(collection, COLLECTION_SCHEMA), "document_id", "document")
+        for split in over_collection:
+            found[split]["document"].insert(0, documents)
+    return found
 
 
 def _parquet(path: Path, columns: pa.Schema) -> pq.ParquetFile:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, TryAgain
-from pipeline.serving.search import build, segments, store
+from pipeline.serving.search import build, segments, store, words
 from pipeline.serving.search.documents import Document
+from tests.mapped import resident
 from tests.search.conftest import Indexed, topical
 
 Make = Callable[..., Indexed]
@@ -59,6 +60,34 @@ def test_an_index_may_become_empty(indexed: Make) -> None:
     assert answer.results == [] and answer.notices == ["the index holds no documents"]
     index.update(topical(4))
     assert len(index.ids("wing")) == 4
+
+
+def test_an_update_holds_no_segment_in_memory(indexed: Make) -> None:
+    documents = topical(60)
+    index = indexed(documents, documents_per_segment=20)
+    changes = [changed(document, "an entirely new text") for document in documents[:20]]
+    with build.Update(index.folder, None, index.encoder, index.stamp, index.settings, print) as update:
+        assert resident(index.folder) == 0  # opening has checked all of it
+        update.put(changes, False)
+        assert resident(index.folder) == 0
+        update.publish()
+        assert resident(index.folder) == 0
+        segment = update._opened[update._order()[0]]
+        assert segment.passages.sum() and resident(index.folder) > 0
+        segment.release()
+        assert resident(index.folder) == 0 and segment.ids[0] == "d0"
+
+
+def test_words_written_through_small_windows_are_the_same(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = topical(30)
+    whole = indexed(documents, name="whole")
+    monkeypatch.setattr(words, "WINDOW", 5)
+    windows = indexed(documents, name="windows")
+    for name in ("data", "indices", "indptr"):
+        expected, found = (
+            np.load(next(index.folder.glob(f"generations/*/bm25-{name}.npy"))) for index in (whole, windows)
+        )
+        assert len(expected) > 20 and np.array_equal(expected, found)
 
 
 STEPS = st.tuples(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.tokenization import shards, stage
 from pipeline.tokenization.encoder import Encoded
+from tests.mapped import resident
 
 Ids = list[list[int]]
 
@@ -90,17 +91,6 @@ def test_ids_stay_in_the_mapped_file(tmp_path: Path) -> None:
         assert any(start <= address < end for start, end in mapped)
         assert not ids.flags.writeable
         assert np.shares_memory(ids, read.ids(row))
-
-
-def resident(folder: Path) -> int:
-    """kB of the maps of a folder's files that are in memory."""
-    held, own = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if "-" in line.split(" ")[0]:
-            own = line.rpartition(" ")[2].startswith(str(folder))
-        elif own and line.startswith("Rss:"):
-            held += int(line.split()[1])
-    return held
 
 
 def test_reading_some_texts_holds_no_file_in_memory(tmp_path: Path) -> None:

@@ -312,7 +312,8 @@ def test_reading_records_holds_few_of_them(tmp_path: Path) -> None:
     for number, row in enumerate(letters):
         writer.add((str(number), f"q{number}", "q", f"d{number}", row.tobytes().decode(), 1.0, ""))
     writer.close()
-    [source] = stage._sources(tmp_path, "matching", "train", "document", False)
+    path = tmp_path / "records-train.parquet"
+    source = stage._Source(path, stage._parquet(path, schema("matching")), "document_id", "document")
     assert source.file.num_row_groups == 20
     before, most = pa.total_allocated_bytes(), 0
     for _ in stage._read(source, ["document_id", "document"]):

@@ -267,6 +267,7 @@ def _places(segment: Segment) -> Iterator[tuple[str, Place]]:
     """Each document of a segment and where it lies."""
     for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes)):
         yield document, Place(segment.name, row, digest)
+    segment.release()
 
 
 def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray) -> None:
@@ -280,6 +281,7 @@ def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray) -> None
             here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
             mine = np.array([ids[word] for word in segment.vocabulary], np.int64)
             yield words.count(mine, segment.words, segment.word_offsets, here, first_passage)
+            segment.release()
             first_passage += len(segment.passages)
             first_document += len(segment.table)
 

@@ -9,14 +9,13 @@ Folder: `documents.arrow` (id, title, text, hash), `passages.npy` (P, 3: documen
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import files
+from pipeline import files, resident
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.serving.scoring import Encoded
@@ -54,15 +53,17 @@ class Segment:
     encoded: Encoded  # P texts; vectors of unit length under a cosine head
     words: np.ndarray  # (sum of words,) int32
     word_offsets: np.ndarray  # (P + 1,) int64
+    table: pa.Table  # the documents
+    maps: tuple[tuple[int, int], ...]  # address and size of each file's memory map
 
     @property
     def name(self) -> str:
         return self.folder.name
 
-    @cached_property
-    def table(self) -> pa.Table:
-        """The documents, memory-mapped."""
-        return pa.ipc.open_file(pa.memory_map(str(self.folder / "documents.arrow"))).read_all()
+    def release(self) -> None:
+        """Lets go of the pages of its files that are held in memory; what is asked for next is read again."""
+        for address, size in self.maps:
+            resident.release(address, size)
 
     @property
     def ids(self) -> list[str]:
@@ -185,11 +186,20 @@ def read(folder: Path) -> Segment:
         InputError: it is not whole. OSError, ValueError: a file vanishes meanwhile, or is damaged.
     """
     check_sizes(folder, folder / NAME)
-    array = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     late = (folder / "offsets.npy").exists()
-    encoded = Encoded(array("vectors"), *(np.asarray(array(name)) for name in ("weights", "offsets") if late))
-    segment = Segment(folder, np.asarray(array("passages")), encoded, array("words"), np.asarray(array("word_offsets")))
+    names = ["passages", "words", "word_offsets", "vectors", *(("weights", "offsets") if late else ())]
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
+    documents = pa.memory_map(str(folder / "documents.arrow"))
+    whole = documents.read_buffer()
+    documents.seek(0)
+    # as plain arrays: slices of a memmap are slow to make
+    passages, words, word_offsets, *encoded = (np.asarray(array) for array in arrays)
+    segment = Segment(
+        folder, passages, Encoded(*encoded), words, word_offsets, pa.ipc.open_file(documents).read_all(),
+        ((whole.address, whole.size), *((array.ctypes.data, array.nbytes) for array in arrays)),
+    )  # fmt: skip
     _check(segment)
+    segment.release()  # checking has read most of it
     return segment
 
 

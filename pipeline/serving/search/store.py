@@ -129,7 +129,10 @@ class Snapshot:
         self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
         self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
         self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
-        shifted = [s.passages[:, 0] + start for s, start in zip(self.segments, self.document_starts)]
+        shifted = []
+        for segment, start in zip(self.segments, self.document_starts):
+            shifted.append(segment.passages[:, 0] + start)
+            segment.release()
         self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
         self.words = WordIndex(generation, len(self.document_of))
         self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None

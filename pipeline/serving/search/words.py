@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from pipeline import resident
 from pipeline.errors import InputError
 
 K1, B = 1.5, 0.75  # of evaluation's baseline
 
 ARRAYS = ("data", "indices", "indptr")
+WINDOW = 1 << 20  # entries of an array that is being written that are in memory at once
 
 
 class WordIndex:
@@ -107,8 +109,15 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
         longer = (K1 * ((1 - B) + B * part.lengths[order] / average)).astype(np.float32)
         times = part.times[order]
         for name, values in (("data", times / (longer + times) * rarity[word]), ("indices", part.rows[order])):
-            array: Any = np.load(paths[name], mmap_mode="r+", allow_pickle=False)
-            array[places] = values  # mapped for a part's time only
-            del array
+            _put(paths[name], places, values)
     np.save(folder / "bm25-indptr.npy", starts)
     (folder / "bm25-words.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+
+
+def _put(path: Path, places: np.ndarray, values: np.ndarray) -> None:
+    """Writes values to ascending places of an array in a file, of which a window at a time is in memory."""
+    array = np.load(path, mmap_mode="r+", allow_pickle=False)
+    for part in np.split(np.arange(len(places)), np.searchsorted(places, range(WINDOW, len(array), WINDOW))):
+        if len(part):
+            array[places[part]] = values[part]
+            resident.release_array(array)
