@@ -78,6 +78,15 @@ def test_an_update_holds_no_segment_in_memory(indexed: Make) -> None:
         assert resident(index.folder) == 0 and segment.ids[0] == "d0"
 
 
+def test_opening_an_index_holds_no_segment_in_memory(indexed: Make) -> None:
+    index = indexed(topical(60), documents_per_segment=20)
+    folder = index.folder / "segments"
+    read = [segments.read(path) for path in sorted(folder.iterdir())]
+    assert resident(folder) == 0 and len(read) == 3
+    snapshot = store.open_snapshot(index.folder)
+    assert resident(folder) == 0 and snapshot.document_of.tolist() == [*range(60)]
+
+
 def test_words_written_through_small_windows_are_the_same(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = topical(30)
     whole = indexed(documents, name="whole")
