@@ -112,7 +112,7 @@ def run(
                     process.wait(POLL_S)
         _follow(work / PROGRESS, offset, say)
         tick()
-    if process.returncode == 0:
+    if process.returncode == 0 and ending.killed_at is None:  # Horovod's launcher may call workers killed by us done
         return
     ending.kill()  # a rank that outlived its launcher
     if stalled:

@@ -73,6 +73,15 @@ def test_a_stopped_worker_is_noticed_and_killed(tmp_path: Path, monkeypatch: pyt
         os.kill(pid, 0)
 
 
+def test_a_launcher_that_is_ended_and_calls_that_well_done_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = HEART + "os.kill(os.getpid(), signal.SIGSTOP)"
+    launcher = 'trap "exit 0" TERM; "$@" & while :; do wait; done'
+    with pytest.raises(DupletError, match=r"has been silent for \d+ s while training after update 7"):
+        run(tmp_path, monkeypatch, "sh", "-c", launcher, "launcher", sys.executable, "-c", script)
+
+
 def test_a_worker_that_is_asked_saves_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask_once() -> None:
         if any((tmp_path / "work").glob("beat-*.json")) and not asked:
