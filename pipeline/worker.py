@@ -18,7 +18,6 @@ from mxnet import nd
 from pipeline import files
 from pipeline.config import Config, check_config
 from pipeline.errors import DupletError, InputError, TryAgain, room_on
-from pipeline.evaluation import plots
 from pipeline.heartbeat import Heart
 from pipeline.hidden import hide
 from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
@@ -59,6 +58,8 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
         shutil.copy(points(job), output / "points.jsonl")
         (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
+        from pipeline.evaluation import plots  # takes time, and the other ranks draw nothing
+
         plots.loss_curves(state.history, output / "curves.png")
         plots.length_histograms({side: task.lengths[:, i] for i, side in enumerate(task.sides)}, output / "lengths.png")
         if (samples := Path(job.work) / SAMPLES).exists():
