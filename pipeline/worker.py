@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import mxnet as mx
 import numpy as np
@@ -98,8 +99,8 @@ def points(job: Job) -> Path:
     return Path(job.work) / "points.jsonl"
 
 
-def main(work: Path) -> int:
-    """Runs the job in `work`; the exit code, with rank 0's or the first failing rank's sentence in outcome.json."""
+def main(work: Path) -> NoReturn:
+    """Runs the job in `work` and ends the process; rank 0's or the first failing rank's sentence is in outcome.json."""
     job = Job(**json.loads((work / "job.json").read_text(encoding="utf-8")))
     rank = 0
     heart: Heart | None = None
@@ -115,7 +116,8 @@ def main(work: Path) -> int:
                 verbs[job.verb](job, config, world, _sayer(work, rank), heart)
         nd.waitall()
         heart.end()
-        return 0
+        world.close()
+        _leave(0)
     except DupletError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:
@@ -140,9 +142,14 @@ def main(work: Path) -> int:
         except OSError:  # no room even for that; the heartbeat's file has its size already
             if heart is not None:
                 heart.full()
+    _leave(code)  # Horovod's shutdown would wait for ranks that are still at work
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: the native libraries' own ends were seen to crash under threads that still ran."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # Horovod's shutdown would wait for ranks that are still at work
+    os._exit(code)
 
 
 def no_memory(job: Job) -> str:
@@ -173,4 +180,4 @@ def _sayer(work: Path, rank: int) -> Callable[[str], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

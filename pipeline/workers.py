@@ -24,6 +24,10 @@ class World:
         self.rank, self.size = hvd.rank(), hvd.size()
         self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
 
+    def close(self) -> None:
+        """Takes leave of the other ranks, once all collective operations are done."""
+        hvd.shutdown()
+
     def average(self, gradients: Sequence[nd.NDArray], name: str) -> None:
         """Replaces arrays of equal shapes on all ranks by their mean, in place and without waiting.
 

@@ -29,7 +29,7 @@ job = Job(verb="train", config=config.model_dump(mode="json"), trained=None, tok
 (folders["work"] / "job.json").write_text(json.dumps(job.__dict__))
 held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (megabytes << 20),) * 2)
-sys.exit(worker.main(folders["work"]))
+worker.main(folders["work"])
 """
 
 
