@@ -4,7 +4,7 @@ ROOT ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-airflow test-serve test-image check fuzz bench bench-memory torture sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check fuzz bench bench-memory torture sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,8 +15,11 @@ setup:  ## .venv from requirements.txt; nothing when it is current
 demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
 	@$(BIN)/duplet run configs/demo.yaml
 
-test: setup  ## all tests, offline, two files at a time
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: setup  ## the tests, offline, but for those of test-jobs; three files at a time, as many of them wait
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not jobs" $(PYTEST_ARGS)
+
+test-jobs: setup  ## whole jobs under the supervisor, a real SLURM, a cron daemon, on two network namespaces: where there is one
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m jobs $(PYTEST_ARGS)
 
 test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
 	@bash tests/jobs/airflow_dag.sh

@@ -16,6 +16,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Runs go under each test's own root, whatever the person's environment says.
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+# Files that take longest are begun first, so that none of them is left running alone at the end.
+LONGEST = (
+    "jobs/test_supervise.py", "jobs/test_two_hosts.py", "tracking/test_outages.py", "workers/test_torture.py",
+    "flow/test_run.py", "tasks/test_every_task.py", "tasks/test_learns_sentences.py", "tasks/test_captioning.py",
+    "tasks/test_not_finite.py", "workers/test_resume.py", "tracking/test_secrets.py", "jobs/test_schedule.py",
+    "flow/test_sweep.py", "workers/test_global_batch.py", "training/test_full_disk.py", "tasks/test_translation.py",
+    "tasks/test_served.py", "tasks/test_language_model.py", "reporting/test_walk.py", "serving/test_predict.py",
+    "serving/test_pyfunc.py", "flow/test_learns.py", "workers/test_ranks.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See LONGEST; pytest's own hook."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 def reversed_pairs(count: int, seed: int = 0, letters: int = 12) -> list[dict[str, Any]]:
     """Queries of random words whose document is the same words in reverse order; others have other words or orders.

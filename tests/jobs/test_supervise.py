@@ -28,7 +28,7 @@ from tests.jobs.local_jobs import (
     write,
 )  # fmt: skip
 
-pytestmark = [pytest.mark.workers, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.jobs, pytest.mark.timeout(1200)]
 Make = Callable[..., dict[str, Any]]
 
 

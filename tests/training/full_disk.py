@@ -58,6 +58,8 @@ def points(disk: Path, config: str) -> dict[str, Any]:
     filled = duplet("train", config, "train.checkpoint_every_updates=100000", "train.log_every_updates=1")
     thread.join()
     (disk / BALLAST).unlink()
+    for work in disk.glob("runs/work/train-*"):  # where the disk filled late there is a checkpoint, of other settings
+        shutil.rmtree(work)
     return {"filled": filled}
 
 
