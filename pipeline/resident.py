@@ -13,8 +13,9 @@ def release(address: int, size: int) -> None:
 
     What was written to a shared map stays written. Any other memory than a file's map would lose its content.
     """
-    before = address % mmap.PAGESIZE
-    _LIBC.madvise(ctypes.c_void_p(address - before), ctypes.c_size_t(size + before), mmap.MADV_DONTNEED)
+    if size:  # where nothing lies, the address may be anybody's
+        before = address % mmap.PAGESIZE
+        _LIBC.madvise(ctypes.c_void_p(address - before), ctypes.c_size_t(size + before), mmap.MADV_DONTNEED)
 
 
 def release_array(array: np.memmap) -> None:
