@@ -57,6 +57,7 @@ class Server:
                     "--artifacts-destination", str(self.folder / "artifacts"),
                 ],
                 stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eight processes that run nothing
             )  # fmt: skip
         end = time.monotonic() + START_S
         while time.monotonic() < end:
