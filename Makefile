@@ -1,5 +1,6 @@
 # Each target does whatever set-up is missing first. DUPLET_PYTHON names the Python 3.11 to build .venv from.
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 ROOT ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
@@ -16,10 +17,10 @@ demo: setup  ## query-document matching on real text, from source code to report
 	@$(BIN)/duplet run configs/demo.yaml
 
 test: setup  ## the tests, offline, but for those of test-jobs; three files at a time, as many of them wait
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not jobs" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not jobs" $(PYTEST_ARGS)
 
 test-jobs: setup  ## whole jobs under the supervisor, a real SLURM, a cron daemon, on two network namespaces: where there is one
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m jobs $(PYTEST_ARGS)
+	@$(PYTEST) -m jobs $(PYTEST_ARGS)
 
 test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
 	@bash tests/jobs/airflow_dag.sh

@@ -1,9 +1,11 @@
-"""Giving memory back to the system that a process holds without needing it."""
+"""Mapped files, and giving memory back to the system that a process holds without needing it."""
 
 import ctypes
 import mmap
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 _LIBC = ctypes.CDLL(None)
 
@@ -21,6 +23,14 @@ def release(address: int, size: int) -> None:
 def release_array(array: np.memmap) -> None:
     """Lets go of the pages of a mapped array."""
     release(array.ctypes.data, array.nbytes)
+
+
+def mapped_table(path: Path) -> tuple[pa.Table, int, int]:
+    """The table of an Arrow file, which lies in its memory map; where the map begins, and its size."""
+    mapped = pa.memory_map(str(path))
+    whole = mapped.read_buffer()
+    mapped.seek(0)
+    return pa.ipc.open_file(mapped).read_all(), whole.address, whole.size
 
 
 def trim() -> None:

@@ -21,10 +21,9 @@ LONGEST = (
     "jobs/test_supervise.py", "jobs/test_two_hosts.py", "tracking/test_outages.py", "workers/test_torture.py",
     "flow/test_run.py", "tasks/test_every_task.py", "tasks/test_learns_sentences.py", "tasks/test_captioning.py",
     "tasks/test_not_finite.py", "workers/test_resume.py", "flow/test_embedded_sources.py", "tracking/test_secrets.py",
-    "jobs/test_schedule.py",
-    "flow/test_sweep.py", "workers/test_global_batch.py", "training/test_full_disk.py", "tasks/test_translation.py",
-    "tasks/test_served.py", "tasks/test_language_model.py", "reporting/test_walk.py", "serving/test_predict.py",
-    "serving/test_pyfunc.py", "flow/test_learns.py", "workers/test_ranks.py",
+    "jobs/test_schedule.py", "flow/test_sweep.py", "workers/test_global_batch.py", "training/test_full_disk.py",
+    "tasks/test_translation.py", "tasks/test_served.py", "tasks/test_language_model.py", "reporting/test_walk.py",
+    "serving/test_predict.py", "serving/test_pyfunc.py", "flow/test_learns.py", "workers/test_ranks.py",
 )  # fmt: skip
 
 

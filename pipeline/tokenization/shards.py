@@ -210,10 +210,7 @@ def vocabulary_size(folder: Path) -> int:
 
 def _open(path: Path, schema: pa.Schema) -> Mapped:
     try:
-        mapped = pa.memory_map(str(path))
-        whole = mapped.read_buffer()
-        mapped.seek(0)
-        table = pa.ipc.open_file(mapped).read_all()
+        table, address, size = resident.mapped_table(path)
         table.validate(full=True)  # a key or a text that ends before it begins would be read as an address
         if table.schema != schema:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
@@ -223,7 +220,7 @@ def _open(path: Path, schema: pa.Schema) -> Mapped:
         raise InputError(f"{path} is missing: {REMAKE}") from None
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a column's name that is no UTF-8
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): {REMAKE}") from None
-    return Mapped(path, table, whole.address, whole.size)
+    return Mapped(path, table, address, size)
 
 
 def _texts_batch(table: pa.Table, path: Path) -> dict[str, Any]:

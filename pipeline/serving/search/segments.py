@@ -189,14 +189,12 @@ def read(folder: Path) -> Segment:
     late = (folder / "offsets.npy").exists()
     names = ["passages", "words", "word_offsets", "vectors", *(("weights", "offsets") if late else ())]
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
-    documents = pa.memory_map(str(folder / "documents.arrow"))
-    whole = documents.read_buffer()
-    documents.seek(0)
+    table, address, size = resident.mapped_table(folder / "documents.arrow")
     # as plain arrays: slices of a memmap are slow to make
     passages, words, word_offsets, *encoded = (np.asarray(array) for array in arrays)
     segment = Segment(
-        folder, passages, Encoded(*encoded), words, word_offsets, pa.ipc.open_file(documents).read_all(),
-        ((whole.address, whole.size), *((array.ctypes.data, array.nbytes) for array in arrays)),
+        folder, passages, Encoded(*encoded), words, word_offsets, table,
+        ((address, size), *((array.ctypes.data, array.nbytes) for array in arrays)),
     )  # fmt: skip
     _check(segment)
     segment.release()  # checking has read most of it
