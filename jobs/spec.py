@@ -14,8 +14,7 @@ import pydantic
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from pipeline import plain_yaml
-from pipeline.config import Config, Settings, load_config
+from pipeline.config import Config, Settings, load_config, safe_yaml
 from pipeline.errors import InputError
 from pipeline.hidden import hide, holds_secret
 
@@ -121,7 +120,7 @@ SETTABLE = (
 SECTIONS: dict[str, type[Settings]] = {"slurm": SlurmOptions, "kubernetes": KubernetesOptions}
 
 
-class _JobLoader(plain_yaml.PlainLoader):
+class _JobLoader(safe_yaml.PlainLoader):
     """YAML 1.1 takes an unquoted 2:8 for the number 128, in base 60; here it stays text."""
 
 
@@ -192,7 +191,7 @@ def _identity(config: Config) -> str:
 def _job_file(path: str) -> dict[str, Any]:
     """The mapping of a job file; an empty one for a configuration, and for what its own reader will refuse."""
     try:
-        data = plain_yaml.load(Path(path).read_text(encoding="utf-8"), _JobLoader)
+        data = safe_yaml.load(Path(path).read_text(encoding="utf-8"), _JobLoader)
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or "config" not in data:
@@ -212,7 +211,7 @@ def _job_file(path: str) -> dict[str, Any]:
 
 
 def _set(job: dict[str, Any], key: str, value: str) -> None:
-    parsed = plain_yaml.value(value, _JobLoader)
+    parsed = safe_yaml.value(value, _JobLoader)
     first, *rest = key.split(".")
     if not rest:
         job[first] = parsed

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files, flow, launch, manifest, plain_yaml, runs, tracking
-from pipeline.config import Config, PromoteConfig, check_config
+from pipeline import files, flow, launch, manifest, runs, tracking
+from pipeline.config import Config, PromoteConfig, check_config, safe_yaml
 from pipeline.errors import DupletError, InputError
 from pipeline.manifest import KeyParts
 from pipeline.reporting import folder as reporting
@@ -70,10 +70,10 @@ def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str
         if metric:
             configuration["promote"][section] = {
                 **configuration["promote"].get(section, {}),
-                metric: plain_yaml.value(value),
+                metric: safe_yaml.value(value),
             }
         else:
-            configuration["promote"][section] = plain_yaml.value(value)
+            configuration["promote"][section] = safe_yaml.value(value)
     return configuration
 
 

@@ -1,8 +1,9 @@
 """A record: the unit that ingest writes and tokenization reads. Which fields it has depends on the task: FIELDS."""
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Field(NamedTuple):
@@ -48,10 +49,16 @@ class Record(NamedTuple):
         return (self.id, *(part for pair in zip(self.keys, self.texts) for part in pair), self.relevance, self.metadata)
 
 
-def schema(task: str) -> pa.Schema:
+def schema(task: str) -> "pa.Schema":
     """The columns of a task's records: id, then per field its key (FIELD_id) and text, relevance and metadata."""
+    import pyarrow as pa  # here, so that reading settings loads neither it nor NumPy
+
     texts = [(name, pa.string()) for field in FIELDS[task] for name in (f"{field}_id", field)]
     return pa.schema([("id", pa.string()), *texts, ("relevance", pa.float32()), ("metadata", pa.string())])
 
 
-COLLECTION_SCHEMA = pa.schema([("document_id", pa.string()), ("document", pa.string())])
+def collection_schema() -> "pa.Schema":
+    """The columns of a collection: the documents that queries are ranked against."""
+    import pyarrow as pa
+
+    return pa.schema([("document_id", pa.string()), ("document", pa.string())])

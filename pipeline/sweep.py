@@ -16,8 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import files, flow, plain_yaml
-from pipeline.config import SMALLER_IS_BETTER, Config, load_config
+from pipeline import files, flow
+from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml
 from pipeline.errors import InputError
 from pipeline.evaluation import plots
 from pipeline.tracking import Tracking, address
@@ -80,7 +80,7 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
                 raise InputError(f"{override} is no range: give low..high, above 0 with :log")
             axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
         elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
-            axes.append(Axis(key, tuple(plain_yaml.value(part) for part in parts)))
+            axes.append(Axis(key, tuple(safe_yaml.value(part) for part in parts)))
         else:
             fixed.append(override)
     return axes, fixed

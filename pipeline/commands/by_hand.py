@@ -91,8 +91,8 @@ def _tokens(args: argparse.Namespace) -> tuple[list[str], str]:
 def _library(characters: int) -> list[str]:
     """Lines of the standard library's code."""
     from pipeline.config import check_config
+    from pipeline.config.sources import PythonSource
     from pipeline.ingest import python_text
-    from pipeline.sources import PythonSource
 
     source = PythonSource(format="python", of="code")
     config = check_config({"name": "by_hand", "task": "language_model", "model": {"directions": 1},

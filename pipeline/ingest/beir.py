@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import jsonl, places
 from pipeline.ingest.rows import Row
-from pipeline.sources import CollectionSource, SplitName
 
 _QRELS: dict[str, SplitName] = {"train": "train", "dev": "valid", "valid": "valid", "test": "test"}
 _PACKED = ("", ".gz", ".zst")

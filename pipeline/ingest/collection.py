@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.config import SplitShares
+from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import beir, places, readers
 from pipeline.ingest.ledger import Ledger
@@ -13,7 +14,6 @@ from pipeline.ingest.rows import BadRow, Row, as_id, as_relevance, as_text, shor
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 from pipeline.records import Record
-from pipeline.sources import CollectionSource, SplitName
 
 
 class Places(NamedTuple):

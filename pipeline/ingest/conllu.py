@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from pipeline.config import Config
+from pipeline.config.sources import ConlluSource, SplitName
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, shorten
-from pipeline.sources import ConlluSource, SplitName
 
 COLUMNS = 10
 FORM, TAGS = 1, {"UPOS": 3, "XPOS": 4}

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from pipeline.config.sources import Column, Columns, DocstringsSource
 from pipeline.errors import InputError, one_line
 from pipeline.ingest.rows import BadRow, Row, short_hash, shorten
-from pipeline.sources import Column, Columns, DocstringsSource
 
 STDLIB = "stdlib"
 COLUMNS = Columns(

@@ -16,10 +16,10 @@ import numpy as np
 
 from pipeline import files
 from pipeline.config import Config
+from pipeline.config.sources import CaptionsSource, Column, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, shorten
-from pipeline.sources import CaptionsSource, Column, SplitName
 
 # What lies in ingest's folder, and is passed on to the folders of ids.
 ARRAY, NAMES, SHAPE = "images.npy", "image_names.json", "images.json"

@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import one_line
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
-from pipeline.sources import Column, PairsSource
 
 _LOOK_AT = 20  # rows in which a column must appear at least once
 

@@ -4,8 +4,8 @@ import random
 from collections.abc import Iterator
 
 from pipeline.config import Config
+from pipeline.config.sources import NumbersSource, SplitName
 from pipeline.ingest.rows import Row
-from pipeline.sources import NumbersSource, SplitName
 
 SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",

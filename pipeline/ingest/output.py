@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS
-from pipeline.records import COLLECTION_SCHEMA, Record, schema
-from pipeline.sources import SplitName
+from pipeline.config.sources import SplitName
+from pipeline.records import Record, collection_schema, schema
 
 _ROWS = 1000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about
@@ -46,7 +46,7 @@ class Output:
 
     def __init__(self, folder: Path, task: str, collection: bool) -> None:
         self._records = {split: TableWriter(folder / f"records-{split}.parquet", schema(task)) for split in SPLITS}
-        self._documents = TableWriter(folder / "collection.parquet", COLLECTION_SCHEMA) if collection else None
+        self._documents = TableWriter(folder / "collection.parquet", collection_schema()) if collection else None
 
     def __enter__(self) -> "Output":
         return self

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.config.sources import Column, Columns, PairsSource, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import places, readers
 from pipeline.ingest.ledger import Ledger
@@ -13,7 +14,6 @@ from pipeline.ingest.rows import BadRow, Row, as_id, as_metadata, as_relevance, 
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 from pipeline.records import FIELDS, Record
-from pipeline.sources import Column, Columns, PairsSource, SplitName
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it

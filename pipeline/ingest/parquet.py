@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
-from pipeline.sources import Column, PairsSource
 
 _ROWS_AT_ONCE = 256
 # What a column of a row group may unpack to: so many times its size, or so many bytes where that is more.

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.config.sources import Column, Columns, DocstringsSource, PythonSource, SplitName
 from pipeline.ingest import docstrings
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import Row, short_hash, shorten
 from pipeline.ingest.text import blocks, cuts
-from pipeline.sources import Column, Columns, DocstringsSource, PythonSource, SplitName
 
 LIBRARY = DocstringsSource(format="docstrings")
 COLUMNS = Columns(group=("module",), metadata=("module",))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config
+from pipeline.config.sources import Column, PairsSource, SplitName
 from pipeline.ingest import (
     beir,
     conllu,
@@ -20,7 +21,6 @@ from pipeline.ingest import (
     trec,
 )
 from pipeline.ingest.rows import Row
-from pipeline.sources import Column, PairsSource, SplitName
 
 # source, address, the columns to read, row limit in bytes, a folder for temporary files -> rows with these columns
 ReadPairs = Callable[[PairsSource, str, Sequence[Column], int, Path], Iterator[Row]]

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pipeline.config.sources import Column
 from pipeline.errors import InputError
-from pipeline.sources import Column
 
 SHOWN = 200  # characters of a bad row that are kept
 LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored

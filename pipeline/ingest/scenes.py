@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.config.sources import Columns, ScenesSource, SplitName
 from pipeline.ingest import images
 from pipeline.ingest.rows import Row
-from pipeline.sources import Columns, ScenesSource, SplitName
 
 SIZE_PX = 48
 SHAPES = ("square", "circle", "triangle", "cross")

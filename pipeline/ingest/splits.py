@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 
 from pipeline.config import SplitShares
-from pipeline.sources import SplitName
+from pipeline.config.sources import SplitName
 
 
 def split_of(group: str, seed: int, shares: SplitShares) -> SplitName:

@@ -4,13 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import SPLITS, Config
-from pipeline.errors import InputError
-from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
-from pipeline.ingest.ledger import Ledger
-from pipeline.ingest.output import Output
-from pipeline.ingest.scratch import Scratch
-from pipeline.manifest import KeyParts, versions
-from pipeline.sources import (
+from pipeline.config.sources import (
     CaptionsSource,
     CollectionSource,
     Columns,
@@ -20,6 +14,12 @@ from pipeline.sources import (
     SplitName,
     TextSource,
 )
+from pipeline.errors import InputError
+from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
+from pipeline.ingest.ledger import Ledger
+from pipeline.ingest.output import Output
+from pipeline.ingest.scratch import Scratch
+from pipeline.manifest import KeyParts, versions
 
 VERSION = 1
 _ADDRESSES = {

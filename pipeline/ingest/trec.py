@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from pipeline.config.sources import Column
 from pipeline.ingest import places, tables
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten
-from pipeline.sources import Column
 
 _TAG = re.compile(r"<[^<>]*>")
 _SMART_FIELD = re.compile(r"\.([A-Z])\s*$")

@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
+from pipeline.config.sources import PairsSource
 from pipeline.errors import InputError, TryAgain, one_line
 from pipeline.ingest import delimited, parquet, places
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
 from pipeline.serving.predictor import Predictor
-from pipeline.sources import PairsSource
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 ROWS_PER_BATCH = 1024

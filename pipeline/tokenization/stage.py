@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from pipeline import manifest
 from pipeline.config import SPLITS, Config
+from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import images
 from pipeline.manifest import KeyParts
-from pipeline.records import COLLECTION_SCHEMA, FIELDS, schema
-from pipeline.sources import CollectionSource, SplitName
+from pipeline.records import FIELDS, collection_schema, schema
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows
@@ -158,7 +158,7 @@ def _sources(
         found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in FIELDS[task]}
     collection = ingest_folder / COLLECTION_NAME
     if collection.exists():
-        documents = _Source(collection, _parquet(collection, COLLECTION_SCHEMA), "document_id", "document")
+        documents = _Source(collection, _parquet(collection, collection_schema()), "document_id", "document")
         for split in over_collection:
             found[split]["document"].insert(0, documents)
     return found

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.config import check_config
+from pipeline.config.sources import DocstringsSource
 from pipeline.errors import InputError
 from pipeline.ingest import docstrings, stage
-from pipeline.sources import DocstringsSource
 
 SOURCE = textwrap.dedent(
     '''\

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import SPLITS, Config, check_config
-from pipeline.records import COLLECTION_SCHEMA, schema
+from pipeline.records import collection_schema, schema
 from pipeline.tokenization import stage
 
 Pairs = list[tuple[str, str, str, str, float]]  # query id, query, document id, document, relevance
@@ -39,7 +39,7 @@ def ingested(tmp_path: Path) -> Callable[..., Path]:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema("matching")), folder / f"records-{split}.parquet")
         if collection is not None:
             rows = [{"document_id": key, "document": text} for key, text in collection]
-            pq.write_table(pa.Table.from_pylist(rows, schema=COLLECTION_SCHEMA), folder / "collection.parquet")
+            pq.write_table(pa.Table.from_pylist(rows, schema=collection_schema()), folder / "collection.parquet")
         return folder
 
     return write

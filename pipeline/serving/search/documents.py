@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
+from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import InputError
 from pipeline.ingest import jsonl, places, readers
 from pipeline.ingest.rows import BadRow, Row, as_id, as_text, check_columns, short_hash
 from pipeline.serving.search.catalogue import Catalogue, Place
-from pipeline.sources import Column, PairsSource
 
 Format = Literal["jsonl", "tsv", "csv", "parquet"]
 FIELDS = ("id", "title", "text")

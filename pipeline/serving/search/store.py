@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import files
+from pipeline.config.sources import Column
 from pipeline.errors import InputError, TryAgain
 from pipeline.serving.search import segments
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.segments import Segment
 from pipeline.serving.search.words import WordIndex
-from pipeline.sources import Column
 
 FORMAT = 1
 NAME, GRAPH_NAME = "index.json", "hnsw.faiss"

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.config import Config, check_config, load_config
 from pipeline.errors import InputError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 GOOD: dict[str, Any] = {"ingest": {"source": {"format": "docstrings"}}}
 PAIRS = {"format": "tsv", "path": "pairs.tsv"}
 slack = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -448,3 +450,12 @@ def test_the_environment_is_left_alone(tmp_path: Path) -> None:
     before = dict(os.environ)
     load_config(write(tmp_path, yaml.safe_dump(GOOD)), ["root=${HOME}"])
     assert dict(os.environ) == before
+
+
+def test_settings_are_read_without_numpy_and_pyarrow() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", "import sys, pipeline.config; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "pydantic" in loaded
+    assert not {"numpy", "pyarrow", "mxnet", "mlflow"} & set(loaded)

@@ -1,20 +1,14 @@
-"""Every setting, once: a frozen model per stage, filled by YAML and `key=value` overrides; the place of defaults."""
+"""Every setting, once: a frozen model per stage, and the only place of defaults."""
 
 import difflib
-import json
-import os
-import string
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import Field, model_validator
 
-from pipeline import plain_yaml
-from pipeline.errors import InputError
+from pipeline.config.sources import Positive, Settings, Source, SplitName
 from pipeline.hidden import hide_all
 from pipeline.records import FIELDS
-from pipeline.sources import FORMATS, Positive, Settings, Source, SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 RANKING_METRICS = ("mrr@10", "map", "ndcg@10", "recall@1", "recall@10", "recall@100")
@@ -351,126 +345,3 @@ class Config(Settings):
             raise ValueError(
                 f"language_model.streams={settings.streams} leaves some of {self.train.workers} workers without one"
             )
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
-    """Reads a YAML file, expands ${VARIABLES}, applies `a.b=value` overrides and checks the whole.
-
-    Raises:
-        InputError: no such file, no YAML, an unknown key, a wrong type or value, a contradiction.
-    """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(plain_yaml.MAX_CHARACTERS + 1)  # whatever was given by mistake, no more is held
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.4)
-        raise InputError(
-            f"no configuration at {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}") from None
-    try:
-        data = plain_yaml.load(text)
-    except ValueError as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
-    if data is None:
-        raise InputError(f"{path} is empty: it must hold at least ingest.source (docs/data.md)")
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
-    data.setdefault("name", path.stem)
-    for override in overrides:
-        _override(data, override)
-    try:
-        expanded = _expand(data, str(path))
-    except ValueError as error:  # a key that is a number of more digits than Python writes
-        raise InputError(f"{path}: {error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: settings are nested too deeply, or a YAML alias holds itself") from None
-    return check_config(expanded, str(path))
-
-
-def check_config(data: dict[str, Any], origin: str) -> Config:
-    """Validates a plain dictionary; errors name the key, the value, what is allowed and the nearest name."""
-    try:
-        # through JSON and strict, so that "3" is no number and a list still fits a tuple
-        return Config.model_validate_json(json.dumps(data, default=str), strict=True)
-    except pydantic.ValidationError as error:
-        found = "; ".join(_explain(e, data) for e in error.errors()[:5])
-        raise InputError(f"{origin}: {' '.join(found.splitlines())}") from None  # a key may have line ends
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{origin}: {error}") from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"override {override!r} is not of the form key=value, such as train.workers=2")
-    node, names = data, key.split(".")
-    for name in names[:-1]:
-        child = node.setdefault(name, {})
-        if child is None:
-            child = node[name] = {}
-        if not isinstance(child, dict):
-            raise InputError(f"override {override!r}: {name} is a value, not a section")
-        node = child
-    node[names[-1]] = plain_yaml.value(value)
-
-
-def _expand(value: Any, origin: str) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _expand(item, origin) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, origin) for item in value]
-    if isinstance(value, str) and "${" in value:
-        try:
-            return string.Template(value).substitute(os.environ)
-        except KeyError as error:
-            name = error.args[0]
-            raise InputError(
-                f"{origin}: {value!r} needs the environment variable {name}: set it, e.g. export {name}=/path"
-            ) from None
-        except ValueError as error:
-            raise InputError(f"{origin}: {value!r}: {error}") from None
-    return value
-
-
-def _explain(error: Any, data: dict[str, Any]) -> str:
-    steps = [step for step in error["loc"] if not (step in FORMATS and "source" in error["loc"])]
-    where = ".".join(map(str, steps)) or "configuration"
-    value: Any = data
-    for step in steps:
-        value = value[step] if isinstance(value, list) else value.get(step) if isinstance(value, dict) else None
-    if error["type"] == "extra_forbidden":
-        names = _names_at(steps[:-1], data)
-        near = difflib.get_close_matches(str(steps[-1]), names, 1, 0.5)
-        return (
-            f"unknown key {where}={value!r}"
-            + (f", did you mean {near[0]}?" if near else "")
-            + f" (allowed: {', '.join(names)})"
-        )
-    if error["type"] == "missing":
-        return f"{where} is missing"
-    if error["type"] == "union_tag_not_found":
-        return f"{where}.format is missing (one of: {', '.join(FORMATS)})"
-    if error["type"] == "union_tag_invalid":
-        tag = error["ctx"]["tag"]
-        near = difflib.get_close_matches(tag, FORMATS, 1, 0.5)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, FORMATS))}{guess}"
-    message = error["msg"].removeprefix("Value error, ")
-    context = error.get("ctx", {})
-    expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
-    near = difflib.get_close_matches(str(value), expected, 1, 0.5)
-    shown = f"={value!r}" if value is not None and not isinstance(value, dict) else ""
-    return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
-    """The keys allowed in the section that `steps` lead to."""
-    model: Any = Config
-    for step in steps:
-        fields = model.model_fields
-        model = FORMATS[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation
-    return list(model.model_fields)
