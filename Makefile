@@ -5,7 +5,7 @@ ROOT ?= runs
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check fuzz bench bench-memory torture sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs fuzz bench bench-memory torture sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ check: setup  ## ruff, type checker, import contract
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs, made once
+	@[ -x .docs/bin/mkdocs ] || $(or $(DUPLET_PYTHON),python3.11) -m venv .docs
+	@.docs/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r docker/requirements-docs.txt
+	@NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --quiet --strict --config-file .mkdocs.yml && echo "docs: .site/index.html"
 
 fuzz: setup  ## INPUTS (100,000) damaged inputs, guided by coverage, to every reader and loader; about 15 minutes
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \
