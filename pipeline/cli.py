@@ -71,6 +71,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
     given = sys.argv[1:] if arguments is None else arguments
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child, a pool's either, imports what lies in the working directory
     asked = parser(given[0] if given else None)
     args, rest = asked.parse_known_args(given)
     if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):

@@ -165,7 +165,7 @@ def probe_build(python: str = sys.executable, timeout_s: float = 120) -> dict[st
     """
     try:
         done = subprocess.run(
-            [python, "-c", PROBE],
+            [python, "-P", "-c", PROBE],
             capture_output=True, text=True, errors="replace", timeout=timeout_s,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip

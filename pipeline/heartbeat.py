@@ -138,6 +138,14 @@ class Watch:
             return str(over[0])
         return None
 
+    def ended(self, found: list[Beat], workers: int, now: float) -> bool:
+        """Whether all workers ended well over `min_stall_s` ago, so that their launcher should have noticed.
+
+        To be called after `stalled`, with the same beats.
+        """
+        over = [b.phase == "ended" and now - self._moved[b.rank][1] > self.min_stall_s for b in found]
+        return len(over) == workers and all(over)
+
     def _over_bound(self, beat: Beat, now: float) -> str | None:
         still, bound = now - self._moved[beat.rank][1], self.bound_s(beat)
         if bound is None or still <= bound:

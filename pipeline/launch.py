@@ -29,6 +29,7 @@ LAUNCHER_GRACE_S = 15.0  # Horovod's launcher needs up to 10 to end a worker tha
 POLL_S = 0.5
 LOST_OTHERS = 76  # a worker's exit code when an exchange failed because another one was gone
 GO_ON = "the same command goes on from the newest checkpoint"
+PYTHON = (sys.executable, "-P")  # of every child: without -P a json.py of the working directory would be imported
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,26 @@ def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> Non
         return  # the workers' hosts are others, and whoever gave them knows what they have
     cores = os.cpu_count() or 1
     if gpus:
-        there = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        if there < workers:
+        usable = usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        if usable < workers:
             raise InputError(
-                f"train.workers={workers} with train.gpus=true needs {workers} GPUs, this machine has {there}: "
-                "lower train.workers or set train.gpus=false"
+                f"train.workers={workers} with train.gpus=true needs {workers} GPUs, this process may use {usable}: "
+                "lower train.workers, set train.gpus=false or change CUDA_VISIBLE_DEVICES"
             )
     elif workers > cores:
         say(f"warning: {workers} workers share {cores} cores; more than {cores} only slow each other down")
+
+
+def usable_gpus(visible: str | None, installed: int) -> int:
+    """How many of the installed GPUs CUDA shows a process: those listed in CUDA_VISIBLE_DEVICES before a wrong name."""
+    if visible is None:
+        return installed
+    count = 0
+    for name in map(str.strip, visible.split(",")):
+        if not (name.startswith(("GPU-", "MIG-")) or (name.isdigit() and int(name) < installed)):
+            break
+        count += 1
+    return count
 
 
 def run(
@@ -88,7 +101,7 @@ def run(
             path.unlink(missing_ok=True)
     (work / "job.json").write_text(json.dumps(job.__dict__), encoding="utf-8")
     jobfolder.keep_workers(job.verb, work, workers)
-    watch, stalled, offset = Watch(min_stall_s), None, 0
+    watch, stalled, ended, said, offset = Watch(min_stall_s), None, False, None, 0
     with (work / LAUNCHER_LOG).open("ab") as log:
         log_began = log.tell()
         process = subprocess.Popen(
@@ -105,65 +118,79 @@ def run(
                 offset = _follow(work / PROGRESS, offset, say)
                 tick()
                 ending.act(time.monotonic())
-                stalled = stalled or watch.stalled(list(heartbeat.beats(work, job.token)), time.monotonic())
-                if stalled:
+                beats = list(heartbeat.beats(work, job.token))
+                if not stalled and (stalled := watch.stalled(beats, time.monotonic())):
+                    said = _outcome(job)  # why they are silent; later ones are of workers that we end
+                ended = ended or watch.ended(beats, workers, time.monotonic())
+                if stalled or ended:
                     ending.kill()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
         _follow(work / PROGRESS, offset, say)
         tick()
-    if process.returncode == 0 and ending.killed_at is None:  # Horovod's launcher may call workers killed by us done
+    # Horovod's launcher may call workers done that were killed by us; it may itself be stopped when all have ended
+    if (process.returncode == 0 and ending.killed_at is None) or ended:
         return
     ending.kill()  # a rank that outlived its launcher
-    if stalled:
+    if stalled and said is None:
         raise DupletError(f"{stalled}; {job.verb}'s workers were ended, {GO_ON}")
+    if said := said or _outcome(job):
+        raise ERRORS.get(said["exit_code"], DupletError)(said["message"])
+    who, code = _first_ended(job, process.returncode, log_began)
+    full = code == TryAgain.exit_code or any(b.phase == heartbeat.FULL for b in heartbeat.beats(work, job.token))
+    if full:  # a worker that wants to be started again says why, where there is room to say it
+        raise TryAgain(full_disk(work))
+    if ending.asked:
+        raise TryAgain(f"stopped in the middle of {job.verb}: {GO_ON}")
+    raise DupletError(f"{_how_it_ended(job, who, code)}; {GO_ON}")
+
+
+def _outcome(job: Job) -> dict[str, Any] | None:
+    """What the workers of this start said that they ended with; None where they said nothing."""
     try:
-        outcome = json.loads((work / OUTCOME).read_text(encoding="utf-8"))
-        if outcome["token"] != job.token:
-            raise ValueError("of workers before these, which outlived their launcher for a moment")
+        outcome: dict[str, Any] = json.loads((Path(job.work) / OUTCOME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        if any(beat.phase == heartbeat.FULL for beat in heartbeat.beats(work, job.token)):
-            raise TryAgain(full_disk(work)) from None
-        if ending.asked:
-            raise TryAgain(f"stopped in the middle of {job.verb}: {GO_ON}") from None
-        raise DupletError(f"{_who_died(job, process.returncode, log_began)}; {GO_ON}") from None
-    raise ERRORS.get(outcome["exit_code"], DupletError)(outcome["message"])
+        return None
+    return outcome if outcome.get("token") == job.token else None  # else of workers that outlived their launcher
 
 
 def _command(work: Path, workers: int) -> list[str]:
     """What starts the workers: what DUPLET_LAUNCHER says (`srun --ntasks={workers}`), or Horovod's launcher."""
-    command = [sys.executable, "-m", "pipeline.worker", str(work)]
+    command = [*PYTHON, "-m", "pipeline.worker", str(work)]
     if given := os.environ.get("DUPLET_LAUNCHER"):
         return [*(word.replace("{workers}", str(workers)) for word in shlex.split(given)), *command]
     if workers == 1:
         return command
-    launcher = [sys.executable, "-m", "pipeline.one_host"]
+    launcher = [*PYTHON, "-m", "pipeline.one_host"]
     return [*launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
 
 
-def _who_died(job: Job, code: int, log_began: int) -> str:
-    """Which worker ended first without a word, and of what, from the launcher's exit code or what it wrote."""
-    log = Path(job.work) / LAUNCHER_LOG
-    with log.open("rb") as file:
+def _first_ended(job: Job, code: int, log_began: int) -> tuple[str, int]:
+    """Which worker ended first, and its exit code: what the launcher wrote, else the launcher's own code."""
+    with (Path(job.work) / LAUNCHER_LOG).open("rb") as file:
         file.seek(log_began)
         said = re.search(rb"Process name: (\d+)\s+Exit code: (\d+)", file.read())
-    who = f"rank {int(said[1])}" if said else "a worker"
-    code = int(said[2]) if said else code
+    return (f"rank {int(said[1])}", int(said[2])) if said else ("a worker", code)
+
+
+def _how_it_ended(job: Job, who: str, code: int) -> str:
+    """Of what a worker ended that left no message, and which setting may help."""
+    log = Path(job.work) / LAUNCHER_LOG
     if code == LOST_OTHERS:
         return f"{who} of {job.verb} lost the others: one was killed, or the network between them cut: see {log}"
     number = -code if code < 0 else code - 128 if code > 128 else 0
     try:
         how = f"was killed by {signal.Signals(number).name}"
     except ValueError:
-        how = f"ended without a word (exit {code})"
+        how = f"exited with code {code} and no error message"
     killed = number in (signal.SIGKILL, signal.SIGABRT)  # by the kernel; by a C++ library that could not allocate
     lack = "; out of memory? Then lower train.max_tokens_per_update" if killed else ""
     return f"{who} of {job.verb} {how}{lack}: see {log}"
 
 
 def paths() -> dict[str, str]:
-    """Where the workers find this very code."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """Where the workers find this very code, and that they and their own children look for none where they are run."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
 
 
 def end_with_parent() -> None:
@@ -241,6 +268,7 @@ class _Ending:
             if self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGTERM)
+                    os.killpg(self.process.pid, signal.SIGCONT)  # a stopped launcher would take no notice
         for beat in heartbeat.beats(self.work, self.token):
             if beat.host == socket.gethostname() and is_worker(beat.pid, self.work):
                 with contextlib.suppress(ProcessLookupError):

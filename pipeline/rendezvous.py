@@ -2,7 +2,8 @@
 
 Horovod's own launcher reaches other hosts over ssh. Inside an allocation the site's starter does without, so there
 
-    DUPLET_LAUNCHER='python -m pipeline.rendezvous serve srun --ntasks={workers} python -m pipeline.rendezvous rank'
+    M='python -P -m pipeline.rendezvous'
+    DUPLET_LAUNCHER="$M serve srun --ntasks={workers} $M rank"
 
 takes its place (see `pipeline.launch`). `serve` runs the rendezvous server while the starter's command runs; `rank`,
 which the starter runs once per rank, finds its place in what its starter tells it (SLURM_*, OMPI_*), gives it to

@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from pipeline import launch
+from pipeline import heartbeat, launch
 from pipeline.errors import DupletError, TryAgain
 
 # A worker with a heart and nothing else; its work folder is the last word of its command line.
@@ -37,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *starter: str, tick: ob
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("exit 3", "a worker of train ended without a word (exit 3): see "),
+        ("exit 3", "a worker of train exited with code 3 and no error message: see "),
         (
             "kill -9 $$",
             "a worker of train was killed by SIGKILL; out of memory? Then lower train.max_tokens_per_update: see ",
@@ -54,11 +55,51 @@ def test_who_died_and_of_what(script: str, expected: str, tmp_path: Path, monkey
     assert str(raised.value).endswith("; the same command goes on from the newest checkpoint")
 
 
+def test_a_worker_that_asks_for_another_try_and_has_no_room_to_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk filled to its last block it cannot even make a heartbeat's file."""
+    for script in ("exit 75", "printf 'Process name: 1\\nExit code: 75\\n'; exit 1"):
+        with pytest.raises(TryAgain, match="no space is left on the disk of"):
+            run(tmp_path, monkeypatch, "sh", "-c", script)
+
+
+# Starts the workers, is then stopped, and so never notices their end.
+STOPPED_LAUNCHER = '"$@" & sleep 3; kill -STOP $$'
+
+
+def test_workers_that_are_done_are_believed_over_a_launcher_that_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = HEART + "heart.end()\ntime.sleep(1)"
+    run(tmp_path, monkeypatch, "sh", "-c", STOPPED_LAUNCHER, "launcher", sys.executable, "-c", script)
+    assert not any(psutil.pid_exists(beat.pid) for beat in heartbeat.beats(tmp_path / "work"))
+    assert not [p for p in psutil.process_iter() if p.ppid() == os.getpid() and p.status() == psutil.STATUS_STOPPED]
+
+
+def test_a_failure_that_a_stopped_launcher_does_not_pass_on_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TryAgain, match="saved"):
+        run(
+            tmp_path, monkeypatch, "sh", "-c", STOPPED_LAUNCHER, "launcher",
+            sys.executable, "-c", HEART + "time.sleep(0.2)\noutcome()",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("visible", "usable"), [(None, 4), ("2,0", 2), ("", 0), ("1,-1,2", 1), ("7", 0), ("GPU-8932f937", 1), (" 3 ", 1)]
+)
+def test_gpus_that_cuda_hides_are_not_counted(visible: str | None, usable: int) -> None:
+    """CUDA C++ Programming Guide: indices, or names from GPU- or MIG- on; what follows a wrong one is hidden."""
+    assert launch.usable_gpus(visible, 4) == usable
+
+
 def test_an_outcome_of_workers_before_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         'eval work=\\${$#}; echo \'{"exit_code": 2, "message": "old", "token": "old"}\' > $work/outcome.json; exit 1'
     )
-    with pytest.raises(DupletError, match="ended without a word") as raised:
+    with pytest.raises(DupletError, match="exited with code 1 and no error message") as raised:
         run(tmp_path, monkeypatch, "sh", "-c", script)
     assert (tmp_path / "work" / "outcome.json").read_text().startswith('{"exit_code": 2')
     assert raised.value.exit_code == 1

@@ -319,7 +319,7 @@ def tag_ended(where: Address, goes_on: Sequence[str], tags: dict[str, str], stat
 def _start_sender(journal: Journal, where: Address) -> subprocess.Popen[bytes]:
     with (journal.folder / journals.LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.tracking"],
+            [*launch.PYTHON, "-m", "pipeline.tracking"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=log,

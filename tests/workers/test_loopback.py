@@ -30,7 +30,7 @@ world.agree(None, "end")
 
 def test_the_ports_of_two_workers_are_on_the_loopback(tmp_path: Path) -> None:
     command = _command(tmp_path, 2)
-    assert command[1:3] == ["-m", "pipeline.one_host"]
+    assert command[1:4] == ["-P", "-m", "pipeline.one_host"]
     starts = command.index(sys.executable, 1)
     done = subprocess.run(
         [*command[:starts], sys.executable, "-c", RANK], capture_output=True, text=True, timeout=120, check=False
