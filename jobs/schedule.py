@@ -269,7 +269,7 @@ def _champion(schedule: Schedule, say: Say) -> str | None:
 
     job = schedule.job
     config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))
-    known = registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name or config.name)
+    known = registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name)
     try:
         champion = known.champion()
     except InputError:  # before the first run there is no database

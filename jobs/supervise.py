@@ -171,7 +171,7 @@ class Supervisor:
             if runs := jobfolder.runs(self.folder):
                 tag_ended(
                     address(config.tracking.uri, Path(self.spec.root)), runs, {**self._tags(), **exit_tags}, ended,
-                    experiment=config.tracking.experiment or config.name, name=config.name, say=self._log,
+                    experiment=config.tracking.experiment, name=config.name, say=self._log,
                     max_wait_s=config.tracking.max_wait_s,
                 )  # fmt: skip
         except Exception as error:  # tracking stops nothing

@@ -134,7 +134,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
     where = address(config.tracking.uri, root)
     tracking = Tracking(
         where,
-        config.tracking.experiment or config.name,
+        config.tracking.experiment,
         config.name,
         say,
         config.tracking.system_metrics,

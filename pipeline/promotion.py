@@ -87,7 +87,7 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
     Raises:
         InputError: not evaluated, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
     """
-    registry = Registry(found.where, name or settings.name or found.record["name"])
+    registry = Registry(found.where, name or settings.name)
     with files.lock(found.root / f".promote-{registry.name}.lock") as waited:
         if waited:
             say("waited for another promotion of the same model")
@@ -243,7 +243,8 @@ def _as_judged(trained: Path, found: Found) -> Config:
         raise InputError(f"{trained / 'config.json'} cannot be read ({error})") from None
     manifest.stored_config(settings, trained / "config.json")
     new = found.record["configuration"]
-    settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed")}
+    settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed", "promote")}
+    settings["train"] = {**settings["train"], "metric": new["train"].get("metric")}
     try:
         return check_config(settings, "the champion's configuration with the new evaluation")
     except DupletError as error:

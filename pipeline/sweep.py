@@ -147,7 +147,7 @@ class Sweep:
             study = self._study()
             config = self.config
             tracking = Tracking(
-                address(config.tracking.uri, Path(config.root)), config.tracking.experiment or config.name,
+                address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
                 f"{config.name}: sweep", self.say, system_metrics=False, goes_on=self._before(),
                 spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
             )  # fmt: skip
@@ -181,7 +181,7 @@ class Sweep:
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if self.search == "bayesian":
             sampler = optuna.samplers.TPESampler(seed=seed)
-        smaller = self.config.metric in SMALLER_IS_BETTER
+        smaller = self.config.train.metric in SMALLER_IS_BETTER
         storage = f"sqlite:///{self.folder / 'study.db'}"
         study = optuna.create_study(
             study_name="sweep",
@@ -222,7 +222,7 @@ class Sweep:
             trial.set_user_attr("seconds", 0.0)
             raise
         trained = json.loads((Path(result.stages["train"]["folder"]) / "result.json").read_text(encoding="utf-8"))
-        value = float(trained[f"valid/{config.metric}"])
+        value = float(trained[f"valid/{config.train.metric}"])
         trial.set_user_attr("run_id", result.run_id)
         trial.set_user_attr("metrics", result.metrics)
         trial.set_user_attr("seconds", sum(stage["seconds"] for stage in result.stages.values()))
@@ -233,15 +233,19 @@ class Sweep:
         good = [trial for trial in trials if trial.value is not None]
         if not good:
             raise InputError(f"not one of {len(trials)} trials could be run; the first: {trials[0].note}")
-        smaller = self.config.metric in SMALLER_IS_BETTER
+        smaller = self.config.train.metric in SMALLER_IS_BETTER
         ordered = sorted(good, key=lambda trial: (trial.value or 0.0) * (1 if smaller else -1))
         table = self._table([*ordered, *(trial for trial in trials if trial.value is None)])
         files.write_text(self.folder / "table.txt", table)
-        found = {"metric": self.config.metric, "best": ordered[0].settings, "trials": [t._asdict() for t in ordered]}
+        found = {
+            "metric": self.config.train.metric,
+            "best": ordered[0].settings,
+            "trials": [t._asdict() for t in ordered],
+        }
         files.write_text(self.folder / "results.json", json.dumps(found, indent=1))
         rows = [{**trial.settings, "value": trial.value} for trial in good]
         logs = {axis.key for axis in self.axes if axis.log}
-        plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.metric, self.folder / "plot.png")
+        plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.train.metric, self.folder / "plot.png")
         return {**found, "table": table, "folder": str(self.folder)}
 
     def _said(self, trial: optuna.trial.FrozenTrial) -> Trial:
@@ -260,7 +264,7 @@ class Sweep:
         )
 
     def _table(self, trials: list[Trial]) -> str:
-        metric = self.config.metric
+        metric = self.config.train.metric
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in [*(axis.key for axis in self.axes), f"valid {metric}", f"test {metric}", "seconds"]:
             table.add_column(name, justify="right", no_wrap=True)

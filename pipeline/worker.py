@@ -54,7 +54,7 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         output = Path(job.output)
         arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
         np.savez(output / PARAMETERS, **arrays)
-        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.metric}": state.best}
+        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
         (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
         shutil.copy(points(job), output / "points.jsonl")

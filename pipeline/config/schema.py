@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pipeline.config.sources import Positive, Settings, Source, SplitName
 from pipeline.hidden import hide_all
@@ -24,6 +24,12 @@ METRICS = {
 }
 SMALLER_IS_BETTER = {"nats", "perplexity"}
 Share = Annotated[float, Field(ge=0, lt=1)]
+# A text whose default rests on other settings: Config fills it in, so what reads it never finds null.
+Filled = Annotated[
+    str,
+    BeforeValidator(lambda value: "" if value is None else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+]
 
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
@@ -50,8 +56,17 @@ class TokenizeConfig(Settings):
     min_count: Positive = 2  # of counted tokens: rarer ones become <unk>
     sentencepiece_model: Literal["unigram", "bpe"] = "unigram"
     split_digits: bool = False  # sentencepiece: a number is its digits one by one
-    max_tokens: dict[str, Positive] = {}  # by field (defaults: pipeline.records); longer texts are cut and counted
+    max_tokens: dict[str, Positive | None] = Field(
+        default={},
+        description="Tokens of each field that count; longer texts are cut. Fields not named have their task's own.",
+    )
     rows_per_shard: Positive = 50_000
+
+    def limit(self, field: str) -> int:
+        """The most tokens of a field that is cut, once the whole configuration is read."""
+        found = self.max_tokens[field]
+        assert found is not None, f"{field} is not cut"
+        return found
 
 
 # --- model and training -----------------------------------------------------------------------------------------------
@@ -109,7 +124,9 @@ class TrainConfig(Settings):
     max_updates: Positive | None = None
     validate_every_updates: Positive | None = None  # None: at the end of each epoch
     patience_validations: Positive | None = 3  # stop after so many without a better one; None: never
-    metric: str | None = None  # that validation chooses by; None: mrr@10, accuracy, nats, … as the task has it
+    metric: Filled = Field(
+        default="", description="What validation chooses by. Default: the first that the task measures."
+    )
     checkpoint_every_updates: Positive = 200
     keep_checkpoints: Positive = 2  # the newest so many, and the best
     max_skipped_updates: Annotated[int, Field(ge=0)] = 0  # whose loss or gradients are not finite; one more stops
@@ -210,8 +227,8 @@ class TaggingConfig(Settings):
 class PromoteConfig(Settings):
     """When a new version takes the place of the champion, judged on the same test data; see docs/registry.md."""
 
-    name: str | None = None  # of the registered model; None: the configuration's name
-    metric: str | None = None  # None: train.metric
+    name: Filled = Field(default="", description="Of the registered model. Default: the configuration's name.")
+    metric: Filled = Field(default="", description="What versions are compared by. Default: train.metric.")
     min_difference: float = 0.0  # new version - champion must lie above it; below 0: may be worse by less than that
     judge_by: Literal["interval", "mean"] = "interval"  # interval: its 95 % interval as a whole; mean: the difference
     floors: dict[str, float] = {}  # metric -> what the new version must reach, the first one too
@@ -219,13 +236,33 @@ class PromoteConfig(Settings):
 
 class TrackingConfig(Settings):
     uri: str | None = None  # None: MLFLOW_TRACKING_URI, else SQLite under root
-    experiment: str | None = None  # None: the configuration's name
+    experiment: Filled = Field(default="", description="MLflow's experiment. Default: the configuration's name.")
     system_metrics: bool = True
     spool_mb: Positive = 64  # of a run's points on disk; past it the older training points are thinned, see docs
     max_wait_s: Annotated[float, Field(ge=0)] = 30.0  # for MLflow, at a run's end; `duplet sync` sends what is left
 
 
+def _limits(task: str, given: dict[str, int | None]) -> dict[str, int | None]:
+    """The most tokens of each field of a task; None: any number, which only those fields have whose default it is."""
+    own = {field: form.max_tokens for field, form in FIELDS[task].items()}
+    for field, limit in given.items():
+        if field not in own:
+            raise ValueError(
+                f"tokenize.max_tokens names {field!r}, which is no field of {task} (fields: {', '.join(own)})"
+            )
+        if limit is None and own[field] is not None:
+            raise ValueError(f"tokenize.max_tokens.{field} must be a number: {task} cuts this field, to {own[field]}")
+    if task == "tagging":  # a tag per word
+        pair = {given[field] for field in ("text", "tags") if field in given}
+        if len(pair) > 1:
+            raise ValueError("tokenize.max_tokens must be the same for text and tags: there is a tag for each word")
+        own |= {field: limit for limit in pair for field in ("text", "tags")}
+    return own | given
+
+
 class Config(Settings):
+    """All settings of a run. Those whose default rests on others hold their value once the model is made."""
+
     name: str
     root: str = "runs"  # stage folders, the MLflow database and its artifacts live under it
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
@@ -255,13 +292,6 @@ class Config(Settings):
         return settings
 
     @property
-    def max_tokens(self) -> dict[str, int | None]:
-        """The most tokens of each field of the task's records; None: any number."""
-        return {
-            field: self.tokenize.max_tokens.get(field, form.max_tokens) for field, form in FIELDS[self.task].items()
-        }
-
-    @property
     def training_files(self) -> dict[str, str]:
         """Files that training reads beside the stages' folders: setting -> path."""
         named = {
@@ -278,24 +308,26 @@ class Config(Settings):
         ranking = RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
         return ranking + (GRADED_METRICS if "graded" in self.evaluate.kinds else ())
 
-    @property
-    def metric(self) -> str:
-        """What validation chooses by."""
-        return self.train.metric or self.metrics[0]
+    @model_validator(mode="after")
+    def _fill(self) -> "Config":
+        """Gives settings whose default rests on others their value; before `_agree`, which checks it."""
+        metric = self.train.metric or self.metrics[0]
+        for section, filled in (
+            ("tokenize", {"max_tokens": _limits(self.task, self.tokenize.max_tokens)}),
+            ("train", {"metric": metric}),
+            ("promote", {"name": self.promote.name or self.name, "metric": self.promote.metric or metric}),
+            ("tracking", {"experiment": self.tracking.experiment or self.name}),
+        ):
+            self.__dict__[section] = getattr(self, section).model_copy(update=filled)  # the model itself is frozen
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
-        for field in self.tokenize.max_tokens:
-            if field not in FIELDS[self.task]:
-                raise ValueError(
-                    f"tokenize.max_tokens names {field!r}, which is no field of {self.task} "
-                    f"(fields: {', '.join(FIELDS[self.task])})"
-                )
         if self.task == "matching":
             self._check_matching()
         if self.task == "language_model":
             self._check_language_model()
-        longest = sum(limit or self.language_model.steps for limit in self.max_tokens.values())
+        longest = sum(limit or self.language_model.steps for limit in self.tokenize.max_tokens.values())
         needed = 2 * self.train.workers * longest
         if self.train.max_tokens_per_update < needed:
             raise ValueError(
@@ -303,8 +335,8 @@ class Config(Settings):
                 "two pairs of the longest texts (tokenize.max_tokens) for each worker"
             )
         for setting, metric in (
-            ("train.metric", self.metric),
-            ("promote.metric", self.promote.metric or self.metric),
+            ("train.metric", self.train.metric),
+            ("promote.metric", self.promote.metric),
             *(("promote.floors", name) for name in self.promote.floors),
         ):
             if metric not in self.metrics:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 SplitName = Literal["train", "valid", "test"]
 Positive = Annotated[int, Field(gt=0)]
@@ -36,6 +36,11 @@ class Columns(Settings):
     metadata: tuple[Column, ...] = ()
 
 
+def _by_format(given: bool | None, info: ValidationInfo) -> bool:
+    """Whether quotes are read as such, where it is not said: in CSV."""
+    return info.data.get("format") == "csv" if given is None else given
+
+
 class PairsSource(Settings):
     """Rows with a column per field of the task, in one file for all splits or one per split."""
 
@@ -44,7 +49,9 @@ class PairsSource(Settings):
     paths: dict[SplitName, str] = {}
     columns: Columns = Columns()
     header: bool = True  # TSV and CSV: the first row names the columns
-    quoting: bool | None = None  # TSV and CSV: "…" quotes a field; None: CSV yes, TSV no
+    quoting: Annotated[bool, BeforeValidator(_by_format)] = Field(
+        default=None, validate_default=True, description='TSV and CSV: "…" quotes a field. Default: CSV yes, TSV no.'
+    )
     encoding: str = "utf-8"
     grades: dict[str, float] = {}  # label as written -> relevance; empty: the label is a number already
 

@@ -20,9 +20,8 @@ def read_pairs(
         InputError: the header lacks a wanted column, or there is no header to find a name in.
     """
     delimiter = "\t" if source.format == "tsv" else ","
-    quoting = source.format == "csv" if source.quoting is None else source.quoting
     lines = places.lines(address, source.encoding, limit_bytes)
-    rows = _quoted(lines, delimiter, limit_bytes) if quoting else _plain(lines, delimiter)
+    rows = _quoted(lines, delimiter, limit_bytes) if source.quoting else _plain(lines, delimiter)
     name, shown = places.name_of(address), places.shown_address(address)
     width, positions = 0, {}
     for line, fields in rows:

@@ -42,7 +42,7 @@ def decide(candidate: Evaluation, champion: Evaluation | None, settings: Promote
     Raises:
         InputError: the metric was not measured, or cannot be resampled and promote.judge_by=interval asks for that.
     """
-    kind, metric = _measured(candidate, settings.metric or candidate.metric[1])
+    kind, metric = _measured(candidate, settings.metric)
     floors = [
         f"{name} {_mean(candidate, *_measured(candidate, name)):.4f} misses its floor of {floor:g}"
         for name, floor in settings.floors.items()

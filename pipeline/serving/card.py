@@ -48,9 +48,9 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
         "task": config.task,
         "model": config.model.model_dump(mode="json"),
         "data": _without_folders(config.ingest.source.model_dump(mode="json")),
-        "tokenizer": config.tokenize.model_dump(mode="json") | {"max_tokens": config.max_tokens},
+        "tokenizer": config.tokenize.model_dump(mode="json"),
         "trained": training(trained),
-        "metric": config.metric,
+        "metric": config.train.metric,
         "int8": cost is not None,
     }  # fmt: skip
     return made | ({"int8_cost": cost} if cost is not None else {})

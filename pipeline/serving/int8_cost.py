@@ -33,7 +33,7 @@ def measure(
             values[name] = judge.judged(open_encoder(folder), tokenized, SPLIT)
         else:
             values[name] = task_judge.judged(config, folder, graphs, tokenized, SPLIT)
-    metric = config.metric
+    metric = config.train.metric
     before, after = values["fp32"][metric], values["int8"][metric]
     lost = after - before if metric in SMALLER_IS_BETTER else before - after
     loss = lost / before if before else 0.0

@@ -110,8 +110,7 @@ class Captioning(Task):
     # --- writing ------------------------------------------------------------------------------------------------------
     def _write(self, network: Captioner, seen: np.ndarray, context: Context, beam: int) -> list[Found]:
         """Captions of (n, *shape) images."""
-        limit, found = self.config.max_tokens["caption"], []
-        assert limit is not None
+        limit, found = self.config.tokenize.limit("caption"), []
         for start in range(0, len(seen), AT_ONCE):
             part = seen[start : start + AT_ONCE]
             state, memory = network.look(nd.array(part, context, part.dtype))

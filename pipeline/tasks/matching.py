@@ -82,7 +82,7 @@ class Matching(Task):
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 2), two bytes each if they fit: together with an epoch's order they are most of what grows with N."""
-        fits = all(limit is not None and limit <= np.iinfo(np.uint16).max for limit in self.config.max_tokens.values())
+        fits = all(self.config.tokenize.limit(side) <= np.iinfo(np.uint16).max for side in SIDES)
         found = np.empty((len(self.examples), len(SIDES)), np.uint16 if fits else np.int32)
         for column, side in enumerate(SIDES):
             found[:, column] = self.train.fields[side].lengths_of(self.train.rows[side][self.examples])

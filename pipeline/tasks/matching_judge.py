@@ -197,7 +197,7 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
         if len(judgements.answerable):
             ranking = _ranked(config, network, split, judgements, world)
             found |= {name: float(values.mean()) for name, values in judge(ranking, judgements).items()}
-    if config.metric not in found:
+    if config.train.metric not in found:
         raise InputError("the validation split has no relevant pair to judge: raise ingest.split.valid")
     return world.agree(found, "validation")
 

@@ -170,9 +170,10 @@ class Tagging(Task):
         found = {"accuracy": right / sum(len(tags) for tags in given)}
         if spans.are_spans(self.names):
             found["span_f1"] = spans.span_f1(self._named(given), self._named(said))
-        if self.config.metric not in found:
+        if self.config.train.metric not in found:
             raise InputError(
-                f"train.metric={self.config.metric} needs tags that mark spans (B-, I-, O): set train.metric=accuracy"
+                f"train.metric={self.config.train.metric} needs tags that mark spans (B-, I-, O): "
+                "set train.metric=accuracy"
             )
         return world.agree(found, "validation")
 

@@ -48,7 +48,7 @@ def forms(config: Config) -> dict[str, Form]:
     settings, found = config.tokenize, {}
     for name in dict.fromkeys(form.vocabulary for form in FIELDS[config.task].values()):
         fields = {field: form for field, form in FIELDS[config.task].items() if form.vocabulary == name}
-        limits = {field: config.max_tokens[field] for field in fields}
+        limits = {field: config.tokenize.max_tokens[field] for field in fields}
         [kind] = {form.tokens for form in fields.values()}
         if kind == "text":
             found[name] = Form(

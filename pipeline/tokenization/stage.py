@@ -45,7 +45,7 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     )
     return KeyParts(
         code=VERSION,
-        config=settings | {"max_tokens": config.max_tokens},
+        config=settings,
         inputs={"ingest": ingest_key},
         libraries=manifest.versions(*names),
     )

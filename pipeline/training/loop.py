@@ -301,7 +301,7 @@ class Run:
         self.settle()
         self.beat("validating", self.state.update)
         began, settings, state = time.perf_counter(), self.config.train, self.state
-        metrics, name = self.task.validate(self.network, self.world), self.config.metric
+        metrics, name = self.task.validate(self.network, self.world), self.config.train.metric
         value = metrics[name]
         sign = -1 if name in SMALLER_IS_BETTER else 1
         if state.best is None or sign * value > sign * state.best:

@@ -47,7 +47,7 @@ def test_defaults_are_valid(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, yaml.safe_dump(GOOD)))
     assert config == Config(name="run", **GOOD)
     assert (config.name, config.root, config.train.workers, config.model.head) == ("run", "runs", 1, "cosine")
-    assert config.max_tokens == {"query": 64, "document": 256}
+    assert config.tokenize.max_tokens == {"query": 64, "document": 256}
 
 
 def test_settings_are_frozen() -> None:
@@ -352,7 +352,7 @@ def test_overrides_replace_by_dotted_path(tmp_path: Path) -> None:
         ],
     )
     assert (config.model.hidden, config.train.loss.kind, config.train.optimizer.clip_norm) == (12, "hinge", None)
-    assert config.tokenize.max_tokens == {"query": 5}
+    assert config.tokenize.max_tokens == {"query": 5, "document": 256}
     assert load_config(path, ["train.workers=1", "model.hidden=3", "model.hidden=4"]).model.hidden == 4
     assert load_config(path, ["train.workers=1", "name=a=b"]).name == "a=b"
 

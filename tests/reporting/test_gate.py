@@ -17,6 +17,11 @@ from tests.reporting.conftest import ranking
 Load = Callable[..., Evaluation]
 
 
+def gated(metric: str = "mrr@10", **settings: Any) -> PromoteConfig:
+    """The section as it is once a configuration is read: with its metric."""
+    return PromoteConfig(metric=metric, **settings)
+
+
 @pytest.fixture
 def at(loaded: Load) -> Callable[..., Evaluation]:
     """An evaluation whose model has about this quality."""
@@ -25,43 +30,43 @@ def at(loaded: Load) -> Callable[..., Evaluation]:
 
 def test_the_first_version_passes_and_floors_hold_for_it_too(at: Load) -> None:
     first = at("a", 0.5)
-    assert decide(first, None, PromoteConfig()).passed
-    assert decide(first, None, PromoteConfig(floors={"mrr@10": 0.5})).passed
-    refused = decide(first, None, PromoteConfig(floors={"mrr@10": 0.9}))
+    assert decide(first, None, gated()).passed
+    assert decide(first, None, gated(floors={"mrr@10": 0.5})).passed
+    refused = decide(first, None, gated(floors={"mrr@10": 0.9}))
     assert not refused.passed
     assert "misses its floor of 0.9" in refused.reason
 
 
 def test_better_passes_and_worse_does_not(at: Load) -> None:
     low, high = at("low", 0.4), at("high", 0.5)
-    better = decide(high, low, PromoteConfig())
+    better = decide(high, low, gated())
     assert better.passed
     assert better.examples == 60
     assert better.row.difference is not None
     assert better.row.difference.mean == pytest.approx(0.1)
-    worse = decide(low, high, PromoteConfig())
+    worse = decide(low, high, gated())
     assert not worse.passed
     assert "the interval must lie above 0" in worse.reason
-    assert not decide(low, high, PromoteConfig(judge_by="mean")).passed
+    assert not decide(low, high, gated(judge_by="mean")).passed
 
 
 def test_what_could_be_chance_passes_by_its_mean_alone(at: Load) -> None:
     a, b = at("a", 0.5, seed=1), at("b", 0.5, seed=2)
-    difference = decide(a, b, PromoteConfig()).row.difference
+    difference = decide(a, b, gated()).row.difference
     assert difference is not None
     assert difference.low < 0 < difference.high
     winner, loser = (a, b) if difference.mean > 0 else (b, a)
-    assert not decide(winner, loser, PromoteConfig()).passed
-    assert decide(winner, loser, PromoteConfig(judge_by="mean")).passed
-    assert not decide(loser, winner, PromoteConfig(judge_by="mean")).passed
-    assert decide(loser, winner, PromoteConfig(min_difference=-0.2)).passed  # may be worse by less than 0.2
-    assert not decide(winner, loser, PromoteConfig(judge_by="mean", min_difference=0.3)).passed
+    assert not decide(winner, loser, gated()).passed
+    assert decide(winner, loser, gated(judge_by="mean")).passed
+    assert not decide(loser, winner, gated(judge_by="mean")).passed
+    assert decide(loser, winner, gated(min_difference=-0.2)).passed  # may be worse by less than 0.2
+    assert not decide(winner, loser, gated(judge_by="mean", min_difference=0.3)).passed
 
 
 def test_an_equal_model_is_not_better(at: Load) -> None:
     a, same = at("a", 0.5), at("same", 0.5)
-    assert not decide(same, a, PromoteConfig()).passed
-    assert not decide(same, a, PromoteConfig(judge_by="mean")).passed
+    assert not decide(same, a, gated()).passed
+    assert not decide(same, a, gated(judge_by="mean")).passed
 
 
 def test_smaller_is_better_for_some_metrics(loaded: Load) -> None:
@@ -70,35 +75,35 @@ def test_smaller_is_better_for_some_metrics(loaded: Load) -> None:
         return loaded(name, {"test": Judged("texts", [f"t{i}" for i in range(50)], [""] * 50, None, {}, values)})
 
     low, high = nats("low", 1.0), nats("high", 1.2)
-    assert decide(low, high, PromoteConfig()).passed
-    assert decide(low, high, PromoteConfig(judge_by="mean")).passed
-    refused = decide(high, low, PromoteConfig())
+    assert decide(low, high, gated("nats")).passed
+    assert decide(low, high, gated("nats", judge_by="mean")).passed
+    refused = decide(high, low, gated("nats"))
     assert not refused.passed
     assert "must lie below 0" in refused.reason
-    assert decide(high, low, PromoteConfig(min_difference=-0.5)).passed
-    assert not decide(low, None, PromoteConfig(floors={"nats": 1.0})).passed
-    assert decide(low, None, PromoteConfig(floors={"nats": 2.0})).passed
+    assert decide(high, low, gated("nats", min_difference=-0.5)).passed
+    assert not decide(low, None, gated("nats", floors={"nats": 1.0})).passed
+    assert decide(low, None, gated("nats", floors={"nats": 2.0})).passed
 
 
 def test_only_examples_of_both_count(at: Load) -> None:
-    found = decide(at("a", 0.5, size=40), at("b", 0.4, size=60), PromoteConfig())
+    found = decide(at("a", 0.5, size=40), at("b", 0.4, size=60), gated())
     assert found.examples == 40
 
 
 def test_what_cannot_be_judged(at: Load, loaded: Load) -> None:
     with pytest.raises(InputError, match=r"no bleu: promote\.metric can be mrr@10, map"):
-        decide(at("a", 0.5), None, PromoteConfig(metric="bleu"))
+        decide(at("a", 0.5), None, gated("bleu"))
     other = loaded("other", {"ranking": ranking(5, 0.5)._replace(ids=["x", "y", "z", "u", "v"])})
     with pytest.raises(InputError, match="no example in common"):
-        decide(at("b", 0.5), other, PromoteConfig())
+        decide(at("b", 0.5), other, gated())
     bare = [at(name, quality)._replace(judged={}) for name, quality in (("c", 0.5), ("d", 0.4))]
     with pytest.raises(InputError, match=r"set promote\.judge_by=mean"):
-        decide(*bare, PromoteConfig())
-    assert decide(*bare, PromoteConfig(judge_by="mean")).passed
+        decide(*bare, gated())
+    assert decide(*bare, gated(judge_by="mean")).passed
 
 
 def test_the_table_marks_what_the_gate_looks_at(at: Load) -> None:
-    text = gate.table_text(decide(at("a", 0.5), at("b", 0.4), PromoteConfig(metric="map")), "version 2", "version 1")
+    text = gate.table_text(decide(at("a", 0.5), at("b", 0.4), gated("map")), "version 2", "version 1")
     assert [line.split()[1] for line in text.splitlines() if line.strip().startswith("> m")] == ["map"]
     assert "version 1" in text.splitlines()[0]
     assert max(map(len, text.splitlines())) <= 100

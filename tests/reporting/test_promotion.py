@@ -68,7 +68,7 @@ def trained(evaluation: Callable[..., Path], root: Path, tmp_path: Path) -> Call
 def promote(root: Path, tmp_path: Path) -> Promote:
     def run(given: Path | str, why: str | None = None, **settings: Any) -> Outcome:
         found = runs.find(str(given), [], root, None, tmp_path / "store")
-        return promotion.promote(found, PromoteConfig(**settings), "small", why, lambda line: None)
+        return promotion.promote(found, PromoteConfig(metric="mrr@10", **settings), "small", why, lambda line: None)
 
     return run
 

@@ -46,7 +46,7 @@ def test_judged_as_by_validation(name: str, trained: Callable[[str], Any]) -> No
     assert set(config.metrics) & found.keys() == set(config.metrics) & wanted.keys()
     for metric, value in found.items():
         assert value == pytest.approx(wanted[metric], rel=1e-4, abs=1e-6), metric
-    assert 0 < found["nats" if name == "cloze" else config.metric] < 40
+    assert 0 < found["nats" if name == "cloze" else config.train.metric] < 40
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -55,13 +55,13 @@ def test_eight_bits_are_measured(name: str, trained: Callable[[str], Any], tmp_p
     made = onnx_export.export(folder, tmp_path / "out", True, lambda _: None)
     cost = made["int8_cost"]
     assert cost["measured"]
-    assert cost["metric"] == config.metric
+    assert cost["metric"] == config.train.metric
     for kind, graphs in (("fp32", onnx_export.ensure_graphs(folder)), ("int8", tmp_path / "out")):
         assert cost[kind] == task_judge.judged(config, folder, graphs, tokenized, "valid")
     [graph] = (tmp_path / "out").glob("*.onnx")
     assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(graph).graph.node}
-    before, after = cost["fp32"][config.metric], cost["int8"][config.metric]
-    worse = after - before if config.metric == "nats" else before - after
+    before, after = cost["fp32"][config.train.metric], cost["int8"][config.train.metric]
+    worse = after - before if config.train.metric == "nats" else before - after
     assert cost["loss"] == pytest.approx(worse / before if before else 0, abs=1e-5)
     assert json.loads((tmp_path / "out" / "card.json").read_text())["int8_cost"] == cost
     assert "Eight bits change" in (tmp_path / "out" / "README.md").read_text()

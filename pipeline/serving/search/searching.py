@@ -81,7 +81,7 @@ class Searcher:
         """The mode that can answer, and what to tell."""
         notices = []
         tokens = self.encoder.tokens("query", query)
-        limits = self.encoder.config.tokenize.max_tokens
+        limits = {side: self.encoder.config.tokenize.limit(side) for side in ("query", "document")}
         whole = self.encoder.tokens("document", query)
         if len(tokens) == limits["query"] and (len(whole) > len(tokens) or limits["document"] <= limits["query"]):
             notices.append(f"only the query's first {limits['query']} tokens count: the model reads no more")

@@ -119,7 +119,7 @@ def words_of(tokens: Iterable[str]) -> list[str]:
 
 def encode(documents: list[Document], encoder: Encodes) -> Part:
     """Cuts documents into passages and encodes those."""
-    limit = encoder.config.tokenize.max_tokens["document"]
+    limit = encoder.config.tokenize.limit("document")
     tokens = lambda text: encoder.tokens("document", text)
     rows, texts = [], []
     for row, document in enumerate(documents):
