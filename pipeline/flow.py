@@ -22,7 +22,7 @@ from pipeline.tracking import Tracking, address
 
 STAGES = ("ingest", "tokenize", "train", "evaluate")
 # Raised when a stage's output for equal settings changes.
-TRAIN_VERSION, EVALUATE_VERSION = 3, 3
+TRAIN_VERSION, EVALUATE_VERSION = 3, 4
 # How the work is done and watched, not what comes out (but for float noise): no part of the key.
 EXECUTION = {
     "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
@@ -80,7 +80,7 @@ def plan(config: Config) -> Plan:
         code=EVALUATE_VERSION,
         config={"evaluate": settings["evaluate"], "seed": config.seed},
         inputs={name: parts[name].key for name in ("ingest", "tokenize", "train")},
-        libraries=manifest.versions("mxnet", "ir-measures", "bm25s"),
+        libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
     )
     return Plan(Path(config.root), parts)
 

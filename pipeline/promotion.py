@@ -197,7 +197,7 @@ def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path
         code=flow.EVALUATE_VERSION,
         config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
         inputs={"ingest": stages["ingest"]["key"], "trained": files.sha256(trained / manifest.NAME)},
-        libraries=manifest.versions("mxnet", "ir-measures", "bm25s"),
+        libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
     )
     folder = found.root / "rejudged" / parts.key
     with files.lock(folder.parent / f".{folder.name}.lock"):

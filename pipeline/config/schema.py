@@ -156,6 +156,9 @@ class EvaluateConfig(Settings):
     )  # graded: each pair's grade; needs the pointwise loss
     candidates: Literal["collection", "listed"] = "collection"  # listed: only the documents judged for a query
     depth: Annotated[int, Field(ge=10)] = 100  # documents kept per query
+    # of BM25's words: auto is the language whose stop words are most frequent in the collection, if any is
+    stemmer: Literal["auto", "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
+                     "portuguese", "russian", "spanish", "swedish", "turkish"] = "auto"  # fmt: skip
     bm25_k1: Annotated[float, Field(gt=0)] = 1.5
     bm25_b: Annotated[float, Field(ge=0, le=1)] = 0.75
     bootstrap_samples: Positive = 1000

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-import bm25s
 import numpy as np
 from scipy import sparse
 
 from pipeline.errors import DupletError
+from pipeline.evaluation.analysis import NONE
+from pipeline.evaluation.bm25 import K1, B, Bm25
 from pipeline.evaluation.ranking import Judgements, Ranking, rank_collection, rank_listed, rows_per_chunk
 
 
@@ -15,56 +16,28 @@ def bm25(
     queries: list[list[str]],
     judgements: Judgements,
     depth: int,
-    k1: float = 1.5,
-    b: float = 0.75,
+    k1: float = K1,
+    b: float = B,
     listed: bool = False,
+    stemmer: str = NONE,
 ) -> Ranking:
-    """BM25 as Lucene has it, Σ_t idf(t) · tf / (tf + k1·(1 - b + b·length / mean length)), through bm25s.
+    """BM25's ranking of the collection, or of candidate lists.
 
     A word asked twice counts twice; a query without any known word scores 0 everywhere, and ties go against it.
 
     Args:
-        documents: D lists of tokens, the whole index of the split; queries: Q lists of tokens.
+        documents: D lists of words, the whole index; queries: Q lists of words.
         depth: documents kept per query; candidate lists are kept whole.
         listed: rank only the documents judged for a query, with scores from the whole index.
-
-    Reference: Kamphuis et al., "Which BM25 do you mean?", ECIR 2020; Lù, "BM25S", 2024.
+        stemmer: as in Bm25.
     """
     if (len(queries), len(documents)) != (judgements.queries, judgements.documents):
         raise DupletError(
             f"{len(queries)} queries and {len(documents)} documents, but the judgements are of "
             f"{judgements.queries} and {judgements.documents}"
         )
-    # sorted: word ids, and with them the order of the sums, must not depend on Python's hash seed
-    ids = {token: i for i, token in enumerate(sorted({token for tokens in documents for token in tokens}))}
-    if ids:
-        index = bm25s.BM25(k1=k1, b=b, method="lucene", dtype="float64")
-        index.index(
-            ([[ids[t] for t in tokens] for tokens in documents], ids), create_empty_token=False, show_progress=False
-        )
-        parts = (index.scores["data"], index.scores["indices"], index.scores["indptr"])
-        weights = sparse.csc_matrix(parts, shape=(len(documents), len(ids))).T.tocsr()  # (V, D)
-    else:
-        weights = sparse.csr_matrix((0, len(documents)))
-    asked = _counts(queries, ids)  # (Q, V)
-
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        step = rows_per_chunk(len(documents))
-        for start in range(0, len(queries), step):
-            rows = np.arange(start, min(start + step, len(queries)))
-            yield rows, (asked[rows] @ weights).toarray()
-
-    return _rank(chunks(), judgements, depth, listed)
-
-
-def _counts(texts: list[list[str]], ids: dict[str, int]) -> sparse.csr_matrix:
-    """(len(texts), V) how often each known token occurs."""
-    known = [[ids[token] for token in tokens if token in ids] for tokens in texts]
-    ends = np.cumsum([0, *map(len, known)])
-    columns = np.fromiter((i for row in known for i in row), np.int64, int(ends[-1]))
-    matrix = sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), len(ids)))
-    matrix.sum_duplicates()
-    return matrix
+    index = Bm25(documents, stemmer)
+    return rank(index.scores(index.asked(queries), k1, b), judgements, depth, listed)
 
 
 def random_ranking(judgements: Judgements, depth: int, seed: int, listed: bool = False) -> Ranking:
@@ -83,7 +56,7 @@ def random_ranking(judgements: Judgements, depth: int, seed: int, listed: bool =
     return rank_collection(chunks(), judgements, depth)
 
 
-def _rank(chunks: Iterator[tuple[np.ndarray, np.ndarray]], judgements: Judgements, depth: int, listed: bool) -> Ranking:
+def rank(chunks: Iterator[tuple[np.ndarray, np.ndarray]], judgements: Judgements, depth: int, listed: bool) -> Ranking:
     """Ranks the collection, or picks the candidates' scores out of each chunk first."""
     if not listed:
         return rank_collection(chunks, judgements, depth)

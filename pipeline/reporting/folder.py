@@ -130,7 +130,9 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
         "git_commit": manifest.git_commit(),
         "versions": {
             "python": platform.python_version(),
-            **manifest.versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow", "ir-measures", "bm25s"),
+            **manifest.versions(
+                "mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow", "ir-measures", "bm25s", "pystemmer"
+            ),
         },
         "configuration": config.shown,
         "stages": {

@@ -12,6 +12,8 @@ from mxnet import nd
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.evaluation import baselines, metrics, report
+from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import (
     Judgements,
@@ -255,14 +257,10 @@ def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.
 def _against_baselines(evidence: Evidence, judgements: Judgements, model: Ranking) -> dict[str, Any]:
     config, split, texts = evidence.config, evidence.split, evidence.texts
     settings, listed = config.evaluate, config.evaluate.candidates == "listed"
-    # punctuation would only blur BM25: the stronger baseline goes without
-    words = {
-        side: [[t for t in evidence.tokenizer.tokens(text) if any(c.isalnum() for c in t)] for text in texts[side]]
-        for side in SIDES
-    }
-    bm25 = baselines.bm25(
-        words["document"], words["query"], judgements, settings.depth, settings.bm25_k1, settings.bm25_b, listed
-    )
+    words = {side: (words_of(evidence.tokenizer.tokens(text)) for text in texts[side]) for side in SIDES}
+    index = Bm25(words["document"], settings.stemmer, config.tokenize.kind)
+    scores = index.scores(index.asked(words["query"]), settings.bm25_k1, settings.bm25_b)
+    bm25 = baselines.rank(scores, judgements, settings.depth, listed)
     systems = {
         "model": model,
         "bm25": bm25,

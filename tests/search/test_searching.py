@@ -7,13 +7,14 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.evaluation import baselines, ranking
+from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.ranking import Judgements, Ranking
 from pipeline.serving.scoring import Encoded
 from pipeline.serving.search import graphs, searching
 from pipeline.serving.search.documents import Document
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.searching import Ranked
-from pipeline.serving.search.segments import words_of
 from tests.search.conftest import Indexed, topical
 from tests.search.double import WordEncoder
 
@@ -116,6 +117,41 @@ def test_words_rank_as_the_baseline_does(indexed: Make) -> None:
     np.testing.assert_allclose([r.score for r in found], expected.scores[0][holding], rtol=1e-4)
 
 
+def test_words_are_stemmed_as_the_baseline_stems_them(indexed: Make) -> None:
+    texts = [
+        "sorting the lists of a file",
+        "the list is sorted",
+        "wings in the flow of air",
+        "a sort of wing",
+        "of the",
+    ]
+    index = indexed([Document(f"d{i}", "", text) for i, text in enumerate(texts)])
+    searcher = index.open()
+    assert searcher.snapshot.state.stemmer == "english"
+    baseline = Bm25([text.split() for text in texts], "english")
+    for query in ("sorted list", "the winged flows", "sort sort lists"):
+        (expected,) = (scores[0] for _, scores in baseline.scores(baseline.asked([query.split()])))
+        found = searcher.search(query, 9, "words").results
+        assert {r.document.id: pytest.approx(expected[int(r.document.id[1:])], rel=1e-5) for r in found} == {
+            r.document.id: r.score for r in found
+        }
+        assert len(found) == np.count_nonzero(expected)
+    (first, *_) = searcher.search("list sorts", 1, "words").results
+    assert {first.document.text[s:e] for s, e in first.marks} == {"list", "sorted"}
+    assert searcher.search("of the", 9, "words").notices == ["no document holds a word of the query"]
+
+
+def test_the_language_is_that_of_the_documents_that_are_left(indexed: Make) -> None:
+    german = [Document(f"g{i}", "", f"die Häuser von der Stadt und das Haus {i}") for i in range(6)]
+    english = [Document(f"e{i}", "", f"the houses of the town and a house {i}") for i in range(4)]
+    index = indexed([*german, *english])
+    assert index.open().snapshot.state.stemmer == "german"
+    index.update(delete=[document.id for document in german])
+    assert index.open().snapshot.state.stemmer == "english"
+    fixed = indexed(german, name="fixed", stemmer="none")
+    assert fixed.open().snapshot.state.stemmer == "none" and fixed.ids("haus 3", 1, "words") == ["g3"]
+
+
 def test_fusion_is_evaluations(indexed: Make) -> None:
     rng = np.random.default_rng(3)
     lists = [rng.permutation(12)[:8] for _ in range(2)]
@@ -174,4 +210,5 @@ def test_common_words_are_marked_only_without_rarer_ones(indexed: Make) -> None:
     searcher = indexed(documents).open()
     shown = lambda query: [r.document.text[s:e] for r in searcher.search(query, 1).results for s, e in r.marks]
     assert shown("the own3") == ["own3"]
-    assert shown("the") == ["the"]
+    assert shown("thing") == ["thing"]
+    assert shown("the") == []  # a stop word

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from pipeline import files, manifest
 from pipeline.errors import InputError, TryAgain
+from pipeline.evaluation.analysis import Analyzer, stemmer_for
 from pipeline.serving.search import graphs, segments, store, words
 from pipeline.serving.search.catalogue import Catalogue, Place
 from pipeline.serving.search.documents import Document
@@ -215,15 +217,16 @@ class Update:
     def _new_generation(self, order: list[str]) -> State:
         number = self.old.generation + 1 if self.old else 1
         chosen = [self._opened[name] for name in order]
-        alive = self._alive(order)
+        alive, settings = self._alive(order), self.settings
+        stemmer = _stemmer_of(chosen, alive, settings.stemmer, self.encoder.config.tokenize.kind)
         state = State(
-            name=self.name, model=self.model, settings=self.settings, generation=number, segments=order,
+            name=self.name, model=self.model, settings=settings, generation=number, segments=order, stemmer=stemmer,
             counts={}, approximate={}, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=manifest.versions("numpy", "faiss-cpu"), previous=self.old.segments if self.old else [],
         )  # fmt: skip
         with files.new_folder(self.home / "generations" / state.generation_name) as new:
             np.save(new / "alive.npy", alive)
-            _write_words(new, chosen, alive)
+            _write_words(new, chosen, alive, stemmer, settings.k1, settings.b)
             snapshot = Snapshot(self.home, state, new)
             counts = {
                 "documents": int(alive.sum()),
@@ -270,19 +273,33 @@ def _places(segment: Segment) -> Iterator[tuple[str, Place]]:
     segment.release()
 
 
-def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray) -> None:
+def _stemmer_of(chosen: list[Segment], alive: np.ndarray, wanted: str, kind: str) -> str:
+    """The stemmer for the documents that are alive: equal documents, equal stemmers."""
+    counts: Counter[str] = Counter()
+    first = 0
+    for segment in chosen if wanted == "auto" else ():
+        times = np.repeat(alive[first + segment.passages[:, 0]], np.diff(segment.word_offsets))
+        vocabulary = segment.vocabulary
+        counts.update(dict(zip(vocabulary, np.bincount(segment.words, times, len(vocabulary)).astype(int).tolist())))
+        segment.release()
+        first += len(segment.table)
+    return stemmer_for(wanted, kind, counts)
+
+
+def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray, stemmer: str, k1: float, b: float) -> None:
     """BM25's arrays over the passages of the documents that are alive."""
-    vocabulary = sorted({word for segment in chosen for word in segment.vocabulary})
-    ids = {word: i for i, word in enumerate(vocabulary)}
+    terms = Analyzer(stemmer).term
+    vocabulary = sorted({term for segment in chosen for word in segment.vocabulary if (term := terms(word))})
+    ids = {term: i for i, term in enumerate(vocabulary)}
 
     def counted() -> Iterator[words.Counted]:
         first_passage = first_document = 0
         for segment in chosen:
             here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
-            mine = np.array([ids[word] for word in segment.vocabulary], np.int64)
+            mine = np.array([ids.get(terms(word) or "", -1) for word in segment.vocabulary], np.int64)
             yield words.count(mine, segment.words, segment.word_offsets, here, first_passage)
             segment.release()
             first_passage += len(segment.passages)
             first_document += len(segment.table)
 
-    words.write(folder, counted, vocabulary)
+    words.write(folder, counted, vocabulary, k1, b)

@@ -5,10 +5,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.evaluation.analysis import words_of
 from pipeline.serving.scoring import Encoded
 from pipeline.serving.search.documents import Document
 from pipeline.serving.search.passages import Span, places_of
-from pipeline.serving.search.segments import Encodes, index_text, words_of
+from pipeline.serving.search.segments import Encodes, index_text
 from pipeline.serving.search.store import Snapshot
 
 Mode = Literal["model", "hybrid", "words"]
@@ -86,9 +87,10 @@ class Searcher:
         if len(tokens) == limits["query"] and (len(whole) > len(tokens) or limits["document"] <= limits["query"]):
             notices.append(f"only the query's first {limits['query']} tokens count: the model reads no more")
         known = tokens if self.vocabulary is None else [token for token in tokens if token in self.vocabulary]
-        unknown = list(dict.fromkeys(token for token in words if token not in known))
+        unknown = list(dict.fromkeys(token for token in tokens if words_of([token]) and token not in known))
         if not known and mode != "words":
-            indexed = any(word in self.snapshot.words.vocabulary for word in words)
+            index = self.snapshot.words
+            indexed = any(term in index.vocabulary for term in index.analyzer.terms(words))
             notices.append(
                 "the model knows none of the query's words"
                 + ("; ranked by words alone (BM25)" if indexed else ", and no document holds one of them")
@@ -154,21 +156,23 @@ class Searcher:
         return Ranked(self.snapshot.document_of[rows[chosen]], scores[chosen], rows[chosen])
 
     # --- results ------------------------------------------------------------------------------------------------------
-    def _result(self, rank: int, score: float, row: int, marked: set[str]) -> Result:
+    def _result(self, rank: int, score: float, row: int, marked: set[str | None]) -> Result:
         segment, at = self.snapshot.segment_of_passage(row)
         in_segment, start, end = segment.passages[at].tolist()
         document = segment.document(in_segment)
         text = document.text[start:end]
         tokens = self.encoder.tokens("document", text)
-        marks = [place for token, place in zip(tokens, places_of(text, tokens)) if token in marked]
+        term = self.snapshot.words.analyzer.term
+        marks = [place for token, place in zip(tokens, places_of(text, tokens)) if term(token.lower()) in marked]
         return Result(rank, float(score), document, row, Span(start, end), marks)
 
-    def _worth_marking(self, words: list[str]) -> set[str]:
+    def _worth_marking(self, words: list[str]) -> set[str | None]:
+        """The terms of the query to mark: those that few passages hold; where there is none, all."""
         index = self.snapshot.words
         limit = COMMON_SHARE * max(1, int(self.snapshot.alive_passages.sum()))
-        present = {word for word in words if word in index.vocabulary}
-        rare = {word for word in present if index.holding[index.vocabulary[word]] <= limit}
-        return rare or present
+        present = {term for term in index.analyzer.terms(words) if term in index.vocabulary}
+        rare = {term for term in present if index.holding[index.vocabulary[term]] <= limit}
+        return {*(rare or present)}
 
     def passage_text(self, row: int) -> str:
         """What the model sees of a passage. Raises InputError where there is none that can be found."""

@@ -7,7 +7,7 @@ Folder: `documents.arrow` (id, title, text, hash), `passages.npy` (P, 3: documen
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import files, resident
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.evaluation.analysis import words_of
 from pipeline.serving.scoring import Encoded
 from pipeline.serving.search.documents import Document
 from pipeline.serving.search.passages import cut, short_title
@@ -110,11 +111,6 @@ class Part(NamedTuple):
 def index_text(title: str, passage: str) -> str:
     """What is encoded, and what BM25 sees: the passage below its document's title."""
     return f"{title}\n{passage}" if title else passage
-
-
-def words_of(tokens: Iterable[str]) -> list[str]:
-    """The tokens that BM25 counts: those with a letter or a digit, as evaluation's baseline has it."""
-    return [token for token in tokens if any(c.isalnum() for c in token)]
 
 
 def encode(documents: list[Document], encoder: Encodes) -> Part:

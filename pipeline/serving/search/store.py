@@ -22,12 +22,14 @@ import numpy as np
 from pipeline import files
 from pipeline.config.sources import Column
 from pipeline.errors import InputError, TryAgain
+from pipeline.evaluation.analysis import NONE, STOP_WORDS
+from pipeline.evaluation.bm25 import K1, B
 from pipeline.serving.search import segments
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.segments import Segment
 from pipeline.serving.search.words import WordIndex
 
-FORMAT = 1
+FORMAT = 2
 NAME, GRAPH_NAME = "index.json", "hnsw.faiss"
 TRIES = 5  # at opening, while writers replace what was named
 
@@ -53,6 +55,9 @@ class Settings:
     wanted_recall: float = 0.95  # of the 10 best, which the graph's effort is chosen to reach
     recall_queries: int = 100
     columns: dict[str, Column] = field(default_factory=dict)  # as --columns named them, for later files too
+    stemmer: str = "auto"  # of BM25's words, as evaluate.stemmer
+    k1: float = K1  # BM25's
+    b: float = B
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class State:
     approximate: dict[str, Any]  # empty, or effort, recall and the rows of the graph
     created: str
     versions: dict[str, str]
+    stemmer: str  # that made this generation's terms
     format: int = FORMAT
     previous: list[str] = field(default_factory=list)  # segments of the generation before
 
@@ -94,6 +100,8 @@ def read_state(folder: Path) -> State:
             raise ValueError("a segment's name is none")  # such as one that climbs out of the folder
         if not isinstance(state.generation, int) or not isinstance(state.approximate, dict):
             raise ValueError("its generation or its graph is none")
+        if state.stemmer not in (NONE, *STOP_WORDS):
+            raise ValueError(f"there is no stemmer {state.stemmer!r}")
         return state
     except (FileNotFoundError, NotADirectoryError):
         what = "is no finished index" if folder.exists() else "does not exist"
@@ -134,7 +142,7 @@ class Snapshot:
             shifted.append(segment.passages[:, 0] + start)
             segment.release()
         self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
-        self.words = WordIndex(generation, len(self.document_of))
+        self.words = WordIndex(generation, len(self.document_of), state.stemmer)
         self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""BM25 over a collection's passages, kept as three arrays and a vocabulary."""
+"""BM25 over a collection's passages, kept as three arrays and a vocabulary; evaluation.bm25 has the formula."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -9,22 +9,27 @@ import numpy as np
 
 from pipeline import resident
 from pipeline.errors import InputError
-
-K1, B = 1.5, 0.75  # of evaluation's baseline
+from pipeline.evaluation import bm25
+from pipeline.evaluation.analysis import Analyzer
 
 ARRAYS = ("data", "indices", "indptr")
 WINDOW = 1 << 20  # entries of an array that is being written that are in memory at once
 
 
 class WordIndex:
-    """Weights by word (CSC over passages); a passage's score is the sum of its weights for the asked words.
+    """Weights by term (CSC over passages); a passage's score is the sum of its weights for the asked terms.
+
+    Args:
+        stemmer: what the terms were made with.
 
     Attributes:
-        vocabulary: word -> id.
-        holding: (V,) int, in how many passages a word stands.
+        analyzer: words to terms.
+        vocabulary: term -> id.
+        holding: (V,) int, in how many passages a term stands.
     """
 
-    def __init__(self, folder: Path, passages: int) -> None:
+    def __init__(self, folder: Path, passages: int, stemmer: str) -> None:
+        self.analyzer = Analyzer(stemmer)
         self._data, self._indices, self._starts = (
             np.load(folder / f"bm25-{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS
         )
@@ -36,10 +41,10 @@ class WordIndex:
         self._passages = passages
 
     def scores(self, words: Iterable[str]) -> np.ndarray:
-        """(P,) float32; a word asked twice counts twice, one that is nowhere counts nothing."""
+        """(P,) float32; a word asked twice counts twice, a stop word and one that is nowhere count nothing."""
         scores = np.zeros(self._passages, np.float32)
-        for word in words:
-            if (i := self.vocabulary.get(word)) is not None:
+        for term in self.analyzer.terms(words):
+            if (i := self.vocabulary.get(term)) is not None:
                 part = slice(self._starts[i], self._starts[i + 1])
                 try:
                     scores[self._indices[part]] += self._data[part]
@@ -62,7 +67,8 @@ def count(ids: np.ndarray, words: np.ndarray, offsets: np.ndarray, here: np.ndar
     """Counts some of a segment's passages.
 
     Args:
-        ids: the collection's id of each of the segment's words; words, offsets: the segment's, passage after passage.
+        ids: the collection's id of each of the segment's words, -1: not counted; words, offsets: the segment's,
+            passage after passage.
         here: (p,) the passages to count, ascending; first: the row of the segment's first passage in the collection.
     """
     lengths = np.diff(offsets)[here]
@@ -70,19 +76,21 @@ def count(ids: np.ndarray, words: np.ndarray, offsets: np.ndarray, here: np.ndar
     # word after word of the passages to count: where it stands among the segment's words
     places = np.arange(total) + np.repeat(offsets[here] - (np.cumsum(lengths) - lengths), lengths)
     found = ids[words[places]] if total else np.zeros(0, np.int64)
+    owners = np.repeat(np.arange(len(here)), lengths)[found >= 0]
+    lengths = np.bincount(owners, minlength=len(here))
     size = int(ids.max(initial=0)) + 1
-    entries, times = np.unique(np.repeat(np.arange(len(here)), lengths) * size + found, return_counts=True)
+    entries, times = np.unique(owners * size + found[found >= 0], return_counts=True)
     passage = entries // size
     return Counted(here[passage] + first, entries % size, times.astype(np.float32), lengths[passage], len(here))
 
 
-def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: list[str]) -> None:
-    """Writes the files that WordIndex reads into `folder`: BM25 as Lucene has it, each word's entries together.
+def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: list[str], k1: float, b: float) -> None:
+    """Writes the files that WordIndex reads into `folder`, each term's entries together.
 
     Args:
         counted: the passages that can be found, part after part in their order; called twice, so that no more than a
             part is held.
-        vocabulary: id -> word; words of no passage take no harm.
+        vocabulary: id -> term; terms of no passage take no harm.
 
     Reference: Lù, "BM25S: orders of magnitude faster lexical search via eager sparse scoring", 2024.
     """
@@ -93,7 +101,7 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
         passages += part.passages
         total += int(part.times.sum(dtype=np.int64))
     starts = np.concatenate([[0], np.cumsum(holding)])
-    rarity = np.log(1 + (passages - holding + 0.5) / (holding + 0.5)).astype(np.float32)
+    rarity = bm25.rarity(holding, passages)
     average = total / max(1, passages)
     paths = {"data": folder / "bm25-data.npy", "indices": folder / "bm25-indices.npy"}
     for name, kind in (("data", np.float32), ("indices", np.int64)):
@@ -106,10 +114,9 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
         before = np.cumsum(mine) - mine
         places = free[word] + np.arange(len(word)) - before[word]
         free += mine
-        longer = (K1 * ((1 - B) + B * part.lengths[order] / average)).astype(np.float32)
-        times = part.times[order]
-        for name, values in (("data", times / (longer + times) * rarity[word]), ("indices", part.rows[order])):
-            _put(paths[name], places, values)
+        values = bm25.weights(part.times[order], part.lengths[order], average, rarity[word], k1, b)
+        for name, array in (("data", values.astype(np.float32)), ("indices", part.rows[order])):
+            _put(paths[name], places, array)
     np.save(folder / "bm25-indptr.npy", starts)
     (folder / "bm25-words.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
 
