@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config, Settings, load_config, safe_yaml
+from pipeline.config import Config, Settings, load_config, safe_yaml, values
 from pipeline.errors import InputError
 from pipeline.hidden import hide, holds_secret
 
@@ -120,18 +119,6 @@ SETTABLE = (
 SECTIONS: dict[str, type[Settings]] = {"slurm": SlurmOptions, "kubernetes": KubernetesOptions}
 
 
-class _JobLoader(safe_yaml.PlainLoader):
-    """YAML 1.1 takes an unquoted 2:8 for the number 128, in base 60; here it stays text."""
-
-
-_JobLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_JobLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
-_JobLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*$"), list("-+0123456789"))
-
-
 def read(path: str, overrides: list[str], options: dict[str, str | None]) -> JobSpec:
     """The job that a configuration or a job file, `key=value` settings and command-line options give together.
 
@@ -142,7 +129,7 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
         InputError: either file, or a value, or a combination of values makes no sense.
     """
     job = _job_file(path)
-    config_path, listed = str(job.pop("config", path)), list(job.pop("overrides", []))
+    config_path, listed = str(job.pop("config", path)), [str(item) for item in job.pop("overrides", [])]
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and key.split(".")[0] in SETTABLE:
@@ -152,6 +139,7 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     for key, option in options.items():
         if option is not None:
             _set(job, key, option)
+    job = values.typed(job, (JobSpec,))
     low, high = _range(job.pop("workers", None), config_path, listed)
     gpus = job.setdefault("gpus_per_worker", 1 if load_config(config_path, listed).train.gpus else 0)
     # the largest number of workers is the one that may not fit the configuration
@@ -191,7 +179,7 @@ def _identity(config: Config) -> str:
 def _job_file(path: str) -> dict[str, Any]:
     """The mapping of a job file; an empty one for a configuration, and for what its own reader will refuse."""
     try:
-        data = safe_yaml.load(Path(path).read_text(encoding="utf-8"), _JobLoader)
+        data = safe_yaml.load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or "config" not in data:
@@ -211,17 +199,10 @@ def _job_file(path: str) -> dict[str, Any]:
 
 
 def _set(job: dict[str, Any], key: str, value: str) -> None:
-    parsed = safe_yaml.value(value, _JobLoader)
     first, *rest = key.split(".")
-    if not rest:
-        job[first] = parsed
-    elif first in SECTIONS and len(rest) == 1:
-        section = job.setdefault(first, {})
-        if not isinstance(section, dict):
-            raise InputError(f"job: {first} must be a section of settings, found {section!r}")
-        section[rest[0]] = parsed
-    else:
+    if first not in SETTABLE or (rest and first not in SECTIONS):
         raise InputError(f"job: there is no setting {key} (allowed: {', '.join(SETTABLE)})")
+    values.put(job, f"{key}={value}", (JobSpec,), "walltime_min=60")
 
 
 def _range(workers: Any, config: str, overrides: list[str]) -> tuple[int, int]:

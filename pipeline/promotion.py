@@ -1,5 +1,6 @@
 """Which version of a model is live: registering, comparing with the champion, moving the alias, and moving it back."""
 
+import copy
 import getpass
 import json
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import files, flow, launch, manifest, runs, tracking
-from pipeline.config import Config, PromoteConfig, check_config, safe_yaml
+from pipeline.config import Config, PromoteConfig, check_config, values
 from pipeline.errors import DupletError, InputError
 from pipeline.manifest import KeyParts
 from pipeline.reporting import folder as reporting
@@ -62,19 +63,13 @@ def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
 
 
 def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    section = copy.deepcopy(configuration["promote"])
     for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals or not name:
-            raise InputError(f"--gate {override!r} is not of the form key=value, such as min_difference=-0.01")
-        section, _, metric = name.partition(".")  # floors.mrr@10=0.3
-        if metric:
-            configuration["promote"][section] = {
-                **configuration["promote"].get(section, {}),
-                metric: safe_yaml.value(value),
-            }
-        else:
-            configuration["promote"][section] = safe_yaml.value(value)
-    return configuration
+        try:
+            values.put(section, override, (PromoteConfig,), "min_difference=-0.01")
+        except InputError as error:
+            raise InputError(f"--gate: {error}") from None
+    return {**configuration, "promote": values.typed(section, (PromoteConfig,))}
 
 
 def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | None, say: Say) -> Outcome:

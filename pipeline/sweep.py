@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files, flow
-from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml
+from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml, values
 from pipeline.errors import InputError
 from pipeline.evaluation import plots
 from pipeline.tracking import Tracking, address
@@ -80,21 +80,20 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
                 raise InputError(f"{override} is no range: give low..high, above 0 with :log")
             axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
         elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
-            axes.append(Axis(key, tuple(safe_yaml.value(part) for part in parts)))
+            axes.append(Axis(key, tuple(values.typed(values.Given(part), values.at(key, (Config,))) for part in parts)))
         else:
             fixed.append(override)
     return axes, fixed
 
 
 def _number(text: str, override: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{override}: {text!r} is no number") from None
+    whole = safe_yaml.as_integer(text)
+    if whole is not None:
+        return whole
+    number = safe_yaml.as_float(text)
+    if number is None or not math.isfinite(number):
+        raise InputError(f"{override}: {text!r} is not a finite number")
+    return number
 
 
 class Sweep:

@@ -2,8 +2,6 @@
 
 import difflib
 import json
-import os
-import string
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,16 @@ import pydantic
 from pipeline.config import safe_yaml
 from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
+from pipeline.config.values import put, typed
+from pipeline.config.variables import expand
 from pipeline.errors import InputError
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
-    """Reads a YAML file, expands ${VARIABLES}, applies `a.b=value` overrides and checks the whole.
+    """Reads a YAML file, applies `a.b=value` overrides, expands ${VARIABLES} and checks the whole.
 
     Raises:
-        InputError: no such file, no YAML, an unknown key, a wrong type or value, a contradiction.
+        InputError: no such file, not valid YAML, an unknown key, a wrong type or value, a contradiction.
     """
     path = Path(path)
     try:
@@ -35,21 +35,20 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     try:
         data = safe_yaml.load(text)
     except ValueError as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
-    if data is None:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if safe_yaml.core(data) is None:
         raise InputError(f"{path} is empty: it must hold at least ingest.source (docs/data.md)")
     if not isinstance(data, dict):
-        raise InputError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
+        raise InputError(f"{path} must hold a mapping of settings, found {type(safe_yaml.core(data)).__name__}")
     data.setdefault("name", path.stem)
     for override in overrides:
-        _override(data, override)
+        put(data, override, (Config,), "train.workers=2")
     try:
-        expanded = _expand(data, str(path))
-    except ValueError as error:  # a key that is a number of more digits than Python writes
-        raise InputError(f"{path}: {error}") from None
+        return check_config(typed(data, (Config,), expand), str(path))
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except RecursionError:
-        raise InputError(f"{path}: settings are nested too deeply, or a YAML alias holds itself") from None
-    return check_config(expanded, str(path))
+        raise InputError(f"{path}: settings are nested too deeply") from None
 
 
 def check_config(data: dict[str, Any], origin: str) -> Config:
@@ -62,39 +61,6 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
         raise InputError(f"{origin}: {' '.join(found.splitlines())}") from None  # a key may have line ends
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{origin}: {error}") from None
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"override {override!r} is not of the form key=value, such as train.workers=2")
-    node, names = data, key.split(".")
-    for name in names[:-1]:
-        child = node.setdefault(name, {})
-        if child is None:
-            child = node[name] = {}
-        if not isinstance(child, dict):
-            raise InputError(f"override {override!r}: {name} is a value, not a section")
-        node = child
-    node[names[-1]] = safe_yaml.value(value)
-
-
-def _expand(value: Any, origin: str) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _expand(item, origin) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, origin) for item in value]
-    if isinstance(value, str) and "${" in value:
-        try:
-            return string.Template(value).substitute(os.environ)
-        except KeyError as error:
-            name = error.args[0]
-            raise InputError(
-                f"{origin}: {value!r} needs the environment variable {name}: set it, e.g. export {name}=/path"
-            ) from None
-        except ValueError as error:
-            raise InputError(f"{origin}: {value!r}: {error}") from None
-    return value
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from pipeline.config.sources import Positive, Settings, Source, SplitName
+from pipeline.config.sources import OrNull, Positive, Settings, Source, SplitName
 from pipeline.hidden import hide_all
 from pipeline.records import FIELDS
 
@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 # A text whose default rests on other settings: Config fills it in, so what reads it never finds null.
 Filled = Annotated[
     str,
+    OrNull(),
     BeforeValidator(lambda value: "" if value is None else value),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
 ]

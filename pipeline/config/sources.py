@@ -10,9 +10,13 @@ Column = str | int
 
 
 class Settings(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
+    """Base of all sections: frozen; an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OrNull:
+    """Marks a setting that may also be given as null, which stands for its default."""
 
 
 class Columns(Settings):
@@ -49,7 +53,7 @@ class PairsSource(Settings):
     paths: dict[SplitName, str] = {}
     columns: Columns = Columns()
     header: bool = True  # TSV and CSV: the first row names the columns
-    quoting: Annotated[bool, BeforeValidator(_by_format)] = Field(
+    quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format)] = Field(
         default=None, validate_default=True, description='TSV and CSV: "…" quotes a field. Default: CSV yes, TSV no.'
     )
     encoding: str = "utf-8"

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline import files, manifest
-from pipeline.config import check_config, load_config, safe_yaml
+from pipeline.config import check_config, load_config, values
 from pipeline.errors import DupletError, InputError
 from pipeline.ingest import places, stage
 
@@ -190,7 +190,7 @@ def _job(data: bytes) -> None:
         path.write_bytes(data)
         with one_sentence():
             spec._job_file(str(path))
-    safe_yaml.value(data.decode("utf-8", "replace"), spec._JobLoader)
+    values.typed(values.Given(data.decode("utf-8", "replace")), (spec.JobSpec,))
 
 
 # --- tokenizers -------------------------------------------------------------------------------------------------------
