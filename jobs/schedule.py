@@ -25,7 +25,7 @@ from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
 from pipeline import files, launch, manifest
-from pipeline.config import Settings, load_config
+from pipeline.config import Settings, load_config, variables
 from pipeline.errors import DupletError, InputError, TryAgain
 
 SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
@@ -106,8 +106,8 @@ def save(schedule: Schedule) -> Path:
 
 def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
     """Keeps, for its owner only, what the configuration takes from the environment: cron starts with none of it."""
-    text = schedule.job.config_text + " ".join(schedule.job.overrides)
-    names = [name for name in environment if f"${{{name}}}" in text or name.startswith(("MLFLOW_", "DUPLET_"))]
+    used = variables.names("\n".join([schedule.job.config_text, *schedule.job.overrides]))
+    names = [name for name in environment if name in used or name.startswith(("MLFLOW_", "DUPLET_"))]
     path = schedule.folder / ENVIRONMENT
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -209,7 +209,7 @@ def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec
     """The job of one date."""
     overrides = [dates.fill(override, when) for override in schedule.job.overrides]
     if start_from is not None:
-        overrides.append(f"train.start_from={json.dumps(start_from)}")
+        overrides.append(f"train.start_from={json.dumps(variables.escaped(start_from))}")
     return schedule.job.model_copy(
         update={
             "id": f"{schedule.name}-{when:%Y%m%d-%H%M}",

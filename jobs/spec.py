@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Config, Settings, load_config, safe_yaml, values
+from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
 from pipeline.errors import InputError
 from pipeline.hidden import hide, holds_secret
 
@@ -52,6 +52,8 @@ class KubernetesOptions(Settings):
 
 class JobSpec(Settings):
     """A job, whole: targets turn it into a script or manifest without looking anywhere else."""
+
+    free_texts = frozenset({"config_text"})
 
     format: Literal[1] = 1
     id: str  # the folder's name under ROOT/jobs
@@ -103,7 +105,8 @@ class JobSpec(Settings):
 
     def settings(self, workers: int) -> list[str]:
         """The overrides with which a run of this job is started on so many workers."""
-        run = [f"name={json.dumps(self.name)}", f"root={json.dumps(self.root)}", f"train.workers={workers}"]
+        name, root = (json.dumps(variables.escaped(text)) for text in (self.name, self.root))
+        run = [f"name={name}", f"root={root}", f"train.workers={workers}"]
         run.append(f"train.gpus={'true' if self.gpus_per_worker else 'false'}")
         if self.cpus_per_worker:
             run.append(f"train.threads_per_worker={self.cpus_per_worker}")

@@ -47,9 +47,12 @@ def hide(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def hide_all(value: Any) -> Any:
-    """A JSON-able value with each text in it hidden; the keys stay."""
+    """A JSON-able value with the secrets of each address in it hidden, as it may be kept and read again.
+
+    Every other text stays: a column that has the name that a variable has for its value is no secret.
+    """
     if isinstance(value, str):
-        return hide(value)
+        return hide(value) if "://" in value else value
     if isinstance(value, dict):
         return {key: hide_all(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -33,7 +33,7 @@ class KeyParts:
 
     def changed_since(self, old: dict[str, Any]) -> list[str]:
         """Which parts differ from a manifest's `key_parts`, as `config.ingest.split` and so on; empty when none do."""
-        new = asdict(self)
+        new = hide_all(asdict(self))  # as the manifest keeps it
         return [name for part in new for name in _differences(part, old.get(part), new[part])]
 
 

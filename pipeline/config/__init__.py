@@ -1,5 +1,6 @@
-"""Every setting: its default (schema, sources) and how it is read (loading, safe_yaml)."""
+"""Every setting: its default (schema, sources), and how it is read (loading, values, safe_yaml, variables)."""
 
+from pipeline.config.base import Settings, at_home
 from pipeline.config.loading import check_config, load_config
 from pipeline.config.schema import (
     GRADED_METRICS,
@@ -25,7 +26,7 @@ from pipeline.config.schema import (
     TrainConfig,
     TranslationConfig,
 )
-from pipeline.config.sources import Settings, SplitName
+from pipeline.config.sources import SplitName
 
 __all__ = [
     "GRADED_METRICS",
@@ -52,6 +53,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "TranslationConfig",
+    "at_home",
     "check_config",
     "load_config",
 ]

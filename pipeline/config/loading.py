@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
+from pipeline.config.base import at_home
 from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
@@ -21,7 +22,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     Raises:
         InputError: no such file, not valid YAML, an unknown key, a wrong type or value, a contradiction.
     """
-    path = Path(path)
+    path = Path(at_home(str(path)))
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(safe_yaml.MAX_CHARACTERS + 1)  # whatever was given by mistake, no more is held
@@ -73,7 +74,7 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
         names = _names_at(steps[:-1], data)
         near = difflib.get_close_matches(str(steps[-1]), names, 1, 0.5)
         return (
-            f"unknown key {where}={value!r}"
+            f"unknown key {where}={_short(value)}"
             + (f", did you mean {near[0]}?" if near else "")
             + f" (allowed: {', '.join(names)})"
         )
@@ -90,8 +91,13 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     context = error.get("ctx", {})
     expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
     near = difflib.get_close_matches(str(value), expected, 1, 0.5)
-    shown = f"={value!r}" if value is not None and not isinstance(value, dict) else ""
+    shown = f"={_short(value)}" if value is not None and not isinstance(value, dict) else ""
     return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:

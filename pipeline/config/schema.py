@@ -4,9 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config.sources import OrNull, Positive, Settings, Source, SplitName
+from pipeline.config.base import Filled, Name, Place, Positive, Settings, Share
+from pipeline.config.sources import Source, SplitName
 from pipeline.hidden import hide_all
 from pipeline.records import FIELDS
 
@@ -23,14 +24,6 @@ METRICS = {
     "captioning": ("exact", "bleu_4", "cider", "nats"),
 }
 SMALLER_IS_BETTER = {"nats", "perplexity"}
-Share = Annotated[float, Field(ge=0, lt=1)]
-# A text whose default rests on other settings: Config fills it in, so what reads it never finds null.
-Filled = Annotated[
-    str,
-    OrNull(),
-    BeforeValidator(lambda value: "" if value is None else value),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
-]
 
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
@@ -120,7 +113,9 @@ class TrainConfig(Settings):
     schedule: ScheduleConfig = ScheduleConfig()
     max_pairs_per_update: Positive = 64  # over all workers together, so that their number does not change the training
     max_tokens_per_update: Positive = 32_768  # padded, both sides, over all workers together
-    start_from: str | None = None  # a trained folder, whose parameters the first update finds
+    start_from: Place | None = Field(
+        default=None, description="A trained folder, whose parameters training starts from."
+    )
     epochs: Positive = 10
     max_updates: Positive | None = None
     validate_every_updates: Positive | None = None  # None: at the end of each epoch
@@ -211,7 +206,9 @@ class CaptioningConfig(Settings):
     # trained: a small convolutional net over the pictures; alexnet: MXNet's, as `weights` has it; given: the vectors
     # that are the source's images
     features: Literal["trained", "alexnet", "given"] = "trained"
-    weights: str | None = None  # alexnet: its parameter file (.params of gluon's model zoo)
+    weights: Place | None = Field(
+        default=None, description="Of alexnet: its parameter file, .params of Gluon's model zoo."
+    )
     beam: Positive = 3
 
     @model_validator(mode="after")
@@ -239,7 +236,9 @@ class PromoteConfig(Settings):
 
 
 class TrackingConfig(Settings):
-    uri: str | None = None  # None: MLFLOW_TRACKING_URI, else SQLite under root
+    uri: Place | None = Field(
+        default=None, description="MLflow's address. Default: MLFLOW_TRACKING_URI, else a SQLite database under root."
+    )
     experiment: Filled = Field(default="", description="MLflow's experiment. Default: the configuration's name.")
     system_metrics: bool = True
     spool_mb: Positive = 64  # of a run's points on disk; past it the older training points are thinned, see docs
@@ -267,8 +266,10 @@ def _limits(task: str, given: dict[str, int | None]) -> dict[str, int | None]:
 class Config(Settings):
     """All settings of a run. Those whose default rests on others hold their value once the model is made."""
 
-    name: str
-    root: str = "runs"  # stage folders, the MLflow database and its artifacts live under it
+    name: Name = Field(description="Of the runs, the experiment and the model. Default: the file's name.")
+    root: Place = Field(
+        default="runs", min_length=1, description="The folder of stage folders, the MLflow database and its artifacts."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     task: Literal["matching", "classification", "language_model", "cloze", "translation", "tagging", "captioning"] = (
         "matching"
@@ -289,11 +290,8 @@ class Config(Settings):
     @property
     def shown(self) -> dict[str, Any]:
         """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
-        settings = self.model_dump(mode="json")
-        source = settings["ingest"]["source"]
-        settings["ingest"]["source"] = hide_all(source) | {"format": source["format"]}
-        settings["tracking"]["uri"] = hide_all(settings["tracking"]["uri"])
-        return settings
+        shown: dict[str, Any] = hide_all(self.model_dump(mode="json"))
+        return shown
 
     @property
     def training_files(self) -> dict[str, str]:

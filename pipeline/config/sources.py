@@ -2,25 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from pipeline.config.base import OrNull, Place, Positive, Settings
 
 SplitName = Literal["train", "valid", "test"]
-Positive = Annotated[int, Field(gt=0)]
 Column = str | int
-
-
-class Settings(BaseModel):
-    """Base of all sections: frozen; an unknown key is an error, and so is a number that is not finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OrNull:
-    """Marks a setting that may also be given as null, which stands for its default."""
 
 
 class Columns(Settings):
     """Where a row keeps each field: a column's name (or JSON key), or its position from 0."""
+
+    free_texts = frozenset({"*"})
 
     query: Column = "query"
     document: Column = "document"
@@ -48,9 +41,11 @@ def _by_format(given: bool | None, info: ValidationInfo) -> bool:
 class PairsSource(Settings):
     """Rows with a column per field of the task, in one file for all splits or one per split."""
 
+    free_texts = frozenset({"grades"})
+
     format: Literal["jsonl", "tsv", "csv", "parquet"]
-    path: str | None = None
-    paths: dict[SplitName, str] = {}
+    path: Place | None = None
+    paths: dict[SplitName, Place] = {}
     columns: Columns = Columns()
     header: bool = True  # TSV and CSV: the first row names the columns
     quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format)] = Field(
@@ -73,11 +68,13 @@ class CollectionSource(Settings):
     corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv; `msmarco`: TSV of id and text, with a qrels file.
     """
 
+    free_texts = frozenset({"grades"})
+
     format: Literal["trec", "beir", "msmarco"]
-    path: str | None = None  # beir: the folder
-    documents: str | None = None
-    queries: str | dict[SplitName, str] | None = None  # one file for all splits, or one per split
-    judgements: str | dict[SplitName, str] | None = None
+    path: Place | None = None  # beir: the folder
+    documents: Place | None = None
+    queries: Place | dict[SplitName, Place] | None = None  # one file for all splits, or one per split
+    judgements: Place | dict[SplitName, Place] | None = None
     query_ids: Literal["given", "position"] = (
         "given"  # position: judgements number the queries 1, 2, … as they stand in the file
     )
@@ -109,8 +106,8 @@ class TextSource(Settings):
     """Running text, in one file (its end goes to valid and test) or one per split; a record is some whole lines."""
 
     format: Literal["text"]
-    path: str | None = None
-    paths: dict[SplitName, str] = {}
+    path: Place | None = None
+    paths: dict[SplitName, Place] = {}
     lines_per_record: Positive = 1
     encoding: str = "utf-8"
 
@@ -125,7 +122,7 @@ class LinesSource(Settings):
     """Files whose n-th lines belong together, one per field of the task, for each split."""
 
     format: Literal["lines"]
-    paths: dict[SplitName, dict[str, str]]  # split -> field -> file
+    paths: dict[SplitName, dict[str, Place]]  # split -> field -> file
     encoding: str = "utf-8"
 
 
@@ -133,8 +130,8 @@ class LabelledSource(Settings):
     """Lines of a label, one blank and a text, in one file for all splits or one per split."""
 
     format: Literal["labelled"]
-    path: str | None = None
-    paths: dict[SplitName, str] = {}
+    path: Place | None = None
+    paths: dict[SplitName, Place] = {}
     encoding: str = "utf-8"
 
     @model_validator(mode="after")
@@ -148,7 +145,7 @@ class ConlluSource(Settings):
     """Sentences in CoNLL-U: the text is the word forms, the tags are another column."""
 
     format: Literal["conllu"]
-    paths: dict[SplitName, str]
+    paths: dict[SplitName, Place]
     tag: Literal["UPOS", "XPOS"] = "UPOS"
 
 
@@ -184,10 +181,10 @@ class CaptionsSource(Settings):
     """Images and a file of their captions: lines of NAME or NAME#NUMBER, a tab and the caption."""
 
     format: Literal["captions"]
-    captions: str
-    images: str  # a zip file, a folder, or a .npy file of a vector (or of a vector per place) for each image
-    names: str | None = None  # of the rows of a .npy file, one per line; None: 0, 1, 2, …
-    splits: dict[SplitName, str] = {}  # files of image names, one per line; none: the images are split
+    captions: Place
+    images: Place  # a zip file, a folder, or a .npy file of a vector (or of a vector per place) for each image
+    names: Place | None = None  # of the rows of a .npy file, one per line; None: 0, 1, 2, …
+    splits: dict[SplitName, Place] = {}  # files of image names, one per line; none: the images are split
     size_px: Positive = 64  # width and height that pictures are brought to
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from pipeline.config import safe_yaml
+from pipeline.config.base import OrNull
 from pipeline.config.safe_yaml import Plain
-from pipeline.config.sources import OrNull
 from pipeline.errors import InputError
 
 _POSITION = re.compile(r"-?(0|[1-9][0-9]*)")  # where a text may stand too: 007 is an id, +1 a text
