@@ -23,6 +23,20 @@ NOT_AN_ARRAY = (
 )  # fmt: skip
 
 
+def at_home(path: str) -> str:
+    """A path with a leading ~ as the person's home folder; an address, and ~NAME of nobody, as it is.
+
+    >>> at_home("~/data") == os.path.expanduser("~/data"), at_home("s3://bucket/~/x"), at_home("a~/b")
+    (True, 's3://bucket/~/x', 'a~/b')
+    """
+    return path if "://" in path else os.path.expanduser(path)
+
+
+def path_at_home(text: str) -> Path:
+    """As `at_home`, for the paths of a command line."""
+    return Path(at_home(text))
+
+
 def sha256(path: Path) -> str:
     """The hex digest of a file's content, read in pieces."""
     with path.open("rb") as file:

@@ -100,9 +100,10 @@ def status(config: Config) -> list[dict[str, Any]]:
         if not (folder / manifest.NAME).exists():
             row["state"] = "interrupted" if found.work(stage).exists() else "not run"
             beside = (manifest.readable(path.parent, stage) for path in folder.parent.glob(f"*/{manifest.NAME}"))
+            # of this configuration; a folder of an older version does not say of which it is
             others = sorted(
-                (other for other in beside if other is not None),
-                key=lambda other: (other.extra.get("configuration") == config.name, other.created),
+                (one for one in beside if one and one.extra.get("configuration", config.name) == config.name),
+                key=lambda one: one.created,
             )
             if others:
                 row["changed"] = found.parts[stage].changed_since(others[-1].key_parts)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import manifest, tracking
+from pipeline import files, manifest, tracking
 from pipeline.config import load_config
 from pipeline.errors import InputError
 from pipeline.reporting import folder as reporting
@@ -23,7 +23,7 @@ def model(given: str, root: Path, uri: str | None) -> Path:
     Raises:
         InputError: no such model, not a whole one, or not trained yet. TryAgain: MLflow does not answer.
     """
-    path = Path(given).expanduser()
+    path = files.path_at_home(given)
     if path.suffix not in (".yaml", ".yml"):
         return models.fetch(given, root, uri)
     from pipeline import flow
@@ -61,7 +61,7 @@ def find(given: str, overrides: list[str], root: Path | None, uri: str | None, s
     Raises:
         InputError: no such thing, or it was not evaluated. TryAgain: MLflow does not answer.
     """
-    path = Path(given).expanduser()
+    path = files.path_at_home(given)
     if overrides and not path.is_file():
         raise InputError(f"{' '.join(overrides)} is for a configuration, and {given!r} is none")
     if path.is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
+from pipeline.files import at_home
 
 if TYPE_CHECKING:
     from jobs.folder import Record
@@ -34,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(name, help=help, description=help)
         if name != "list":
             one.add_argument("id", metavar="ID", help="a job's id, the beginning of one, or its folder")
-        one.add_argument("--root", default="runs", help="the configuration's root (default runs)")
+        one.add_argument("--root", type=at_home, default="runs", help="the configuration's root (default runs)")
         if name == "logs":
             one.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object, last")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.commands import submit
 from jobs.commands.dry_run import show
 from pipeline.errors import InputError
+from pipeline.files import at_home
 
 if TYPE_CHECKING:
     from jobs.schedule import Schedule
@@ -39,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-promote", action="store_true", help="leave the champion alone")
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
     parser.add_argument("--date", help="run: this date only, such as 2026-11-24 or 2026-11-24T02:00")
-    parser.add_argument("--root", help="list, remove, run: the configuration's root (default runs)")
+    parser.add_argument("--root", type=at_home, help="list, remove, run: the configuration's root (default runs)")
 
 
 def run(args: argparse.Namespace) -> int:

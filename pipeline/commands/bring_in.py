@@ -2,13 +2,18 @@
 
 import argparse
 import json
-from pathlib import Path
+
+from pipeline.files import path_at_home
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """From where to where."""
-    parser.add_argument("folder", type=Path, help="holds model.safetensors and the files that were exported with it")
-    parser.add_argument("--output", type=Path, required=True, help="a folder that predict, index and export take")
+    parser.add_argument(
+        "folder", type=path_at_home, help="holds model.safetensors and the files that were exported with it"
+    )
+    parser.add_argument(
+        "--output", type=path_at_home, required=True, help="a folder that predict, index and export take"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

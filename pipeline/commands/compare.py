@@ -5,6 +5,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from pipeline.files import path_at_home
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Two or more runs."""
@@ -12,8 +14,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", metavar="RUN", help="a configuration, an evaluation's or a trained folder, an MLflow run "
         "id, or models:/NAME@champion; the first is what the others are compared with",
     )  # fmt: skip
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no other file")
-    parser.add_argument("--root", type=Path, help="where stage folders and mlflow.db lie (default: the run's, or runs)")
+    parser.add_argument("--html", type=path_at_home, metavar="FILE", help="write a page that needs no other file")
+    parser.add_argument(
+        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
+    )
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

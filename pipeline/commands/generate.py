@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.files import path_at_home
 
 MAX_LENGTH = 1_000_000
 
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens of chance P together")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws (1)")
     parser.add_argument("--beam", type=int, metavar="N", help="the likeliest text by beam search, nothing drawn")
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

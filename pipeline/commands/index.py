@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns are id, title and text: text=answer"
     )
-    parser.add_argument("--output", required=True, metavar="INDEX", type=Path, help="the index's folder")
+    parser.add_argument("--output", required=True, metavar="INDEX", type=path_at_home, help="the index's folder")
     parser.add_argument("--name", help="shown on the search page; as the folder, if not given")
     parser.add_argument("--delete", nargs="+", metavar="ID", default=[], help="take documents out; @FILE: an id a line")
     parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
@@ -31,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
     parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
     parser.add_argument("--uri", help="MLflow's address, if not the one under root")
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.serving.search.stamp import stamp_of
     from pipeline.serving.search.store import Settings, read_state
 
-    output: Path = args.output.expanduser().absolute()
+    output: Path = args.output.absolute()
     if not args.documents:
         read_state(output)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch:
@@ -117,7 +118,7 @@ def _ids(given: list[str]) -> list[str]:
             found.append(item)
             continue
         try:
-            lines = Path(item[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+            lines = path_at_home(item[1:]).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--delete {item}: the file cannot be read ({error})") from None
         found += [line.strip() for line in lines if line.strip()]

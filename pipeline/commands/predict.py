@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 MAX_ROW_KB = 1024
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of an input whose name hides it")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")
     parser.add_argument("--restart", action="store_true", help="do not go on with a run that was cut off")
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(signal.SIGTERM, _interrupt)
             try:
                 at = prediction_files.predict_file(
-                    predictor, args.input, kind, Path(args.output), output_kind, identity, limit,
+                    predictor, args.input, kind, files.path_at_home(args.output), output_kind, identity, limit,
                     args.restart or fingerprint is None, say,
                 )  # fmt: skip
             except KeyboardInterrupt:

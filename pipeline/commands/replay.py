@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DupletError, InputError
+from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which update."""
-    parser.add_argument("folder", type=Path, help="the folder that a training named: work/train-KEY-not-finite-UPDATE")
+    parser.add_argument(
+        "folder", type=path_at_home, help="the folder that a training named: work/train-KEY-not-finite-UPDATE"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from pipeline.files import path_at_home
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, and where to."""
@@ -13,10 +15,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the configuration")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE",
+        "--output", type=path_at_home, metavar="FILE",
         help="make the page anew here; without it, the page of the evaluation's folder",
     )  # fmt: skip
-    parser.add_argument("--root", type=Path, help="where stage folders and mlflow.db lie (default: the run's, or runs)")
+    parser.add_argument(
+        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
+    )
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

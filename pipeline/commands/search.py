@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 SHOWN_CHARACTERS = 320  # of a passage, around the words that matched
@@ -14,7 +15,7 @@ SHOWN_CHARACTERS = 320  # of a passage, around the words that matched
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """An index, a query, and how results are shown."""
-    parser.add_argument("index", type=Path, help="a folder that `duplet index` made")
+    parser.add_argument("index", type=path_at_home, help="a folder that `duplet index` made")
     parser.add_argument("query", nargs="?", help="without one: a query for each line of stdin")
     parser.add_argument("--k", type=int, default=10, metavar="N", help="results (10)")
     how = parser.add_mutually_exclusive_group()
@@ -27,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
     parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
     parser.add_argument("--uri", help="MLflow's address, if not the one under root")
 
 

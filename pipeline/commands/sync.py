@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 from pipeline.errors import InputError, TryAgain
+from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where the runs lie, and where they go."""
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where the runs lie (runs)")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the runs lie (runs)")
     parser.add_argument("--uri", help="MLflow's address, instead of the one that each run had")
 
 

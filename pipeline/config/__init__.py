@@ -1,6 +1,6 @@
 """Every setting: its default (schema, sources), and how it is read (loading, values, safe_yaml, variables)."""
 
-from pipeline.config.base import Settings, at_home
+from pipeline.config.base import Settings
 from pipeline.config.loading import check_config, load_config
 from pipeline.config.schema import (
     GRADED_METRICS,
@@ -53,7 +53,6 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "TranslationConfig",
-    "at_home",
     "check_config",
     "load_config",
 ]

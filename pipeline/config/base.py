@@ -1,6 +1,5 @@
 """What settings are made of: the base of all sections, and the kinds of values that are checked alike everywhere."""
 
-import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
@@ -15,6 +14,8 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+
+from pipeline.files import at_home
 
 # Ends of lines and other control characters, and the two line ends that only Unicode has.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -56,15 +57,6 @@ def _texts(value: Any) -> Iterator[str]:
 
 class OrNull:
     """Marks a setting that may also be given as null, which stands for its default."""
-
-
-def at_home(path: str) -> str:
-    """A path with a leading ~ as the person's home folder; an address, and ~NAME of nobody, as it is.
-
-    >>> at_home("~/data") == os.path.expanduser("~/data"), at_home("s3://bucket/~/x"), at_home("a~/b")
-    (True, 's3://bucket/~/x', 'a~/b')
-    """
-    return path if "://" in path else os.path.expanduser(path)
 
 
 def _filled(text: str) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
-from pipeline.config.base import at_home
 from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand
 from pipeline.errors import InputError
+from pipeline.files import at_home
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:

@@ -60,7 +60,7 @@ def local_path(address: str) -> Path:
     Raises:
         InputError: nothing there, or no plain file.
     """
-    path = Path(re.sub(r"^(file|local)://", "", address)).expanduser()
+    path = files.path_at_home(re.sub(r"^(file|local)://", "", address))
     if not path.exists():
         folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -258,7 +258,7 @@ def names_in(folder: str) -> list[str]:
             return sorted(
                 urllib.parse.unquote(entry.rstrip("/").rpartition("/")[2]) for entry in system.ls(path, False)
             )
-        return sorted(entry.name for entry in Path(folder).expanduser().iterdir())
+        return sorted(entry.name for entry in files.path_at_home(folder).iterdir())
     except InputError:
         raise
     except Exception as error:

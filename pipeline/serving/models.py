@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from pipeline import manifest, tracking
+from pipeline import files, manifest, tracking
 from pipeline.errors import InputError
 
 STAGES = ("train", "export")
@@ -29,8 +29,8 @@ def fetch(model: str, root: Path, uri: str | None) -> Path:
     """
     if model.startswith("models:/"):
         folder = tracking.model_of_registry(tracking.address(uri, root), model, root / STORE)
-    elif Path(model).expanduser().is_dir():
-        folder = Path(model).expanduser()
+    elif files.path_at_home(model).is_dir():
+        folder = files.path_at_home(model)
     elif re.fullmatch(r"[0-9a-f]{32}", model):
         folder = tracking.model_of_run(tracking.address(uri, root), model, root / STORE)
     else:

@@ -32,3 +32,23 @@ def test_a_damaged_manifest_hides_no_other_and_is_named_where_it_is_its_own(
     own.mkdir()
     (own / manifest.NAME).write_text(content)
     assert flow.status(config)[2]["state"] == "damaged"
+
+
+def test_a_configuration_that_never_ran_is_compared_with_no_other(
+    small_config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    config = check_config(small_config(root=str(tmp_path)), "small")
+
+    def keep(folder: str, name: str, created: str, code: int) -> None:
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        kept = WHOLE | {"created": created, "key_parts": {"code": code}, "extra": {"configuration": name}}
+        (tmp_path / "train" / folder / manifest.NAME).write_text(json.dumps(kept))
+
+    keep("aaaa", "other", "2026-01-03", flow.TRAIN_VERSION)
+    row = flow.status(config)[2]
+    assert (row["state"], row["changed"]) == ("not run", [])
+    keep("bbbb", "small", "2026-01-01", flow.TRAIN_VERSION)
+    keep("cccc", "small", "2026-01-02", -1)
+    row = flow.status(config)[2]
+    assert row["state"] == "changed"
+    assert "code" in row["changed"]  # since the newest run of this name

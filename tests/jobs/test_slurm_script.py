@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,11 +48,16 @@ def test_a_wall_time_shorter_than_saving_is_refused(job_spec: Spec) -> None:
 @settings(deadline=None)
 @given(text=st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=30))
 def test_no_name_breaks_out_of_its_place(text: str) -> None:
-    """Names that a person or a site chose stay one word of one line."""
-    spec = check({
+    """Names that a person or a site chose stay one word of one line; those with control characters are refused."""
+    made = {
         "id": "a", "name": text, "config": text, "config_text": "", "overrides": [text], "root": f"/r/{text}",
         "cwd": f"/c/{text}", "python": f"/p/{text}/python", "target": "slurm",
-    })  # fmt: skip
+    }  # fmt: skip
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text):
+        with pytest.raises(InputError, match="must not hold a line end"):
+            check(made)
+        return
+    spec = check(made)
     script = slurm.script(spec)
     head, _, body = script.partition("set -eu\n")
     assert all(line.startswith("#") for line in head.splitlines() if line)
