@@ -1,6 +1,7 @@
 """The command `duplet`: the table of its verbs, and nothing else. Imports wait for the verb, so --help is quick."""
 
 import argparse
+import difflib
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
+from pipeline import __version__
 from pipeline.errors import DupletError, one_line, room_on
 from pipeline.hidden import hide
 
@@ -56,28 +58,50 @@ VERBS = {
 
 def parser(asked: str | None = None) -> argparse.ArgumentParser:
     """All verbs; the options of the one that is asked for."""
+    return _parsers(asked)[0]
+
+
+def _parsers(asked: str | None) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     top = argparse.ArgumentParser(
         prog="duplet", description="Trains deep bidirectional recurrent networks on pairs of texts."
     )
+    top.add_argument("--version", action="version", version=f"duplet {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
         one = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == asked:
             importlib.import_module(verb.module).arguments(one)
             one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
-    return top
+    return top, verbs.choices
+
+
+def _arguments(given: list[str]) -> argparse.Namespace:
+    """The arguments of the verb that is given; exits with code 2 and a sentence where they make no sense.
+
+    Options, settings and other words may stand in any order.
+    """
+    asked = given[0] if given else ""
+    if asked and not asked.startswith("-") and asked not in VERBS:
+        near = difflib.get_close_matches(asked, VERBS, 1, 0.6)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        parser().error(f"there is no verb {asked!r}{guess} (verbs: {', '.join(VERBS)})")
+    top, verbs = _parsers(asked)
+    if asked not in VERBS:
+        return top.parse_args(given)
+    one = verbs[asked]
+    if one._subparsers is None:
+        args, rest = one.parse_known_intermixed_args(given[1:])
+    else:  # argparse cannot mix the words of an action with options
+        args, rest = one.parse_known_args(given[1:])
+    if rest:
+        one.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.verb = asked
+    return args
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
-    given = sys.argv[1:] if arguments is None else arguments
-    os.environ["PYTHONSAFEPATH"] = "1"  # no child, a pool's either, imports what lies in the working directory
-    asked = parser(given[0] if given else None)
-    args, rest = asked.parse_known_args(given)
-    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
-        asked.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # argparse takes settings before the options only
-        args.overrides += rest
+    args = _arguments(sys.argv[1:] if arguments is None else arguments)
     try:
         with room_on("what was being written"):
             code: int = importlib.import_module(VERBS[args.verb].module).run(args)

@@ -96,7 +96,7 @@ def duplet_command(folder: Path, verb: str, config: dict[str, Any] | Path, *argu
         path = folder / "config.yaml"
         path.write_text(yaml.safe_dump(config))
         config = path
-    return [sys.executable, "-m", "pipeline.cli", verb, str(config), *arguments]
+    return [sys.executable, "-P", "-m", "pipeline.cli", verb, str(config), *arguments]
 
 
 def last_json(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:

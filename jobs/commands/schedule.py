@@ -22,7 +22,9 @@ TARGETS = ("cron", "slurm", "kubernetes", "airflow")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration or job file with a cron expression; or what to do with a schedule that is there."""
     parser.add_argument("config", metavar="CONFIG|list|remove|run", help="a configuration, a job file, or what to do")
-    parser.add_argument("overrides", nargs="*", metavar="NAME|key=value", help="of remove and run: the schedule's name")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="NAME|key=value", help="of remove and run: the schedule's name"
+    )
     parser.add_argument("--cron", metavar="EXPRESSION", help='"0 2 * * *": every night at two, local time')
     submit.job_arguments(parser)
     for action in parser._actions:

@@ -11,7 +11,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration or a job file, settings of either, and options for what a job needs."""
     parser.add_argument("config", help="a YAML configuration, or a job file such as those in configs/jobs/")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="train.epochs=3, or of the job: slurm.partition=gpu"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="train.epochs=3, or of the job: slurm.partition=gpu",
     )
     job_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")

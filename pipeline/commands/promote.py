@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "model", nargs="?", help="a configuration, an evaluation's or a trained folder, an MLflow run id, or "
         "models:/NAME/VERSION; with --back, a configuration or nothing",
     )  # fmt: skip
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the configuration")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the configuration")
     parser.add_argument("--name", help="of the registered model (default: promote.name, else the configuration's name)")
     parser.add_argument(
         "--gate", action="append", default=[], metavar="KEY=VALUE",

@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run", help="a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@champion"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the configuration")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the configuration")
     parser.add_argument(
         "--output", type=path_at_home, metavar="FILE",
         help="make the page anew here; without it, the page of the evaluation's folder",

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.query is not None:
         _answer(args, searcher, args.query, mode)
         return 0
+    if sys.stdin.isatty():
+        print("duplet search: reading queries from standard input, one a line; Ctrl-D ends", file=sys.stderr)
     for line in sys.stdin:
         if line.strip():
             _answer(args, searcher, line.strip(), mode)

@@ -15,6 +15,13 @@ from pipeline.config.variables import expand
 from pipeline.errors import InputError
 from pipeline.files import at_home
 
+_EXAMPLE = "{format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
+# What is said of a section that nobody can guess.
+MISSING = {
+    "ingest": f": write where the data is, such as ingest: {{source: {_EXAMPLE}}} (docs/data.md)",
+    "ingest.source": f": write where the data is, such as source: {_EXAMPLE} (docs/data.md)",
+}
+
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
     """Reads a YAML file, applies `a.b=value` overrides, expands ${VARIABLES} and checks the whole.
@@ -27,10 +34,9 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         with path.open(encoding="utf-8") as file:
             text = file.read(safe_yaml.MAX_CHARACTERS + 1)  # whatever was given by mistake, no more is held
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1, 0.4)
-        raise InputError(
-            f"no configuration at {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-        ) from None
+        stems = {found.stem: found for found in path.parent.glob("*.y*ml")}
+        near = [stems[stem] for stem in difflib.get_close_matches(path.stem, stems, 1, 0.6)]
+        raise InputError(f"no configuration at {path}" + (f"; did you mean {near[0]}?" if near else "")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"configuration {path} cannot be read: {error}") from None
     try:
@@ -79,7 +85,7 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
             + f" (allowed: {', '.join(names)})"
         )
     if error["type"] == "missing":
-        return f"{where} is missing"
+        return f"{where} is missing{MISSING.get(where, '')}"
     if error["type"] == "union_tag_not_found":
         return f"{where}.format is missing (one of: {', '.join(FORMATS)})"
     if error["type"] == "union_tag_invalid":

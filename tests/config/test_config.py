@@ -136,8 +136,16 @@ def test_wrong_value_names_key_value_and_what_is_allowed(data: dict[str, Any], p
     assert [part for part in parts if part not in message] == [], message
 
 
-def test_ingest_missing() -> None:
-    assert refusal({}) == "run.yaml: ingest is missing"
+def test_ingest_missing_says_what_to_write() -> None:
+    example = "source: {format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
+    assert refusal({}).startswith(
+        f"run.yaml: ingest is missing: write where the data is, such as ingest: {{{example}}}"
+    )
+    assert refusal({"ingest": {}}).startswith(
+        f"run.yaml: ingest.source is missing: write where the data is, such as {example}"
+    )
+    load = check_config({"name": "x", "ingest": yaml.safe_load(f"{{{example}}}")}, "as it says")
+    assert load.ingest.source.path == "pairs.tsv"  # type: ignore[union-attr]
 
 
 def test_several_mistakes_come_together() -> None:
@@ -195,6 +203,8 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path, "x", "demo.yaml")
     with pytest.raises(InputError, match=r"no configuration at .*wikqa\.yaml; did you mean .*wikiqa\.yaml\?"):
         load_config(tmp_path / "wikqa.yaml")
+    with pytest.raises(InputError, match=r"no configuration at \S*nothere\.yaml$"):  # nothing is near
+        load_config(tmp_path / "nothere.yaml")
     with pytest.raises(InputError, match=r"no configuration at .*nowhere"):
         load_config(tmp_path / "nowhere" / "demo.yaml")
 

@@ -1,0 +1,119 @@
+"""The command line: the order of its words, its version, and what is said of a verb that is none."""
+
+import argparse
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import __version__, cli
+
+
+def parse(*given: str) -> argparse.Namespace:
+    return cli._arguments(list(given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("search", "i", "alpha", "--hybrid", "--k", "1"),
+        ("search", "i", "--hybrid", "alpha", "--k", "1"),
+        ("search", "i", "--hybrid", "--k", "1", "alpha"),
+        ("search", "--k", "1", "--hybrid", "i", "alpha"),
+        ("search", "--k=1", "i", "--hybrid", "alpha"),
+    ],
+)
+def test_options_stand_before_or_after_the_query(given: tuple[str, ...]) -> None:
+    args = parse(*given)
+    assert (args.verb, args.index, args.query, args.hybrid, args.k) == ("search", Path("i"), "alpha", True, 1)
+
+
+def test_a_query_is_not_needed_and_may_begin_with_a_dash() -> None:
+    assert parse("search", "i", "--hybrid").query is None
+    assert parse("search", "i", "--", "-x").query == "-x"
+    assert parse("search", "i", "").query == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("run", "my.yaml", "a=1", "b.c=2", "--workers", "2"),
+        ("run", "my.yaml", "--workers", "2", "a=1", "b.c=2"),
+        ("run", "--workers", "2", "my.yaml", "a=1", "b.c=2"),
+        ("run", "my.yaml", "a=1", "--workers", "2", "b.c=2"),
+    ],
+)
+def test_settings_stand_before_or_after_the_options(given: tuple[str, ...]) -> None:
+    args = parse(*given)
+    assert (args.config, args.overrides, args.workers) == ("my.yaml", ["a=1", "b.c=2"], 2)
+
+
+def test_verbs_with_actions_are_parsed_as_before() -> None:
+    args = parse("jobs", "logs", "x", "--follow")
+    assert (args.verb, args.action, args.id, args.follow) == ("jobs", "logs", "x", True)
+    args = parse("schedule", "run", "faq", "--root=r")
+    assert (args.config, args.overrides, args.root) == ("run", ["faq"], "r")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["serach", "i"], "there is no verb 'serach'; did you mean search? (verbs: run, ingest"),
+        (["xyzzy"], "there is no verb 'xyzzy' (verbs: run, ingest"),
+        ([], "the following arguments are required: VERB"),
+        (["report"], "the following arguments are required: run\n"),
+        (["submit"], "the following arguments are required: config\n"),
+        (["run", "my.yaml", "--bad"], "unrecognized arguments: --bad"),
+        (["search", "i", "how", "are", "you"], "unrecognized arguments: are you"),
+        (["sync", "extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(given)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"duplet {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: duplet {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 1), (False, 0)])
+def test_search_says_on_a_terminal_that_it_reads_queries(
+    terminal: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.serving.search import stamp
+
+    typed = io.StringIO("")
+    typed.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", typed)
+    monkeypatch.setattr(stamp, "open_searcher", lambda *_: None)
+    assert cli.main(["search", "i"]) == 0
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == lines
+    assert "standard input" in said.err or not terminal
+    assert said.out == ""
+
+
+def test_nothing_is_imported_from_where_the_person_stands(tmp_path: Path) -> None:
+    for name in ("pipeline.py", "jobs.py", "pydantic.py", "yaml.py", "argparse.py", "numpy.py", "sitecustomize.py"):
+        (tmp_path / name).write_text("open('imported', 'w')\nraise SystemExit(9)\n")
+    (tmp_path / "c.yaml").write_text("ingest: {source: {format: docstrings}}\n")
+    duplet = Path(sys.executable).with_name("duplet")
+    done = subprocess.run([duplet, "status", "c.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
