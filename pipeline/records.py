@@ -62,3 +62,16 @@ def collection_schema() -> "pa.Schema":
     import pyarrow as pa
 
     return pa.schema([("document_id", pa.string()), ("document", pa.string())])
+
+
+def missing_schema() -> "pa.Schema":
+    """The columns of judgements whose document is not in the collection: no ranking can find it."""
+    import pyarrow as pa
+
+    texts = [(name, pa.string()) for name in ("query_id", "query", "document_id")]
+    return pa.schema([*texts, ("relevance", pa.float32())])
+
+
+def missing_name(split: str) -> str:
+    """The file of a split's missing_schema, which a collection's ingest leaves for valid and test."""
+    return f"missing-{split}.parquet"

@@ -10,8 +10,8 @@ from pipeline.errors import InputError
 from pipeline.ingest import beir, places, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
-from pipeline.ingest.rows import BadRow, Row, as_id, as_relevance, as_text, short_hash
-from pipeline.ingest.scratch import Scratch
+from pipeline.ingest.rows import TWO_TEXTS, BadRow, Row, as_id, as_relevance, as_text, short_hash
+from pipeline.ingest.scratch import Missing, Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 from pipeline.records import Record
 
@@ -102,6 +102,8 @@ class Ingest:
                 body = without_title(title, as_text(values, "text", required=False))
                 if not title and not body:
                     raise BadRow("empty text", "'text' is empty")
+                if self._scratch.document(document_id) not in (None, (title, body)):
+                    raise BadRow(TWO_TEXTS, f"document id {document_id[:60]!r} is another text's")
             except BadRow as problem:
                 self._ledger.quarantine("documents", row, problem)
                 continue
@@ -117,6 +119,8 @@ class Ingest:
                 values = self._values(row)
                 query_id = str(position) if self._source.query_ids == "position" else as_id(values, "id")
                 text = as_text(values, "text")
+                if self._scratch.query(split or "", query_id) not in (None, text):
+                    raise BadRow(TWO_TEXTS, f"query id {query_id[:60]!r} is another text's")
             except BadRow as problem:
                 self._ledger.quarantine("queries", row, problem)
                 continue
@@ -126,27 +130,39 @@ class Ingest:
                 self._ledger.duplicate("queries")
 
     def _judgements(self, given: SplitName | None, address: str) -> None:
+        """Of two judgements of a pair the higher stays. Judgements of documents that are not kept are put aside, and
+        those of valid and test noted for the evaluation: a relevant document that is not there is one not found."""
         for row in self._rows(self._reader.judgements, address):
             try:
                 values = self._values(row)
                 query_id, document_id = as_id(values, "query"), as_id(values, "document")
                 relevance = as_relevance(values, "relevance", self._source.grades)
-                split, query = self._query(given, query_id)
-                document = self._scratch.document(document_id)
-                if document is None:
-                    raise BadRow("unknown document", f"{document_id[:60]!r} is not among the documents kept")
+                told, query = self._query(given, query_id)
             except BadRow as problem:
                 self._ledger.quarantine("records", row, problem)
                 continue
-            if self._scratch.seen("judgement", given or "", query_id, document_id):
+            split, document = self._split(given, told, query_id), self._scratch.document(document_id)
+            if document is None:
+                if self._scratch.add_missing(split, Missing(query_id, query, document_id, relevance)):
+                    unknown = BadRow("unknown document", f"{document_id[:60]!r} is not among the documents kept")
+                    self._ledger.quarantine("records", row, unknown)
+                else:
+                    self._ledger.duplicate("records")
+                continue
+            place = self._output.places[split]
+            if self._scratch.seen(split, place, relevance, "judgement", given or "", query_id, document_id):
                 self._ledger.duplicate("records")
                 continue
-            if self._source.train_on_titles:
-                split = "test"
-            elif split is None or split == "train":
-                told_by = self._places.judgements if given else self._places.queries
-                split = split_of(query_id, self._seed, shares_to_cut(split, told_by, self._shares))
             self._keep(split, (query_id, query), (document_id, with_title(*document)), relevance, document[0])
+
+    def _split(self, given: SplitName | None, told: SplitName | None, query_id: str) -> SplitName:
+        """The split of a query's judgements; `told`: as the files give it."""
+        if self._source.train_on_titles:
+            return "test"
+        if told is not None and told != "train":
+            return told
+        told_by = self._places.judgements if given else self._places.queries
+        return split_of(query_id, self._seed, shares_to_cut(told, told_by, self._shares))
 
     def _query(self, given: SplitName | None, query_id: str) -> tuple[SplitName | None, str]:
         """A query's split, as judgements or queries give it, and its text. Raises BadRow if it is unknown."""

@@ -19,7 +19,10 @@ class Ledger:
     def __init__(self, folder: Path, kinds: tuple[str, ...], max_quarantined_share: float) -> None:
         self._counts = {kind: dict.fromkeys(("read", "kept", "quarantined", "duplicates"), 0) for kind in kinds}
         self._reasons: collections.Counter[str] = collections.Counter()
-        self._first: list[str] = []
+        self._first: dict[str, list[str]] = {kind: [] for kind in kinds}
+        # what a record's row is called: of a collection it is a judgement
+        self._names = {"records": "judgements" if len(kinds) > 1 else "rows"}
+        self._notes: collections.Counter[str] = collections.Counter()
         self._path = folder / "quarantine.jsonl"
         self._max_share = max_quarantined_share
         self._splits: collections.Counter[str] = collections.Counter()  # records kept, by split
@@ -51,8 +54,8 @@ class Ledger:
         # a key of the row may stand in the reason: let nothing in it break the encoding
         line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
         self._file.write(line + "\n")
-        if len(self._first) < _SHOW_FIRST:
-            self._first.append(f"{row.source}:{row.number}: {problem}")
+        if len(self._first[kind]) < _SHOW_FIRST:
+            self._first[kind].append(f"{row.source}:{row.number}: {problem}")
         if self._total("quarantined") == _HOPELESS and self._total("read") < 2 * _HOPELESS:
             self.check()
 
@@ -60,19 +63,25 @@ class Ledger:
         return self._total("read")
 
     def check(self) -> None:
-        """Raises InputError, with the first bad rows, if their share of all rows is over the limit."""
-        bad, read = self._total("quarantined"), self._total("read")
-        if bad > self._max_share * read:
-            raise InputError(
-                f"{bad} of {read} rows are bad ({bad / read:.1%}), "
-                f"more than ingest.max_quarantined_share={self._max_share:g}; the first: {'; '.join(self._first)}"
-            )
+        """Raises InputError, with the first bad rows, if their share of the rows of their kind is over the limit."""
+        for kind, counts in self._counts.items():
+            bad, read = counts["quarantined"], counts["read"]
+            if bad > self._max_share * read:
+                raise InputError(
+                    f"{bad:,} of {read:,} {self._names.get(kind, kind)} are bad ({bad / read:.1%}), more than "
+                    f"ingest.max_quarantined_share={self._max_share:g}; the first: {'; '.join(self._first[kind])}"
+                )
+
+    def note(self, what: str) -> None:
+        """Counts something that a person should know of and that is no fault of a row."""
+        self._notes[what] += 1
 
     def counts(self, splits: tuple[str, ...]) -> dict[str, Any]:
-        """For the manifest; a split without records is listed under `warnings`."""
+        """For the manifest; a split without records is listed under `warnings`, what else to know under `notes`."""
         counts: dict[str, Any] = {kind: dict(values) for kind, values in self._counts.items()}
         counts["records"]["splits"] = {split: self._splits[split] for split in splits}
         counts["quarantine_reasons"] = dict(sorted(self._reasons.items()))
+        counts["notes"] = dict(sorted(self._notes.items()))
         counts["warnings"] = {f"no records in {split}": 1 for split in splits if not self._splits[split]}
         return counts
 

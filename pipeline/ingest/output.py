@@ -1,5 +1,7 @@
 """Records and documents to Parquet, streamed."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS
 from pipeline.config.sources import SplitName
-from pipeline.records import Record, collection_schema, schema
+from pipeline.records import Record, collection_schema, missing_name, missing_schema, schema
 
 _ROWS = 1000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about
@@ -47,6 +49,7 @@ class Output:
     def __init__(self, folder: Path, task: str, collection: bool) -> None:
         self._records = {split: TableWriter(folder / f"records-{split}.parquet", schema(task)) for split in SPLITS}
         self._documents = TableWriter(folder / "collection.parquet", collection_schema()) if collection else None
+        self.places: Counter[str] = Counter()  # of the next record of each split
 
     def __enter__(self) -> "Output":
         return self
@@ -59,7 +62,33 @@ class Output:
 
     def add_record(self, split: SplitName, record: Record) -> None:
         self._records[split].add(record.row())
+        self.places[split] += 1
 
     def add_document(self, document_id: str, document: str) -> None:
         assert self._documents is not None
         self._documents.add((document_id, document))
+
+
+def write_missing(folder: Path, split: SplitName, judgements: Iterable[tuple[Any, ...]]) -> None:
+    """Writes a split's judgements of documents that are not kept; see records.missing_schema."""
+    writer = TableWriter(folder / missing_name(split), missing_schema())
+    for judgement in judgements:
+        writer.add(judgement)
+    writer.close()
+
+
+def raise_relevance(folder: Path, split: SplitName, raised: Mapping[int, float]) -> None:
+    """Writes a split's records anew, with another relevance for those at the places given."""
+    path = folder / f"records-{split}.parquet"
+    file = pq.ParquetFile(path, pre_buffer=False)
+    aside, place = path.with_name(f".{path.name}"), 0
+    writer = pq.ParquetWriter(aside, file.schema_arrow, compression="zstd", write_statistics=False)
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        column = table.schema.get_field_index("relevance")
+        values = [raised.get(place + row, value) for row, value in enumerate(table["relevance"].to_pylist())]
+        place += len(values)
+        writer.write_table(table.set_column(column, table.schema.field(column), pa.array(values, pa.float32())))
+    writer.close()
+    file.close()
+    aside.rename(path)

@@ -10,13 +10,25 @@ from pipeline.errors import InputError
 from pipeline.ingest import places, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
-from pipeline.ingest.rows import BadRow, Row, as_id, as_metadata, as_relevance, as_text, as_verbatim, short_hash
+from pipeline.ingest.rows import (
+    TWO_TEXTS,
+    BadRow,
+    Row,
+    as_id,
+    as_metadata,
+    as_relevance,
+    as_text,
+    as_verbatim,
+    short_hash,
+)
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 from pipeline.records import FIELDS, Record
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
+COPIES = "copies of rows in valid and test, each of which counts"
+SHARED_IDS = "rows whose id an earlier row has: they are told apart as ID~2, ID~3, …"
 
 
 def addresses(source: Any) -> dict[SplitName | None, Any]:
@@ -74,7 +86,10 @@ def ingest(
     config: Config,
     tools: tuple[Ledger, Scratch, Output],
 ) -> None:
-    """Turns rows into records, each file's duplicates left out, and gives each its split.
+    """Turns rows into records and gives each its split.
+
+    Of rows of equal fields in a file, train keeps one, with the highest relevance; valid and test keep them all, since
+    an evaluation counts what the file has. Each record of a split has an id of its own.
 
     Args:
         origin: the address of each file, for messages.
@@ -88,14 +103,36 @@ def ingest(
         for row in rows:
             try:
                 record, group = to_record(row, columns, grades, config.task)
+                _check_names(record, given or "", columns, config.task, scratch)
             except BadRow as problem:
                 ledger.quarantine("records", row, problem)
                 continue
-            if scratch.seen(given or "", *record.keys):
-                ledger.duplicate("records")
-                continue
             split = given if given and given != "train" else split_of(group, config.seed, cut)
+            learnt = split == "train"
+            relevance = record.relevance if learnt else None
+            if scratch.seen(split, output.places[split], relevance, given or "", split, *record.keys):
+                if learnt:
+                    ledger.duplicate("records")
+                    continue
+                ledger.note(COPIES)
+            own = scratch.own_id(split, record.id)
+            if own != record.id and columns.id is not None:
+                ledger.note(SHARED_IDS)
             ledger.keep_record(split)
-            output.add_record(split, record)
+            output.add_record(split, record._replace(id=own))
         if ledger.total_read() == before:
             raise InputError(f"{places.shown_address(origin[given])} holds no rows; give a file that does")
+
+
+def _check_names(record: Record, scope: str, columns: Columns, task: str, scratch: Scratch) -> None:
+    """Raises BadRow where an id that the source gives a text, in this file, stood for another text before."""
+    named = [
+        (record.texts[i], (scope, field, record.keys[i]))
+        for i, field in enumerate(FIELDS[task])
+        if getattr(columns, f"{field}_id", None) is not None
+    ]
+    for text, names in named:
+        if scratch.named_otherwise(text, *names):
+            raise BadRow(TWO_TEXTS, f"{names[1]} id {names[2][:60]!r} is another text's")
+    for text, names in named:
+        scratch.name(text, *names)

@@ -19,6 +19,7 @@ from pipeline.config.sources import Column
 from pipeline.errors import InputError
 
 SHOWN = 200  # characters of a bad row that are kept
+TWO_TEXTS = "id used with two texts"  # a kind of bad row
 LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored
 SURROGATE = re.compile("[\ud800-\udfff]")
 # str.strip's white space and the byte order mark, stripped at once: marks and blanks may alternate a million times

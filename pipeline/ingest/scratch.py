@@ -1,10 +1,20 @@
-"""What would not fit into memory for a large source: the pairs seen so far, and the texts that judgements point to."""
+"""What would not fit into memory for a large source: the rows seen so far, ids, and the texts that judgements name."""
 
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.scratch_database import ScratchDatabase
+
+
+class Missing(NamedTuple):
+    """A judgement of a document that is not kept: it counts in the evaluation as a document not found."""
+
+    query_id: str
+    query: str
+    document_id: str
+    relevance: float
 
 
 class Scratch(ScratchDatabase):
@@ -14,15 +24,71 @@ class Scratch(ScratchDatabase):
         self.folder = folder
         super().__init__(
             folder / ".scratch.sqlite",
-            "CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE seen (key BLOB PRIMARY KEY, split TEXT, place INTEGER, relevance REAL) WITHOUT ROWID",
+            "CREATE TABLE raised (split TEXT, place INTEGER, relevance REAL, PRIMARY KEY (split, place)) WITHOUT ROWID",
+            "CREATE TABLE named (key BLOB PRIMARY KEY, text BLOB) WITHOUT ROWID",
+            "CREATE TABLE ids (key BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID",
+            "CREATE TABLE missing (split TEXT, query_id TEXT, query TEXT, document_id TEXT, relevance REAL, "
+            "PRIMARY KEY (split, query_id, document_id))",
             "CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)",
             "CREATE TABLE queries (split TEXT, id TEXT, text TEXT, PRIMARY KEY (split, id))",
         )
 
-    def seen(self, *names: str) -> bool:
-        """Whether these names were asked for before, in this order; from now on they were."""
-        key = hashlib.sha256("\0".join(names).encode("utf-8")).digest()[:16]
-        return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 0
+    def seen(self, split: str, place: int, relevance: float | None, *names: str) -> bool:
+        """Whether a row of these names was there before; if so, the higher relevance of the two is that row's.
+
+        `split` and `place` are where the row will stand if it is the first; see `raised`. None: its relevance stays.
+        """
+        key = _hash(*names)
+        row = (key, split, place, relevance)
+        if self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", row).rowcount:
+            return False
+        raised = "UPDATE seen SET relevance = ? WHERE key = ? AND relevance < ? RETURNING split, place"
+        for where in self._db.execute(raised, (relevance, key, relevance)).fetchall():
+            self._db.execute("INSERT OR REPLACE INTO raised VALUES (?, ?, ?)", (*where, relevance))
+        return True
+
+    def raised(self, split: str) -> dict[int, float]:
+        """The places of a split's records whose relevance a later row raised, and what it is now."""
+        return dict(self._db.execute("SELECT place, relevance FROM raised WHERE split = ?", (split,)).fetchall())
+
+    def named_otherwise(self, text: str, *names: str) -> bool:
+        """Whether an id (`names`: its scope, its kind and itself) stands for another text; see `name`."""
+        found = self._db.execute("SELECT text FROM named WHERE key = ?", (_hash(*names),)).fetchone()
+        return found is not None and found[0] != _hash(text)
+
+    def name(self, text: str, *names: str) -> None:
+        """From now on an id stands for this text, unless it does for one already."""
+        self._db.execute("INSERT OR IGNORE INTO named VALUES (?, ?)", (_hash(*names), _hash(text)))
+
+    def own_id(self, split: str, record_id: str) -> str:
+        """The id of a split's record: as it is the first time, `ID~2` the second, `ID~3` the third."""
+        count = "INSERT INTO ids VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
+        times, own = 0, record_id
+        while own == record_id or self._db.execute("SELECT 1 FROM ids WHERE key = ?", (_hash(split, own),)).fetchone():
+            times = int(self._db.execute(count, (_hash(split, record_id),)).fetchone()[0])
+            if times == 1:
+                return record_id
+            own = f"{record_id}~{times}"
+        self._db.execute(count, (_hash(split, own),))
+        return own
+
+    def add_missing(self, split: str, judgement: Missing) -> bool:
+        """Keeps a judgement of an unknown document, of two of a pair the higher; False if it is the second."""
+        known = "SELECT 1 FROM missing WHERE (split, query_id, document_id) = (?, ?, ?)"
+        second = self._db.execute(known, (split, judgement.query_id, judgement.document_id)).fetchone() is not None
+        self._db.execute(
+            "INSERT INTO missing VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "relevance = max(relevance, excluded.relevance)",
+            (split, *judgement),
+        )
+        return not second
+
+    def missing(self, split: str) -> Iterator[Missing]:
+        """Those of a split, in the order they came."""
+        wanted = "SELECT query_id, query, document_id, relevance FROM missing WHERE split = ? ORDER BY rowid"
+        for row in self._db.execute(wanted, (split,)):
+            yield Missing(*row)
 
     def add_document(self, document_id: str, title: str, body: str) -> bool:
         """Keeps a document; False if its id is taken."""
@@ -47,3 +113,8 @@ class Scratch(ScratchDatabase):
     def documents(self) -> Iterator[tuple[str, str, str]]:
         """Id, title and body of all documents, in the order they came."""
         yield from self._db.execute("SELECT id, title, body FROM documents ORDER BY rowid")
+
+
+def _hash(*names: str) -> bytes:
+    """16 bytes that stand for these names in this order."""
+    return hashlib.sha256("\0".join(names).encode("utf-8")).digest()[:16]

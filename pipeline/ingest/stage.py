@@ -17,11 +17,11 @@ from pipeline.config.sources import (
 from pipeline.errors import InputError
 from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
 from pipeline.ingest.ledger import Ledger
-from pipeline.ingest.output import Output
+from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
 from pipeline.manifest import KeyParts, versions
 
-VERSION = 1
+VERSION = 2
 _ADDRESSES = {
     "path",
     "paths",
@@ -62,7 +62,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     Returns:
         The counts for the manifest. In `records`, and for collections also in `documents` and `queries`:
         read = kept + quarantined + duplicates. `records.splits` counts the kept by split, `quarantine_reasons` the bad
-        rows by kind; `warnings` names splits without a record.
+        rows by kind; `warnings` names splits without a record, `notes` counts what else a person should know.
 
     Raises:
         InputError: a source is absent, unreadable, empty, lacks a column or has too many bad rows; or nothing was kept.
@@ -77,17 +77,19 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     limit_bytes = ingest.max_row_kb * 1024
     with_collection = isinstance(source, CollectionSource)
     kinds = ("records", "documents", "queries") if with_collection else ("records",)
-    with (
-        Ledger(folder, kinds, ingest.max_quarantined_share) as ledger,
-        Scratch(folder) as scratch,
-        Output(folder, config.task, with_collection) as output,
-    ):
-        tools = (ledger, scratch, output)
-        if isinstance(source, CollectionSource):
-            collection.Ingest(source, config.seed, ingest.split, limit_bytes, tools).run()
-        else:
-            files, columns, grades = _rows(config, limit_bytes, folder)
-            pairs.ingest(files, _origin(config), columns, grades, config, tools)
+    with Ledger(folder, kinds, ingest.max_quarantined_share) as ledger, Scratch(folder) as scratch:
+        with Output(folder, config.task, with_collection) as output:
+            tools = (ledger, scratch, output)
+            if isinstance(source, CollectionSource):
+                collection.Ingest(source, config.seed, ingest.split, limit_bytes, tools).run()
+            else:
+                files, columns, grades = _rows(config, limit_bytes, folder)
+                pairs.ingest(files, _origin(config), columns, grades, config, tools)
+        for split in SPLITS:
+            if raised := scratch.raised(split):
+                raise_relevance(folder, split, raised)
+            if with_collection and split != "train":
+                write_missing(folder, split, scratch.missing(split))
     ledger.check()
     counts = ledger.counts(SPLITS)
     if not counts["records"]["kept"]:

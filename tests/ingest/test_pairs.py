@@ -201,12 +201,64 @@ def test_grades_translate_labels_and_refuse_others(ingest: Any, write: Any) -> N
     assert result.quarantine[0]["reason"] == "relevance: 'Good' is not among the grades Bad, Perfect"
 
 
-def test_duplicates_are_counted_and_the_first_wins(ingest: Any, write: Any) -> None:
-    path = write("a.tsv", "query\tdocument\tlabel\tq\na\tb\t1\t1\na\tb\t0\t2\na\tc\t1\t1\na\tb\t1\t1\n")
-    made = ingest({"format": "tsv", "path": path, "columns": COLUMNS})
-    assert pairs(made) == [("a", "b", 1.0), ("a", "c", 1.0)] and made.counts["records"]["duplicates"] == 2
-    given = ingest({"format": "tsv", "path": path, "columns": {**COLUMNS, "query_id": "q"}})
-    assert given.counts["records"]["kept"] == 3 and given.counts["records"]["duplicates"] == 1
+TRAIN_ONLY = {"split": {"valid": 0, "test": 0}}
+
+
+def test_train_keeps_one_of_equal_pairs_with_the_highest_relevance(ingest: Any, write: Any) -> None:
+    rows = "a\tb\t0\t1\na\tb\t2\t2\na\tc\t1\t1\na\tb\t1\t1\n"
+    path = write("a.tsv", f"query\tdocument\tlabel\tq\n{rows}")
+    made = ingest({"format": "tsv", "path": path, "columns": COLUMNS}, **TRAIN_ONLY)
+    assert pairs(made) == [("a", "b", 2.0), ("a", "c", 1.0)] and made.counts["records"]["duplicates"] == 2
+    given = ingest({"format": "tsv", "path": path, "columns": {**COLUMNS, "query_id": "q"}}, **TRAIN_ONLY)
+    assert pairs(given) == [("a", "b", 1.0), ("a", "b", 2.0), ("a", "c", 1.0)]
+    assert given.counts["records"]["duplicates"] == 1
+
+
+def test_relevance_is_raised_in_any_row_group(ingest: Any, write: Any) -> None:
+    rows = [f"q{i}\td\t{label}\n" for label in (0, 1) for i in range(2500)]
+    path = write("a.tsv", "query\tdocument\tlabel\n" + "".join(rows[:-1]))
+    made = ingest({"format": "tsv", "path": path, "columns": COLUMNS}, **TRAIN_ONLY).records("train")
+    assert [r["query"] for r in made] == [f"q{i}" for i in range(2500)]
+    assert [r["relevance"] for r in made] == [1.0] * 2499 + [0.0]
+
+
+def test_valid_and_test_keep_every_row_and_each_has_an_id_of_its_own(ingest: Any, write: Any) -> None:
+    path = write("a.tsv", "query\tdocument\tlabel\n" + "a\tb\t1\na\tb\t0\n" * 2)
+    paths = dict.fromkeys(("train", "valid", "test"), path)
+    result = ingest({"format": "tsv", "paths": paths, "columns": COLUMNS})
+    assert result.counts["records"]["splits"] == {"train": 1, "valid": 4, "test": 4}
+    assert result.counts["records"]["duplicates"] == 3
+    assert list(result.counts["notes"].values()) == [6]
+    test = result.records("test")
+    assert [row["relevance"] for row in test] == [1.0, 0.0, 1.0, 0.0]
+    first = test[0]["id"]
+    assert [row["id"] for row in test] == [first, f"{first}~2", f"{first}~3", f"{first}~4"]
+
+
+def test_an_id_of_several_rows_is_told_apart(ingest: Any, write: Any) -> None:
+    rows = "7\ta\tb\n7~2\tc\td\n7\te\tf\n7\tg\th\n8\ti\tj\n"
+    source = {"format": "tsv", "path": write("a.tsv", f"id\tquery\tdocument\n{rows}"), "columns": {"id": "id"}}
+    result = ingest(source, **TRAIN_ONLY)
+    assert [row["id"] for row in result.records("train")] == ["7", "7~2", "7~3", "7~4", "8"]
+    assert list(result.counts["notes"].values()) == [2]
+
+
+@pytest.mark.parametrize("column", ["query_id", "document_id"])
+def test_an_id_with_two_texts_is_put_aside(column: str, ingest: Any, write: Any) -> None:
+    field = column.removesuffix("_id")
+    other = {"query": "document", "document": "query"}[field]
+    rows = "1\tfirst\tx\n1\tfirst\ty\n1\tsecond\tz\n2\tsecond\tz\n"
+    path = write("a.tsv", f"i\t{field}\t{other}\n{rows}")
+    source = {"format": "tsv", "path": path, "columns": {column: "i"}}
+    result = ingest(source, max_quarantined_share=0.25, **TRAIN_ONLY)
+    assert [(e["row"], e["reason"]) for e in result.quarantine] == [
+        (4, f"id used with two texts: {field} id '1' is another text's")
+    ]
+    assert {(row[column], row[field]) for row in result.records()} == {("1", "first"), ("2", "second")}
+    # each file is by itself: the ids of train and test may be counted from 1 in both
+    paths = {"train": path, "test": write("b.tsv", f"i\t{field}\t{other}\n1\tthird\tx\n")}
+    source = {"format": "tsv", "paths": paths, "columns": {column: "i"}}
+    assert ingest(source, max_quarantined_share=0.25).records("test")[0][field] == "third"
 
 
 def test_the_same_pair_in_two_given_splits_is_no_duplicate(ingest: Any, write: Any) -> None:
