@@ -46,26 +46,23 @@ class Judgements:
         query_rows, document_rows: (P,) int; relevance: (P,) whole numbers. A pair judged twice counts once, with its
             higher relevance; a relevance below 0 counts as 0, as trec_eval has it.
         queries, documents: Q and D, the sizes of the split's tables.
+        missing: rows of queries (M,) and relevance (M,) of M further judgements, of documents that are not among the D.
+            A relevant one is to every metric a document that was not found.
 
     Raises:
         InputError: a relevance is no whole number, or a row is outside its table.
     """
 
     def __init__(
-        self, query_rows: np.ndarray, document_rows: np.ndarray, relevance: np.ndarray, queries: int, documents: int
-    ) -> None:
+        self, query_rows: np.ndarray, document_rows: np.ndarray, relevance: np.ndarray, queries: int, documents: int,
+        missing: tuple[np.ndarray, np.ndarray] = (np.zeros(0, int), np.zeros(0)),
+    ) -> None:  # fmt: skip
         query_rows, document_rows = np.asarray(query_rows, np.int64), np.asarray(document_rows, np.int64)
         relevance = np.asarray(relevance)
         for rows, size, name in ((query_rows, queries, "query"), (document_rows, documents, "document")):
             if len(rows) and not 0 <= rows.min() <= rows.max() < size:
                 raise InputError(f"a judgement names {name} row {rows.min()} or {rows.max()}, but there are {size}")
-        whole = np.isfinite(relevance) & (relevance == np.round(relevance)) & (np.abs(relevance) < 2**31)
-        if not whole.all():
-            raise InputError(
-                f"relevance {relevance[~whole][0]} is no whole number, which ranking metrics need: "
-                "map the labels to whole grades with ingest.source.grades"
-            )
-        grades = np.maximum(relevance, 0).astype(np.int32)
+        grades = _whole_grades(relevance)
         keys = query_rows * documents + document_rows
         order = np.lexsort((-grades, keys))
         self._keys, first = np.unique(keys[order], return_index=True)  # (P,) ascending
@@ -74,6 +71,8 @@ class Judgements:
         self.document_rows = document_rows[order][first].astype(np.int32)  # (P,)
         self.relevance = grades[order][first]  # (P,)
         self.starts = np.searchsorted(self.query_rows, np.arange(queries + 1))  # (Q+1,)
+        gone, gone_grades = np.asarray(missing[0], np.int64), _whole_grades(np.asarray(missing[1]))
+        self.missing_rows, self.missing_relevance = gone[gone_grades > 0], gone_grades[gone_grades > 0]  # (M',) each
 
     def of(self, query: int) -> tuple[np.ndarray, np.ndarray]:
         """The judged documents of a query and their relevance, both (n,) int32."""
@@ -91,7 +90,22 @@ class Judgements:
     @property
     def answerable(self) -> np.ndarray:
         """(n,) int64: the queries with at least one relevant document, the only ones a mean is taken over."""
-        return np.unique(self.query_rows[self.relevance > 0]).astype(np.int64)
+        return np.unique(np.concatenate([self.query_rows[self.relevance > 0], self.missing_rows])).astype(np.int64)
+
+    def all_of(self, query: int) -> np.ndarray:
+        """(n,) the relevance of all documents judged for a query, the missing ones included."""
+        return np.concatenate([self.of(query)[1], self.missing_relevance[self.missing_rows == query]])
+
+
+def _whole_grades(relevance: np.ndarray) -> np.ndarray:
+    """int32, at least 0. Raises InputError where one is no whole number."""
+    whole = np.isfinite(relevance) & (relevance == np.round(relevance)) & (np.abs(relevance) < 2**31)
+    if not whole.all():
+        raise InputError(
+            f"relevance {relevance[~whole][0]:g} is not a whole number, which ranking metrics need: "
+            "map the labels to whole grades with ingest.source.grades"
+        )
+    return np.maximum(relevance, 0).astype(np.int32)
 
 
 def top_k(
@@ -250,10 +264,12 @@ def evaluate(ranking: Ranking, judgements: Judgements, queries: np.ndarray | Non
     names = np.arange(judgements.documents).astype(str).tolist()
     qrels, run = {}, {}
     for query in queries.tolist():
-        judged, grades = judgements.of(query)
-        if not (grades > 0).any():
+        judged, _ = judgements.of(query)
+        every = judgements.all_of(query)
+        if not (every > 0).any():
             continue
-        qrels[str(query)] = {names[d]: grade for d, grade in zip(judged.tolist(), grades.tolist())}
+        known = [names[d] for d in judged.tolist()] + [f"missing {i}" for i in range(len(every) - len(judged))]
+        qrels[str(query)] = dict(zip(known, every.tolist()))
         found = [names[d] for d in ranking.documents[query].tolist() if d >= 0]
         if found:
             run[str(query)] = {name: -float(place) for place, name in enumerate(found)}

@@ -29,7 +29,8 @@ def comparison(
     Means are over the queries with at least one relevant document; the others are counted.
 
     Returns:
-        A JSON-able dictionary: unit ("queries"), counted, without_relevant, documents, samples, reference,
+        A JSON-able dictionary: unit ("queries"), counted, without_relevant, missing (relevant documents that are not in
+        the collection), documents, samples, reference,
         systems: name -> {"metrics": metric -> {mean, low, high},
                           "difference": metric -> {mean, low, high, p}} (no difference for the reference itself, or
         where it is not among the systems).
@@ -61,6 +62,7 @@ def comparison(
         "unit": "queries",
         "counted": len(queries),
         "without_relevant": judgements.queries - len(queries),
+        "missing": len(judgements.missing_rows),
         "documents": judgements.documents,
         "samples": samples,
         "reference": reference,
@@ -255,6 +257,8 @@ def _notes(compared: dict[str, Any]) -> list[str]:
     ]
     if compared.get("without_relevant"):
         notes.append(f"{compared['without_relevant']:,} queries without a relevant document are left out")
+    if compared.get("missing"):
+        notes.append(f"{compared['missing']:,} relevant documents are not in the collection: they count as not found")
     return notes
 
 

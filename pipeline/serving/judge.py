@@ -29,7 +29,7 @@ def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, 
         found |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected)
     if "ranking" in config.evaluate.kinds:
         judgements = Judgements(
-            split.rows["query"], split.rows["document"], split.relevance, query.texts, document.texts
+            split.rows["query"], split.rows["document"], split.relevance, query.texts, document.texts, split.missing
         )
         ranking = _ranking(encoder, query, document, judgements)
         found |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements).items()}

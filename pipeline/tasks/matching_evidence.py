@@ -68,7 +68,7 @@ class Evidence:
         relevant = judgements.relevance > 0
         owners = judgements.query_rows[relevant]
         lengths = self.split.fields["document"].lengths[judgements.document_rows[relevant]]
-        found = np.bincount(owners, minlength=judgements.queries)[queries]
+        found = np.bincount(owners, minlength=judgements.queries)[queries]  # 0: all its relevant ones are missing
         rows = Judged(
             unit="queries",
             ids=[self.split.fields["query"].keys[int(row)] for row in queries],
@@ -77,7 +77,7 @@ class Evidence:
             slices={
                 "query length (tokens)": self.split.fields["query"].lengths[queries].astype(float),
                 "relevant documents' length (tokens, mean)": (
-                    np.bincount(owners, lengths, minlength=judgements.queries)[queries] / found
+                    np.bincount(owners, lengths, minlength=judgements.queries)[queries] / np.where(found, found, np.nan)
                 ),
                 "rare words in the query (%)": self._rare_share("query", queries),
                 "relevant documents": found.astype(float),

@@ -28,6 +28,7 @@ from pipeline.evaluation.ranking import (
     evaluate as judge,
 )
 from pipeline.models.matcher import SIDES, Matcher, Representation
+from pipeline.records import missing_name
 from pipeline.tasks.matching_evidence import Evidence
 from pipeline.tokenization import shards
 from pipeline.workers import World
@@ -46,6 +47,7 @@ def judgements_of(split: shards.Split) -> Judgements:
         split.relevance,
         len(split.fields["query"]),
         len(split.fields["document"]),
+        split.missing,
     )
 
 
@@ -278,7 +280,8 @@ def _against_baselines(evidence: Evidence, judgements: Judgements, model: Rankin
 def _texts(split: shards.Split, ingested: Path) -> dict[str, list[str]]:
     """The text of every query and document of the test split, in the order of its tables."""
     found: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-    for name, sides in (("records-test.parquet", SIDES), ("collection.parquet", SIDES[1:])):
+    parts = {"records-test.parquet": SIDES, "collection.parquet": SIDES[1:], missing_name("test"): SIDES[:1]}
+    for name, sides in parts.items():
         if (ingested / name).exists():
             for batch in pq.ParquetFile(ingested / name).iter_batches(10_000):
                 for side in sides:

@@ -23,6 +23,8 @@ __all__ = ["EXAMPLES_NAME", "Keys", "Split", "Texts", "load_tokenizer", "open_sp
 
 TEXTS_SCHEMA = pa.schema([("key", pa.string()), ("ids", pa.list_(pa.int32())), ("length", pa.int32())])
 EXAMPLES_NAME = "examples.arrow"
+MISSING_NAME = "missing.arrow"
+MISSING_ROWS_SCHEMA = pa.schema([("query", pa.int32()), ("relevance", pa.float32())])
 
 
 def examples_schema(fields: tuple[str, ...]) -> pa.Schema:
@@ -170,6 +172,13 @@ def padded(texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return ids, lengths
 
 
+class Missing(NamedTuple):
+    """M judgements of documents that are not in the collection."""
+
+    queries: np.ndarray  # (M,) int32 rows of the split's queries
+    relevance: np.ndarray  # (M,) float32
+
+
 class Split(NamedTuple):
     """The N records of a split, over the distinct texts of each field; the arrays are views of a mapped file."""
 
@@ -178,6 +187,7 @@ class Split(NamedTuple):
     rows: dict[str, np.ndarray]  # field -> (N,) int32 row of its text
     relevance: np.ndarray  # (N,) float32
     file: Mapped  # of ids, rows and relevance
+    missing: Missing = Missing(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     def release(self) -> None:
         """Lets go of the pages of its files that are held in memory; what is asked for next is read again."""
@@ -198,7 +208,13 @@ def open_split(folder: Path, split: str, task: str = "matching") -> Split:
             raise InputError(
                 f"{path} points at more {field} texts than its shards hold ({len(fields[field])}): {REMAKE}"
             )
-    opened = Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy(), file)
+    missing = Split._field_defaults["missing"]
+    if (folder / MISSING_NAME).exists():
+        absent = _open(folder / MISSING_NAME, MISSING_ROWS_SCHEMA)
+        missing = Missing(*(np.array(absent.table[name]) for name in MISSING_ROWS_SCHEMA.names))
+        if len(missing.queries) and not 0 <= missing.queries.min() <= missing.queries.max() < len(fields["query"]):
+            raise InputError(f"{absent.path} points at more queries than the shards hold: {REMAKE}")
+    opened = Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy(), file, missing)
     opened.release()  # checking has read all of it
     return opened
 

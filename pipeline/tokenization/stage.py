@@ -22,15 +22,22 @@ from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import images
 from pipeline.manifest import KeyParts
-from pipeline.records import FIELDS, collection_schema, schema
+from pipeline.records import FIELDS, collection_schema, missing_name, missing_schema, schema
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows
 from pipeline.tokenization.parallel import PIECE_TEXTS, InProcess, Piece, Processes
-from pipeline.tokenization.shards import EXAMPLES_NAME, TEXTS_SCHEMA, examples_schema, shard_name
+from pipeline.tokenization.shards import (
+    EXAMPLES_NAME,
+    MISSING_NAME,
+    MISSING_ROWS_SCHEMA,
+    TEXTS_SCHEMA,
+    examples_schema,
+    shard_name,
+)
 from pipeline.tokenization.tokenizers import MODEL_NAME
 
-VERSION = 1
+VERSION = 2
 READ_ROWS = 1024
 COLLECTION_NAME = "collection.parquet"
 
@@ -58,7 +65,8 @@ def run(
 
     Each distinct text of a field of a split (by its key, in order of first appearance) is encoded once. Fields with a
     vocabulary of their own have its files in a folder of its name. Where ingest left a whole collection, the documents
-    of valid and test begin with it, so that retrieval sees every document.
+    of valid and test begin with it, so that retrieval sees every document; their queries end with those that are judged
+    by documents which are not there, and missing.arrow holds these judgements.
 
     Args:
         folder: exists and is empty.
@@ -114,6 +122,8 @@ def run(
                     for field in fields
                 }  # fmt: skip
                 counts[split]["examples"] = _write_examples(folder / split, records[split], rows)
+                if (ingest_folder / missing_name(split)).exists():
+                    _write_missing(folder / split, sources[split]["query"][-1], rows["query"])
         _pass_on(ingest_folder, folder)
     finally:
         processes.close()
@@ -149,13 +159,17 @@ def _sources(
 ) -> dict[str, dict[str, list[_Source]]]:
     """Each split's records by field; documents of splits judged over the collection (if ingest left one) begin with it.
 
-    Each file is opened once: what Parquet knows of its row groups takes memory.
+    The queries end with those of judgements whose documents are missing. Each file is opened once: what Parquet knows
+    of its row groups takes memory.
     """
     found: dict[str, dict[str, list[_Source]]] = {}
     for split in SPLITS:
         path = ingest_folder / f"records-{split}.parquet"
         file = _parquet(path, schema(task))
         found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in FIELDS[task]}
+        missing = ingest_folder / missing_name(split)
+        if missing.exists():
+            found[split]["query"].append(_Source(missing, _parquet(missing, missing_schema()), "query_id", "query"))
     collection = ingest_folder / COLLECTION_NAME
     if collection.exists():
         documents = _Source(collection, _parquet(collection, collection_schema()), "document_id", "document")
@@ -317,6 +331,18 @@ def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> 
             examples_schema(tuple(rows)),
         )
     return examples
+
+
+def _write_missing(folder: Path, source: _Source, queries: KeyRows) -> None:
+    """A split's judgements of documents that are not there: the query's row and the relevance."""
+    rows: list[int] = []
+    relevance: list[float] = []
+    for keys, values in _read(source, ["query_id", "relevance"]):
+        rows += [queries[key] for key in keys]
+        relevance += values
+    _write_batch(
+        folder / MISSING_NAME, [pa.array(rows, pa.int32()), pa.array(relevance, pa.float32())], MISSING_ROWS_SCHEMA
+    )
 
 
 def _write_batch(path: Path, columns: list[pa.Array], columns_schema: pa.Schema) -> None:
