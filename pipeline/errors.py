@@ -2,10 +2,15 @@
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 SQLITE_FULL = 13  # sqlite3's own name for it would cost every command the import
+# What libraries say that lose the system's number: faiss, safetensors and Arrow repeat its text, NumPy has its own.
+_FULL = re.compile(
+    "No space left on device|Disk quota exceeded|Not enough free space to write|[0-9]+ requested and [0-9]+ written"
+)
 
 
 class DupletError(Exception):
@@ -43,10 +48,16 @@ def room_on(where: Path | str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        of_system = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not of_system and getattr(error, "sqlite_errorcode", None) != SQLITE_FULL:
+        if isinstance(error, DupletError) or not _is_full(error):
             raise
         raise TryAgain(full_disk(where)) from None
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error of the system, or of a library that writes files, tells of a full disk."""
+    number = getattr(error, "errno", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "sqlite_errorcode", None) == SQLITE_FULL
+    return full or (number is None and _FULL.search(str(error)) is not None)
 
 
 def full_disk(where: Path | str) -> str:

@@ -50,6 +50,15 @@ def digest(value: Any) -> str:
     ).hexdigest()
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a name, such as one of the command line or of a folder, can be written into a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the folder's entries (not its files' content) survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -81,8 +90,8 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`; on a clean exit its files are fsynced and it is renamed into place.
 
-    On an error it is removed; after a kill it stays as `.NAME.partial` and the next writer removes it. A folder that
-    was there is moved to `.NAME.old` and then removed: at any moment `folder` is absent, the old one or the new one,
+    On an error it is removed; after a kill it stays as `.NAME.partial`, which `finished` never lists, and the next
+    writer removes it. A folder that was there is moved to `.NAME.old` and then removed: at any moment `folder` is absent, the old one or the new one,
     and whole. One writer at a time: hold `lock` around it.
     """
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
@@ -106,6 +115,36 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def finished(folder: Path, pattern: str = "*") -> list[Path]:
+    """What lies below a folder by names that match `pattern`, sorted, without what is still being written.
+
+    What `new_folder`, `write_text` and `remove_folder` are at work on has a name that begins with a point, and may look
+    whole: a kill just before the rename leaves it so. Nothing else below a folder that is listed has such a name.
+    """
+    found = folder.glob(pattern)
+    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+
+
+def mapped_array(path: Path, kind: Any, shape: tuple[int, ...]) -> "np.memmap":
+    """A new .npy file of zeros as an array that is written through its memory map.
+
+    Its space is taken first: a full disk would otherwise end the process with SIGBUS at some later write.
+
+    Raises:
+        OSError: the disk has no room for it (errno ENOSPC); the file is removed.
+    """
+    import numpy as np
+
+    array: np.memmap = np.lib.format.open_memmap(path, "w+", kind, shape)
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
+    return array
 
 
 def arrays(path: Path) -> "dict[str, np.ndarray]":

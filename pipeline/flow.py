@@ -99,7 +99,8 @@ def status(config: Config) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"stage": stage, "folder": str(folder), "state": "up to date", "changed": []}
         if not (folder / manifest.NAME).exists():
             row["state"] = "interrupted" if found.work(stage).exists() else "not run"
-            beside = (manifest.readable(path.parent, stage) for path in folder.parent.glob(f"*/{manifest.NAME}"))
+            manifests = files.finished(folder.parent, f"*/{manifest.NAME}")
+            beside = (manifest.readable(path.parent, stage) for path in manifests)
             # of this configuration; a folder of an older version does not say of which it is
             others = sorted(
                 (one for one in beside if one and one.extra.get("configuration", config.name) == config.name),

@@ -148,7 +148,7 @@ def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store:
 
 def newest_first(root: Path) -> list[Path]:
     """The evaluations under a root that carry a record of their run."""
-    found = [path.parent for path in root.glob(f"evaluate/[0-9a-f]*/{RECORD}")]
+    found = [path.parent for path in files.finished(root, f"evaluate/*/{RECORD}")]
     return sorted(found, key=lambda folder: str(_record(folder).get("made")), reverse=True)
 
 

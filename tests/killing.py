@@ -12,11 +12,15 @@ STEPS = {
     "sqlite3.connect", "subprocess.Popen",
 }  # fmt: skip
 
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
-def at_every_step(work: Callable[[], object], left: Callable[[int], None], stride: int = 1) -> int:
+
+def at_every_step(
+    work: Callable[[], object], left: Callable[[int], None], stride: int = 1, writing: bool = False
+) -> int:
     """Forks a process that does the work and is killed before its n-th step, for n = 1, 2, … until one ends by itself.
 
-    With a stride, n = 1, 1 + stride, …
+    With a stride, n = 1, 1 + stride, … With `writing`, opening a file to read it is no step.
 
     Args:
         left: called after each, with n; looks at what it left.
@@ -28,7 +32,7 @@ def at_every_step(work: Callable[[], object], left: Callable[[int], None], strid
     while True:
         child = os.fork()
         if child == 0:
-            _work_until(work, killed * stride + 1)
+            _work_until(work, killed * stride + 1, writing)
         _, status = os.waitpid(child, 0)
         left(killed * stride + 1)
         if os.WIFEXITED(status):
@@ -38,13 +42,13 @@ def at_every_step(work: Callable[[], object], left: Callable[[int], None], strid
         killed += 1
 
 
-def _work_until(work: Callable[[], object], step: int) -> None:
+def _work_until(work: Callable[[], object], step: int, writing: bool) -> None:
     """In the child; never returns."""
     taken = 0
 
-    def hook(event: str, _: tuple[Any, ...]) -> None:
+    def hook(event: str, given: tuple[Any, ...]) -> None:
         nonlocal taken
-        if event not in STEPS:  # such as the kill's own
+        if event not in STEPS or (writing and event == "open" and not given[2] & WRITES):  # the kill's own is none
             return
         taken += 1
         if taken == step:

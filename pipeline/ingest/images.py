@@ -36,7 +36,7 @@ class Writer(AbstractContextManager["Writer"]):
         (folder / NAMES).write_text(json.dumps(self.names, ensure_ascii=False), encoding="utf-8")
         (folder / SHAPE).write_text(json.dumps({"shape": shape}), encoding="utf-8")
         whole = (len(self.names), *shape)
-        self._array: Any = np.lib.format.open_memmap(folder / ARRAY, mode="w+", dtype=kind, shape=whole)
+        self._array: Any = files.mapped_array(folder / ARRAY, kind, whole)
 
     def put(self, row: int, image: np.ndarray) -> None:
         self._array[row] = image

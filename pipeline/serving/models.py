@@ -42,7 +42,7 @@ def inner_of(folder: Path) -> Path:
     """The exported folder within an MLflow model, else the folder itself."""
     if (folder / manifest.NAME).exists():
         return folder
-    inside = sorted(path.parent for path in folder.glob(f"artifacts/*/{manifest.NAME}"))
+    inside = [path.parent for path in files.finished(folder, f"artifacts/*/{manifest.NAME}")]
     return inside[0] if inside else folder
 
 

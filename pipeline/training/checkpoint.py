@@ -62,7 +62,7 @@ def save(
 
 def names(folder: Path) -> list[str]:
     """Names of the checkpoints under a folder, oldest first."""
-    return sorted(path.name for path in folder.glob("update-*") if path.is_dir())
+    return [path.name for path in files.finished(folder, "update-*") if path.is_dir()]
 
 
 def load(folder: Path) -> Checkpoint:

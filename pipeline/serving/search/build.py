@@ -21,10 +21,11 @@ from pipeline.serving.search.documents import Document
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.searching import compares_pairs_only
 from pipeline.serving.search.segments import Encodes, Segment
-from pipeline.serving.search.store import GRAPH_NAME, ModelStamp, Settings, Snapshot, State
+from pipeline.serving.search.store import GRAPH_NAME, Counts, ModelStamp, Settings, Snapshot, State
 
 EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
+UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
 
 Say = Callable[[str], None]
 
@@ -63,11 +64,14 @@ class Update:
                 f"({model.given}): give another --output, or delete the index and build it anew"
             )
         self.name = name or (self.old.name if self.old else folder.name)
+        for text in (self.name, model.folder, model.given):
+            if not files.is_utf8(text):
+                raise InputError(f"{text!a} is not valid UTF-8: give the index another --name, its model another folder")
         self.settings = self.old.settings if self.old else settings
         self.home = folder if self.old else folder.with_name(f".{folder.name}.building")
         self.change = Change()
         self._began = time.monotonic()
-        self._opened = {path.name: segment for path in sorted((self.home / "segments").glob("*"))
+        self._opened = {path.name: segment for path in files.finished(self.home / "segments")
                         if (segment := self._usable(path)) is not None}  # fmt: skip
         before = store.opened(folder, self.old) if self.old is not None else None
         self._catalogue = Catalogue(folder.with_name(f".{folder.name}.catalogue"))
@@ -138,7 +142,7 @@ class Update:
                 files.fsync_folder(self.home)
                 self.home.rename(self.folder)
                 files.fsync_folder(self.folder.parent)
-            store.remove_unused(self.folder, state)
+        store.remove_unused(self.folder, state)
         self.change.seconds = time.monotonic() - self._began
         return state
 
@@ -221,19 +225,20 @@ class Update:
         stemmer = _stemmer_of(chosen, alive, settings.stemmer, self.encoder.config.tokenize.kind)
         state = State(
             name=self.name, model=self.model, settings=settings, generation=number, segments=order, stemmer=stemmer,
-            counts={}, approximate={}, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            counts=UNCOUNTED, approximate={}, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=manifest.versions("numpy", "faiss-cpu"), previous=self.old.segments if self.old else [],
+            id=(self.old.id if self.old else "") or os.urandom(8).hex(),
         )  # fmt: skip
         with files.new_folder(self.home / "generations" / state.generation_name) as new:
             np.save(new / "alive.npy", alive)
             _write_words(new, chosen, alive, stemmer, settings.k1, settings.b)
             snapshot = Snapshot(self.home, state, new)
-            counts = {
-                "documents": int(alive.sum()),
-                "passages": int(snapshot.alive_passages.sum()),
-                "vectors": int(snapshot.alive_vectors.sum()),
-                "dead_documents": int((~alive).sum()),
-            }
+            counts = Counts(
+                documents=int(alive.sum()),
+                passages=int(snapshot.alive_passages.sum()),
+                vectors=int(snapshot.alive_vectors.sum()),
+                dead_documents=int((~alive).sum()),
+            )
             found = self._linked(snapshot, counts["vectors"])
             if found:
                 assert snapshot.graph is not None

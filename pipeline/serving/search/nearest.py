@@ -47,6 +47,10 @@ class Graph:
     def size(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def width(self) -> int:
+        return int(self._index.d)
+
     def add(self, vectors: np.ndarray) -> None:
         """(N, D) float32, which get the next rows."""
         self._index.add(np.ascontiguousarray(vectors, np.float32))

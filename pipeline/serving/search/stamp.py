@@ -54,11 +54,17 @@ def open_model(
 
 def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
     """Raises InputError where an index is of another model."""
-    if stamp.key != state.model.key:
+    if (stamp.key, stamp.head, stamp.task) == (state.model.key, state.model.head, "matching"):
+        return
+    if stamp.key == state.model.key:
         raise InputError(
-            f"{index} was built with model {state.model.key} ({state.model.given}), not with {stamp.key} "
-            f"({stamp.given}), whose vectors cannot be compared: build an index with `duplet index {stamp.given} …`"
+            f"{index} is damaged (its model has the head {stamp.head}, not {state.model.head!r:.40}): "
+            "delete it and run `duplet index` again"
         )
+    raise InputError(
+        f"{index} was built with model {state.model.key} ({state.model.given}), not with {stamp.key} "
+        f"({stamp.given}), whose vectors cannot be compared: build an index with `duplet index {stamp.given} …`"
+    )
 
 
 def open_searcher(

@@ -9,15 +9,16 @@ between two is not disturbed.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from pipeline import files
 from pipeline.config.sources import Column
@@ -31,16 +32,27 @@ from pipeline.serving.search.words import WordIndex
 
 FORMAT = 2
 NAME, GRAPH_NAME = "index.json", "hnsw.faiss"
+MAX_EFFORT = 10_000  # efSearch; nearest.EFFORTS are smaller
 TRIES = 5  # at opening, while writers replace what was named
+
+
+Name = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a segment; another could climb out of the folder
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Nothing = Annotated[dict[str, Any], Field(max_length=0)]
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
 class ModelStamp:
     """Which model encoded: vectors of another one cannot be compared with its queries'."""
 
+    __pydantic_config__ = STRICT
+
     key: str  # of its folder's manifest
     stage: str
-    folder: str  # absolute
+    folder: Annotated[str, Field(pattern=r"^/[^\x00]*$", max_length=4096)]  # absolute
     given: str  # as it was named
     head: str
     task: str
@@ -48,73 +60,118 @@ class ModelStamp:
 
 @dataclass(frozen=True)
 class Settings:
-    documents_per_segment: int = 1000
+    __pydantic_config__ = STRICT
+
+    documents_per_segment: Annotated[int, Field(ge=1)] = 1000
     # Vectors above which a graph is built. Below, comparing with all of them takes a few milliseconds. None: 20,000, or
     # 1,000,000 token vectors of late interaction, which are one matrix product all the same.
-    approximate_above: int | None = None
-    wanted_recall: float = 0.95  # of the 10 best, which the graph's effort is chosen to reach
-    recall_queries: int = 100
-    columns: dict[str, Column] = field(default_factory=dict)  # as --columns named them, for later files too
+    approximate_above: Count | None = None
+    wanted_recall: Share = 0.95  # of the 10 best, which the graph's effort is chosen to reach
+    recall_queries: Annotated[int, Field(ge=1)] = 100
+    # as --columns named them, for later files too
+    columns: dict[Annotated[str, Field(pattern="^(id|title|text)$")], Column] = field(default_factory=dict)
     stemmer: str = "auto"  # of BM25's words, as evaluate.stemmer
-    k1: float = K1  # BM25's
-    b: float = B
+    k1: Annotated[float, Field(gt=0, allow_inf_nan=False)] = K1  # BM25's
+    b: Share = B
+
+
+class Counts(TypedDict):
+    """Documents, passages and vectors that can be found, and documents that cannot."""
+
+    documents: Count
+    passages: Count
+    vectors: Count
+    dead_documents: Count
+
+
+class Approximate(TypedDict):
+    """Of an HNSW graph: the effort that was chosen, the recall it reached over so many queries, ms a query."""
+
+    effort: Annotated[int, Field(ge=1, le=MAX_EFFORT)]
+    recall: Share
+    queries: Count
+    ms: Milliseconds
+    exact_ms: Milliseconds
 
 
 @dataclass(frozen=True)
 class State:
     """index.json."""
 
+    __pydantic_config__ = STRICT
+
     name: str
     model: ModelStamp
     settings: Settings
-    generation: int
-    segments: list[str]
-    counts: dict[str, int]  # documents, passages and vectors that can be found; dead: those that cannot
-    approximate: dict[str, Any]  # empty, or effort, recall and the rows of the graph
+    generation: Annotated[int, Field(ge=1)]
+    segments: list[Name]
+    counts: Counts
+    approximate: Approximate | Nothing  # of no graph
     created: str
     versions: dict[str, str]
     stemmer: str  # that made this generation's terms
     format: int = FORMAT
-    previous: list[str] = field(default_factory=list)  # segments of the generation before
+    previous: list[Name] = field(default_factory=list)  # segments of the generation before
+    # Drawn when the index is first built: an index that was removed and built anew is another one.
+    id: str = ""
 
     @property
     def generation_name(self) -> str:
         return f"{self.generation:06d}"
+
+    @property
+    def version(self) -> tuple[str, str, int]:
+        """What differs between any two generations of any indexes; `created` alone of those that have no id."""
+        return (self.id, self.created if not self.id else "", self.generation)
+
+
+_STATE = TypeAdapter(State)
 
 
 def read_state(folder: Path) -> State:
     """Raises InputError where there is no index, a damaged one, or one of another format."""
     path = folder / NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_text(encoding="utf-8")
+        data = json.loads(content)
         if not isinstance(data, dict) or "format" not in data:  # of something else: nothing to delete
             raise InputError(f"{path} is of no index: name the folder that `duplet index` made")
         if data["format"] != FORMAT:
             raise InputError(
-                f"{folder} is an index of format {data['format']}, this version reads {FORMAT}: "
+                f"{folder} is an index of format {data['format']!r:.40}, this version reads {FORMAT}: "
                 "build it again with `duplet index`"
             )
-        model, settings = ModelStamp(**data.pop("model")), Settings(**data.pop("settings"))
-        state = State(model=model, settings=settings, **data)
-        if not all(re.fullmatch("[0-9a-f]{16}", name) for name in (*state.segments, *state.previous)):
-            raise ValueError("a segment's name is none")  # such as one that climbs out of the folder
-        if not isinstance(state.generation, int) or not isinstance(state.approximate, dict):
-            raise ValueError("its generation or its graph is none")
-        if state.stemmer not in (NONE, *STOP_WORDS):
-            raise ValueError(f"there is no stemmer {state.stemmer!r}")
-        return state
+        return _checked(content)
     except (FileNotFoundError, NotADirectoryError):
         what = "is no finished index" if folder.exists() else "does not exist"
         raise InputError(
             f"{folder} {what}: build it with `duplet index MODEL --documents … --output {folder}`"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None
 
 
+def _checked(content: str) -> State:
+    """The state that JSON gives. Raises ValueError where a part is missing or has another type or range."""
+    try:
+        state = _STATE.validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        if len(first["loc"]) == 2 and first["loc"][0] in ("segments", "previous"):
+            raise ValueError("a segment's name is none") from None
+        raise ValueError(": ".join((".".join(map(str, first["loc"])), first["msg"])).strip(": ")) from None
+    if state.stemmer not in (NONE, *STOP_WORDS):
+        raise ValueError(f"there is no stemmer {state.stemmer!r:.40}")
+    if len({*state.segments}) < len(state.segments):
+        raise ValueError("a segment is named twice")
+    return state
+
+
 def write_state(folder: Path, state: State) -> None:
-    """Replaces index.json."""
-    files.write_text(folder / NAME, json.dumps(asdict(state), indent=1, ensure_ascii=False))
+    """Replaces index.json. Raises ValueError where `read_state` would refuse it; the old one stays."""
+    content = json.dumps(asdict(state), indent=1, ensure_ascii=False)
+    _checked(content)
+    files.write_text(folder / NAME, content)
 
 
 class Snapshot:
@@ -123,6 +180,7 @@ class Snapshot:
     Attributes:
         alive: (D,) bool, which documents can be found.
         document_of: (P,) int64, each passage's document.
+        width, pooled: of its vectors, and whether each passage has one (else each token); None without segments.
     """
 
     def __init__(self, folder: Path, state: State, generation: Path | None = None) -> None:
@@ -134,6 +192,10 @@ class Snapshot:
         self.alive = np.load(generation / "alive.npy", allow_pickle=False)
         if self.alive.shape != (sum(len(s.table) for s in self.segments),) or self.alive.dtype != bool:
             raise ValueError("alive.npy has not a yes or no for each document")
+        widths = {(s.encoded.vectors.shape[1], s.encoded.offsets is None) for s in self.segments}
+        if len(widths) > 1:
+            raise ValueError("its segments' vectors differ in length")
+        self.width, self.pooled = next(iter(widths), (None, None))
         self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
         self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
         self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
@@ -144,6 +206,8 @@ class Snapshot:
         self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
         self.words = WordIndex(generation, len(self.document_of), state.stemmer)
         self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
+        if self.graph is not None and (self.graph.size, self.graph.width) != (self.vector_starts[-1], self.width):
+            raise ValueError("its HNSW graph has other vectors")
 
     @cached_property
     def alive_passages(self) -> np.ndarray:
@@ -184,7 +248,7 @@ def open_snapshot(folder: Path) -> Snapshot:
         try:
             return opened(folder, state)
         except InputError:
-            if read_state(folder).generation == state.generation:
+            if read_state(folder).version == state.version:
                 raise
     raise TryAgain(f"{folder} is being updated faster than it can be opened: try again")
 
@@ -192,16 +256,21 @@ def open_snapshot(folder: Path) -> Snapshot:
 def opened(folder: Path, state: State) -> Snapshot:
     """The generation of a state. Raises InputError where it is not whole."""
     try:
-        return Snapshot(folder, state)
+        snapshot = Snapshot(folder, state)
+        if snapshot.alive.sum() != state.counts["documents"]:
+            raise ValueError(f"{NAME} counts other documents than there are")
+        return snapshot
     except (*files.NOT_AN_ARRAY, LookupError, AttributeError) as error:
         raise InputError(f"{folder} is damaged ({error}): delete it and run `duplet index` again") from None
 
 
 def remove_unused(folder: Path, state: State) -> None:
-    """Deletes what neither this generation nor the one before names."""
+    """Deletes what neither this generation nor the one before names, and what a killed update left."""
     kept = {*state.segments, *state.previous}
     generations = {state.generation_name, f"{state.generation - 1:06d}"}
     for part, names in (("segments", kept), ("generations", generations)):
         for path in (folder / part).glob("*"):
             if path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f".{NAME}.*.partial"):
+        path.unlink()

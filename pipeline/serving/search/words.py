@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import resident
+from pipeline import files, resident
 from pipeline.errors import InputError
 from pipeline.evaluation import bm25
 from pipeline.evaluation.analysis import Analyzer
@@ -105,7 +105,7 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
     average = total / max(1, passages)
     paths = {"data": folder / "bm25-data.npy", "indices": folder / "bm25-indices.npy"}
     for name, kind in (("data", np.float32), ("indices", np.int64)):
-        np.lib.format.open_memmap(paths[name], "w+", kind, (int(starts[-1]),)).flush()
+        files.mapped_array(paths[name], kind, (int(starts[-1]),))
     free = starts[:-1].copy()
     for part in counted() if total else ():
         order = np.argsort(part.words, kind="stable")
