@@ -91,8 +91,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`; on a clean exit its files are fsynced and it is renamed into place.
 
     On an error it is removed; after a kill it stays as `.NAME.partial`, which `finished` never lists, and the next
-    writer removes it. A folder that was there is moved to `.NAME.old` and then removed: at any moment `folder` is absent, the old one or the new one,
-    and whole. One writer at a time: hold `lock` around it.
+    writer removes it. A folder that was there is moved to `.NAME.old` and then removed: at any moment `folder` is
+    absent, the old one or the new one, and whole. One writer at a time: hold `lock` around it.
     """
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
     for left in (partial, old):

@@ -1,10 +1,11 @@
-"""`duplet index` killed at any step leaves the old index or the new one, and the next call ends as a fresh build does."""
+"""`duplet index` killed at any step leaves the old index or the new one; the next call ends as a fresh build does."""
 
 import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import files
@@ -29,6 +30,15 @@ def scores(index: Indexed) -> dict[tuple[str, str], dict[str, float]]:
     return found
 
 
+def alike(one: dict[tuple[str, str], dict[str, float]], other: dict[tuple[str, str], dict[str, float]]) -> bool:
+    """Whether the same documents score the same, but for the last bits, which a product's shape changes."""
+    return one.keys() == other.keys() and all(
+        found.keys() == other[asked].keys()
+        and np.allclose([*found.values()], [other[asked][name] for name in found], rtol=0, atol=1e-6)
+        for asked, found in one.items()
+    )
+
+
 def update(index: Indexed, documents: list[Document]) -> None:
     """As the command does it, under the lock."""
     with files.lock(index.folder.with_name(".lock")):
@@ -44,9 +54,8 @@ def test_an_update_killed_at_any_step_leaves_the_old_index_or_the_new(indexed: M
 
     def left(step: int) -> None:
         found = scores(index)
-        assert found in (before, after), step
-        seen.add("new" if found == after else "old")
-        (index.folder.parent / ".index.catalogue").unlink(missing_ok=True)
+        assert alike(found, before) or alike(found, after), step
+        seen.add("new" if alike(found, after) else "old")
 
     assert at_every_step(lambda: update(index, new), left, writing=True) > 30
     assert seen == {"old", "new"}
@@ -60,7 +69,7 @@ def test_a_first_build_killed_at_any_step_leaves_nothing_or_the_index(indexed: M
 
     def left(step: int) -> None:
         if index.folder.exists():
-            assert scores(index) == wanted, step
+            assert alike(scores(index), wanted), step
         else:
             with pytest.raises(InputError, match="does not exist"):
                 index.open()
@@ -79,7 +88,7 @@ def test_a_segment_killed_just_before_its_rename_is_not_published(indexed: Make)
     segment.rename(index.folder / "segments" / f".{segment.name}.partial")
     (index.folder / "segments" / "copy of a segment").mkdir()
     update(index, documents)
-    assert scores(index) == wanted
+    assert alike(scores(index), wanted)
     assert all(len(path.name) == 16 for path in (index.folder / "segments").iterdir())
 
 

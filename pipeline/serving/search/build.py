@@ -66,7 +66,7 @@ class Update:
         self.name = name or (self.old.name if self.old else folder.name)
         for text in (self.name, model.folder, model.given):
             if not files.is_utf8(text):
-                raise InputError(f"{text!a} is not valid UTF-8: give the index another --name, its model another folder")
+                raise InputError(f"{text!a} is not valid UTF-8: give another --name, or the model another folder")
         self.settings = self.old.settings if self.old else settings
         self.home = folder if self.old else folder.with_name(f".{folder.name}.building")
         self.change = Change()

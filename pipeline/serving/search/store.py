@@ -195,7 +195,10 @@ class Snapshot:
         widths = {(s.encoded.vectors.shape[1], s.encoded.offsets is None) for s in self.segments}
         if len(widths) > 1:
             raise ValueError("its segments' vectors differ in length")
-        self.width, self.pooled = next(iter(widths), (None, None))
+        self.width: int | None = None
+        self.pooled: bool | None = None
+        if widths:
+            ((self.width, self.pooled),) = widths
         self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
         self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
         self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
