@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, room_on
 from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     output: Path = args.output.absolute()
     if not args.documents:
         read_state(output)
-    with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch:
+    with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch, room_on(output):
         reader = _reader(args, output, Path(scratch))
         folder = runs.model(args.model, args.root, args.uri)
         encoder = runtime.open_encoder(folder, args.backend, args.threads)

@@ -30,7 +30,9 @@ def of_sizes(disk: Path, *arguments: str) -> dict[str, Any]:
     found = {}
     needed = 64 << 10
     for lacking in (None, *LACKING_KB):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={needed - (lacking or 0)}k", "tmpfs", str(disk)], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={needed - (lacking or 0)}k", "tmpfs", str(disk)], check=True
+        )
         try:
             found[str(lacking)] = duplet(*arguments)
             if lacking is None:

@@ -172,3 +172,50 @@ def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
         list(prediction_files.read(str(path), "csv", 1024, tmp_path))
     with pytest.raises(InputError, match="header cannot be read"):
         Reader(str(path), {}, tmp_path / "bad", tmp_path)
+
+
+WRONG = [
+    {"counts": {}}, {"counts": []}, {"counts": {"documents": "40", "passages": 1, "vectors": 1, "dead_documents": 0}},
+    {"counts": {"documents": 4, "passages": 40, "vectors": 40, "dead_documents": 0}}, {"counts": None},
+    {"model": {}}, {"model": []}, {"settings": {"columns": []}}, {"settings": {"documents_per_segment": 0}},
+    {"settings": {"wanted_recall": 1e999}}, {"generation": 0}, {"generation": "1"}, {"generation": 1.5},
+    {"generation": 10**30}, {"generation": None}, {"segments": {}}, {"segments": [1]}, {"previous": ["x"]},
+    {"approximate": {"effort": 10}}, {"approximate": []}, {"name": 5}, {"name": "\ud800"}, {"id": []}, {"more": 1},
+    {"versions": None}, {"created": 0},
+    {"approximate": {"effort": 1 << 62, "recall": 1.0, "queries": 1, "ms": 1.0, "exact_ms": 1.0}},
+    {"approximate": {"effort": 1, "recall": float("nan"), "queries": 1, "ms": 1.0, "exact_ms": 1.0}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[json.dumps(wrong)[:50] for wrong in WRONG])
+def test_a_state_that_is_well_formed_and_wrong_is_refused(index: Indexed, wrong: dict[str, object]) -> None:
+    path = index.folder / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    for use in (index.open, lambda: index.update(topical(2))):
+        with pytest.raises(InputError, match=r"^[^\n]+ is damaged .*run `duplet index` again$"):
+            use()
+
+
+@pytest.mark.parametrize("folder", [5, None, "relative", "/" + "x" * 100_000, "models:/m@champion"])
+def test_a_models_folder_that_is_none_is_refused(index: Indexed, folder: object) -> None:
+    path = index.folder / "index.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | {"model": state["model"] | {"folder": folder}}))
+    with pytest.raises(InputError, match=r"is damaged \(model\.folder: "):
+        index.open()
+
+
+def test_a_segment_that_is_named_twice_is_refused(index: Indexed) -> None:
+    path = index.folder / "index.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | {"segments": state["segments"] * 2}))
+    with pytest.raises(InputError, match="a segment is named twice"):
+        index.open()
+
+
+def test_an_index_without_an_id_is_read(index: Indexed) -> None:
+    path = index.folder / "index.json"
+    state = json.loads(path.read_text())
+    assert state.pop("id")
+    path.write_text(json.dumps(state))
+    assert len(index.ids("wing", 3)) == 3
