@@ -17,21 +17,23 @@ class Field(NamedTuple):
     vocabulary: str = ""
     # as `tokenize` says; at blanks; the whole field is one; single characters with one blank between words
     tokens: Literal["text", "whitespace", "whole", "letters"] = "text"
+    names: bool = False  # of labels, tags or files: brought to one form
     verbatim: bool = False  # kept as it is, blanks at its ends included, and with its copies
 
 
+RESERVED = ("<pad>", "<unk>")  # tokens of every vocabulary, so that no label, tag or name can be one of them
 FIELDS: dict[str, dict[str, Field]] = {
     "matching": {"query": Field(64), "document": Field(256)},
-    "classification": {"text": Field(256), "label": Field(1, "label", "whole")},
+    "classification": {"text": Field(256), "label": Field(1, "label", "whole", names=True)},
     "language_model": {"text": Field(verbatim=True)},
     "cloze": {"text": Field(128)},
     "translation": {"source": Field(128), "target": Field(128)},
     "tagging": {
         "text": Field(128, "", "whitespace"),
-        "tags": Field(128, "tags", "whitespace"),
+        "tags": Field(128, "tags", "whitespace", names=True),
         "letters": Field(2048, "letters", "letters"),
     },
-    "captioning": {"image": Field(1, "image", "whole"), "caption": Field(64)},
+    "captioning": {"image": Field(1, "image", "whole", names=True), "caption": Field(64)},
 }
 
 

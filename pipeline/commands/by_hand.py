@@ -76,17 +76,26 @@ def _tokens(args: argparse.Namespace) -> tuple[list[str], str]:
     """The text's tokens, and what stands between them when they are written."""
     from pipeline.tokenization.tokenizers import END_OF_LINE, VerbatimTokenizer, WordTokenizer
 
-    if args.text is not None:
-        try:
-            lines = args.text.read_text(encoding="utf-8")[: args.characters].splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--text {args.text} cannot be read as UTF-8: {error}") from None
-    else:
-        lines = _library(args.characters)
+    lines = _library(args.characters) if args.text is None else _file(args.text, args.characters)
     if args.words:
         tokenizer = WordTokenizer(lowercase=True)
         return [token for line in lines if line.strip() for token in [*tokenizer.tokens(line), END_OF_LINE]], " "
     return VerbatimTokenizer(lowercase=False).tokens("\n".join(lines)), ""
+
+
+def _file(path: Path, characters: int) -> list[str]:
+    """The first lines of a file. Raises InputError."""
+    from pipeline.ingest import places
+
+    lines: list[str] = []
+    for line in places.lines(str(path), "utf-8", 4 * characters):
+        if line.problem:
+            raise InputError(f"--text {path}: line {line.number}: {line.problem}")
+        lines.append(line.text[:characters])
+        characters -= len(line.text) + 1
+        if characters <= 0:
+            break
+    return lines
 
 
 def _library(characters: int) -> list[str]:

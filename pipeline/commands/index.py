@@ -112,16 +112,21 @@ def _say_bad(reader: Any, output: Path, say: Talk) -> None:
 
 
 def _ids(given: list[str]) -> list[str]:
+    """Ids as they stand in the index: of the command line and of files of an id per line. Raises InputError."""
+    from pipeline.ingest import places
+    from pipeline.ingest.rows import one_form
+    from pipeline.serving.search.documents import MAX_ROW_BYTES
+
     found = []
     for item in given:
         if not item.startswith("@"):
-            found.append(item)
+            found.append(one_form(item))
             continue
-        try:
-            lines = path_at_home(item[1:]).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--delete {item}: the file cannot be read ({error})") from None
-        found += [line.strip() for line in lines if line.strip()]
+        for line in places.lines(item[1:], "utf-8", MAX_ROW_BYTES):
+            if line.problem:
+                raise InputError(f"--delete {item}: line {line.number}: {line.problem}")
+            if name := one_form(line.text):
+                found.append(name)
     return found
 
 

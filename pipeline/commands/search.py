@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
+MAX_LINE_BYTES = 1 << 20  # of stdin
 SHOWN_CHARACTERS = 320  # of a passage, around the words that matched
 
 
@@ -57,9 +58,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if sys.stdin.isatty():
         print("duplet search: reading queries from standard input, one a line; Ctrl-D ends", file=sys.stderr)
-    for line in sys.stdin:
-        if line.strip():
-            _answer(args, searcher, line.strip(), mode)
+    from pipeline.ingest import places
+
+    for line in places.stdin_lines(MAX_LINE_BYTES):
+        if line.problem:
+            raise InputError(f"standard input, line {line.number}: {line.problem}")
+        if line.text.strip():
+            _answer(args, searcher, line.text.strip(), mode)
             sys.stdout.flush()
     return 0
 

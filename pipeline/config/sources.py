@@ -1,6 +1,6 @@
 """Where raw data lies and how it is read: a section of the configuration per kind of source."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -8,6 +8,13 @@ from pipeline.config.base import OrNull, Place, Positive, Settings
 
 SplitName = Literal["train", "valid", "test"]
 Column = str | int
+
+
+def _in_one_place(source: Any) -> Any:
+    """The source itself. Raises ValueError where not exactly one of `path` and `paths` is given."""
+    if bool(source.path) == bool(source.paths):
+        raise ValueError("give either path (one file, which is cut into splits) or paths (one file per split)")
+    return source
 
 
 class Columns(Settings):
@@ -38,10 +45,15 @@ def _by_format(given: bool | None, info: ValidationInfo) -> bool:
     return info.data.get("format") == "csv" if given is None else given
 
 
+def _divides(given: str | None, info: ValidationInfo) -> str | None:
+    """What divides the fields of a row, where it is not said: in TSV a tab, in CSV a comma."""
+    return {"tsv": "\t"}.get(str(info.data.get("format")), ",") if given is None else given
+
+
 class PairsSource(Settings):
     """Rows with a column per field of the task, in one file for all splits or one per split."""
 
-    free_texts = frozenset({"grades"})
+    free_texts = frozenset({"grades", "delimiter"})
 
     format: Literal["jsonl", "tsv", "csv", "parquet"]
     path: Place | None = None
@@ -51,14 +63,16 @@ class PairsSource(Settings):
     quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format)] = Field(
         default=None, validate_default=True, description='TSV and CSV: "…" quotes a field. Default: CSV yes, TSV no.'
     )
+    delimiter: Annotated[str, Field(pattern='^[^"\r\n]$'), OrNull(), BeforeValidator(_divides)] = Field(
+        default=None, validate_default=True,
+        description="TSV and CSV: the character between two fields. Default: CSV a comma, TSV a tab.",
+    )  # fmt: skip
     encoding: str = "utf-8"
     grades: dict[str, float] = {}  # label as written -> relevance; empty: the label is a number already
 
     @model_validator(mode="after")
     def _one_place(self) -> "PairsSource":
-        if bool(self.path) == bool(self.paths):
-            raise ValueError("give either path (one file, which is split) or paths (one file per split)")
-        return self
+        return _in_one_place(self)
 
 
 class CollectionSource(Settings):
@@ -113,9 +127,7 @@ class TextSource(Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> "TextSource":
-        if bool(self.path) == bool(self.paths):
-            raise ValueError("give either path (one file, cut by position) or paths (one file per split)")
-        return self
+        return _in_one_place(self)
 
 
 class LinesSource(Settings):
@@ -136,17 +148,37 @@ class LabelledSource(Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> "LabelledSource":
-        if bool(self.path) == bool(self.paths):
-            raise ValueError("give either path (one file, which is split) or paths (one file per split)")
-        return self
+        return _in_one_place(self)
 
 
 class ConlluSource(Settings):
     """Sentences in CoNLL-U: the text is the word forms, the tags are another column."""
 
     format: Literal["conllu"]
-    paths: dict[SplitName, Place]
+    path: Place | None = None
+    paths: dict[SplitName, Place] = {}
     tag: Literal["UPOS", "XPOS"] = "UPOS"
+    encoding: str = "utf-8"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ConlluSource":
+        return _in_one_place(self)
+
+
+class ConllSource(Settings):
+    """Sentences as lines of a word and its tag, with blank lines between them, as CoNLL-2000 and CoNLL-2003 have them.
+
+    The first column is the word, the last its tag; columns between them are left out.
+    """
+
+    format: Literal["conll"]
+    path: Place | None = None
+    paths: dict[SplitName, Place] = {}
+    encoding: str = "utf-8"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ConllSource":
+        return _in_one_place(self)
 
 
 class PythonSource(Settings):
@@ -185,6 +217,7 @@ class CaptionsSource(Settings):
     images: Place  # a zip file, a folder, or a .npy file of a vector (or of a vector per place) for each image
     names: Place | None = None  # of the rows of a .npy file, one per line; None: 0, 1, 2, …
     splits: dict[SplitName, Place] = {}  # files of image names, one per line; none: the images are split
+    encoding: str = "utf-8"  # of the captions, names and splits
     size_px: Positive = 64  # width and height that pictures are brought to
 
 
@@ -196,6 +229,7 @@ Source = Annotated[
     | LinesSource
     | LabelledSource
     | ConlluSource
+    | ConllSource
     | PythonSource
     | NumbersSource
     | ScenesSource

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pipeline.config.sources import Column, Columns, DocstringsSource
 from pipeline.errors import InputError, one_line
-from pipeline.ingest.rows import BadRow, Row, short_hash, shorten
+from pipeline.ingest.rows import BadRow, Row, short_hash, shorten, too_long
 
 STDLIB = "stdlib"
 COLUMNS = Columns(
@@ -133,7 +133,7 @@ def _read_module(module: Module, source: DocstringsSource, limit_bytes: int) -> 
         if sum(1 for line in document.split("\n") if line.strip()) < source.min_document_lines:
             continue
         long = len(document) + len(query) > limit_bytes
-        problem = BadRow("too long", f"more than ingest.max_row_kb={limit_bytes // 1024} KiB") if long else None
+        problem = too_long(limit_bytes) if long else None
         values: dict[Column, Any] = {"query": query, "document": document, "module": module.name}
         values |= {"qualname": qualname, "line": function.lineno}
         yield Row(module.name, function.lineno, values, shorten(query), problem)

@@ -17,9 +17,9 @@ import numpy as np
 from pipeline import files
 from pipeline.config import Config
 from pipeline.config.sources import CaptionsSource, Column, SplitName
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.ingest import places
-from pipeline.ingest.rows import BadRow, Row, shorten
+from pipeline.ingest.rows import BadRow, Row, one_form, shorten
 
 # What lies in ingest's folder, and is passed on to the folders of ids.
 ARRAY, NAMES, SHAPE = "images.npy", "image_names.json", "images.json"
@@ -97,7 +97,7 @@ def read(
         there, load, shape, kind = _open(source, limit_bytes, folder, stack)
         wanted: dict[SplitName | None, list[str]] = {None: list(captions)}
         if source.splits:
-            wanted = {split: _listed(path, limit_bytes) for split, path in source.splits.items()}
+            wanted = {split: _listed(path, source.encoding, limit_bytes) for split, path in source.splits.items()}
         wanted = {split: [n for n in names if n in captions and n in there] for split, names in wanted.items()}
         every = [name for names in wanted.values() for name in names]
         if not every:
@@ -138,9 +138,9 @@ def _captions(source: CaptionsSource, limit_bytes: int) -> tuple[dict[str, list[
     """
     found: dict[str, list[tuple[int, str]]] = {}
     bad: list[Row] = []
-    for line in places.lines(source.captions, "utf-8", limit_bytes):
+    for line in places.lines(source.captions, source.encoding, limit_bytes):
         name, _, caption = line.text.partition("\t")
-        name = name.partition("#")[0].strip()
+        name = one_form(name.partition("#")[0])
         if line.problem is not None:
             bad.append(places.bad_line(source.captions, line))
         elif name:
@@ -148,8 +148,9 @@ def _captions(source: CaptionsSource, limit_bytes: int) -> tuple[dict[str, list[
     return found, bad
 
 
-def _listed(path: str, limit_bytes: int) -> list[str]:
-    return list(dict.fromkeys(n for line in places.lines(path, "utf-8", limit_bytes) if (n := line.text.strip())))
+def _listed(path: str, encoding: str, limit_bytes: int) -> list[str]:
+    """The names in a file, one per line, each once."""
+    return list(dict.fromkeys(n for line in places.lines(path, encoding, limit_bytes) if (n := one_form(line.text))))
 
 
 def _open(
@@ -163,25 +164,33 @@ def _open(
         file = stack.enter_context(places.open_seekable(source.images, scratch))
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise InputError(f"{places.shown_address(source.images)} is no readable zip file ({error})") from None
-        members = {entry.filename.rpartition("/")[2]: entry for entry in archive.infolist() if not entry.is_dir()}
+        except Exception as error:  # zipfile passes on those of zlib, bz2, lzma and struct
+            raise InputError(
+                f"{places.shown_address(source.images)} is not a readable zip file ({one_line(error, 100)})"
+            ) from None
+        members = {
+            one_form(entry.filename.rpartition("/")[2]): entry for entry in archive.infolist() if not entry.is_dir()
+        }
 
         def unpack(name: str) -> np.ndarray:
             try:
                 with archive.open(members[name]) as stream:
                     return picture(_whole(stream, limit_bytes), source.size_px)
-            except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
+            except BadRow:
+                raise
+            except Exception as error:  # as above
                 raise BadRow("image", f"cannot be unpacked ({type(error).__name__})") from None
 
         return members, unpack, shape, np.uint8
-    names = {name: name for name in places.names_in(source.images)}
+    names = {one_form(name): name for name in places.names_in(source.images)}
 
     def load(name: str) -> np.ndarray:
         try:
-            with places.open_binary(places.join(source.images, name)) as stream:
+            with places.open_binary(places.join(source.images, names[name])) as stream:
                 return picture(_whole(stream, limit_bytes), source.size_px)
-        except (InputError, OSError) as error:
+        except BadRow:
+            raise
+        except Exception as error:  # gzip, Arrow and each remote driver have errors of their own
             raise BadRow("image", f"cannot be read ({type(error).__name__})") from None
 
     return names, load, shape, np.uint8
@@ -208,7 +217,11 @@ def _vectors(
             f"{address} holds {vectors.dtype} of shape {vectors.shape}; give floats, (images, numbers) or "
             "(images, places, numbers)"
         )
-    names = _listed(source.names, limit_bytes) if source.names else [str(row) for row in range(len(vectors))]
+    names = (
+        _listed(source.names, source.encoding, limit_bytes)
+        if source.names
+        else [str(row) for row in range(len(vectors))]
+    )
     if len(names) != len(vectors):
         raise InputError(f"{address} has {len(vectors)} rows, but there are {len(names)} names in ingest.source.names")
     rows = {name: row for row, name in enumerate(names)}

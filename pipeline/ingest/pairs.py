@@ -23,7 +23,7 @@ from pipeline.ingest.rows import (
 )
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
-from pipeline.records import FIELDS, Record
+from pipeline.records import FIELDS, RESERVED, Field, Record
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
@@ -56,11 +56,13 @@ def to_record(row: Row, columns: Columns, grades: Mapping[str, float], task: str
         raise row.problem
     values, keys, texts = row.values, [], []
     for field, form in FIELDS[task].items():
-        text = (as_verbatim if form.verbatim else as_text)(values, getattr(columns, field))
+        text = _text(values, getattr(columns, field), form)
         named = getattr(columns, f"{field}_id", None)
         made = f"{row.source}:{row.number}" if form.verbatim else short_hash(text)
         keys.append(made if named is None else as_id(values, named))
         texts.append(text)
+    if task == "tagging":
+        _check_tags(texts[0], texts[1])
     record = Record(
         id=(short_hash(*keys) if len(keys) > 1 else keys[0]) if columns.id is None else as_id(values, columns.id),
         keys=tuple(keys),
@@ -68,7 +70,27 @@ def to_record(row: Row, columns: Columns, grades: Mapping[str, float], task: str
         relevance=1.0 if columns.relevance is None else as_relevance(values, columns.relevance, grades),
         metadata=as_metadata(values, columns.metadata),
     )
-    return record, GROUP_SEPARATOR.join(as_text(values, column) for column in columns.group) or keys[0]
+    return record, GROUP_SEPARATOR.join(as_id(values, column) for column in columns.group) or keys[0]
+
+
+def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
+    """A field's text; of labels, tags and names in one form. Raises BadRow."""
+    if form.verbatim:
+        return as_verbatim(values, column)
+    if not form.names:
+        return as_text(values, column)
+    text = as_id(values, column)
+    for name in text.split() if form.tokens == "whitespace" else [text]:
+        if name in RESERVED:
+            raise BadRow("reserved name", f"{column!r} is {name!r}, which stands for what a vocabulary does not have")
+    return text
+
+
+def _check_tags(text: str, tags: str) -> None:
+    """Raises BadRow where a sentence has not as many tags as words."""
+    words, given = len(text.split()), len(tags.split())
+    if words != given:
+        raise BadRow("tags", f"{words} words and {given} tags: give one tag per word, both separated by blanks")
 
 
 def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -> Files:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import InputError
 from pipeline.ingest import places
-from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
+from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
 
 _ROWS_AT_ONCE = 256
 # What a column of a row group may unpack to: so many times its size, or so many bytes where that is more.
@@ -82,8 +82,7 @@ def _plain(cells: pa.Array) -> list[Any]:
 def _row(name: str, number: int, cells: dict[Column, Any], limit_bytes: int) -> Row:
     shown = shorten({key: cell[:80] if isinstance(cell, bytes) else cell for key, cell in cells.items()})
     if sum(len(cell) for cell in cells.values() if isinstance(cell, bytes)) > limit_bytes:
-        problem = BadRow("too long", f"more than ingest.max_row_kb={limit_bytes // 1024} KiB")
-        return Row(name, number, {}, shown, problem)
+        return Row(name, number, {}, shown, too_long(limit_bytes))
     try:
         values = {key: cell.decode("utf-8") if isinstance(cell, bytes) else cell for key, cell in cells.items()}
     except UnicodeDecodeError as error:

@@ -1,7 +1,10 @@
 """Opening a source wherever it lies: local or fsspec address, plain or compressed, and reading lines of bounded length.
 
-Compression is told from the content (the magic number), so that a name is free. Decompression is streamed and lines are
-cut at the row limit, so that neither an archive that unpacks to terabytes nor a line of gigabytes fills the memory.
+Compression is told from the content (the magic number), so that a name is free. What is packed may unpack to 200 times
+its size, and lines are cut at the row limit: neither a small file of terabytes nor a line of gigabytes does harm.
+
+All that is read by lines is read by `lines` or `lines_of`: line ends are LF, CR LF, or CR in a file without LF; a byte
+order mark is no part of a line; a file that begins with UTF-16's mark is read as UTF-16.
 """
 
 import codecs
@@ -11,9 +14,11 @@ import functools
 import gzip
 import io
 import re
+import shutil
+import sys
 import tempfile
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -23,12 +28,13 @@ from fsspec.registry import known_implementations
 
 from pipeline import files
 from pipeline.errors import InputError, one_line
-from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
+from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1 << 16
-# What a packed file may unpack to on disk: so many times its size, or so many bytes where that is more.
+# What a packed file may unpack to: so many times its size, or so many bytes where that is more.
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
+_LOOKED_THROUGH_BYTES = 8 << 20  # packed files up to this size are unpacked once before they are read
 _STAMPS = ("etag", "size", "mtime", "lastmodified", "last_modified", "updated", "created", "md5hash", "crc32c")
 
 
@@ -112,28 +118,92 @@ def fingerprint(address: str) -> str:
 
 @contextlib.contextmanager
 def open_binary(address: str) -> Iterator[IO[bytes]]:
-    """The unpacked bytes of a source. Raises InputError if it is absent or cannot be opened."""
+    """The unpacked bytes of a source, with `peek`.
+
+    Raises:
+        InputError: it is absent or cannot be opened; or, maybe in the reading, it unpacks to far more than its size.
+    """
     with contextlib.ExitStack() as stack:
-        try:
-            if is_remote(address):
-                system, path = file_system(address)
-                opened: Any = stack.enter_context(system.open(path, "rb"))
-            else:
-                opened = stack.enter_context(local_path(address).open("rb"))
-            buffered = io.BufferedReader(opened, _PIECE)
-            stream = cast(IO[bytes], buffered)
-            head = buffered.peek(4)
-            if head.startswith(_GZIP):
-                stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
-            elif head.startswith(_ZSTD):
-                # Arrow's reader, since zstandard's own takes a file cut short for a whole one
-                unpacked: Any = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
-                stream = cast(IO[bytes], io.BufferedReader(unpacked, _PIECE))
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"source {shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
-        yield stream
+        stream, packed = _opened(address, stack)
+        if packed and not is_remote(address.rpartition("::")[2]) and _packed_bytes(address) <= _LOOKED_THROUGH_BYTES:
+            # millions of short rows would be worked on for minutes before the limit is reached
+            with _sentences(shown_address(address), address):
+                while stream.read(1 << 20):
+                    pass
+            stream, _ = _opened(address, stack)
+        yield cast(IO[bytes], stream)
+
+
+def _opened(address: str, stack: contextlib.ExitStack) -> tuple[io.BufferedReader, bool]:
+    """The unpacked bytes, and whether they were packed. Raises InputError."""
+    try:
+        if is_remote(address):
+            system, path = file_system(address)
+            stack.callback(lambda: system)  # keeps it: an archive is closed with its file system
+            opened: Any = stack.enter_context(system.open(path, "rb"))
+        else:
+            opened = stack.enter_context(local_path(address).open("rb"))
+        stream = io.BufferedReader(opened, _PIECE)
+        head = stream.peek(4)
+        if head.startswith(_GZIP):
+            return _bounded(stack.enter_context(gzip.GzipFile(fileobj=stream)), address), True
+        if head.startswith(_ZSTD):
+            # Arrow's reader, since zstandard's own takes a file cut short for a whole one
+            unpacked: Any = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
+            return _bounded(unpacked, address), True
+        in_archive = "::" in address  # unpacked by fsspec
+        return (_bounded(stream, address) if in_archive else stream), in_archive
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"source {shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
+
+
+class _Through(io.RawIOBase):
+    """A stream's bytes through a function, a piece at a time; b"" tells it that the stream has ended."""
+
+    def __init__(self, stream: Any, change: Callable[[bytes], bytes]) -> None:
+        self._stream, self._change = stream, change
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = b"."
+        while piece and not self._left:
+            piece = self._stream.read(_PIECE)
+            self._left = self._change(piece)
+        taken = self._left[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._left = self._left[len(taken) :]
+        return len(taken)
+
+
+def _bounded(stream: Any, address: str) -> io.BufferedReader:
+    """The stream; reading more of it than the limit of a packed file raises InputError."""
+    left = max(_UNPACKED_BYTES, _UNPACKED_TIMES * _packed_bytes(address))
+
+    def count(piece: bytes) -> bytes:
+        nonlocal left
+        left -= len(piece)
+        if left < 0:
+            raise InputError(
+                f"{shown_address(address)} unpacks to more than {_UNPACKED_TIMES} times its size: "
+                "if that is meant, unpack it yourself and name the unpacked file"
+            )
+        return piece
+
+    return io.BufferedReader(_Through(stream, count), _PIECE)
+
+
+def _packed_bytes(address: str) -> int:
+    """The size of a packed file, of one within an archive that of the archive; 0 where it cannot be known."""
+    outermost = address.rpartition("::")[2]
+    if not is_remote(outermost):
+        return local_path(outermost).stat().st_size
+    system, path = file_system(outermost)
+    return int(system.info(path).get("size") or 0)
 
 
 @contextlib.contextmanager
@@ -151,34 +221,21 @@ def open_seekable(address: str, scratch: Path) -> Iterator[IO[bytes]]:
                 yield file
                 return
     with open_binary(address) as stream, tempfile.TemporaryFile(dir=scratch) as copy:
-        try:
-            _copy(stream, copy, address)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"{shown_address(address)} cannot be read to its end: {_sentence(error, address)}"
-            ) from None
+        with _sentences(shown_address(address), address):
+            shutil.copyfileobj(stream, copy, 1 << 20)
         copy.seek(0)
         yield cast(IO[bytes], copy)
 
 
-def _copy(stream: IO[bytes], copy: IO[bytes], address: str) -> None:
-    """Copies what a packed file unpacks to, up to its limit, so that a small file cannot fill the disk."""
-    if is_remote(address):
-        system, path = file_system(address)
-        packed = int(system.info(path).get("size") or 0)
-    else:
-        packed = local_path(address).stat().st_size
-    left = max(_UNPACKED_BYTES, _UNPACKED_TIMES * packed)
-    while piece := stream.read(min(1 << 20, left + 1)):
-        left -= len(piece)
-        if left < 0:
-            raise InputError(
-                f"{shown_address(address)} unpacks to more than {_UNPACKED_TIMES} times its size: "
-                "if that is meant, unpack it yourself and name the unpacked file"
-            )
-        copy.write(piece)
+@contextlib.contextmanager
+def _sentences(shown: str, address: str = "") -> Iterator[None]:
+    """What goes wrong in reading becomes an InputError; gzip, Arrow and each remote driver have errors of their own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{shown} cannot be read to its end: {_sentence(error, address)}") from None
 
 
 def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
@@ -188,33 +245,65 @@ def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
         InputError: absent, unreadable, packed data that is damaged or cut short, or an encoding that is none.
     """
     _check_encoding(encoding)
+    with open_binary(address) as stream:
+        yield from lines_of(stream, encoding, limit_bytes, address)
+
+
+def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -> Iterator[Line]:
+    """As `lines`, of a stream that is open already and has `peek`; `address` is for messages."""
+    with _sentences(shown_address(address), address):
+        stream, encoding = _with_line_feeds(stream, encoding)
+    number = 0
 
     def read(size: int) -> bytes:
-        try:
+        with _sentences(shown_address(address), address):
             return stream.readline(size)
-        except Exception as error:  # gzip, Arrow and each remote driver have errors of their own
-            raise InputError(
-                f"{shown_address(address)} cannot be read to its end: {_sentence(error, address)}"
-            ) from None
 
-    with open_binary(address) as stream:
-        number = 0
-        while raw := read(limit_bytes + 2):
-            number += 1
-            content = raw.removesuffix(b"\n").removesuffix(b"\r")
-            if len(content) > limit_bytes:
-                head = content[:SHOWN].decode(encoding, "replace")
-                while not raw.endswith(b"\n") and (raw := read(_PIECE)):
-                    pass
-                yield Line(
-                    number, head, BadRow("too long", f"more than ingest.max_row_kb={limit_bytes // 1024} KiB"), cut=True
-                )
-                continue
-            try:
-                yield Line(number, content.decode(encoding), None)
-            except UnicodeError as error:
-                text = content.decode(encoding, "replace")
-                yield Line(number, text, BadRow("undecodable bytes", f"no {encoding} ({_sentence(error)[-60:]})"))
+    while raw := read(limit_bytes + 2):
+        number += 1
+        content = raw.removesuffix(b"\n").rstrip(b"\r")
+        if len(content) > limit_bytes:
+            head = content[:SHOWN].decode(encoding, "replace")
+            while not raw.endswith(b"\n") and (raw := read(_PIECE)):
+                pass
+            yield Line(number, _without_mark(head), too_long(limit_bytes), cut=True)
+            continue
+        try:
+            yield Line(number, _without_mark(content.decode(encoding)), None)
+        except UnicodeError as error:
+            yield Line(number, _without_mark(content.decode(encoding, "replace")), _undecodable(error, encoding))
+
+
+def stdin_lines(limit_bytes: int) -> Iterator[Line]:
+    """The lines of standard input, as they come."""
+    return lines_of(sys.stdin.buffer, "utf-8", limit_bytes, "standard input")
+
+
+def _with_line_feeds(stream: Any, encoding: str) -> tuple[IO[bytes], str]:
+    """The stream with LF as line end and the encoding it then has, by what its first bytes show."""
+    head = stream.peek(_PIECE)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        decoder = codecs.getincrementaldecoder("utf-16")()
+        change = lambda piece: decoder.decode(piece, final=not piece).encode("utf-8")
+        return _with_line_feeds(io.BufferedReader(_Through(stream, change), _PIECE), "utf-8")
+    if b"\r" in head[:-1] and b"\n" not in head:
+        stream = io.BufferedReader(_Through(stream, lambda piece: piece.replace(b"\r", b"\n")), _PIECE)
+    return stream, encoding
+
+
+def _without_mark(text: str) -> str:
+    """The line without byte order marks before it; files that were put together have them in their midst."""
+    return text.lstrip("\ufeff")
+
+
+def _undecodable(error: UnicodeError, encoding: str) -> BadRow:
+    where = ""
+    if isinstance(error, UnicodeDecodeError):
+        where = f" (byte 0x{error.object[error.start]:02x} at position {error.start})"
+    return BadRow(
+        "undecodable bytes",
+        f"not {encoding}{where}: name the encoding it is in, such as cp1252 (ingest.source.encoding, or --encoding)",
+    )
 
 
 def bad_line(address: str, line: Line) -> Row:

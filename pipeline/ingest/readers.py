@@ -8,7 +8,7 @@ from pipeline.config import Config
 from pipeline.config.sources import Column, PairsSource, SplitName
 from pipeline.ingest import (
     beir,
-    conllu,
+    conll,
     delimited,
     images,
     jsonl,
@@ -53,7 +53,8 @@ TEXTS: dict[str, ReadTexts] = {
     "text": text.read_text,
     "lines": text.read_lines,
     "labelled": text.read_labelled,
-    "conllu": conllu.read,
+    "conllu": conll.read,
+    "conll": conll.read,
     "python": python_text.read,
     "numbers": numbers.read,
 }

@@ -3,6 +3,10 @@
 What is done to text, whatever the format: line ends become LF; U+FEFF (byte order mark) and white space are stripped
 from the ends; control characters other than tab and newline become a blank (removing them would glue words together).
 A NUL means binary data or a wrong encoding, and a lone surrogate cannot be written as UTF-8: both make the row bad.
+
+What is not text, whatever the format: NaN and infinite numbers are missing; a whole number is written without a point
+(Parquet has a column of whole numbers with gaps as floats); true and false are "true" and "false". Ids, labels and tags
+are brought to one Unicode form (NFC), so that two spellings of one name are one.
 """
 
 import datetime
@@ -12,6 +16,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +26,8 @@ from pipeline.errors import InputError
 SHOWN = 200  # characters of a bad row that are kept
 TWO_TEXTS = "id used with two texts"  # a kind of bad row
 LARGEST_RELEVANCE = 3.4028234663852886e38  # of float32, in which it is stored
+_SINGLE = str | int | float | decimal.Decimal  # what one text can be made of
+_BOOLEANS = {"true": 1.0, "false": 0.0}
 SURROGATE = re.compile("[\ud800-\udfff]")
 # str.strip's white space and the byte order mark, stripped at once: marks and blanks may alternate a million times
 _ENDS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
@@ -33,6 +40,11 @@ class BadRow(Exception):
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
+
+
+def too_long(limit_bytes: int, what: str = "") -> BadRow:
+    """What is wrong with a row that is over the limit."""
+    return BadRow("too long", f"{what}more than {limit_bytes // 1024:,} KiB (in ingest: ingest.max_row_kb)")
 
 
 class Row(NamedTuple):
@@ -52,13 +64,11 @@ def as_text(values: Mapping[Column, Any], column: Column, required: bool = True)
         BadRow: it is missing, empty, no text or number, or holds a NUL or a lone surrogate.
     """
     value = values.get(column)
-    if value is None:
+    if is_missing(value):
         if not required:
             return ""
         raise BadRow("missing field", f"no {column!r}")
-    if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
-        raise BadRow("no text", f"{column!r} is of type {type(value).__name__}")
-    text = clean(str(value), column)
+    text = clean(_written(value, column), column)
     if required and not text:
         raise BadRow("empty text", f"{column!r} is empty")
     return text
@@ -92,32 +102,79 @@ def clean(text: str, column: Column) -> str:
     return text.strip(_ENDS)
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a field has no value: null, NaN (as pandas writes null) or an infinite number."""
+    return value is None or (isinstance(value, float | decimal.Decimal) and not math.isfinite(value))
+
+
+def _written(value: Any, column: Column) -> str:
+    """A value as text. Raises BadRow for a list, an object, or what else is not one text.
+
+    >>> [_written(value, "label") for value in (1.0, 0.5, True, 7, "x")]
+    ['1', '0.5', 'true', '7', 'x']
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if not isinstance(value, _SINGLE):
+        raise BadRow("no text", f"{column!r} is of type {type(value).__name__}")
+    try:
+        return str(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        raise BadRow("no text", f"{column!r} is a number of too many digits") from None
+
+
+def one_form(text: str) -> str:
+    """An id, a label or a name in the form by which it is compared: on one line, without blanks at its ends, NFC."""
+    text = " ".join(text.split())
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def as_id(values: Mapping[Column, Any], column: Column) -> str:
-    """A given id: clean text on one line. Raises BadRow as `as_text` does."""
-    return " ".join(as_text(values, column).split())
+    """A given id or label: clean text in one form. Raises BadRow as `as_text` does."""
+    return one_form(as_text(values, column))
+
+
+def _grade_form(label: str) -> str:
+    """A grade's label as it is compared where its spelling differs: True is true, 1.0 is 1, é is one character.
+
+    >>> [_grade_form(label) for label in ("True", "1.0", "-2", "1.5", "Good")]
+    ['true', '1', '-2', '1.5', 'Good']
+    """
+    label = one_form(label)
+    if label.lower() in _BOOLEANS:
+        return label.lower()
+    return label.partition(".")[0] if re.fullmatch(r"-?[0-9]+\.0+", label) else label
 
 
 def as_relevance(values: Mapping[Column, Any], column: Column, grades: Mapping[str, float]) -> float:
-    """The label's relevance, through `grades` if there are any.
+    """The label's relevance, through `grades` if there are any; without them true is 1 and false is 0.
 
     Raises:
-        BadRow: missing, not among the grades, or no finite number that float32 can hold.
+        BadRow: missing, empty, not among the grades, or no finite number that float32 can hold.
     """
     value = values.get(column)
-    if value is None:
-        raise BadRow("missing field", f"no {column!r}")
-    label = str(value).lower() if isinstance(value, bool) else clean(str(value), column)
+    if value is not None and (is_missing(value) or not isinstance(value, _SINGLE)):
+        raise BadRow("relevance", f"{str(value)[:40]!r} is not {'finite' if is_missing(value) else 'a number'}")
+    label = as_id(values, column)
     if grades:
-        if isinstance(value, float) and value.is_integer() and label not in grades:
-            label = str(int(value))  # a column of whole numbers with gaps is a column of floats in Parquet
-        if label not in grades:
+        by_label = {_grade_form(name): grade for name, grade in grades.items()} | dict(grades)
+        found = by_label.get(label, by_label.get(_grade_form(label)))
+        if found is None:
             raise BadRow("relevance", f"{label[:40]!r} is not among the grades {', '.join(grades)}")
-        number = grades[label]
+        number = found
+    elif label.lower() in _BOOLEANS:
+        number = _BOOLEANS[label.lower()]
     else:
         try:
             number = float(label.replace("_", "x"))  # Python reads 1_0 as 10, nobody else does
         except ValueError:
-            raise BadRow("relevance", f"{label[:40]!r} is no number") from None
+            raise BadRow(
+                "relevance",
+                f"{label[:40]!r} is not a number; ingest.source.grades gives each label its relevance: "
+                "{yes: 1, no: 0}",
+            ) from None
     if not abs(number) <= LARGEST_RELEVANCE:  # NaN compares false
         raise BadRow("relevance", f"{label[:40]!r} is not finite")
     return number

@@ -107,6 +107,7 @@ def _check_task(config: Config) -> None:
     fits = {
         "trec": ("matching",), "beir": ("matching",), "msmarco": ("matching",), "docstrings": ("matching",),
         "text": ("language_model", "cloze"), "labelled": ("classification",), "conllu": ("tagging",),
+        "conll": ("tagging",),
         "numbers": ("translation",), "scenes": ("captioning",), "captions": ("captioning",),
     }  # fmt: skip
     python = {"code": ("language_model",), "prose": ("language_model", "cloze")}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipeline.config.sources import Column
 from pipeline.ingest import places, tables
 from pipeline.ingest.places import Line
-from pipeline.ingest.rows import BadRow, Row, shorten
+from pipeline.ingest.rows import BadRow, Row, shorten, too_long
 
 _TAG = re.compile(r"<[^<>]*>")
 _SMART_FIELD = re.compile(r"\.([A-Z])\s*$")
@@ -94,7 +94,7 @@ class _Gatherer:
         self._left -= len(line.text) + 1
         problem = self.block.problem or line.problem
         if self._left < 0:
-            problem = problem or BadRow("too long", f"more than ingest.max_row_kb={self._limit // 1024} KiB")
+            problem = problem or too_long(self._limit)
         else:
             self.block.lines.append(line.text)
         self.block = self.block._replace(problem=problem)

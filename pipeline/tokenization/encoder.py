@@ -8,10 +8,10 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.records import FIELDS
+from pipeline.records import FIELDS, RESERVED
 from pipeline.tokenization.tokenizers import Tokenizer, tokenizer_of
 
-PADDING, UNKNOWN = "<pad>", "<unk>"
+PADDING, UNKNOWN = RESERVED
 PADDING_ID, UNKNOWN_ID = 0, 1
 SETTINGS_NAME, VOCABULARY_NAME = "tokenizer.json", "vocabulary.json"
 LABELS = 100_000  # at most

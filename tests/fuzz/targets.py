@@ -102,8 +102,8 @@ def _zip_of_pictures() -> bytes:
 
     Image.new("RGB", (3, 2), (200, 10, 10)).save(picture := io.BytesIO(), "PNG")
     with zipfile.ZipFile(found := io.BytesIO(), "w") as archive:
-        for name in ("a.png", "folder/b.png"):
-            archive.writestr(zipfile.ZipInfo(name), picture.getvalue())
+        for name, method in (("a.png", zipfile.ZIP_DEFLATED), ("folder/b.png", zipfile.ZIP_STORED)):
+            archive.writestr(zipfile.ZipInfo(name), picture.getvalue(), method)
     return found.getvalue()
 
 
@@ -147,6 +147,7 @@ def _ingest_targets() -> dict[str, Target]:
         "lines": _ingests(
             lambda path: {"format": "lines", "paths": {"train": {"source": path("s"), "target": path("t")}}},
             "translation", {"s": b"one\ntwo\n", "t": b"eins\nzwei\n"}),
+        "conll": _ingests(_pairs(format="conll"), "tagging", {"source": b"In IN B-PP\nit PRP B-NP\n\nno UH O\n"}),
         "conllu": _ingests(lambda path: {"format": "conllu", "paths": {"train": path("source")}}, "tagging",
                            {"source": CONLLU}),
         "pictures": _ingests(

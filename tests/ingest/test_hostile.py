@@ -37,11 +37,11 @@ def zstd_of(path: Path, head: bytes, megabytes: int, byte: bytes, tail: bytes) -
 
 # --- size -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", ["tsv", "csv", "jsonl"])
-def test_a_line_of_a_gigabyte_is_one_bad_row_and_never_held(form: str, tmp_path: Path, ingest: Any) -> None:
+def test_a_packed_line_of_sixty_megabytes_is_one_bad_row_and_never_held(form: str, tmp_path: Path, ingest: Any) -> None:
     row = b'{"query": "a", "document": "b"}\n' if form == "jsonl" else b"a\tb\n" if form == "tsv" else b"a,b\n"
     header = b"" if form == "jsonl" else row.replace(b"a", b"query").replace(b"b", b"document")
     path = tmp_path / f"long.{form}.zst"
-    zstd_of(path, header + row, 1024, b"x", b"\n" + row.replace(b"a", b"c"))
+    zstd_of(path, header + row, 60, b"x", b"\n" + row.replace(b"a", b"c"))
     tracemalloc.start()
     try:
         found = ingest({"format": form, "path": str(path)}, max_row_kb=64, **HALF)
@@ -92,6 +92,36 @@ def test_a_picture_that_unpacks_to_a_gigabyte_is_one_bad_row(tmp_path: Path, ing
     found = pictures(tmp_path, ingest, tmp_path / "i.zip", "good.png", "bomb.png")
     assert [row["caption"] for row in found.records()] == ["of good.png"]
     assert "over ingest.max_row_kb" in found.quarantine[0]["reason"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_picture_whose_packed_bytes_are_damaged_is_one_bad_row(method: int, tmp_path: Path, ingest: Any) -> None:
+    """zlib, bz2 and lzma each have an error of their own, which is none of zipfile's."""
+    path = tmp_path / "i.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("bad.png", picture())
+        archive.writestr("good.png", picture())
+        entry = archive.getinfo("bad.png")
+    content = bytearray(path.read_bytes())
+    start = entry.header_offset + 30 + len("bad.png")
+    for i in range(start, start + entry.compress_size):
+        content[i] = 0x07  # a block of a kind that deflate does not have
+    path.write_bytes(content)
+    found = pictures(tmp_path, ingest, path, "good.png", "bad.png")
+    assert [row["image"] for row in found.records()] == ["good.png"]
+    assert [row["reason"].split("(")[0] for row in found.quarantine] == ["image: cannot be unpacked "]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_a_packed_picture_that_is_damaged_is_one_bad_row(pack: Any, tmp_path: Path, ingest: Any) -> None:
+    folder = tmp_path / "i"
+    folder.mkdir()
+    packed = pack(picture())
+    (folder / "bad.png").write_bytes(packed[:10] + b"\x07" * (len(packed) - 10))
+    (folder / "cut.png").write_bytes(packed[:-9])
+    (folder / "good.png").write_bytes(packed)
+    found = pictures(tmp_path, ingest, folder, "good.png", "bad.png", "cut.png")
+    assert [row["image"] for row in found.records()] == ["good.png"] and len(found.quarantine) == 2
 
 
 def test_a_picture_of_a_billion_pixels_is_one_bad_row(tmp_path: Path, ingest: Any) -> None:

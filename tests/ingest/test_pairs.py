@@ -116,7 +116,7 @@ BAD = {
     "relevance: 'nan' is not finite": b"query\tdocument\tnan",
     "relevance: '-inf' is not finite": b"query\tdocument\t-inf",
     "relevance: '1e39' is not finite": b"query\tdocument\t1e39",
-    "relevance: '1_0' is no number": b"query\tdocument\t1_0",
+    "relevance: '1_0' is not a number": b"query\tdocument\t1_0",
     "NUL character": b"query\tdocu\0ment\t1",
     "wrong number of columns": b"query\tdocument",
     "wrong number of columns: 4": b"query\tdocument\t1\t2",

@@ -41,7 +41,7 @@ def documents(tmp_path: Path) -> Path:
 def run(*arguments: Any, given: str = "") -> subprocess.CompletedProcess[str]:
     """`duplet …` in this process, which spares a second of importing each time; `given` comes by stdin."""
     out, err, before = io.StringIO(), io.StringIO(), (sys.stdin, signal.getsignal(signal.SIGTERM))
-    sys.stdin = io.StringIO(given)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(given.encode())))  # type: ignore[arg-type]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main([*map(str, arguments)])
