@@ -103,7 +103,12 @@ def read(path: Path) -> Judged:
         classes = None
         if meta["classes"]:
             probabilities = np.stack([column(_PROBABILITY + name) for name in meta["classes"]], axis=1)
-            classes = Classes(meta["classes"], column("label"), probabilities, meta["ordered"])
+            labels = column("label")
+            if (labels < 0).any():  # of an evaluation from before labels unknown to training were classes
+                meta["classes"].append("(not in training)")
+                probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
+                labels = np.where(labels < 0, probabilities.shape[1] - 1, labels)
+            classes = Classes(meta["classes"], labels, probabilities, meta["ordered"])
         return Judged(
             unit=meta["unit"],
             ids=table["id"].to_pylist(),

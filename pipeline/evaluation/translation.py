@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import _bootstrap_resample
 from scipy import sparse
 
+from pipeline.evaluation import bootstrap
 from pipeline.evaluation.report import MODEL
 
 
@@ -52,16 +54,20 @@ def sentence_chrf(judge: Judges, texts: Sequence[str], references: Sequence[Sequ
 def comparison(
     systems: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]], judge: Judges, samples: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """All systems' corpus scores with sacreBLEU's own 95 % bootstrap intervals (Koehn 2004), as report.comparison,
-    without differences; and the signatures."""
+    """All systems' corpus scores with the 95 % percentiles of sacreBLEU's own resamples (Koehn 2004), as
+    report.comparison, without differences; and the signatures."""
     columns = _columns(references)
     found: dict[str, Any] = {}
     signatures: list[str] = []
     for system, texts in systems.items():
         found[system] = {"metrics": {}, "difference": {}}
         for name, metric in zip(Judges._fields, judge):
-            score = metric.corpus_score(texts, columns, n_bootstrap=samples)
-            low, high = float(score._mean - score._ci), float(score._mean + score._ci)
+            # sacreBLEU's interval is the mean and a half width, which may lie beyond 100
+            counts = metric._extract_corpus_statistics(texts, columns)
+            score = metric._aggregate_and_compute(counts)
+            metric.n_bootstrap = samples
+            metric.seed, drawn = _bootstrap_resample(counts, metric, samples)
+            low, high = bootstrap.percentiles(np.array([float(one.score) for one in drawn]))
             found[system]["metrics"][name] = {"mean": float(score.score), "low": low, "high": high}
             if system == MODEL:
                 signatures.append(f"{score.name}|{metric.get_signature()}")

@@ -28,7 +28,7 @@ def _classification(config: Config, folder: Path, graphs: Path, split: Split) ->
     model = onnx_predictor.open_task(config, folder, graphs, 1)
     assert isinstance(model, OnnxClassifier)
     said = model.probabilities(_texts(split, "text")).argmax(axis=1)
-    labels = answers.classes_given(split)
+    labels = answers.classes_given(split, len(model.names))
     return {"accuracy": metrics.accuracy(labels, said), "macro_f1": metrics.macro_f1(labels, said)}
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.tokenization.shards import Split
 
 SPECIAL = 2  # <pad> and <unk> of a vocabulary are no classes and no tags, and fill no blank
+UNSEEN_TAG = "I-<unknown>"  # read as a span's beginning or middle
 BLANK = "___"
 BEST = 5  # words said for each blank
 # Tokens read before each part of a judged text, and not judged, so that no token is judged without what comes before.
@@ -36,11 +37,14 @@ def label_of(names: list[str], probabilities: np.ndarray) -> dict[str, Any]:
     return {"label": max(chances, key=lambda name: chances[name]), "probabilities": chances}
 
 
-def classes_given(split: "Split") -> np.ndarray:
-    """(N,) int64 places of a split's labels among the classes; -1 for one that the training split does not have."""
+def classes_given(split: "Split", classes: int) -> np.ndarray:
+    """(N,) int64 places of a split's labels among the C `classes`; labels that the training split does not have are
+    C, C + 1, …: each is a class that no text can be given."""
     field = split.fields["label"]
-    ids = np.array([field.ids(row)[0] for row in range(len(field))], np.int64)
-    return np.maximum(ids[split.rows["label"]] - SPECIAL, -1)
+    places = np.array([field.ids(row)[0] for row in range(len(field))], np.int64) - SPECIAL
+    unseen = np.flatnonzero(places < 0)
+    places[unseen] = classes + np.arange(len(unseen))
+    return places[split.rows["label"]]
 
 
 # --- tagging ----------------------------------------------------------------------------------------------------------
@@ -114,8 +118,11 @@ def viterbi(scores: np.ndarray, transitions: np.ndarray) -> np.ndarray:
 
 
 def named(names: list[str], tags: np.ndarray) -> list[str]:
-    """(T,) places among the tags as their names; below 0: a tag that the training split does not have."""
-    return [names[tag] if tag >= 0 else "<unknown>" for tag in tags.tolist()]
+    """(T,) places among the tags as their names; below 0: a tag that the training split does not have.
+
+    Such a tag marks a span, where tags mark spans: one that is given and cannot be found.
+    """
+    return [names[tag] if tag >= 0 else UNSEEN_TAG for tag in tags.tolist()]
 
 
 def tags_given(split: "Split") -> list[np.ndarray]:

@@ -54,7 +54,7 @@ class Classification(Task):
         rows = [self.train.rows["text"][share] for share in shares]
         tokens = distinct_tokens([(field, part) for part in rows])
         texts = chunked(field, rows, rank, tokens)
-        classes = answers.classes_given(self.train)[shares[rank]][texts.rows]
+        classes = answers.classes_given(self.train, len(self.names))[shares[rank]][texts.rows]
         return TextBatch(tokens, texts.real, texts.cells, texts, classes.astype(np.int32))
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
@@ -76,7 +76,8 @@ class Classification(Task):
         split = shards.open_split(self.folder, "valid", self.config.task)
         if not len(split.relevance):
             raise InputError("the validation split has no text to judge: raise ingest.split.valid")
-        labels, predicted = answers.classes_given(split), self._probabilities(network, split, world).argmax(axis=1)
+        labels = answers.classes_given(split, len(self.names))
+        predicted = self._probabilities(network, split, world).argmax(axis=1)
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
 
@@ -88,7 +89,10 @@ class Classification(Task):
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = answers.classes_given(split), answers.classes_given(self.train)
+        labels, train = (answers.classes_given(one, len(self.names)) for one in (split, self.train))
+        given = texts_of(ingested, split, "label")
+        unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
+        padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
         others = {
             "majority": np.full(len(labels), np.bincount(train).argmax()),
             "naive_bayes": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
@@ -103,11 +107,11 @@ class Classification(Task):
             groups=None,
             slices={"text length (tokens)": split.fields["text"].lengths[split.rows["text"]].astype(np.float64)},
             values={key: right.astype(np.float64) for key, right in values.items()},
-            classes=Classes(self.names, labels.astype(np.int64), probabilities.astype(np.float64)),
+            classes=Classes([*self.names, *unseen.values()], labels, padded),
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, label, row in zip(split.ids, texts, labels, probabilities):
-                line = {"id": key, "text": shown(text), "given": self.names[label] if label >= 0 else None}
+            for key, text, label, row in zip(split.ids, texts, given, probabilities):
+                line = {"id": key, "text": shown(text), "given": label}
                 file.write(json.dumps(line | answers.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
         return examples.write(

@@ -195,15 +195,16 @@ class Tagging(Task):
             values[system, "unknown_words"] = hits / np.maximum(rare, 1)
             weights[system, "unknown_words"] = rare
         texts = texts_of(ingested, split, "text")
+        named = [tags.split()[: len(part)] for tags, part in zip(texts_of(ingested, split, "tags"), given)]
         judged = Judged("sentences", list(split.ids), texts, None, {"words": count}, values, weights)
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, ours, theirs in zip(split.ids, texts, self._named(said), self._named(given)):
+            for key, text, ours, theirs in zip(split.ids, texts, self._named(said), named):
                 line = {"id": key, "words": text.split()[: len(ours)], "tags": ours, "given": theirs}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
         flat = examples.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
         if spans.are_spans(self.names):
-            flat["test/span_f1"] = spans.span_f1(self._named(given), self._named(said))
+            flat["test/span_f1"] = spans.span_f1(named, self._named(said))
             with (folder / "table.txt").open("a", encoding="utf-8") as file:
                 file.write(f"span F1 {flat['test/span_f1']:.3f}\n")
         return flat

@@ -154,10 +154,8 @@ class Translation(Task):
         kind, lowercase = self.config.tokenize.kind, self.config.tokenize.lowercase
         to_text = lambda ids: joined(kind, [self.vocabulary[i] for i in ids])
         targets = split.fields["target"]
-        references = _grouped(
-            split.rows["source"], [to_text(targets.ids(row)) for row in split.rows["target"].tolist()], len(field)
-        )
-        texts = [to_text(ids) for ids, _ in found]
+        references = [[to_text(targets.ids(row))] for row in split.rows["target"].tolist()]
+        texts = [to_text(found[row].ids) for row in split.rows["source"].tolist()]
         judge = translation.judges(lowercase, self.config.translation.bleu_tokenizer)
         metrics = {**judge.scores(texts, references), "nats": nats}
         metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
@@ -191,21 +189,25 @@ class Translation(Task):
         if world.rank > 0:
             return {}
         tokenizer = load_tokenizer(self.folder)
-        rows = split.rows["source"]
-        texts = dict(zip(rows.tolist(), texts_of(ingested, split, "source")))
-        originals = [texts[row] for row in range(len(field))]
-        words = [tokenizer.tokens(text)[: len(ids)] for text, ids in zip(originals, sources)]
-        references = _grouped(rows, texts_of(ingested, split, "target"), len(field))
+        originals = texts_of(ingested, split, "source")  # a record is a segment, whatever others have the same source
+        references = [[target] for target in texts_of(ingested, split, "target")]
+        rows = split.rows["source"].tolist()
+        first = dict(zip(rows[::-1], originals[::-1]))
+        words = [tokenizer.tokens(first[row])[: len(ids)] for row, ids in enumerate(sources)]
         written = [
             self._text(network, source, known, ids, world.context)
             for source, known, (ids, _) in zip(sources, words, found)
         ]
-        systems = {"model": written, "memory": self._remembered(sources, ingested), "copy": originals}
+        remembered = self._remembered(sources, ingested)
+        systems = {
+            "model": [written[row] for row in rows],
+            "memory": [remembered[row] for row in rows],
+            "copy": originals,
+        }
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for row, (_, score) in enumerate(found):
-                line = {"id": field.keys[row], "source": originals[row], "target": written[row]}
-                line |= {"references": references[row], "score": round(score, 6)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            for key, row, original, known in zip(split.ids, rows, originals, references):
+                line = {"id": key, "source": original, "target": written[row], "references": known}
+                file.write(json.dumps(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
         self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
         return self._tables(systems, references, originals, split, folder)
 
@@ -240,10 +242,10 @@ class Translation(Task):
         field = split.fields["source"]
         judged = Judged(
             unit="sentences",
-            ids=list(field.keys),
+            ids=list(split.ids),
             texts=[shown(text) for text in originals],
             groups=None,
-            slices={"source length (tokens)": field.lengths.astype(np.float64)},
+            slices={"source length (tokens)": field.lengths[split.rows["source"]].astype(np.float64)},
             values=values,
         )
         flat = examples.write(
@@ -286,14 +288,6 @@ def _padded(sources: list[np.ndarray], context: Context) -> tuple[nd.NDArray, nd
     for column, ids in enumerate(sources):
         padded[: len(ids), column] = ids
     return nd.array(padded, context, "int32"), nd.array(lengths, context, "int32")
-
-
-def _grouped(rows: np.ndarray, texts: Sequence[str], count: int) -> list[list[str]]:
-    """The texts of each of `count` rows."""
-    found: list[list[str]] = [[] for _ in range(count)]
-    for row, text in zip(rows.tolist(), texts):
-        found[row].append(text)
-    return found
 
 
 TASK = Translation
