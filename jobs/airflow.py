@@ -1,18 +1,20 @@
 """Schedules of the target airflow: a DAG file that needs only Airflow's own operators (2.4 and later, 3 too)."""
 
 import os
-from datetime import datetime
 from pathlib import Path
 
 from jobs.cron import run_command
-from jobs.schedule import STAMP, Schedule
+from jobs.schedule import Schedule
+from jobs.texts import jinja, shell
+from pipeline import files
 from pipeline.errors import InputError
 
-DAG = '''\
-"""The schedule {name} of Duplet: {config}. Written by `duplet schedule`, which overwrites it."""
+DAG = """\
+{about!r}
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+import pendulum
 from airflow import DAG
 
 try:
@@ -23,7 +25,7 @@ except ImportError:
 with DAG(
     dag_id={dag_id!r},
     schedule={cron!r},
-    start_date=datetime({start}),
+    start_date=pendulum.datetime({start}, tz={zone!r}),  # the schedule goes by the clock of this zone
     catchup={catchup},  # missed dates
     max_active_runs=1,  # two never overlap
     default_args={{"retries": {retries}, "retry_delay": timedelta(minutes=5)}},
@@ -32,35 +34,33 @@ with DAG(
     BashOperator(
         task_id="run",
         bash_command={command!r},
-        cwd={cwd!r},
         append_env=True,
         skip_on_exit_code=[3],  # not better than the champion: nothing to retry, and nothing after it to be run
     )
-'''
-DATE = " --date {{ data_interval_end.strftime('%Y-%m-%dT%H:%M') }}"
+"""
+DATE = " --date {{{{ data_interval_end.in_timezone({zone!r}).strftime('%Y-%m-%dT%H:%M') }}}}"
 
 
 def dag(schedule: Schedule) -> str:
     """The DAG file."""
-    start = datetime.strptime(schedule.created, STAMP)
-    command = run_command(schedule).replace("{{", "{{ '{{' }}").replace("{%", "{{ '{%' }}").replace("{#", "{{ '{#' }}")
+    start, zone = schedule.start, schedule.zone or "UTC"
+    command = jinja(f"cd {shell(schedule.job.cwd)} && {run_command(schedule)}")
     return DAG.format(
-        name=schedule.name,
-        config=repr(schedule.job.config)[1:-1].replace('"', "'"),
+        about=f"The schedule {schedule.name} of {schedule.job.config}; `duplet schedule` writes and removes this file.",
         dag_id=f"duplet_{schedule.name}",
         cron=schedule.cron,
         start=f"{start.year}, {start.month}, {start.day}, {start.hour}, {start.minute}",
         catchup=schedule.missed == "catch_up",
         retries=schedule.job.retries,
-        command=command + DATE,
-        cwd=schedule.job.cwd,
+        zone=zone,
+        command=command + DATE.format(zone=zone),
     )
 
 
 def folder() -> Path:
     """Where Airflow looks for DAG files."""
     given = os.environ.get("AIRFLOW__CORE__DAGS_FOLDER")
-    return Path(given) if given else Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "dags"
+    return Path(given or Path(os.environ.get("AIRFLOW_HOME", "~/airflow"), "dags")).expanduser()
 
 
 def need() -> None:
@@ -74,9 +74,9 @@ def need() -> None:
 def install(schedule: Schedule) -> str:
     """Writes the DAG file."""
     need()
-    path = _path(schedule)
+    path = folder() / file_name(schedule)
     try:
-        path.write_text(dag(schedule), encoding="utf-8")
+        files.write_text(path, dag(schedule))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): set AIRFLOW_HOME to your own") from None
     return str(path)
@@ -84,8 +84,9 @@ def install(schedule: Schedule) -> str:
 
 def remove(schedule: Schedule) -> None:
     """Removes the DAG file."""
-    _path(schedule).unlink(missing_ok=True)
+    (folder() / file_name(schedule)).unlink(missing_ok=True)
 
 
-def _path(schedule: Schedule) -> Path:
-    return folder() / f"duplet_{schedule.name.replace('-', '_')}.py"
+def file_name(schedule: Schedule) -> str:
+    """Of the DAG file; Python's names have no hyphens."""
+    return f"duplet_{schedule.name.replace('-', '_')}.py"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs import programs
 from pipeline.errors import DupletError, InputError, TryAgain, one_line
 
 PATIENCE_S = 120
@@ -43,7 +44,7 @@ class Client(NamedTuple):
             return ""
         self.need(command[0])
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_S)
+            done = programs.run(*command, stdin=stdin, timeout_s=PATIENCE_S)
         except subprocess.TimeoutExpired:
             raise TryAgain(
                 f"{self.cluster} has not answered {command[0]} for {PATIENCE_S} s: try again later"

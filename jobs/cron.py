@@ -1,10 +1,15 @@
 """Schedules of the target cron: lines between markers in the user's crontab; nothing else in it is touched."""
 
-import shlex
+import contextlib
+import fcntl
+import os
 import shutil
-import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
+from jobs import programs
 from jobs.schedule import LOG, Schedule
+from jobs.texts import cron_command, shell
 from pipeline.errors import InputError, TryAgain, one_line
 
 NEEDS = "the target cron needs the program crontab (Debian: apt-get install cron), or choose another --target"
@@ -16,25 +21,17 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def block(schedule: Schedule) -> str:
-    """The schedule's part of a crontab; cron itself reads an unescaped % as the end of the line.
-
-    >>> "100%".replace("%", chr(92) + "%")
-    '100\\\\\\\\%'
-    """
+    """The schedule's part of a crontab. Raises InputError where cron would cut the command."""
     first, last = markers(schedule.name)
     job = schedule.job
-    command = f"cd {shlex.quote(job.cwd)} && {run_command(schedule)} >>{shlex.quote(str(schedule.folder / LOG))} 2>&1"
-    if "\n" in command:
-        raise InputError(f"schedule {schedule.name}: a line break in a path cannot be written into a crontab")
-    escaped = command.replace("%", "\\%")
-    return f"{first}\n{schedule.cron} {escaped}\n{last}\n"
+    command = f"cd {shell(job.cwd)} && {run_command(schedule)} >>{shell(str(schedule.folder / LOG))} 2>&1"
+    return f"{first}\n{schedule.cron} {cron_command(command)}\n{last}\n"
 
 
 def run_command(schedule: Schedule) -> str:
     """The shell command that runs what is due."""
     job = schedule.job
-    run = [job.python, "-P", "-m", "pipeline.cli", "schedule", "run", schedule.name, "--root", job.root]
-    return shlex.join(run)
+    return shell(job.python, "-P", "-m", "pipeline.cli", "schedule", "run", schedule.name, "--root", job.root)
 
 
 def with_block(table: str, name: str, block: str) -> str:
@@ -59,13 +56,16 @@ def with_block(table: str, name: str, block: str) -> str:
 
 def install(schedule: Schedule) -> str:
     """Puts the schedule's part into the user's crontab."""
-    _write(with_block(read(), schedule.name, block(schedule)))
+    part = block(schedule)
+    with alone():
+        _write(with_block(read(), schedule.name, part))
     return "crontab"
 
 
 def remove(schedule: Schedule) -> None:
     """Takes the schedule's part out of the user's crontab."""
-    _write(with_block(read(), schedule.name, ""))
+    with alone():
+        _write(with_block(read(), schedule.name, ""))
 
 
 def need() -> None:
@@ -77,14 +77,25 @@ def need() -> None:
 def read() -> str:
     """The user's crontab, empty where there is none."""
     need()
-    done = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    done = programs.run("crontab", "-l")
     if done.returncode and "no crontab" not in done.stderr:
         raise InputError(f"crontab refuses ({' '.join(done.stderr.split())}): mend what it names and do the same again")
     return done.stdout if done.returncode == 0 else ""
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """One of a person's commands at a time between reading a crontab and writing it: else one undoes the other."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, RuntimeError):  # without a home, or on a file system without locks
+            home = os.open(Path.home(), os.O_RDONLY)
+            held.callback(os.close, home)
+            fcntl.flock(home, fcntl.LOCK_EX)
+        yield
+
+
 def _write(table: str) -> None:
-    done = subprocess.run(["crontab", "-"], input=table, capture_output=True, text=True)
+    done = programs.run("crontab", "-", stdin=table)
     if done.returncode:
         said = one_line(done.stderr)
         if "space" in said:

@@ -1,10 +1,16 @@
-"""When a schedule is due: cron expressions in local time. `python -m jobs.dates EXPRESSION` prints the next time."""
+"""When a schedule is due: cron expressions as Debian's cron reads them, on the clock of the schedule's zone.
+
+Times are what that clock shows, without an offset: in the night that has an hour twice a date comes once, and one that
+falls into the hour left out is due once it is past. `python -m jobs.dates EXPRESSION [ZONE]` prints the next time on
+this machine's own clock.
+"""
 
 import re
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from jobs import zones
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,15 +34,21 @@ FIELDS = (
     Field("weekday", 0, 7, DAYS),
 )  # fmt: skip
 HELP = 'minute hour day month weekday, such as "0 2 * * *" for every night at two'
+PART = re.compile(
+    r"(?:\*|(?P<low>\w{1,9})(?:-(?P<high>\w{1,9}))?)(?:/(?P<step>\d{1,3}))?", re.ASCII
+)  # of a field's list
 MOST = 1000  # dates that are caught up at once
 FORMATS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M")
 
 
 def check(expression: str) -> str:
-    """The expression with single spaces.
+    """The expression with single spaces, and each field in a form that all readers of such expressions agree on.
 
     Raises:
         InputError: it is none of cron's five fields, a field is out of range, or no such date ever comes.
+
+    >>> check("0  2 5-5,* * 7-7")
+    '0 2 5,1-31 * 7'
     """
     from croniter import CroniterError
 
@@ -50,24 +62,61 @@ def check(expression: str) -> str:
                     f"cron expression {expression!r}: {field.name} {part!r} makes no sense "
                     f"({field.low} to {field.high}, lists, ranges and steps such as 1-5/2): {HELP}"
                 )
+    plain = " ".join(_plain(text, field) for text, field in zip(fields, FIELDS))
     try:
-        following(expression, datetime(2026, 1, 1))
+        following(plain, datetime(2026, 1, 1))
     except CroniterError:
         raise InputError(f"cron expression {expression!r} names a day that never comes") from None
-    return " ".join(fields)
+    return plain
 
 
 def _makes_sense(part: str, field: Field) -> bool:
-    match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", part, re.ASCII)
-    if match is None or match[3] == "0":
+    match = PART.fullmatch(part)
+    if match is None or (match["step"] and not 0 < int(match["step"]) <= field.high - field.low + 1):
         return False
-    ends = [
-        field.names.index(x.lower()) + field.first if x.lower() in field.names else x for x in match.group(1, 2) if x
-    ]
-    if not all(str(end).isdigit() for end in ends):
-        return False
-    numbers = [int(end) for end in ends]
+    if match["step"] and match["low"] and not match["high"]:
+        return False  # a step follows * or a range; of 5/2 cron reads the 5, and others 5-59/2
+    numbers = [_number(end, field) for end in match.group("low", "high") if end]
     return all(field.low <= number <= field.high for number in numbers) and numbers == sorted(numbers)
+
+
+def _number(end: str, field: Field) -> int:
+    """The number or name of a field's value; -1 for what is neither."""
+    if end.lower() in field.names:
+        return field.names.index(end.lower()) + field.first
+    return int(end) if end.isdigit() else -1
+
+
+def _plain(text: str, field: Field) -> str:
+    """A field without what croniter, or another reader, takes for something else: 7-7, */1, and a * within a list."""
+    parts = [_plain_part(part, field) for part in text.split(",")]
+    if text[0] == "*":
+        return "*" if "*" in parts else ",".join([parts[0], *(_ranged(part, field) for part in parts[1:])])
+    return ",".join(_ranged(part, field) for part in parts)
+
+
+def _plain_part(part: str, field: Field) -> str:
+    match = PART.fullmatch(part)
+    assert match is not None
+    low, high = match.group("low", "high")
+    step = "" if int(match["step"] or 1) == 1 else f"/{int(match['step'])}"
+    if low is None:
+        return f"*{step}"
+    return low if high is None or _number(low, field) == _number(high, field) else f"{low}-{high}{step}"
+
+
+def _ranged(part: str, field: Field) -> str:
+    return part.replace("*", f"{field.low}-{field.high}")
+
+
+def means_two_things(expression: str) -> bool:
+    """Whether a step stands beside a weekday, as in `0 2 */2 * mon`.
+
+    Cron takes days of which both are true, because a field begins with *; Kubernetes and Airflow take days of which
+    one is true.
+    """
+    day, weekday = expression.split()[2], expression.split()[4]
+    return "*" not in (day, weekday) and "*" in (day[0], weekday[0])
 
 
 def following(expression: str, after: datetime) -> datetime:
@@ -100,7 +149,30 @@ def _croniter(expression: str, start: datetime, inclusive: bool = False) -> "cro
     """`inclusive`: going back, the start itself may be the first."""
     from croniter import croniter
 
-    return croniter(expression, start + timedelta(seconds=1) if inclusive else start)
+    # as cron does: a day must fit both fields where one of them begins with *
+    return croniter(expression, start + timedelta(seconds=1) if inclusive else start, implement_cron_bug=True)
+
+
+def named(text: str, expression: str) -> list[datetime]:
+    """The dates that a person means: one with its time, or all those of the expression on a day.
+
+    Raises:
+        InputError: it is no date, or a day without one.
+
+    >>> [f"{when:%d %H:%M}" for when in named("2026-11-24", "0 2,14 * * *")]
+    ['24 02:00', '24 14:00']
+    """
+    when = read(text)
+    if "T" in text:
+        return [when]
+    found = due(expression, when - timedelta(minutes=1), when + timedelta(days=1, minutes=-1))
+    if not found:
+        coming = following(expression, when)
+        raise InputError(
+            f"--date {text}: {expression!r} has no date on that day, the next one is {coming:{FORMATS[1]}}; "
+            "a day with a time, such as 2026-11-24T02:00, is run all the same"
+        )
+    return found
 
 
 def read(text: str) -> datetime:
@@ -122,5 +194,11 @@ def fill(text: str, when: datetime) -> str:
     return text.replace("{date}", f"{when:%Y-%m-%d}").replace("{time}", f"{when:%H%M}")
 
 
+def begin(expression: str, zone: str | None, now: datetime) -> str:
+    """The next due time after an aware one, as this machine's clock will show it; what `sbatch --begin` takes."""
+    when = zones.moment(following(expression, zones.clock(zone, now)), zone, now)
+    return f"{zones.clock(None, when):%Y-%m-%dT%H:%M:%S}"
+
+
 if __name__ == "__main__":
-    print(f"{following(sys.argv[1], datetime.now()):%Y-%m-%dT%H:%M:%S}")
+    print(begin(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, datetime.now(UTC)))

@@ -15,6 +15,7 @@ from typing import Any
 
 from jobs import spec as specs
 from jobs.spec import JobSpec
+from jobs.texts import shell
 from pipeline import files, jobfolder
 from pipeline.errors import DupletError, InputError, TryAgain
 
@@ -132,7 +133,8 @@ def find(root: Path, job: str) -> Record:
         return load(root / "jobs" / chosen[0])
     if chosen:
         raise InputError(f"{job!r} begins {len(chosen)} job ids ({', '.join(chosen[-3:])}): give more of it")
+    listing = shell("duplet", "jobs", "list", "--root", str(root))
     raise InputError(
-        f"there is no job {job!r} under {root / 'jobs'}: `duplet jobs list --root {root}` shows those there are, "
-        "--root says where else to look"
+        f"there is no job {job!r} under {root / 'jobs'}: `{listing}` shows those there are, --root "
+        "says where else to look"
     )

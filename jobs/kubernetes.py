@@ -7,6 +7,7 @@ Each pod runs as a user that is not root, and gets credentials only by reference
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,13 +19,16 @@ from jobs.client import Client
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
-from pipeline.errors import InputError
+from jobs.texts import shell
+from pipeline import naming
+from pipeline.errors import DupletError, InputError, TryAgain
 
 MANIFEST = "job.yaml"
 # Where the images (docker/) keep things
 PYTHON, HOME = "/opt/duplet/bin/python", "/home/duplet"
 SSHD = ["/usr/sbin/sshd", "-De", "-f", f"{HOME}/.sshd_config"]
 GIVEN = "/etc/duplet"  # the ConfigMap in the launcher's pod
+CANCELLED, QUEUE = "duplet/cancelled", "kueue.x-k8s.io/queue-name"  # an annotation of ours, a label of Kueue's
 SAVE_S = 120  # between the signal to end and the end, to save a checkpoint
 CLIENT = Client(
     "the cluster",
@@ -38,7 +42,7 @@ def manifests(spec: JobSpec) -> list[dict[str, Any]]:
     """ConfigMap and MPIJob.
 
     Raises:
-        InputError: there is no claim that the pods could share.
+        InputError: there is no claim that the pods could share, or a host would not be full.
     """
     name = resource_name(spec)
     inside = spec_inside(spec)
@@ -50,10 +54,17 @@ def manifests(spec: JobSpec) -> list[dict[str, Any]]:
         "data": {specs.CONFIG: spec.config_text, specs.SPEC: inside.model_dump_json(indent=1)},
     }
     per_host = spec.workers_per_host or spec.max_workers
+    if spec.max_workers % per_host:
+        raise InputError(
+            f"job: workers={spec.max_workers} on hosts of workers_per_host={per_host}: mpirun fills each host, so give "
+            "a multiple of it"
+        )
     policy: dict[str, Any] = {
         "cleanPodPolicy": "Running",
         "ttlSecondsAfterFinished": spec.kubernetes.ttl_s,
         "backoffLimit": spec.retries,
+        # for a scheduler of gangs: the launcher comes after the workers, and so must not be waited for
+        "schedulingPolicy": {"minAvailable": spec.hosts(spec.max_workers)},
     }
     if spec.walltime_min is not None:
         policy["activeDeadlineSeconds"] = spec.walltime_min * 60
@@ -85,8 +96,8 @@ def manifests(spec: JobSpec) -> list[dict[str, Any]]:
 
 
 def resource_name(spec: JobSpec) -> str:
-    """A name that the operator may lengthen (-worker-12) and still use for a host and a service."""
-    return spec.id if spec.id[0].isalpha() else f"d-{spec.id}"
+    """A name that the operator may lengthen (-worker-4095) and still use for a host and a service: 63 characters."""
+    return naming.within(spec.id if spec.id[0].isalpha() else f"d-{spec.id}", 63 - len("-worker-4095"))
 
 
 def spec_inside(spec: JobSpec) -> JobSpec:
@@ -219,8 +230,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# what kubectl's parser takes for a number and PyYAML's does not, such as 1e3: only quoted is it a text for both
+_NUMBER = re.compile(r"[-+]?[0-9._]+([eE][-+]?[0-9]+)?|[-+]?0[xob][0-9a-fA-F_]+")
+
+
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    style = "|" if "\n" in value else "'" if _NUMBER.fullmatch(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)
@@ -234,6 +250,8 @@ def as_yaml(documents: list[dict[str, Any]]) -> str:
 class Kubernetes:
     """See `jobs.targets.Target`; a handle is `namespace/name`."""
 
+    ask_s = 15.0
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """One file of both manifests."""
         return {MANIFEST: as_yaml(manifests(spec))}
@@ -243,11 +261,13 @@ class Kubernetes:
         CLIENT.need("kubectl")
 
     def submit(self, spec: JobSpec, folder: Path) -> str:
-        """Makes both objects; what was made before a refusal is taken back."""
+        """Makes both objects; what was made before a refusal is taken back, or the refusal says that it is left."""
         try:
             kubectl(spec, "create", "--filename", str(folder / MANIFEST))
-        except Exception:
-            kubectl(spec, "delete", "--ignore-not-found", "--filename", str(folder / MANIFEST), allow="")
+        except DupletError as error:
+            if "AlreadyExists" in str(error):  # somebody else's: not ours to take back
+                raise
+            taken_back(spec, error, "--filename", str(folder / MANIFEST))
             raise
         return f"{spec.kubernetes.namespace}/{resource_name(spec)}"
 
@@ -256,7 +276,7 @@ class Kubernetes:
         if record.handle is None:
             return JobState("lost", "was never handed over")
         spec = record.spec
-        said = kubectl(spec, "get", "mpijob", resource_name(spec), "--output=json", allow="NotFound")
+        said = kubectl(spec, "get", "mpijob", name_of(record), "--output=json", allow="NotFound")
         if not said:
             return JobState("lost", f"the cluster has no MPIJob {record.handle}: removed, or its time to live is over")
         found = json.loads(said)
@@ -265,9 +285,14 @@ class Kubernetes:
             return JobState("finished", "", 0)
         if "Failed" in conditions:
             code, word = self._launcher_end(spec)
-            return JobState("failed", word or conditions["Failed"].get("message", ""), code)
+            why = conditions["Failed"]
+            if code is None and "DeadlineExceeded" in why.get("reason", "") + why.get("message", ""):
+                return JobState("failed", f"wall time reached: {resumed(spec)}", TryAgain.exit_code)
+            return JobState("failed", word or why.get("message", ""), code)
         if found["spec"].get("runPolicy", {}).get("suspend"):
-            return JobState("cancelled", "suspended; `duplet jobs resume` goes on from the newest checkpoint")
+            if CANCELLED not in found["metadata"].get("annotations", {}):  # a queue such as Kueue holds it back
+                return JobState("queued", f"as MPIJob {record.handle}, suspended by the cluster until there is room")
+            return JobState("cancelled", f"suspended; {resumed(spec)}", TryAgain.exit_code)
         if "Running" in conditions:
             return JobState("running", f"as MPIJob {record.handle}")
         return JobState("queued", f"as MPIJob {record.handle}, waiting for its pods")
@@ -293,20 +318,46 @@ class Kubernetes:
 
     def cancel(self, record: Record) -> None:
         """Suspends the job: its pods get SIGTERM and time to save."""
-        _suspend(record.spec, True)
+        _suspend(record, True)
 
     def resume(self, record: Record) -> str:
         """Takes a suspended job up again, or makes an ended one anew."""
+        spec = record.spec
         if self.state(record).name == "cancelled":
-            _suspend(record.spec, False)
-            return f"{record.spec.kubernetes.namespace}/{resource_name(record.spec)}"
-        kubectl(record.spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))
-        return self.submit(record.spec, record.folder)
+            found = json.loads(kubectl(spec, "get", "mpijob", name_of(record), "--output=json"))
+            if QUEUE not in found["metadata"].get("labels", {}):
+                _suspend(record, False)
+                return record.handle or ""
+        kubectl(spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))
+        return self.submit(spec, record.folder)
 
 
-def _suspend(spec: JobSpec, suspend: bool) -> None:
-    patch = json.dumps({"spec": {"runPolicy": {"suspend": suspend}}})
-    kubectl(spec, "patch", "mpijob", resource_name(spec), "--type=merge", f"--patch={patch}")
+def _suspend(record: Record, suspend: bool) -> None:
+    """Notes on the job that a person did it, as a queue does it too."""
+    annotations = {CANCELLED: "true" if suspend else None}
+    patch = json.dumps({"metadata": {"annotations": annotations}, "spec": {"runPolicy": {"suspend": suspend}}})
+    kubectl(record.spec, "patch", "mpijob", name_of(record), "--type=merge", f"--patch={patch}")
+
+
+def name_of(record: Record) -> str:
+    """The MPIJob's name, as it was handed over."""
+    return (record.handle or "").partition("/")[2] or resource_name(record.spec)
+
+
+def resumed(spec: JobSpec) -> str:
+    """What goes on with the job of a spec."""
+    return f"`{shell('duplet', 'jobs', 'resume', spec.id, '--root', spec.root)}` goes on"
+
+
+def taken_back(spec: JobSpec, because: DupletError, *what: str) -> None:
+    """Deletes what was made before a refusal. Raises the refusal with a word more where that is not possible."""
+    try:
+        kubectl(spec, "delete", "--ignore-not-found", *what)
+    except DupletError:
+        raise type(because)(
+            f"{because}; the cluster may have a part of it, which could not be taken back: "
+            f"`{shell('kubectl', f'--namespace={spec.kubernetes.namespace}', 'delete', *what)}`"
+        ) from None
 
 
 def kubectl(spec: JobSpec, *arguments: str, allow: str | None = None) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 from jobs import kubernetes as pods
 from jobs.schedule import CONFIG, SCHEDULE, Schedule
-from pipeline.errors import InputError
+from pipeline import files, naming
+from pipeline.errors import DupletError, InputError
 
 MANIFEST = "schedule.yaml"
 
 
 def resource_name(schedule: Schedule) -> str:
     """Short enough for the names that a CronJob's jobs get."""
-    return f"duplet-{schedule.name}"[:52].rstrip("-")
+    return naming.within(f"duplet-{schedule.name}", 52)
 
 
 def manifests(schedule: Schedule) -> list[dict[str, Any]]:
@@ -58,6 +59,7 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         "metadata": metadata,
         "spec": {
             "schedule": schedule.cron,
+            **({"timeZone": schedule.zone} if schedule.zone else {}),
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": 3600,
             "successfulJobsHistoryLimit": 7,
@@ -69,10 +71,19 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
 
 
 def install(schedule: Schedule) -> str:
-    """Makes both objects, or brings those of the same name up to date."""
+    """Makes both objects, or brings those of the same name up to date; a refusal leaves things as they were."""
     path = schedule.folder / MANIFEST
-    path.write_text(pods.as_yaml(manifests(schedule)), encoding="utf-8")
-    pods.kubectl(schedule.job, "apply", "--filename", str(path))
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    files.write_text(path, pods.as_yaml(manifests(schedule)))
+    try:
+        pods.kubectl(schedule.job, "apply", "--filename", str(path))
+    except DupletError as error:
+        if before is None:
+            pods.taken_back(schedule.job, error, "--filename", str(path))
+        else:
+            files.write_text(path, before)
+            pods.kubectl(schedule.job, "apply", "--filename", str(path))
+        raise
     return f"CronJob {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"
 
 

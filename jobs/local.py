@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from jobs import supervise
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState
+from jobs.texts import one_line, shell
 from pipeline import launch
 from pipeline.errors import DupletError, InputError, TryAgain
 
@@ -28,16 +28,19 @@ POLL_S = 0.2
 class Local:
     """Jobs on this machine. See `jobs.targets.Target`."""
 
+    ask_s = 0.5
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """The script that supervises the job, and the configuration as it was submitted."""
         workers = f"{spec.min_workers}" + (f" to {spec.max_workers}" if spec.max_workers > spec.min_workers else "")
+        run = shell("duplet", "run", str(spec.folder / folders.CONFIG), *spec.settings(spec.max_workers))
         script = f"""#!/bin/sh
-# Duplet job {spec.id}: {spec.name} on this machine, {workers} workers, {spec.retries} restarts at most.
+# Duplet job {spec.id}: {one_line(spec.name)} on this machine, {workers} workers, {spec.retries} restarts at most.
 # `duplet submit` starts this in a session of its own, so that it outlives the terminal.
-cd {shlex.quote(spec.cwd)} || exit 2
-exec {shlex.quote(spec.python)} -P -m jobs.supervise {shlex.quote(str(spec.folder))}
+cd {shell(spec.cwd)} || exit 2
+exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
 # which runs, and after a failure runs again:
-#   duplet run {shlex.quote(str(spec.folder / folders.CONFIG))} {shlex.join(spec.settings(spec.max_workers))}
+#   {one_line(run)}
 """
         return {SCRIPT: script, folders.CONFIG: spec.config_text}
 
@@ -68,7 +71,7 @@ exec {shlex.quote(spec.python)} -P -m jobs.supervise {shlex.quote(str(spec.folde
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if supervised:
             return JobState("running" if noted else "queued", noted.get("reason", ""))
-        again = f"`duplet jobs resume {record.spec.id} --root {record.spec.root}` goes on"
+        again = f"`{shell('duplet', 'jobs', 'resume', record.spec.id, '--root', record.spec.root)}` goes on"
         return JobState("lost", f"its supervisor is gone (killed, or the machine went down): {again}", 75)
 
     def logs(self, record: Record, follow: bool) -> Iterator[str]:

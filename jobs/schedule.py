@@ -1,6 +1,7 @@
 """A schedule: a job's description with a cron expression, and what happens on each of its dates.
 
-Its folder is ROOT/schedules/NAME: `schedule.json`, `verdicts.jsonl` with a line per date, `lock`, `log`. On a date the
+Its folder is ROOT/schedules/NAME: `schedule.json`, `verdicts.jsonl` with a line per date, `lock`, `log`. NAME is the
+configuration's with a hash of root and path, so that no two share a crontab's part, a DAG or a CronJob. On a date the
 configuration's `{date}` and `{time}` are filled in, the job runs under the supervisor, and `duplet promote` decides
 whether its model replaces the champion. What is not new costs nothing: a stage whose inputs are the same is up to date.
 """
@@ -12,25 +13,28 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pydantic
 from pydantic import Field
 
-from jobs import dates, on_cluster
+from jobs import dates, on_cluster, zones
 from jobs import folder as folders
 from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
-from pipeline import files, launch, manifest
+from jobs.texts import shell
+from pipeline import files, launch, manifest, naming
 from pipeline.config import Settings, load_config, variables
 from pipeline.errors import DupletError, InputError, TryAgain
 
 SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
 ENVIRONMENT = "environment.json"
+OWN = (SCHEDULE, CONFIG, ENVIRONMENT)
 STAMP = "%Y-%m-%dT%H:%M"
+LONGEST_NAME = 40  # with what the targets and a date add, within the 52 characters of a CronJob's name
 Say = Callable[[str], None]
 
 
@@ -45,13 +49,29 @@ class Schedule(Settings):
     overlap: Literal["leave", "wait"] = "leave"  # when the run of an earlier date is still at work: exit 75, or wait
     start_from: Literal["scratch", "champion"] = "scratch"
     promote: bool = True  # through the gate of the configuration's section promote
-    created: str  # STAMP, local time: dates before it are not missed
+    zone: str | None = None  # IANA name: its clock says when a date is; None: this machine's (before zones were kept)
+    created: str  # ISO time with an offset: dates before it are not missed
     job: JobSpec
 
     @property
     def folder(self) -> Path:
         """Where it keeps what it is and what became of it."""
         return Path(self.job.root) / "schedules" / self.name
+
+    @property
+    def configuration(self) -> str:
+        """The path of the configuration, absolute."""
+        return str((Path(self.job.cwd) / self.job.config).resolve())
+
+    @property
+    def start(self) -> datetime:
+        """When it was made, on the clock of its zone."""
+        made = datetime.fromisoformat(self.created)
+        return zones.clock(self.zone, made) if made.tzinfo else made
+
+    def now(self) -> datetime:
+        """What the clock of its zone shows."""
+        return zones.clock(self.zone)
 
 
 class Verdict(NamedTuple):
@@ -63,23 +83,52 @@ class Verdict(NamedTuple):
     reason: str
     seconds: float
     metrics: dict[str, float]
+    by_hand: bool = False  # of a date that was named: says nothing of the dates before it
 
 
 def make(path: str, overrides: list[str], options: dict[str, str | None], settings: dict[str, Any]) -> Schedule:
     """A schedule of a configuration or job file.
 
     Args:
-        options: of the job, as of `duplet submit`; settings: of the schedule: cron, target, missed, ….
+        options: of the job, as of `duplet submit`; settings: of the schedule: cron, target, zone (None: the local
+            one), missed, ….
 
     Raises:
-        InputError: a cron expression, a setting or the job makes no sense.
+        InputError: a cron expression, a setting or the job makes no sense; the configuration has a schedule already
+            under a name of an older version.
     """
-    cron = dates.check(settings["cron"])
-    inner = settings["target"] if settings["target"] in ("slurm", "kubernetes") else "local"
-    job = specs.read(path, overrides, {**options, "target": inner})
-    name = job.id.rsplit("-", 3)[0]
-    created = datetime.now().strftime(STAMP)
-    return check({**settings, "cron": cron, "name": name, "created": created, "job": job.model_dump(mode="json")})
+    cron, target = dates.check(settings["cron"]), settings["target"]
+    if target in ("kubernetes", "airflow") and dates.means_two_things(cron):
+        raise InputError(
+            f"cron expression {cron!r}: a step after * beside a weekday means one thing to cron and another to "
+            f"{target}: write the step after a range, such as 1-31/2, for days of which one is true"
+        )
+    job = specs.read(path, overrides, {**options, "target": target if target in ("slurm", "kubernetes") else "local"})
+    made = check({
+        **settings, "cron": cron, "zone": _zone(settings.get("zone"), target), "name": "unnamed",
+        "created": datetime.now(UTC).astimezone().isoformat(timespec="minutes"), "job": job.model_dump(mode="json"),
+    })  # fmt: skip
+    name = naming.unique(job.name, job.root, made.configuration, most=LONGEST_NAME, empty="schedule")
+    for old in listed(Path(job.root)):
+        if old.name != name and (old.configuration, old.job.name) == (made.configuration, job.name):
+            raise InputError(
+                f"{made.configuration} is scheduled already as {old.name}, a name of an older version: remove that "
+                f"(`{shell('duplet', 'schedule', 'remove', old.name, '--root', job.root)}`) and schedule it again"
+            )
+    return made.model_copy(update={"name": name})
+
+
+def _zone(given: str | None, target: str) -> str:
+    """The zone of a new schedule. Raises InputError where it has no such name, or cron does not go by it."""
+    if target != "cron":
+        return zones.check(given) if given else zones.local()
+    system = zones.system()
+    if given and not zones.same(zones.check(given), system):
+        raise InputError(
+            f"--zone {given}: cron goes by this machine's zone, {system}: leave it out and write the expression for "
+            "that, or choose --target slurm, kubernetes or airflow"
+        )
+    return given or system
 
 
 def check(data: dict[str, Any]) -> Schedule:
@@ -102,6 +151,17 @@ def save(schedule: Schedule) -> Path:
     except OSError as error:
         raise folders.refusal(folder, error) from None
     return folder
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """The files that say what a schedule is, as they are now."""
+    return {path.name: path.read_bytes() for name in OWN if (path := folder / name).exists()}
+
+
+def put_back(folder: Path, files: dict[str, bytes]) -> None:
+    """Makes the files of `kept` what they were."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
@@ -128,10 +188,6 @@ def load(folder: Path) -> Schedule:
     path = folder if folder.suffix == ".json" else folder / SCHEDULE
     try:
         return check(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        there = [found.parent.name for found in folder.parent.glob(f"*/{SCHEDULE}")]
-        known = f"there are {', '.join(sorted(there))}" if there else "there is none"
-        raise InputError(f"there is no schedule {folder.name!r} under {folder.parent} ({known})") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error})") from None
 
@@ -140,6 +196,28 @@ def listed(root: Path) -> Iterator[Schedule]:
     """All schedules under a root, by name."""
     for path in sorted((root / "schedules").glob(f"*/{SCHEDULE}")):
         yield load(path.parent)
+
+
+def find(root: Path, name: str) -> Schedule:
+    """The schedule of a name, of a configuration's name, or of the beginning of a name.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    there = list(listed(root))
+    found = (
+        [one for one in there if one.name == name]
+        or [one for one in there if one.job.name == name]
+        or [one for one in there if naming.slug(one.job.name) == name]
+        or [one for one in there if name and one.name.startswith(name)]
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(f"{one.name} of {one.configuration}" for one in found)
+        raise InputError(f"{len(found)} schedules are named {name!r} ({several}): give the whole name of one")
+    known = f"there are {', '.join(one.name for one in there)}" if there else "there is none"
+    raise InputError(f"there is no schedule {name!r} under {root / 'schedules'} ({known})")
 
 
 def verdicts(folder: Path) -> list[Verdict]:
@@ -157,10 +235,15 @@ def verdicts(folder: Path) -> list[Verdict]:
 
 
 def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
-    """The dates to work on now, oldest first: those after the last one that has a verdict, or only the newest."""
-    last = max((verdict.due for verdict in done), default=schedule.created)
-    found = dates.due(schedule.cron, datetime.strptime(last, STAMP), now)
-    return found if schedule.missed == "catch_up" else found[-1:]
+    """The dates to work on now, oldest first: all since the last one that came by itself, or only the newest.
+
+    A date that was run by hand is not run again, and says nothing of others.
+    """
+    by_itself = [datetime.strptime(verdict.due, STAMP) for verdict in done if not verdict.by_hand]
+    found = dates.due(schedule.cron, max([schedule.start, *by_itself]), now)
+    known = {verdict.due for verdict in done}
+    newest = found if schedule.missed == "catch_up" else found[-1:]
+    return [when for when in newest if f"{when:{STAMP}}" not in known]
 
 
 @contextmanager
@@ -183,20 +266,20 @@ def alone(schedule: Schedule, say: Say) -> Iterator[None]:
         yield
 
 
-def run(schedule: Schedule, only: datetime | None, say: Say) -> list[Verdict]:
-    """Works on the date given, or on all that are due.
+def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Verdict]:
+    """Works on the dates given by hand, or on all that are due.
 
     Raises:
         TryAgain: another run is at work; a signal stopped this one: the date stays due.
         DupletError or a subclass: what became of the last date, where it did not end well. GateError: not promoted.
     """
     with alone(schedule, say):
-        found = [only] if only else pending(schedule, verdicts(schedule.folder), datetime.now())
+        found = by_hand if by_hand is not None else pending(schedule, verdicts(schedule.folder), schedule.now())
         if not found:
-            say(f"nothing is due before {dates.following(schedule.cron, datetime.now()):%Y-%m-%d %H:%M}")
+            say(f"nothing is due before {dates.following(schedule.cron, schedule.now()):%Y-%m-%d %H:%M}")
         made = []
         for when in found:
-            made.append(_one(schedule, when, say))
+            made.append(_one(schedule, when, say)._replace(by_hand=by_hand is not None))
             with (schedule.folder / VERDICTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(made[-1]._asdict()) + "\n")
             say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")

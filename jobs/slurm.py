@@ -5,8 +5,6 @@ SLURM sends it SIGTERM: the training saves a checkpoint, and the job puts itself
 """
 
 import math
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from jobs.client import Client
 from jobs.folder import LOG, Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState, StateName
-from pipeline.errors import InputError
+from jobs.texts import in_double_quotes, one_line, shell
+from pipeline.errors import InputError, TryAgain
 
 SCRIPT = "job.sh"
 CLIENT = Client(
@@ -31,6 +30,7 @@ STATES: dict[str, StateName] = {
     "COMPLETING": "running", "SIGNALING": "running", "STAGE_OUT": "running", "STOPPED": "running",
     "SUSPENDED": "running", "RESIZING": "running", "COMPLETED": "finished", "CANCELLED": "cancelled",
 }  # fmt: skip
+STOPPED = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")  # from outside: another start goes on
 ASK_S, LOOK_S = 5.0, 0.5  # between questions to SLURM, and looks at a log
 
 
@@ -40,16 +40,15 @@ def script(spec: JobSpec) -> str:
     Raises:
         InputError: the wall time is over before the checkpoint's signal.
     """
-    command = " ".join(["duplet run", spec.config, *spec.overrides])
-    python = shlex.quote(spec.python)
+    command = shell("duplet", "run", spec.config, *spec.overrides)
     return "\n".join([
         "#!/bin/bash",
-        f"# {_one_line(command)}",
+        f"# {one_line(command)}",
         *(f"#SBATCH {option}" for option in options(spec)),
         "",
         *surroundings(spec),
         "# on the first host: the stages in order; at SIGTERM a checkpoint, and back into the queue",
-        f"exec {python} -P -m jobs.on_cluster {shlex.quote(str(spec.folder))}",
+        f"exec {shell(spec.python, '-P', '-m', 'jobs.on_cluster', str(spec.folder))}",
         "",
     ])  # fmt: skip
 
@@ -59,7 +58,7 @@ def options(spec: JobSpec) -> list[str]:
     per_host = spec.workers_per_host or spec.max_workers
     fewest, most = -(-spec.min_workers // per_host), -(-spec.max_workers // per_host)
     values = {
-        "job-name": f"duplet-{spec.name}",
+        "job-name": f"duplet-{spec.id}",  # no other's, so that scancel --name meets this one alone
         "output": f"{spec.folder / LOG}".replace("%", "%%"),
         "open-mode": "append",  # a requeued job goes on in the same log
         "nodes": f"{fewest}" if fewest == most else f"{fewest}-{most}",
@@ -73,7 +72,7 @@ def options(spec: JobSpec) -> list[str]:
         "constraint": spec.slurm.constraint,
     }
     found = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]
-    return [*found, *(_one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
+    return [*found, *(one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
 
 
 def _end_of_time(spec: JobSpec) -> list[str]:
@@ -89,18 +88,18 @@ def _end_of_time(spec: JobSpec) -> list[str]:
 
 def surroundings(spec: JobSpec) -> list[str]:
     """Lines of a script: what the site needs, the working folder, and how ranks are started."""
-    per_host, python = spec.workers_per_host or spec.max_workers, shlex.quote(spec.python)
+    per_host = spec.workers_per_host or spec.max_workers
     starter = f"srun --ntasks={{workers}} --ntasks-per-node={per_host} --cpus-per-task={spec.cpus_per_worker or 1}"
     launcher = [
-        f"{python} -P -m pipeline.rendezvous serve",
+        shell(spec.python, "-P", "-m", "pipeline.rendezvous", "serve"),
         f"{starter} --distribution=block",
-        f"{python} -P -m pipeline.rendezvous rank",
+        shell(spec.python, "-P", "-m", "pipeline.rendezvous", "rank"),
     ]
-    joined = " \\\n".join(_in_double_quotes(part) for part in launcher)
+    joined = " \\\n".join(in_double_quotes(part) for part in launcher)
     return [
         *spec.slurm.setup,
         "set -eu",
-        f"cd {shlex.quote(spec.cwd)}",
+        f"cd {shell(spec.cwd)}",
         "",
         "# how the training starts its ranks on all hosts: one srun task each, which meet at the first host",
         f'export DUPLET_LAUNCHER="{joined}"',
@@ -109,20 +108,14 @@ def surroundings(spec: JobSpec) -> list[str]:
 
 def quoted(value: str) -> str:
     """As sbatch reads an option's value: quoted only where it must be."""
-    value = _one_line(value)
+    value = one_line(value)
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(value) & set(" \t\"'\\") else value
-
-
-def _in_double_quotes(value: str) -> str:
-    return re.sub(r'(["$`\\])', r"\\\1", value)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
 
 
 class Slurm:
     """See `jobs.targets.Target`. The job's folder must be on a file system that all hosts share."""
+
+    ask_s = 30.0
 
     def render(self, spec: JobSpec) -> dict[str, str]:
         """The batch script."""
@@ -148,7 +141,7 @@ class Slurm:
         if noted.get("state") in ENDED:
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if name is None:
-            again = f"`duplet jobs resume {record.spec.id} --root {record.spec.root}` goes on"
+            again = f"`{shell('duplet', 'jobs', 'resume', record.spec.id, '--root', record.spec.root)}` goes on"
             return JobState("lost", f"SLURM no longer knows job {record.handle}, which left no word: {again}", 75)
         return JobState(name, reason, code)
 
@@ -170,7 +163,7 @@ class Slurm:
             return name, f"in SLURM's queue as {job} ({found.get('Reason', 'None')})", None
         if name == "running":
             return name, f"as SLURM job {job} on {found.get('NodeList', 'its hosts')}", None
-        return name, f"SLURM says {word}", code
+        return name, f"SLURM says {word}", TryAgain.exit_code if word in STOPPED else code
 
     def logs(self, record: Record, follow: bool) -> Iterator[str]:
         """The log file's lines."""

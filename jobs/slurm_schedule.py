@@ -4,17 +4,17 @@ Each link of the chain hands over the next one, to begin at the next date, befor
 keeps two from running at once. The allocation is the training's own.
 """
 
-import shlex
 import shutil
-import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 
-from jobs import dates, slurm
-from jobs.cron import markers, run_command, with_block
+from jobs import dates, programs, slurm, zones
+from jobs.cron import alone, markers, run_command, with_block
 from jobs.schedule import LOG, SCHEDULE, Schedule
-from pipeline.errors import InputError
+from jobs.texts import cron_command, shell
+from pipeline import files
 
 SCRIPT = "schedule.sh"
+PAUSES_S = (0, 15, 30, 60, 120, 240)  # before each try to hand over the next link
 
 
 def job_name(schedule: Schedule) -> str:
@@ -35,7 +35,9 @@ def options(schedule: Schedule) -> list[str]:
 def script(schedule: Schedule) -> str:
     """The batch script of one date, which also hands over the next link of a chain."""
     job = schedule.job
-    path, python = shlex.quote(str(schedule.folder / SCRIPT)), shlex.quote(job.python)
+    path, kept = shell(str(schedule.folder / SCRIPT)), shell(str(schedule.folder / SCHEDULE))
+    begin = shell(job.python, "-P", "-m", "jobs.dates", schedule.cron, *([schedule.zone] if schedule.zone else []))
+    pauses = " ".join(str(pause) for pause in PAUSES_S)
     return "\n".join([
         "#!/bin/bash",
         f"# duplet schedule {schedule.name}: {schedule.cron}",
@@ -43,9 +45,15 @@ def script(schedule: Schedule) -> str:
         "",
         *slurm.surroundings(job),
         "# the next link first, so that a failure breaks no chain; a requeued link has handed it over already",
-        f"if [ -e {shlex.quote(str(schedule.folder / SCHEDULE))} ] && [ -z \"${{DUPLET_SCRONTAB:-}}\" ] && "
+        f"if [ -e {kept} ] && [ -z \"${{DUPLET_SCRONTAB:-}}\" ] && "
         '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then',
-        f'    sbatch --begin="$({python} -P -m jobs.dates {shlex.quote(schedule.cron)})" --dependency=singleton {path}',
+        "    waits=no",
+        f"    for pause in {pauses}; do  # the controller may be busy: the work does not depend on it",
+        '        sleep "$pause"',
+        f'        if sbatch --begin="$({begin})" --dependency=singleton {path}; then waits=yes; break; fi',
+        "    done",
+        '    [ "$waits" = yes ] || echo "SLURM takes no next link: after this date nothing comes any more until '
+        '\\`duplet schedule\\` hands it over again" >&2',
         "fi",
         f"exec {run_command(schedule)}",
         "",
@@ -55,46 +63,62 @@ def script(schedule: Schedule) -> str:
 def scrontab_block(schedule: Schedule) -> str:
     """The schedule's part of a scrontab."""
     first, last = markers(schedule.name)
-    path = shlex.quote(str(schedule.folder / SCRIPT))
+    command = cron_command(shell("env", "DUPLET_SCRONTAB=1", str(schedule.folder / SCRIPT)))
     lines = [f"#SCRON {option}" for option in options(schedule)]
-    return "\n".join([first, *lines, f"{schedule.cron} env DUPLET_SCRONTAB=1 {path}", last, ""])
+    return "\n".join([first, *lines, f"{schedule.cron} {command}", last, ""])
 
 
 def has_scrontab() -> bool:
     """Whether the site has scrontab, and has switched it on."""
     if shutil.which("scrontab") is None:
         return False
-    said = subprocess.run(["scrontab", "-l"], capture_output=True, text=True)
+    said = programs.run("scrontab", "-l")
     return said.returncode == 0 or "no crontab" in said.stderr.lower()
+
+
+def takes_scrontab(schedule: Schedule) -> bool:
+    """Whether the site has scrontab, and would read this schedule as it is meant."""
+    own = schedule.zone is None or zones.same(schedule.zone, zones.system())
+    return own and not dates.means_two_things(schedule.cron) and has_scrontab()
 
 
 def install(schedule: Schedule) -> str:
     """Hands the schedule over; what it was handed over as."""
     path = schedule.folder / SCRIPT
-    path.write_text(script(schedule), encoding="utf-8")
+    files.write_text(path, script(schedule))
     path.chmod(0o700)
-    if has_scrontab():
+    waiting = links(schedule)
+    if takes_scrontab(schedule):
         _scrontab(schedule, scrontab_block(schedule))
-        return "scrontab"
-    remove(schedule)  # the waiting link of a schedule of the same name
-    begin = dates.following(schedule.cron, datetime.now())
+        handle = "scrontab"
+    else:
+        begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
+        said = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", str(path))
+        handle = f"SLURM job {said.strip().splitlines()[-1].split(';')[0]}"
+    if waiting:  # of the schedule as it was; not before the new one is sure
+        slurm.CLIENT.run("scancel", "--state=PENDING", *waiting)
+    return handle
+
+
+def links(schedule: Schedule, also_running: bool = False) -> list[str]:
+    """SLURM's names for the jobs of a chain that wait for their date; `also_running`: and for those at work."""
+    states = "PENDING,RUNNING,COMPLETING,SUSPENDED" if also_running else "PENDING"
     said = slurm.CLIENT.run(
-        "sbatch", "--parsable", f"--begin={begin:%Y-%m-%dT%H:%M:%S}", "--dependency=singleton", str(path)
+        "squeue", "--noheader", "--me", f"--name={job_name(schedule)}", f"--states={states}", "--format=%i"
     )
-    return f"SLURM job {said.strip().split(';')[0]}"
+    return said.split()
 
 
 def remove(schedule: Schedule) -> None:
     """Takes the entry out, and links of a chain that wait; what is running goes on."""
     if has_scrontab():
         _scrontab(schedule, "")
-    else:
-        slurm.CLIENT.run("scancel", f"--name={job_name(schedule)}", "--state=PENDING", "--me")
+    if waiting := links(schedule):
+        slurm.CLIENT.run("scancel", "--state=PENDING", *waiting)
 
 
 def _scrontab(schedule: Schedule, block: str) -> None:
-    said = subprocess.run(["scrontab", "-l"], capture_output=True, text=True)
-    table = with_block(said.stdout if said.returncode == 0 else "", schedule.name, block)
-    done = subprocess.run(["scrontab", "-"], input=table, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"scrontab refuses ({' '.join(done.stderr.split())}): mend what it names and try again")
+    """Raises InputError or TryAgain where the table cannot be read or written; it is never written without a look."""
+    with alone():
+        table = slurm.CLIENT.run("scrontab", "-l", allow="no crontab")
+        slurm.CLIENT.run("scrontab", "-", stdin=with_block(table, schedule.name, block))

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
+from jobs.texts import controls
+from pipeline import naming
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
 from pipeline.errors import InputError
-from pipeline.hidden import hide, holds_secret
+from pipeline.hidden import hide, holds_secret, names_secret
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -114,6 +116,11 @@ class JobSpec(Settings):
 
 
 ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+KEPT_SECRET = (
+    "holds a password or token, which the job's folder would keep: set it in the environment and write ${NAME} in its "
+    "place"
+)
+_ASSIGNED = re.compile(r"(\w+)=[\"']?[^\s$\"',;]")  # of a line of a shell, or of --export=NAME=value
 # What a person sets in a job file or by option; the rest of a spec follows from the configuration and the place.
 SETTABLE = (
     "target", "workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min", "retries",
@@ -132,7 +139,8 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
         InputError: either file, or a value, or a combination of values makes no sense.
     """
     job = _job_file(path)
-    config_path, listed = str(job.pop("config", path)), [str(item) for item in job.pop("overrides", [])]
+    config_path = os.path.expanduser(str(job.pop("config", path)))
+    listed = [str(item) for item in job.pop("overrides", [])]
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and key.split(".")[0] in SETTABLE:
@@ -149,18 +157,45 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     config = load_config(config_path, [*listed, f"train.workers={high}"])
     name = _identity(config)
     text = Path(config_path).read_text(encoding="utf-8")
-    for given in (*listed, *text.splitlines()):
-        if holds_secret(given):
-            raise InputError(
-                f"{hide(given.strip())} holds a password or token, which the job's folder would keep: set it in the "
-                "environment and write ${NAME} in its place"
-            )
-    return check({
+    _check_secrets(listed, text, job)
+    found = check({
         **job, "id": name, "name": config.name, "config": config_path,
         "config_text": text, "overrides": listed,
         "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
         "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip
+    _check_characters(found.model_dump(exclude={"config_text"}), "")
+    return found
+
+
+def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None:
+    """Raises InputError for what a job's folder, and the command lines it leads to, would show to others."""
+    slurm = job.get("slurm")
+    shell_lines = (
+        [str(line) for name in ("setup", "extra") for line in slurm.get(name, ())] if isinstance(slurm, dict) else []
+    )
+    for given in (*overrides, *text.splitlines(), *shell_lines):
+        if holds_secret(given):
+            raise InputError(f"{hide(given.strip())} {KEPT_SECRET}")
+    for line in shell_lines:
+        for name in _ASSIGNED.findall(line):
+            if names_secret(name):
+                raise InputError(f"slurm: a line that sets {name} {KEPT_SECRET}")
+
+
+def _check_characters(value: Any, where: str) -> None:
+    """Raises InputError for a line end or another control character: the value is written into scripts and names."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            _check_characters(name, where)
+            _check_characters(one, f"{where}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_characters(one, where)
+    elif (
+        isinstance(value, str) and where != "slurm.setup" and (found := controls(value))
+    ):  # lines of a shell may be long
+        raise InputError(f"job: {where}={value!r} holds the control character {found[0]!r}: leave it out")
 
 
 def check(data: dict[str, Any]) -> JobSpec:
@@ -174,9 +209,11 @@ def check(data: dict[str, Any]) -> JobSpec:
 
 
 def _identity(config: Config) -> str:
-    """An identity that sorts by time: name, second, and four random hex digits for jobs of the same second."""
-    slug = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-")[:30].strip("-") or "job"
-    return f"{slug}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """An identity that sorts by time: name, second, and eight random hex digits for jobs of the same second.
+
+    Its 50 characters leave room for what a cluster adds to a name.
+    """
+    return f"{naming.slug(config.name, 25, 'job')}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def _job_file(path: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import IO, Any
 from jobs import folder as folders
 from jobs import states
 from jobs.states import Failure
+from jobs.texts import shell
 from pipeline import files, jobfolder, launch
 from pipeline.config import load_config
 from pipeline.errors import DupletError, TryAgain
@@ -157,7 +158,8 @@ class Supervisor:
         if (self.folder / folders.CANCEL).exists():
             return self._end("cancelled", f"stopped{at}{lost}", TryAgain.exit_code, workers)
         why = f"wall time of {self.spec.walltime_min} min reached" if self.walltime_reached else "stopped by a signal"
-        reason = f"{why}{at}{lost}; `duplet jobs resume {self.spec.id} --root {self.spec.root}` goes on"
+        again = shell("duplet", "jobs", "resume", self.spec.id, "--root", self.spec.root)
+        reason = f"{why}{at}{lost}; `{again}` goes on"
         return self._end("failed", reason, TryAgain.exit_code, workers)
 
     def _end(self, state: str, reason: str, code: int, workers: int) -> int:

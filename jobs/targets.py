@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from jobs.folder import Record
 from jobs.spec import JobSpec
-from pipeline.errors import InputError
+from pipeline.errors import DupletError, GateError, InputError, TryAgain
 
 StateName = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 ENDED = ("finished", "failed", "cancelled", "lost")
@@ -24,8 +24,27 @@ class JobState(NamedTuple):
     exit_code: int | None = None  # of `duplet run`, where it has ended: 0, 1, 2, 3 or 75
 
 
+def exit_code(state: JobState) -> int:
+    """What waiting for a job ends with: 0, 1, 2, 3 or 75, whatever the target calls its end.
+
+    >>> [exit_code(JobState("failed", exit_code=code)) for code in (0, 3, 75, 137)], exit_code(JobState("lost"))
+    ([1, 3, 75, 1], 75)
+    """
+    if state.name == "finished":
+        return 0
+    if state.name in ("cancelled", "lost"):
+        return TryAgain.exit_code  # another start goes on
+    known = (DupletError.exit_code, InputError.exit_code, GateError.exit_code, TryAgain.exit_code)
+    return state.exit_code if state.exit_code in known else DupletError.exit_code
+
+
 class Target(Protocol):
-    """One place to run jobs. Errors are InputError (2) or, where trying again helps, TryAgain (75): one sentence."""
+    """One place to run jobs. Errors are InputError (2) or, where trying again helps, TryAgain (75): one sentence.
+
+    ask_s: how long to leave between two questions about a job, at most.
+    """
+
+    ask_s: float
 
     def render(self, spec: JobSpec) -> dict[str, str]:
         """File name -> text of all that is handed over; the first is the script or manifest itself. Pure."""

@@ -39,6 +39,15 @@ def holds_secret(text: str) -> bool:
     return bool(re.search(r"://[^/\s'\"<>\\]*:[^/\s'\"<>\\@]+@", text) or _QUERY.search(text))
 
 
+def names_secret(name: str) -> bool:
+    """Whether a variable's name says that its value is a password or token.
+
+    >>> names_secret("MLFLOW_TRACKING_PASSWORD"), names_secret("KEYBOARD")
+    (True, False)
+    """
+    return bool(_VARIABLE.search(name))
+
+
 def hide(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """As hide_addresses, and without the values of the environment's secrets."""
     for secret in _secrets(environment):

@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import InputError
+from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.files import at_home
 
 if TYPE_CHECKING:
     from jobs.folder import Record
     from jobs.targets import JobState
 
-POLL_S = 0.5
+POLL_S = 0.5  # at first; then more and more rarely, as a cluster's controller has others to answer
+UNANSWERED = 20  # questions one after the other before `wait` gives up with 75
 
 
 ACTIONS = {
@@ -60,10 +61,13 @@ def _state(record: "Record") -> "JobState":
 
 
 def _row(record: "Record") -> dict[str, Any]:
+    from jobs import targets
+
     state, spec, noted = _state(record), record.spec, record.state()
+    code = targets.exit_code(state) if state.name in targets.ENDED else None
     return {
-        "id": spec.id, "target": spec.target, "state": state.name, "reason": state.reason,
-        "exit_code": state.exit_code, "restarts": len(noted.get("restarts", [])), "workers": noted.get("workers"),
+        "id": spec.id, "name": spec.name, "target": spec.target, "state": state.name, "reason": state.reason,
+        "exit_code": code, "restarts": len(noted.get("restarts", [])), "workers": noted.get("workers"),
         "handle": record.handle, "folder": str(record.folder),
     }  # fmt: skip
 
@@ -75,8 +79,10 @@ def _list(args: argparse.Namespace) -> int:
     for record in folder.records(Path(args.root)):
         try:
             rows.append(_row(record))
-        except InputError as error:  # a target whose client is missing here says nothing about the other jobs
-            rows.append({"id": record.spec.id, "target": record.spec.target, "state": "unknown", "reason": str(error)})
+        except DupletError as error:  # a client that is missing, or busy, says nothing about the other jobs
+            spec = record.spec
+            said = {"state": "unknown", "reason": str(error)}
+            rows.append({"id": spec.id, "name": spec.name, "target": spec.target, **said})
     if args.json:
         print(json.dumps({"jobs": rows}))
         return 0
@@ -112,11 +118,21 @@ def _logs(args: argparse.Namespace, record: "Record") -> int:
 
 
 def _wait(args: argparse.Namespace, record: "Record") -> int:
-    from jobs.targets import ENDED
+    from jobs import targets
 
-    while (state := _state(record)).name not in ENDED:
-        time.sleep(POLL_S)
-    code = state.exit_code if state.exit_code is not None else 0 if state.name == "finished" else 1
+    longest, pause, unanswered = targets.target(record.spec.target).ask_s, POLL_S, 0
+    while True:
+        try:
+            state, unanswered = _state(record), 0
+            if state.name in targets.ENDED:
+                break
+        except TryAgain:  # a controller that is busy for a while does not end the waiting
+            unanswered += 1
+            if unanswered > UNANSWERED:
+                raise
+        time.sleep(pause)
+        pause = min(longest, 1.5 * pause)
+    code = targets.exit_code(state)
     if args.json:
         print(json.dumps({"id": record.spec.id, "state": state.name, "reason": state.reason, "exit_code": code}))
     else:
@@ -126,6 +142,7 @@ def _wait(args: argparse.Namespace, record: "Record") -> int:
 
 def _cancel(args: argparse.Namespace, record: "Record") -> int:
     from jobs import folder, targets
+    from jobs.texts import shell
 
     state, marker = _state(record), record.folder / folder.CANCEL
     if state.name in ("finished", "failed", "lost"):
@@ -138,7 +155,8 @@ def _cancel(args: argparse.Namespace, record: "Record") -> int:
         with contextlib.suppress(OSError):  # on a full disk it is stopped all the same
             marker.touch()
         targets.target(record.spec.target).cancel(record)
-        said = f"job {record.spec.id} saves and stops; `duplet jobs wait {record.spec.id}` waits for it"
+        wait = shell("duplet", "jobs", "wait", record.spec.id, "--root", record.spec.root)
+        said = f"job {record.spec.id} saves and stops; `{wait}` waits for it"
     print(json.dumps({"id": record.spec.id, "said": said}) if args.json else said)
     return 0
 

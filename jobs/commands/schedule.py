@@ -3,13 +3,12 @@
 import argparse
 import json
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
 from jobs.commands.dry_run import show
-from pipeline.errors import InputError
+from pipeline.errors import DupletError, InputError
 from pipeline.files import at_home
 
 if TYPE_CHECKING:
@@ -23,9 +22,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration or job file with a cron expression; or what to do with a schedule that is there."""
     parser.add_argument("config", metavar="CONFIG|list|remove|run", help="a configuration, a job file, or what to do")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="NAME|key=value", help="of remove and run: the schedule's name"
+        "overrides", nargs="*", default=[], metavar="NAME|key=value", help="of list, remove, run: a name"
     )
-    parser.add_argument("--cron", metavar="EXPRESSION", help='"0 2 * * *": every night at two, local time')
+    parser.add_argument("--cron", metavar="EXPRESSION", help='"0 2 * * *": every night at two, on the clock of --zone')
+    parser.add_argument("--zone", metavar="NAME", help="time zone, such as Europe/Berlin (default: the local one)")
     submit.job_arguments(parser)
     for action in parser._actions:
         if action.dest == "target":
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-promote", action="store_true", help="leave the champion alone")
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
-    parser.add_argument("--date", help="run: this date only, such as 2026-11-24 or 2026-11-24T02:00")
+    parser.add_argument("--date", help="run: the dates of this day only, 2026-11-24, or one, 2026-11-24T02:00")
     parser.add_argument("--root", type=at_home, help="list, remove, run: the configuration's root (default runs)")
 
 
@@ -66,7 +66,7 @@ def _make(args: argparse.Namespace) -> int:
         raise InputError(f"--target {target!r} cannot be scheduled on (allowed: {', '.join(TARGETS)})")
     names = ("workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min", "retries")
     settings = {
-        "cron": args.cron, "target": target, "missed": args.missed, "overlap": args.overlap,
+        "cron": args.cron, "zone": args.zone, "target": target, "missed": args.missed, "overlap": args.overlap,
         "start_from": args.start_from, "promote": not args.no_promote,
     }  # fmt: skip
     made = schedules.make(args.config, args.overrides, {name: getattr(args, name) for name in names}, settings)
@@ -89,7 +89,7 @@ def render(schedule: "Schedule") -> dict[str, str]:
     if schedule.target == "airflow":
         from jobs import airflow
 
-        return {f"duplet_{schedule.name.replace('-', '_')}.py": airflow.dag(schedule)}
+        return {airflow.file_name(schedule): airflow.dag(schedule)}
     if schedule.target == "slurm":
         from jobs import slurm_schedule
 
@@ -103,22 +103,31 @@ def render(schedule: "Schedule") -> dict[str, str]:
 
 
 def install(schedule: "Schedule") -> str:
-    """Hands a schedule over; nothing is left of a new one that is refused."""
+    """Hands a schedule over. A refusal leaves nothing of a new one, and one that was there as it was."""
     from jobs import folder
     from jobs import schedule as schedules
 
     needed(schedule)
-    there = (schedule.folder / schedules.SCHEDULE).exists()
+    before = schedules.load(schedule.folder) if (schedule.folder / schedules.SCHEDULE).exists() else None
+    if before and before.target != schedule.target:
+        needed(before)
+    kept = schedules.kept(schedule.folder)
     try:
         schedules.save(schedule)
         schedules.keep_environment(schedule, dict(os.environ))
-        return str(_module(schedule).install(schedule))
+        said = str(_module(schedule).install(schedule))
     except BaseException as error:
-        if not there:
+        if before is None:
             folder.remove(schedule.folder)
+        else:
+            schedules.put_back(schedule.folder, kept)
         if isinstance(error, OSError):
             raise folder.refusal(schedule.folder, error) from None
         raise
+    if before and before.target != schedule.target:
+        _module(before).remove(before)
+        said = f"{said}, no longer {before.target}"
+    return said
 
 
 def needed(schedule: "Schedule") -> None:
@@ -150,26 +159,43 @@ def _list(args: argparse.Namespace) -> int:
     from jobs import dates
     from jobs import schedule as schedules
 
+    root = _root(args)
     rows: list[dict[str, Any]] = []
-    for one in schedules.listed(_root(args)):
+    for one in [schedules.find(root, name) for name in args.overrides] or schedules.listed(root):
         done = schedules.verdicts(one.folder)
-        coming = dates.following(one.cron, datetime.now()).strftime(schedules.STAMP)
         last = done[-1]._asdict() if done else None
-        rows.append({"name": one.name, "cron": one.cron, "target": one.target, "next": coming, "last": last})
+        coming = dates.following(one.cron, one.now()).strftime(schedules.STAMP)
+        rows.append({
+            "name": one.name, "config": one.configuration, "cron": one.cron, "zone": one.zone, "target": one.target,
+            "next": coming, "lacks": _lacks(one), "last": last,
+        })  # fmt: skip
     if args.json:
         print(json.dumps({"schedules": rows}))
         return 0
     for row in rows:
-        last = row["last"]
+        last, when = row["last"], f"next {row['next']}" + (f" {row['zone']}" if row["zone"] else "")
         became = f"last {last['due']} exit {last['exit_code']}: {last['reason']}" if last else "not run yet"
-        print(f"{row['name']}  {row['cron']}  {row['target']}  next {row['next']}  {became}")
+        print(f"{row['name']}  {row['cron']}  {row['target']}  {row['lacks'] or when}  {became}")
     return 0
+
+
+def _lacks(schedule: "Schedule") -> str:
+    """Why the next date will not come, in a word; empty where it will, or nobody can tell from here."""
+    if schedule.target != "slurm":
+        return ""
+    from jobs import slurm_schedule
+
+    try:
+        there = slurm_schedule.has_scrontab() or slurm_schedule.links(schedule, also_running=True)
+    except DupletError:
+        return ""
+    return "" if there else "SLURM has no job of it: schedule it again"
 
 
 def _remove(args: argparse.Namespace) -> int:
     from jobs import schedule as schedules
 
-    found = schedules.load(_root(args) / "schedules" / args.overrides[0])
+    found = schedules.find(_root(args), args.overrides[0])
     needed(found)
     _module(found).remove(found)
     (found.folder / schedules.SCHEDULE).unlink()  # verdicts and logs stay
@@ -183,15 +209,16 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.talk import Talk
 
     name = args.overrides[0]
-    given = Path(name) if name.endswith(".json") else _root(args) / "schedules" / name
-    found = schedules.load(given)
     if name.endswith(".json"):
+        found = schedules.load(Path(name))
         schedules.save(found)  # a pod's schedule lives on its volume
+    else:
+        found = schedules.find(_root(args), name)
     for variable, value in schedules.environment(found).items():
         os.environ.setdefault(variable, value)
-    only = dates.read(args.date) if args.date else None
+    by_hand = dates.named(args.date, found.cron) if args.date else None
     with Talk() as say:
-        made = schedules.run(found, only, say)
+        made = schedules.run(found, by_hand, say)
     if args.json:
         print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
     else:

@@ -20,6 +20,11 @@ srun --ntasks={workers} --ntasks-per-node=8 --cpus-per-task=1 --distribution=blo
 /home/ann/duplet/.venv/bin/python -P -m pipeline.rendezvous rank"
 # the next link first, so that a failure breaks no chain; a requeued link has handed it over already
 if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then
-    sbatch --begin="$(/home/ann/duplet/.venv/bin/python -P -m jobs.dates '0 2 * * *')" --dependency=singleton /data/runs/schedules/faq/schedule.sh
+    waits=no
+    for pause in 0 15 30 60 120 240; do  # the controller may be busy: the work does not depend on it
+        sleep "$pause"
+        if sbatch --begin="$(/home/ann/duplet/.venv/bin/python -P -m jobs.dates '0 2 * * *' Europe/Berlin)" --dependency=singleton /data/runs/schedules/faq/schedule.sh; then waits=yes; break; fi
+    done
+    [ "$waits" = yes ] || echo "SLURM takes no next link: after this date nothing comes any more until \`duplet schedule\` hands it over again" >&2
 fi
 exec /home/ann/duplet/.venv/bin/python -P -m pipeline.cli schedule run faq --root /data/runs

@@ -1,6 +1,6 @@
 #!/bin/bash
 # duplet run configs/faq.yaml train.epochs=5
-#SBATCH --job-name=duplet-faq
+#SBATCH --job-name=duplet-faq-20261124-020000-1a2b
 #SBATCH --output=/data/runs/jobs/faq-20261124-020000-1a2b/log
 #SBATCH --open-mode=append
 #SBATCH --nodes=2

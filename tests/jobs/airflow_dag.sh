@@ -34,7 +34,7 @@ train: {epochs: 1, max_pairs_per_update: 16, threads_per_worker: 1, schedule: {w
 evaluate: {bootstrap_samples: 20}
 tracking: {system_metrics: false}
 YAML
-.venv/bin/duplet schedule "$work/small.yaml" --cron "0 2 * * *" --target airflow --retries 1
+name=$(.venv/bin/duplet schedule "$work/small.yaml" --cron "0 2 * * *" --zone UTC --target airflow --retries 1 | cut -d: -f1)
 run() { "$environment/bin/airflow" "$@" 2>>"$work/said"; }
 run db migrate >>"$work/said" || { tail "$work/said" >&2; fail "Airflow's database could not be made"; }
 "$environment/bin/python" - "$AIRFLOW_HOME/dags" 2>>"$work/said" <<'PYTHON' || { tail "$work/said" >&2; fail "the DAG does not load"; }
@@ -44,12 +44,12 @@ spec = importlib.util.spec_from_file_location("dag", path)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 dag = module.dag
-assert dag.dag_id == "duplet_small" and dag.max_active_runs == 1 and dag.catchup is False, dag
+assert dag.dag_id.startswith("duplet_small-") and dag.max_active_runs == 1 and dag.catchup is False, dag
 assert [task.retries for task in dag.tasks] == [1]
 PYTHON
 day=$(date --date=tomorrow +%F)  # a date before the schedule was made has no run
-run dags test duplet_small "${day}T02:00:00+00:00" >>"$work/said" || { tail -n 30 "$work/said" >&2; fail "the DAG's run failed"; }
-verdict=$(cat "$work"/runs/schedules/small/verdicts.jsonl) || { tail -n 30 "$work/said" >&2; fail "no verdict was left"; }
+run dags test "duplet_$name" "${day}T02:00:00+00:00" >>"$work/said" || { tail -n 30 "$work/said" >&2; fail "the DAG's run failed"; }
+verdict=$(cat "$work/runs/schedules/$name/verdicts.jsonl") || { tail -n 30 "$work/said" >&2; fail "no verdict was left"; }
 case $verdict in
 *"\"due\": \"${day}T02:00\""*'"exit_code": 0'*) echo "test-airflow: Airflow $("$environment/bin/airflow" version 2>/dev/null | tail -n 1): $verdict" ;;
 *) fail "unexpected verdict: $verdict" ;;

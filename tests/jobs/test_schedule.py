@@ -4,12 +4,14 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import airflow, cron, kubernetes, kubernetes_schedule, slurm_schedule
+from jobs import airflow, cron, kubernetes, kubernetes_schedule, slurm_schedule, zones
 from jobs import schedule as schedules
 from jobs.schedule import Schedule, Verdict
 from jobs.spec import JobSpec
@@ -35,7 +37,8 @@ def nightly(job_spec: Spec) -> Callable[..., Schedule]:
 
     def make(job: dict[str, Any] | None = None, **settings: Any) -> Schedule:
         return schedules.check({
-            "name": "faq", "cron": "0 2 * * *", "target": "cron", "created": "2026-11-20T12:00",
+            "name": "faq", "cron": "0 2 * * *", "target": "cron", "zone": "Europe/Berlin",
+            "created": "2026-11-20T12:00+01:00",
             "job": job_spec(**(job or {})).model_dump(mode="json"), **settings,
         })  # fmt: skip
 
@@ -102,13 +105,23 @@ def test_a_marker_that_lost_the_other_is_not_guessed_about(kept: str) -> None:
         cron.with_block(f"1 1 * * * mine\n{kept}2 2 * * * mine too\n", "faq", "")
 
 
-def test_percent_signs_and_odd_paths_survive_cron_and_the_shell(nightly: Callable[..., Schedule]) -> None:
-    made = nightly({"cwd": "/a b/100%'s", "root": "/r %d"})
-    line = cron.block(made).splitlines()[1].removeprefix("0 2 * * * ")
-    as_cron_runs_it = re.split(r"(?<!\\)%", line)[0].replace("\\%", "%")  # crontab(5)
-    said = subprocess.run(["bash", "-nc", as_cron_runs_it], capture_output=True)
-    assert said.returncode == 0, said.stderr
-    assert as_cron_runs_it.startswith("""cd '/a b/100%'"'"'s' && """) and "--root '/r %d'" in as_cron_runs_it
+def as_cron_runs_it(line: str) -> str:
+    """The command of a crontab's line as Debian's do_command.c reads it: a backslash saves % and itself."""
+    return re.sub(r"\\([\\%])|%.*", lambda found: found[1] or "", line.split(" ", 5)[5])
+
+
+@pytest.mark.parametrize("odd", ["100%'s", r"back\slash\\two\%", "a b$(x)`x`", "{{ x }}{% y %}"])
+def test_odd_paths_survive_cron_and_the_shell(nightly: Callable[..., Schedule], odd: str) -> None:
+    made = nightly({"cwd": f"/a b/{odd}", "root": f"/r {odd}"})
+    words = shlex.split(as_cron_runs_it(cron.block(made).splitlines()[1]))
+    assert words[:3] == ["cd", f"/a b/{odd}", "&&"]
+    assert words[words.index("--root") + 1] == f"/r {odd}"
+
+
+def test_what_cron_would_cut_is_refused(nightly: Callable[..., Schedule]) -> None:
+    cron.block(nightly({"root": f"/{'r' * 150}"}))
+    with pytest.raises(InputError, match=r"one line of at most 998 bytes, this one has 1\d\d\d: .* a shorter path"):
+        cron.block(nightly({"root": f"/{'r' * 500}"}))
 
 
 @pytest.fixture
@@ -123,11 +136,11 @@ table, refusal = pathlib.Path({str(table)!r}), pathlib.Path({str(tmp_path / "ref
 if sys.argv[1] == "-l":
     if not table.exists():
         sys.exit("no crontab for ann")
-    print(table.read_text(), end="")
+    sys.stdout.buffer.write(table.read_bytes())
 elif refusal.exists():
     sys.exit(refusal.read_text())
 else:
-    table.write_text(sys.stdin.read())
+    table.write_bytes(sys.stdin.buffer.read())
 """)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -143,26 +156,108 @@ def command(tmp_path: Path, config: dict[str, Any], *arguments: str) -> subproce
     )
 
 
+def scheduled(done: subprocess.CompletedProcess[str]) -> str:
+    """The name of a schedule that was just made, or removed."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition(": ")[0]
+
+
 def test_from_the_command_line(tmp_path: Path, small_config: Callable[..., Any], crontab: Path) -> None:
-    crontab.write_text("MAILTO=ann\n5 5 * * * mine")
+    before = b"MAILTO=ann\r\n5 5 * * * mine \xff"
+    crontab.write_bytes(before)
     made = command(tmp_path, small_config(), "CONFIG", "--cron", "0 2 * * *")
-    assert (made.returncode, made.stdout) == (0, "small: crontab\n"), made.stderr
-    assert crontab.read_text().startswith("MAILTO=ann\n5 5 * * * mine\n# >>> duplet schedule small\n0 2 * * * cd ")
+    name = scheduled(made)
+    assert re.fullmatch(r"small-[0-9a-f]{8}: crontab\n", made.stdout)
+    assert crontab.read_bytes().startswith(before + f"\n# >>> duplet schedule {name}\n0 2 * * * cd ".encode())
     root = str(tmp_path / "runs")
-    environment = Path(root) / "schedules" / "small" / "environment.json"
+    environment = Path(root) / "schedules" / name / "environment.json"
     assert stat.S_IMODE(environment.stat().st_mode) == 0o600
-    listed = command(tmp_path, small_config(), "list", "--root", root)
-    assert re.fullmatch(r"small  0 2 \* \* \*  cron  next \d{4}-\d\d-\d\dT02:00  not run yet\n", listed.stdout)
+    again = command(tmp_path, small_config(), "CONFIG", "--cron", "0 3 * * *")
+    assert scheduled(again) == name  # the same configuration under the same root: the schedule as it is now
+    for named in ([], ["small"], [name]):
+        listed = command(tmp_path, small_config(), "list", *named, "--root", root)
+        assert re.fullmatch(
+            rf"{name}  0 3 \* \* \*  cron  next \d{{4}}-\d\d-\d\dT03:00 \S+  not run yet\n", listed.stdout
+        )
     removed = command(tmp_path, small_config(), "remove", "small", "--root", root)
-    assert removed.returncode == 0 and crontab.read_text() == "MAILTO=ann\n5 5 * * * mine\n"
+    assert removed.stdout == f"{name}: removed\n" and crontab.read_bytes() == before + b"\n"
     gone = command(tmp_path, small_config(), "remove", "small", "--root", root)
     assert gone.returncode == 2 and "there is no schedule 'small'" in gone.stderr
 
 
+ALIKE = ("问答", "搜索", "customer-support-search-english-v1", "customer-support-search-english-v2")
+
+
+def test_schedules_that_read_alike_stay_apart(
+    tmp_path: Path, small_config: Callable[..., Any], crontab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names outside of ASCII, long names of one beginning, one file name in two folders: none replaces another."""
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(dags))
+    config = small_config()
+    del config["name"]
+    for at, (folder, name) in enumerate([(folder, name) for folder in ("p1", "p2") for name in ALIKE]):
+        path = tmp_path / folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(config | {"root": str(tmp_path / folder / "runs")}))
+        if folder == "p1":
+            scheduled(command(tmp_path, config, str(path), "--cron", "9 9 * * *", "--target", "airflow"))
+            assert len(list(dags.iterdir())) == 1
+        scheduled(command(tmp_path, config, str(path), "--cron", f"{at} 2 * * *"))
+        assert not list(dags.iterdir())  # it has gone over to cron, and does not run on both
+    assert re.findall(r"^(\d) 2 \* \* \* cd", crontab.read_text(), re.M) == list("01234567")
+    assert len(set(re.findall("# >>> (.*)", crontab.read_text()))) == 8
+    root = str(tmp_path / "p1" / "runs")
+    assert len(command(tmp_path, config, "list", "--root", root).stdout.splitlines()) == 4
+    several = command(tmp_path, config, "remove", "customer-support", "--root", root)
+    assert several.returncode == 2
+    assert "2 schedules are named 'customer-support' (customer-support-search-english" in several.stderr
+    assert scheduled(command(tmp_path, config, "remove", "问答", "--root", root)).startswith("schedule-")
+    assert scheduled(command(tmp_path, config, "remove", ALIKE[2], "--root", root)).startswith("customer-support")
+    assert re.findall(r"^(\d) 2 \* \* \* cd", crontab.read_text(), re.M) == list("134567")
+
+
+def test_a_schedule_under_an_older_version_s_name_is_removed_first(
+    tmp_path: Path, small_config: Callable[..., Any], crontab: Path
+) -> None:
+    root = tmp_path / "runs"
+    name = scheduled(command(tmp_path, small_config(), "CONFIG", "--cron", "0 2 * * *"))
+    (root / "schedules" / name).rename(root / "schedules" / "small")
+    old = root / "schedules" / "small" / "schedule.json"
+    data = json.loads(old.read_text()) | {"name": "small", "created": "2026-11-20T12:00"}
+    del data["zone"]
+    old.write_text(json.dumps(data))
+    crontab.write_text(crontab.read_text().replace(name, "small"))
+    refused = command(tmp_path, small_config(), "CONFIG", "--cron", "0 2 * * *")
+    assert refused.returncode == 2
+    remove = f"(`duplet schedule remove small --root {root}`)"
+    assert f"is scheduled already as small, a name of an older version: remove that {remove}" in refused.stderr
+    assert "small  0 2 * * *  cron  next " in command(tmp_path, small_config(), "list", "--root", str(root)).stdout
+    assert scheduled(command(tmp_path, small_config(), "remove", "small", "--root", str(root))) == "small"
+    assert crontab.read_text() == ""
+    assert scheduled(command(tmp_path, small_config(), "CONFIG", "--cron", "0 2 * * *")) == name
+
+
 def test_a_dry_run_does_nothing(tmp_path: Path, small_config: Callable[..., Any], crontab: Path) -> None:
     said = command(tmp_path, small_config(), "CONFIG", "--cron", "0 2 * * *", "--dry-run")
-    assert said.returncode == 0 and "# >>> duplet schedule small\n0 2 * * * cd " in said.stdout
+    assert said.returncode == 0
+    assert re.search(r"# >>> duplet schedule small-[0-9a-f]{8}\n0 2 \* \* \* cd ", said.stdout)
     assert not crontab.exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_refusal_leaves_the_schedule_that_was_there(
+    tmp_path: Path, nightly: Callable[..., Schedule], crontab: Path
+) -> None:
+    from jobs.commands import schedule as verb
+
+    made = nightly({"root": str(tmp_path / "runs")})
+    verb.install(made)
+    before = {path.name: path.read_bytes() for path in made.folder.iterdir()}, crontab.read_bytes()
+    (tmp_path / "refusal").write_text("You (ann) are not allowed to use this program (crontab)")
+    with pytest.raises(InputError, match="crontab refuses"):
+        verb.install(made.model_copy(update={"cron": "0 5 * * *"}))
+    assert ({path.name: path.read_bytes() for path in made.folder.iterdir()}, crontab.read_bytes()) == before
 
 
 @pytest.mark.parametrize(
@@ -173,6 +268,9 @@ def test_a_dry_run_does_nothing(tmp_path: Path, small_config: Callable[..., Any]
         (["--cron", "0 2 * * *", "--target", "local"], "--target 'local' cannot be scheduled on (allowed: cron, slurm"),
         (["--cron", "0 2 * * *", "--target", "kubernetes"], "kubernetes.claim=NAME"),
         (["--cron", "0 2 * * *", "--walltime-min", "0"], "walltime_min=0"),
+        (["--cron", "0 2 * * *", "--zone", "Europe/Berlyn"], "not a time zone, did you mean Europe/Berlin?"),
+        (["--cron", "0 2 * * *", "--zone", "Asia/Kathmandu"], "cron goes by this machine's zone"),
+        (["--cron", "0 2 */2 * mon", "--target", "airflow"], "means one thing to cron and another to airflow"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
@@ -206,18 +304,83 @@ def test_a_missing_client_and_a_refusal(
 
 
 # --- what is due ------------------------------------------------------------------------------------------------------
-def verdict(due: str) -> Verdict:
-    return Verdict(due, "job", 0, "done", 1.0, {})
+def verdict(due: str, by_hand: bool = False) -> Verdict:
+    return Verdict(due, "job", 0, "done", 1.0, {}, by_hand)
+
+
+def days(found: list[datetime]) -> list[str]:
+    return [f"{when:%d}" for when in found]
 
 
 def test_missed_dates_are_caught_up_or_skipped(nightly: Callable[..., Schedule]) -> None:
     now, done = datetime(2026, 11, 24, 2, 0, 1), [verdict("2026-11-21T02:00")]
-    days = lambda found: [f"{when:%d}" for when in found]
     assert days(schedules.pending(nightly(missed="catch_up"), done, now)) == ["22", "23", "24"]
     assert days(schedules.pending(nightly(missed="skip"), done, now)) == ["24"]
     # none before the schedule was made
     assert days(schedules.pending(nightly(missed="catch_up"), [], now)) == ["21", "22", "23", "24"]
     assert schedules.pending(nightly(), [verdict("2026-11-24T02:00")], now) == []
+
+
+def test_a_date_by_hand_marks_itself_alone(nightly: Callable[..., Schedule]) -> None:
+    now, last = datetime(2026, 11, 24, 2, 0, 1), verdict("2026-11-20T02:00")
+    for by_hand, left in (
+        ("2026-11-24T02:00", ["21", "22", "23"]),
+        ("2026-11-22T02:00", ["21", "23", "24"]),
+        ("2026-12-24T02:00", ["21", "22", "23", "24"]),  # a date to come hides no earlier one
+        ("2026-11-22T03:00", ["21", "22", "23", "24"]),
+    ):
+        done = [last, verdict(by_hand, by_hand=True)]
+        assert days(schedules.pending(nightly(missed="catch_up"), done, now)) == left
+    # one made on the 20th is not due for earlier dates because one of them was run by hand
+    earlier = [verdict("2026-11-15T02:00", by_hand=True)]
+    assert days(schedules.pending(nightly(missed="catch_up"), earlier, now)) == ["21", "22", "23", "24"]
+    # only the newest, and that was done by hand
+    assert schedules.pending(nightly(missed="skip"), [last, verdict("2026-11-24T02:00", by_hand=True)], now) == []
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"), [("Asia/Shanghai", 18), ("America/Los_Angeles", 10), ("Europe/Berlin", 1), ("UTC", 2)]
+)
+def test_what_is_due_goes_by_the_clock_of_the_zone(
+    nightly: Callable[..., Schedule], monkeypatch: pytest.MonkeyPatch, zone: str, hour: int
+) -> None:
+    """Two o'clock there is `hour` in UTC, wherever the machine that asks stands; it was made at 15:00 UTC."""
+    made = nightly(zone=zone, missed="catch_up", created="2026-11-20T15:00+00:00")
+    for here in ("UTC", "Asia/Shanghai", "America/Los_Angeles"):
+        monkeypatch.setenv("TZ", here)
+        time.tzset()
+        at = zones.clock(zone, datetime(2026, 11, 21 if hour < 15 else 20, hour, 0, tzinfo=UTC))
+        assert (at.hour, at.minute) == (2, 0)
+        assert schedules.pending(made, [], at - timedelta(seconds=1)) == []
+        assert schedules.pending(made, [], at) == [at]
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("made", "first", "due"),
+    [
+        ("2026-10-24T12:00+02:00", datetime(2026, 10, 24, 20, tzinfo=UTC), "2026-10-25T02:30"),  # the hour comes twice
+        ("2027-03-27T12:00+01:00", datetime(2027, 3, 27, 20, tzinfo=UTC), "2027-03-28T02:30"),  # there is no such hour
+    ],
+)
+def test_a_night_in_which_clocks_change_has_its_date_once(
+    nightly: Callable[..., Schedule], made: str, first: datetime, due: str
+) -> None:
+    schedule = nightly(cron="30 2 * * *", missed="catch_up", created=made)
+    done: list[Verdict] = []
+    for minute in range(0, 24 * 60, 10):
+        clock = zones.clock("Europe/Berlin", first + timedelta(minutes=minute))
+        done += [verdict(f"{when:%Y-%m-%dT%H:%M}") for when in schedules.pending(schedule, done, clock)]
+    assert [found.due for found in done] == [due]
+
+
+def test_every_target_is_told_the_zone(nightly: Callable[..., Schedule]) -> None:
+    made = nightly({"kubernetes": {"claim": "c"}}, zone="Asia/Shanghai", created="2026-11-29T21:54+08:00")
+    assert kubernetes_schedule.manifests(made)[1]["spec"]["timeZone"] == "Asia/Shanghai"
+    assert "start_date=pendulum.datetime(2026, 11, 29, 21, 54, tz='Asia/Shanghai')" in airflow.dag(made)
+    assert "data_interval_end.in_timezone('Asia/Shanghai').strftime" in airflow.dag(made)
+    assert "-m jobs.dates '0 2 * * *' Asia/Shanghai)" in slurm_schedule.script(made)
 
 
 def test_dates_fill_paths_and_settings(nightly: Callable[..., Schedule]) -> None:
@@ -282,19 +445,20 @@ def test_two_nights_the_second_no_better(
     made = command(tmp_path, config, "CONFIG", *options)
     assert made.returncode == 0, made.stderr
     root = str(tmp_path / "runs")
+    name = scheduled(made)
     first = command(tmp_path, config, "run", "small", "--root", root, "--date", "2026-11-23", "--json")
     assert first.returncode == 0, first.stderr
     assert "there is no champion yet: training from scratch" in first.stderr
     found = json.loads(first.stdout.splitlines()[-1])["verdicts"][0]
-    assert (found["exit_code"], found["due"]) == (0, "2026-11-23T00:00")
+    assert (found["exit_code"], found["due"]) == (0, "2026-11-23T02:00")
     assert found["reason"].startswith("promoted") and found["metrics"]
     second = command(tmp_path, config, "run", "small", "--root", root, "--date", "2026-11-24")
     assert second.returncode == 3
-    assert "2026-11-24: not promoted" in second.stderr.replace("T00:00", "")
-    done = schedules.verdicts(Path(root) / "schedules" / "small")
-    assert [(v.due, v.exit_code) for v in done] == [("2026-11-23T00:00", 0), ("2026-11-24T00:00", 3)]
-    log = (Path(root) / "jobs" / "small-20261124-0000" / "log").read_text()
+    assert "2026-11-24T02:00: not promoted" in second.stderr
+    done = schedules.verdicts(Path(root) / "schedules" / name)
+    assert [(v.due, v.exit_code) for v in done] == [("2026-11-23T02:00", 0), ("2026-11-24T02:00", 3)]
+    log = (Path(root) / "jobs" / f"{name}-20261124-0200" / "log").read_text()
     assert "ingest: up to date" in log and "tokenize: up to date" in log and "train: done" in log
     assert re.search(r"starting from .*, which knew (\d+) of \1 tokens", log)
     listed = command(tmp_path, config, "list", "--root", root)
-    assert "last 2026-11-24T00:00 exit 3: not promoted" in listed.stdout
+    assert "last 2026-11-24T02:00 exit 3: not promoted" in listed.stdout

@@ -146,17 +146,18 @@ def test_a_schedule_is_a_chain_of_which_one_link_works(
     """Every minute: while a link works, the next one waits for its time and for the end of the one before."""
     path, root = tmp_path / "small.yaml", str(tmp_path / "runs")
     path.write_text(yaml.safe_dump(small_config()))
-    queue = lambda: sorted(cluster.run("squeue", "--noheader", "--name=duplet-schedule-small", "--format=%T").split())
     yearly = duplet("schedule", str(path), "--cron", "0 2 1 1 *", "--target", "slurm")
-    assert yearly.returncode == 0 and "small: SLURM job" in yearly.stdout, yearly.stderr
+    assert yearly.returncode == 0 and ": SLURM job" in yearly.stdout, yearly.stderr
+    name = yearly.stdout.partition(":")[0]
+    queue = lambda: sorted(cluster.run("squeue", "--noheader", f"--name=duplet-schedule-{name}", "--format=%T").split())
     assert queue() == ["PENDING"]
     again = duplet("schedule", str(path), "--cron", "* * * * *", "--target", "slurm", "--no-promote")
     assert again.returncode == 0, again.stderr
-    end, folder = time.monotonic() + PATIENCE_S, tmp_path / "runs" / "schedules" / "small"
+    end, folder = time.monotonic() + PATIENCE_S, tmp_path / "runs" / "schedules" / name
     while (found := queue()) != ["PENDING", "RUNNING"]:
         assert len(found) == 1 and time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.5)
-    assert duplet("schedule", "remove", "small", "--root", root).stdout == "small: removed\n"
+    assert duplet("schedule", "remove", "small", "--root", root).stdout == f"{name}: removed\n"
     while found := queue():  # the link at work goes on to its end, and no other begins
         assert found in (["RUNNING"], ["COMPLETING"]) and time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.5)
