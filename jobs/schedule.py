@@ -166,8 +166,8 @@ def put_back(folder: Path, files: dict[str, bytes]) -> None:
 
 def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
     """Keeps, for its owner only, what the configuration takes from the environment: cron starts with none of it."""
-    used = variables.names("\n".join([schedule.job.config_text, *schedule.job.overrides]))
-    names = [name for name in environment if name in used or name.startswith(("MLFLOW_", "DUPLET_"))]
+    taken = variables.names("\n".join([schedule.job.config_text, *schedule.job.overrides]))
+    names = [name for name in environment if name in taken or name.startswith(("MLFLOW_", "DUPLET_"))]
     path = schedule.folder / ENVIRONMENT
     path.touch(mode=0o600)
     path.chmod(0o600)

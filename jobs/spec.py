@@ -107,7 +107,7 @@ class JobSpec(Settings):
 
     def settings(self, workers: int) -> list[str]:
         """The overrides with which a run of this job is started on so many workers."""
-        name, root = (json.dumps(variables.escaped(text)) for text in (self.name, self.root))
+        name, root = (json.dumps(variables.escaped(value), ensure_ascii=False) for value in (self.name, self.root))
         run = [f"name={name}", f"root={root}", f"train.workers={workers}"]
         run.append(f"train.gpus={'true' if self.gpus_per_worker else 'false'}")
         if self.cpus_per_worker:
@@ -171,9 +171,8 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
 def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None:
     """Raises InputError for what a job's folder, and the command lines it leads to, would show to others."""
     slurm = job.get("slurm")
-    shell_lines = (
-        [str(line) for name in ("setup", "extra") for line in slurm.get(name, ())] if isinstance(slurm, dict) else []
-    )
+    listed = [slurm.get(name) for name in ("setup", "extra")] if isinstance(slurm, dict) else []
+    shell_lines = [str(line) for lines in listed if isinstance(lines, list | tuple) for line in lines]
     for given in (*overrides, *text.splitlines(), *shell_lines):
         if holds_secret(given):
             raise InputError(f"{hide(given.strip())} {KEPT_SECRET}")
@@ -192,9 +191,7 @@ def _check_characters(value: Any, where: str) -> None:
     elif isinstance(value, list | tuple):
         for one in value:
             _check_characters(one, where)
-    elif (
-        isinstance(value, str) and where != "slurm.setup" and (found := controls(value))
-    ):  # lines of a shell may be long
+    elif isinstance(value, str) and where != "slurm.setup" and (found := controls(value)):  # setup is shell as it is
         raise InputError(f"job: {where}={value!r} holds the control character {found[0]!r}: leave it out")
 
 

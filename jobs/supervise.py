@@ -76,7 +76,7 @@ class Supervisor:
                 return self._end_stopped(found, workers)
 
     def _workers(self) -> int:
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        gpus = launch.usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), launch.installed_gpus())
         return self.fixed or states.fitting_workers(self.spec, len(os.sched_getaffinity(0)), gpus)
 
     def _count(self, number: int, _: object) -> None:

@@ -61,7 +61,7 @@ def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> Non
         return  # the workers' hosts are others, and whoever gave them knows what they have
     cores = os.cpu_count() or 1
     if gpus:
-        usable = usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        usable = usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), installed_gpus())
         if usable < workers:
             raise InputError(
                 f"train.workers={workers} with train.gpus=true needs {workers} GPUs, this process may use {usable}: "
@@ -69,6 +69,11 @@ def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> Non
             )
     elif workers > cores:
         say(f"warning: {workers} workers share {cores} cores; more than {cores} only slow each other down")
+
+
+def installed_gpus() -> int:
+    """How many GPUs this machine has."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def usable_gpus(visible: str | None, installed: int) -> int:
