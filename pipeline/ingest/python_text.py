@@ -13,7 +13,7 @@ from pipeline.config.sources import Column, Columns, DocstringsSource, PythonSou
 from pipeline.ingest import docstrings
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import Row, short_hash, shorten
-from pipeline.ingest.text import blocks, cuts
+from pipeline.ingest.text import blocks, in_order
 
 LIBRARY = DocstringsSource(format="docstrings")
 COLUMNS = Columns(group=("module",), metadata=("module",))
@@ -56,9 +56,11 @@ def _code(source: PythonSource, config: Config) -> Iterator[tuple[SplitName | No
             break
     if source.max_records:
         lines = lines[: source.max_records * source.lines_per_record]
-    for split, (start, end) in cuts(len(lines), config.ingest.split).items():
-        part = (Line(start + i + 1, line, None) for i, line in enumerate(lines[start:end]) if "\0" not in line)
-        yield split, blocks("library.py", part, source.lines_per_record, keep_blank=True)
+    yield from in_order(
+        "the standard library",
+        lambda: (Line(i, line, None) for i, line in enumerate(lines, 1) if "\0" not in line), config.ingest.split,
+        lambda part: blocks("library.py", part, source.lines_per_record, keep_blank=True),
+    )  # fmt: skip
 
 
 def _functions(limit_bytes: int, source: DocstringsSource = LIBRARY) -> Iterator[Row]:

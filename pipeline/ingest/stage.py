@@ -94,9 +94,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     counts = ledger.counts(SPLITS)
     if not counts["records"]["kept"]:
         looked_at = ", ".join(dict.fromkeys(map(places.shown_address, _addresses(config).values()))) or "the source"
+        read, bad = (sum(counts[kind][what] for kind in kinds) for what in ("read", "quarantined"))
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts["quarantine_reasons"].items())
         raise InputError(
-            f"{looked_at}: not one record could be kept; of {counts['records']['read']} rows read "
-            f"{counts['records']['quarantined']} are bad ({counts['quarantine_reasons']})"
+            f"{looked_at}: not one record could be kept; of {read} rows read ({' and '.join(kinds)}) {bad} are bad"
+            + (f" ({reasons})" if bad else "")
         )
     return counts
 

@@ -45,7 +45,10 @@ def assert_books_balance(counts: dict[str, Any]) -> None:
 
 def run_ingest(folder: Path, source: dict[str, Any], seed: int = 1, task: str = "matching", **settings: Any) -> Result:
     folder.mkdir(parents=True)
-    config = check_config({"name": "t", "seed": seed, "task": task, "ingest": {"source": source, **settings}}, "test")
+    given = {"name": "t", "seed": seed, "task": task, "ingest": {"source": source, **settings}}
+    if task == "language_model":
+        given["model"] = {"directions": 1}
+    config = check_config(given, "test")
     counts = stage.run(config, folder)
     assert_books_balance(counts)
     result = Result(counts, folder)
