@@ -1,11 +1,12 @@
 """A folder as BEIR has it: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/{train,dev,test}.tsv."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from pipeline.config.sources import CollectionSource, SplitName
+from pipeline.config.sources import CollectionSource, Column, SplitName
 from pipeline.errors import InputError
 from pipeline.ingest import jsonl, places
-from pipeline.ingest.rows import Row
+from pipeline.ingest.rows import BadRow, Row
 
 _QRELS: dict[str, SplitName] = {"train": "train", "dev": "valid", "valid": "valid", "test": "test"}
 _PACKED = ("", ".gz", ".zst")
@@ -54,5 +55,12 @@ def read_queries(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]
 
 
 def _texts(address: str, encoding: str, limit_bytes: int, names: dict[str, str]) -> Iterator[Row]:
-    for row, _ in jsonl.read(address, tuple(names), encoding, limit_bytes):
-        yield row._replace(values={names[str(key)]: value for key, value in row.values.items()})
+    """Rows by our names; `id` is taken where there is no `_id`."""
+    for row, _ in jsonl.read(address, (*names, "id"), encoding, limit_bytes):
+        values: dict[Column, Any] = {
+            names.get(str(key), "id"): row.values[key] for key in ("id", *names) if key in row.values
+        }
+        problem = row.problem
+        if problem is None and "id" not in values:
+            problem = BadRow("missing field", "no '_id' (nor 'id')")
+        yield row._replace(values=values, problem=problem)

@@ -10,13 +10,13 @@ from pipeline.ingest import (
     beir,
     conll,
     delimited,
+    id_text,
     images,
     jsonl,
     numbers,
     parquet,
     python_text,
     scenes,
-    tables,
     text,
     trec,
 )
@@ -33,7 +33,7 @@ class CollectionReader(NamedTuple):
 
     documents: ReadFile
     queries: ReadFile
-    judgements: ReadFile = tables.read_judgements
+    judgements: ReadFile = id_text.read_judgements
 
 
 PAIRS: dict[str, ReadPairs] = {
@@ -45,7 +45,7 @@ PAIRS: dict[str, ReadPairs] = {
 COLLECTIONS: dict[str, CollectionReader] = {
     "trec": CollectionReader(trec.read_documents, trec.read_queries),
     "beir": CollectionReader(beir.read_documents, beir.read_queries),
-    "msmarco": CollectionReader(tables.read_texts, tables.read_texts),
+    "msmarco": CollectionReader(id_text.read_texts, id_text.read_texts),
 }
 # source, configuration, row limit in bytes -> for each file, the split it was given for (None: to be cut) and its rows
 ReadTexts = Callable[[Any, Config, int], Iterator[tuple[SplitName | None, Iterator[Row]]]]

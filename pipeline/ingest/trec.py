@@ -1,6 +1,6 @@
-"""TREC collections: SGML topics and documents, the older SMART style (.I, .T, .W) of Cranfield, or TSV of id and text.
+"""TREC collections: SGML or XML, the older SMART style (.I, .T, .W) of Cranfield, blocks ended by `/`, or TSV.
 
-Which of the three a file is in shows in its first line that is not blank. A document or topic is a block of lines; one
+Which of them a file is in shows in its first line that is not blank. A document or topic is a block of lines; one
 that is over the row limit, or has an undecodable line, is one bad row.
 """
 
@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.config.sources import Column
-from pipeline.ingest import places, tables
+from pipeline.ingest import id_text, places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten, too_long
 
 _TAG = re.compile(r"<[^<>]*>")
 _SMART_FIELD = re.compile(r"\.([A-Z])\s*$")
 _OPEN = {
-    "documents": re.compile(r"<DOC>", re.IGNORECASE),
-    "queries": re.compile(r"<top>|<topic\b[^<>]*>", re.IGNORECASE),
+    "documents": re.compile(r"<DOC(?:\s[^<>]*)?>", re.IGNORECASE),
+    "queries": re.compile(r"<top(?:ic)?(?:\s[^<>]*)?>", re.IGNORECASE),
 }
 _CLOSE = {
     "documents": re.compile(r"</DOC>", re.IGNORECASE),
     "queries": re.compile(r"</top>|</topic>", re.IGNORECASE),
 }
+_NUMBER = "number|num|docno|docid|qid|id"  # attributes and elements that hold an id
+_TITLES, _ASIDE = "TITLE|HEADLINE|HEAD|TI", "DOCNO|DOCID|DOCHDR"
 
 
 class Block(NamedTuple):
@@ -47,20 +49,21 @@ def read_queries(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]
 
 def _read(address: str, encoding: str, limit_bytes: int, kind: str) -> Iterator[Row]:
     lines = places.lines(address, encoding, limit_bytes)
-    blank = lambda line: not line.problem and not line.text.strip("\ufeff \t\r")
+    blank = lambda line: not line.problem and not line.text.strip()
     lines = itertools.dropwhile(blank, lines)
     first = next(lines, None)
     if first is None:
         return
-    first = first._replace(text=first.text.lstrip("\ufeff"))
     lines = itertools.chain([first], lines)
     if _begins_smart(first.text):
         blocks, parse = _smart_blocks(lines, limit_bytes), _smart_fields
+    elif first.text.strip().isdecimal():
+        blocks, parse = _slash_blocks(lines, limit_bytes), _slash_fields
     elif first.text.lstrip().startswith("<"):
         blocks = _sgml_blocks(lines, limit_bytes, _OPEN[kind], _CLOSE[kind])
         parse = _sgml_document if kind == "documents" else _sgml_topic
     else:
-        yield from tables.texts_of(address, lines)
+        yield from id_text.texts_of(address, lines)
         return
     yield from _rows(address, blocks, parse)
 
@@ -145,6 +148,28 @@ def _smart_fields(lines: list[str]) -> dict[Column, Any]:
     return {key: text for key, text in texts.items() if key != "title" or text.strip()}
 
 
+def _slash_blocks(lines: Iterable[Line], limit_bytes: int) -> Iterator[Block]:
+    """Blocks that end with a line `/`; the end of the file ends one too."""
+    gather = _Gatherer(limit_bytes)
+    for line in lines:
+        if line.text.strip() == "/" and not line.problem:
+            yield from gather.take()
+        elif gather.block or line.problem or line.text.strip():
+            if not gather.block:
+                gather.start(line)
+            gather.add(line)
+    yield from gather.take()
+
+
+def _slash_fields(lines: list[str]) -> dict[Column, Any]:
+    """The id on the first line, the text on the others.
+
+    >>> _slash_fields(["1", "compact memories", "have capacities"])
+    {'id': '1', 'text': 'compact memories\\nhave capacities'}
+    """
+    return {"id": lines[0], "text": "\n".join(lines[1:])}
+
+
 def _sgml_blocks(
     lines: Iterable[Line], limit_bytes: int, opening: re.Pattern[str], closing: re.Pattern[str]
 ) -> Iterator[Block]:
@@ -227,20 +252,39 @@ def _without(text: str, names: str) -> str:
 
 
 def _sgml_document(lines: list[str]) -> dict[Column, Any]:
-    """DOCNO; TITLE, HEADLINE or HEAD; and TEXT, or without one everything else."""
-    block = "\n".join(lines)
-    title = _element(block, "TITLE", "HEADLINE", "HEAD", "TI")
+    """DOCNO, DOCID or an attribute; TITLE, HEADLINE or HEAD; and TEXT, or without one everything else."""
+    block = _without_sections("\n".join(lines))
+    title = _element(block, *_TITLES.split("|"))
     text = _element(block, "TEXT")
     if not text:
-        text = _without(block, "DOCNO|DOCID|DOCHDR|TITLE|HEADLINE|HEAD|TI")
-        text = html.unescape(_TAG.sub(" ", text)).strip()
-    return {"id": _element(block, "DOCNO"), "text": text, **({"title": title} if title else {})}
+        text = html.unescape(_TAG.sub(" ", _without(block, f"{_ASIDE}|{_TITLES}"))).strip()
+    number = _element(block, "DOCNO", "DOCID") or _attribute(lines[0])
+    return {"id": number, "text": text, **({"title": title} if title else {})}
 
 
 def _sgml_topic(lines: list[str]) -> dict[Column, Any]:
-    """Number and title (else query, else description); the labels `Number:`, `Topic:` and `Description:` go."""
-    block = "\n".join(lines)
-    given = re.match(r"""<topic\b[^>]*\bnumber\s*=\s*["']?([^"'\s>]+)""", block, re.IGNORECASE)
-    number = given[1] if given else re.sub(r"^\s*Number:\s*", "", _element(block, "num"), flags=re.IGNORECASE)
-    text = _element(block, "title", "query", "desc", "description")
+    """Number and title (else query, question, description, or all); the labels `Number:`, `Topic:` and so on go."""
+    block = _without_sections("\n".join(lines))
+    number = _element(block, "num", "number") or _attribute(lines[0]) or _element(block, "qid", "id")
+    text = _element(block, "title", "query", "question", "desc", "description")
+    if not text:
+        text = html.unescape(_TAG.sub(" ", _without(block, "num|number|qid|id"))).strip()
+    number = re.sub(r"^\s*Number:\s*", "", number, flags=re.IGNORECASE)
     return {"id": number, "text": re.sub(r"^\s*(Topic|Description):\s*", "", text, flags=re.IGNORECASE)}
+
+
+def _attribute(opening: str) -> str:
+    """The id that a block's opening tag has as an attribute, or "".
+
+    >>> _attribute('<topic lang="en" number="7">')
+    '7'
+    """
+    found = re.search(rf"""\s(?:{_NUMBER})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", opening, re.IGNORECASE)
+    return html.unescape(next(filter(None, found.groups()), "")) if found else ""
+
+
+def _without_sections(block: str) -> str:
+    """The block with the text of CDATA sections in place of them."""
+    head, *sections = block.split("<![CDATA[")
+    parts = (section.partition("]]>") for section in sections)
+    return head + "".join(html.escape(text, quote=False) + after for text, _, after in parts)

@@ -63,4 +63,3 @@ def test_code_of_python_without_a_test_split(ingest: Any) -> None:
     source = {"format": "python", "of": "code", "lines_per_record": 10, "max_records": 20}
     found = ingest(source, task="language_model", split={"valid": 0.1, "test": 0})
     assert [len(found.records(split)) for split in ("train", "valid", "test")] == [18, 2, 0]
-
