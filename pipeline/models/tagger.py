@@ -112,9 +112,11 @@ def path_score(scores: nd.NDArray, tags: nd.NDArray, lengths: nd.NDArray, transi
     there = 1 - padding_of(lengths, steps).reshape((steps, batch))
     given = (nd.pick(scores, tags, axis=2) * there).sum(axis=0)
     flat = transitions.reshape(-1)
-    before = nd.concat(nd.full((1, batch), count, ctx=scores.context), tags.astype("float32")[:-1], dim=0)
-    moves = (nd.take(flat, before * (count + 1) + tags.astype("float32")) * there).sum(axis=0)
-    last = nd.pick(tags.astype("float32"), lengths.astype("float32") - 1, axis=0)
+    tags = tags.astype("float32")
+    # the last tag goes after it is joined: of a sentence of one word nothing would be left, which MXNet cannot hold
+    before = nd.concat(nd.full((1, batch), count, ctx=scores.context), tags, dim=0)[:-1]
+    moves = (nd.take(flat, before * (count + 1) + tags) * there).sum(axis=0)
+    last = nd.pick(tags, lengths.astype("float32") - 1, axis=0)
     return given + moves + nd.take(flat, last * (count + 1) + count)
 
 

@@ -170,7 +170,10 @@ class FillIn(Task):
                     if not reader and len(values):
                         best[i] = np.argsort(-values[0], kind="stable")[:BEST]
         order = np.argsort(world.gather_numpy(mine, "places"), kind="stable")
-        return split, world.gather_numpy(sums, "sums")[order], world.gather_numpy(best, "best")[order]
+        sums, best = world.gather_numpy(sums, "sums")[order], world.gather_numpy(best, "best")[order]
+        if not sums[:, 0, 0].any():
+            raise InputError(f"the {name} split has no word that training knows, so none to take out: give more text")
+        return split, sums, best
 
     def validate(self, network: Cloze, world: World) -> dict[str, float]:
         """accuracy and nats per blank, and those of the left-only reader as left_accuracy and left_nats."""
