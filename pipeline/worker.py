@@ -25,7 +25,7 @@ from pipeline.launch import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Jo
 from pipeline.spool import Spool
 from pipeline.tasks.base import task_of
 from pipeline.training import loop, warm
-from pipeline.training.optimizer import parameters_of
+from pipeline.training.optimizer import parameters_of, set_parameters
 from pipeline.training.replay import again
 from pipeline.workers import World
 
@@ -74,8 +74,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
     network.initialize(ctx=world.context)
     assert job.trained is not None
     with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
-        for name, parameter in parameters_of(network).items():
-            parameter.set_data(nd.array(arrays[name]))
+        set_parameters(network, arrays)
     say("scoring the test split")
     heart("evaluating", -1)
     metrics = task.evaluate(network, world, Path(job.ingested), Path(job.output))

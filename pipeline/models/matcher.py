@@ -110,7 +110,8 @@ class Tower(gluon.Block):
         padding = padding_of(lengths, embedded.shape[0])
         states = self.encoder(embedded, padding, packed)
         if not self.late:
-            return Representation(self.pooling(states, lengths, padding), nd.ones((lengths.shape[0], 1)))
+            ones = nd.ones((lengths.shape[0], 1), ctx=states.context)
+            return Representation(self.pooling(states, lengths, padding), ones)
         halves = nd.concat(_unit(self.project(states)), _unit(embedded), dim=2) * 0.5**0.5
         vectors = halves.transpose((1, 0, 2))
         weights = (self.importance(states) * (1 - padding)).transpose((1, 0, 2)).reshape((lengths.shape[0], -1))

@@ -6,6 +6,7 @@ moments) are written back.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -146,3 +147,13 @@ def parameters_of(network: gluon.Block) -> dict[str, Any]:
     for name, parameter in sorted(network._collect_params_with_prefix().items()):
         seen.setdefault(id(parameter), (name, parameter))
     return dict(seen.values())
+
+
+def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives an initialized network the parameters in `arrays`, which are named as `parameters_of` names them.
+
+    Raises:
+        KeyError: one is missing. AssertionError: one has another shape.
+    """
+    for name, parameter in parameters_of(network).items():
+        parameter.set_data(nd.array(arrays[name], parameter.list_ctx()[0]))

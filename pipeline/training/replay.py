@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.tasks.base import Task
-from pipeline.training.optimizer import Optimizer, parameters_of
+from pipeline.training.optimizer import Optimizer, set_parameters
 from pipeline.training.plan import shares
 from pipeline.workers import World
 
@@ -116,8 +116,7 @@ def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
     """Gives the network the parameters; what the streams' reading went on from."""
     try:
         found, began = files.arrays(folder / PARAMETERS), files.arrays(folder / BEGAN)
-        for name, parameter in parameters_of(network).items():
-            parameter.set_data(nd.array(found[name]))
+        set_parameters(network, found)
         return began
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(

@@ -1,0 +1,66 @@
+"""What an update costs: how many operators it invokes, and how often it waits for a copy between device and host.
+
+The numbers are those of one fixed update. They rise where a change adds an operator or a copy: raise them here only
+where that is worth it. The one `asnumpy` is of the results of the update before.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import pytest
+
+from pipeline.tasks.base import task_of
+from pipeline.training import loop
+from pipeline.workers import World
+from tests.updates.cases import CASES, merged
+from tests.updates.steps import fit
+from tests.updates.watch import DEVICE, watched
+
+# case -> operators that Python invokes (those of the backward pass are not), copies to the device, copies from it
+COSTS: dict[str, tuple[int, int, int]] = {
+    "matching cosine in_batch_softmax": (188, 16, 1),
+    "matching late_interaction hinge": (490, 12, 1),
+    "matching mlp softmax": (353, 8, 1),
+    "classification lstm last": (112, 4, 1),
+    "tagging lstm False False": (71, 5, 1),
+    "tagging rnn_relu True True": (230, 8, 1),
+    "cloze sampled": (173, 14, 1),
+    "cloze whole": (108, 5, 1),
+    "language_model": (60, 2, 1),
+    "language_model all": (257, 5, 1),
+    "translation luong lstm": (131, 5, 1),
+    "translation bahdanau lstm": (271, 5, 1),
+    "captioning pictures first": (90, 4, 1),
+    "captioning pictures attention": (96, 4, 1),
+}
+WHICH = 3
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_an_update_costs_what_it_did(
+    name: str, made: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _, tokenized = made(
+        **merged(CASES[name], {"train": {"max_updates": WHICH + 1, "validate_every_updates": 100}})
+    )
+    world = World()
+    world.context = DEVICE
+    task = task_of(config, tokenized)
+    network = task.network()
+    mx.random.seed(1)
+    network.initialize(ctx=DEVICE)
+    costs: dict[int, tuple[int, dict[str, int]]] = {}
+    sent = loop.Run.sent
+    with watched() as seen:
+
+        def noted(run: loop.Run, *arguments: Any) -> None:
+            sent(run, *arguments)
+            costs[run.state.update] = seen.take()
+
+        monkeypatch.setattr(loop.Run, "sent", noted)
+        fit(task, network, config, world, tmp_path)
+    operators, copies = costs[WHICH]
+    assert (operators, copies.pop("_sync_copyfrom"), copies.pop("asnumpy")) == COSTS[name]
+    assert not copies
