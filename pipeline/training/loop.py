@@ -15,13 +15,13 @@ from mxnet import autograd, gluon, nd
 
 from pipeline import files
 from pipeline.config import SMALLER_IS_BETTER, Config
-from pipeline.errors import DupletError, TryAgain
+from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.launch import SAMPLES
 from pipeline.tasks.base import Task
 from pipeline.training import checkpoint, ranks, replay
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
-from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of
+from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of, set_parameters
 from pipeline.training.plan import Plan, StreamPlan, shares
 from pipeline.workers import World
 
@@ -46,10 +46,12 @@ def fit(
 
     Raises:
         TryAgain: a signal asked to stop; a checkpoint was saved.
-        DupletError: more losses or gradients than may be skipped are not finite, or workers' parameters differ.
+        DupletError: more losses or gradients than may be skipped are not finite, a parameter is not finite, or workers'
+            parameters differ. InputError: validation has no number to choose by.
     """
     settings = config.train
     plan = plan_of(task, config)
+    # of large data an estimate, so only the schedule may rest on it
     total = min(settings.epochs * plan.updates_per_epoch(), settings.max_updates or 2**62)
     optimizer = Optimizer(network, settings.optimizer, world)
     state = resume(task, network, optimizer, world, folder, log, say)
@@ -72,7 +74,7 @@ def fit(
                 beat("training", state.update)
                 run.log_if_due(rate, loader)
                 run.compare_ranks_if_due()
-                last = state.update == total or state.position.epoch == settings.epochs
+                last = state.position.epoch == settings.epochs or state.update == settings.max_updates
                 if validation_due(settings.validate_every_updates, state.update, update.ends_epoch, last):
                     state.finished = run.validate() or last
                     run.save()
@@ -120,8 +122,7 @@ def resume(
     if found:
         say(f"going on from {found.folder.name}")
         _forget_lost_best(found.state, folder)
-        for name, parameter in parameters_of(network).items():
-            parameter.set_data(nd.array(found.parameters[name]))
+        set_parameters(network, found.parameters)
         optimizer.restore(found.moments)
     state = world.agree(found.state if found else State(), "state")
     # every rank starts from rank 0's parameters, whether new or loaded
@@ -283,7 +284,7 @@ class Run:
             self.log.write(self.state.update, point)
             speed = f", {point['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in point else ""
             loss_said = f"loss {point['loss']:.4f}" if "loss" in point else "all skipped"
-            self.say(f"update {self.state.update}/{self.total}: {loss_said}{speed}")
+            self.say(f"update {self.state.update}/{max(self.total, self.state.update)}: {loss_said}{speed}")
 
     def compare_ranks_if_due(self) -> None:
         """Every compare_ranks_every_updates: whether all workers still hold the same parameters."""
@@ -301,13 +302,10 @@ class Run:
         self.settle()
         self.beat("validating", self.state.update)
         began, settings, state = time.perf_counter(), self.config.train, self.state
+        self.check_finite()
         metrics, name = self.task.validate(self.network, self.world), self.config.train.metric
-        value = metrics[name]
-        sign = -1 if name in SMALLER_IS_BETTER else 1
-        if state.best is None or sign * value > sign * state.best:
-            state.best, state.best_update, state.without_better = value, state.update, 0
-        else:
-            state.without_better += 1
+        self._judge(metrics[name])
+        metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}  # JSON has no other
         state.history.append({"update": state.update, **{f"valid/{key}": v for key, v in metrics.items()}})
         if self.world.rank == 0 and (sample := self.task.sample(self.network, self.world.context)) is not None:
             samples = self.folder.parent / SAMPLES
@@ -317,8 +315,34 @@ class Run:
         self.meter.began += seconds
         if self.world.rank == 0:
             self.log.write(state.update, {f"valid/{key}": v for key, v in metrics.items()} | {"validation_s": seconds})
-            self.say(f"update {state.update}: valid {name} {value:.4f} (best {state.best:.4f} at {state.best_update})")
+            found = f"{metrics[name]:.4f}" if name in metrics else "not finite"
+            self.say(f"update {state.update}: valid {name} {found} (best {state.best:.4f} at {state.best_update})")
         return settings.patience_validations is not None and state.without_better >= settings.patience_validations
+
+    def _judge(self, value: float) -> None:
+        """Compares a validation's value with the best one. Raises InputError where neither is a number."""
+        state, name = self.state, self.config.train.metric
+        sign = -1 if name in SMALLER_IS_BETTER else 1
+        if math.isfinite(value) and (state.best is None or sign * value > sign * state.best):
+            state.best, state.best_update, state.without_better = value, state.update, 0
+            return
+        if state.best is None:
+            raise InputError(
+                f"the first validation gave {name}={value}, which cannot be compared with later ones: set train.metric "
+                f"to another of {', '.join(self.config.metrics)}, or give a validation split that {name} can judge"
+            )
+        state.without_better += 1
+
+    def check_finite(self) -> None:
+        """Raises DupletError on all workers where a parameter is not finite, so that no such one is saved."""
+        parameters = {name: p.data(self.world.context) for name, p in parameters_of(self.network).items()}
+        if nd.multi_all_finite(*parameters.values(), num_arrays=len(parameters)).asscalar():
+            return
+        wrong = next(name for name, array in parameters.items() if not np.isfinite(array.asnumpy()).all())
+        raise DupletError(
+            f"parameter {wrong} is not finite at update {self.state.update}: lower train.optimizer.learning_rate; "
+            "the same command goes on from the newest checkpoint, where all were finite"
+        )
 
     def save(self) -> None:
         """A checkpoint, by rank 0, unless this update has one."""
@@ -329,6 +353,7 @@ class Run:
         nd.waitall()  # the update before is training, not saving
         began = time.perf_counter()
         self.compare_ranks()
+        self.check_finite()
         carried = {f"{CARRY}{name}": self.world.gather(rows, name).asnumpy() for name, rows in self.task.carry.items()}
         if self.world.rank == 0:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
@@ -348,8 +373,7 @@ class Run:
                 raise DupletError(
                     f"the best checkpoint is lost ({error}): delete {self.folder}, and the same command trains anew"
                 ) from None
-            for name, parameter in parameters_of(self.network).items():
-                parameter.set_data(nd.array(best.parameters[name]))
+            set_parameters(self.network, best.parameters)
         self.world.broadcast([p.data(self.world.context) for p in parameters_of(self.network).values()], "best")
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from mxnet import gluon, nd
 
 from pipeline import files
@@ -44,6 +45,8 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
             raise InputError(
                 f"train.start_from={folder}: {name} is {given.shape} there and {shape} here: use its section model"
             )
+        if not np.isfinite(given).all():
+            raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
         parameter.set_data(nd.array(given))
     return f"starting from {folder}, which knew {len(rows)} of {len(new)} tokens"
 

@@ -1,0 +1,102 @@
+"""How a training ends, and what validation and saving make of numbers that are none."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from pipeline.errors import DupletError, InputError
+from pipeline.tasks.base import Task, task_of
+from pipeline.training import checkpoint, loop, warm
+from pipeline.training.plan import Plan
+from pipeline.workers import World
+from tests.updates.steps import fit
+
+Fresh = Callable[..., tuple[Task, Any, Any]]
+
+
+@pytest.fixture
+def fresh(made: Callable[..., Any]) -> Fresh:
+    """fresh(**train) -> a task, its network and its configuration."""
+
+    def make(**train: Any) -> tuple[Task, Any, Any]:
+        config, _, tokenized = made("classification", train=train)
+        task = task_of(config, tokenized)
+        network = task.network()
+        mx.random.seed(1)
+        np.random.seed(1)
+        network.initialize()
+        return task, network, config
+
+    return make
+
+
+@pytest.mark.parametrize("off_by", [-1, 0, 1])
+def test_the_last_epoch_ends_whatever_its_updates_were_taken_for(
+    off_by: int, fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large data the updates of an epoch are an estimate, by which the schedule alone may go."""
+    task, network, config = fresh(epochs=3)
+    plan = loop.plan_of(task, config)
+    real = sum(len(plan.batches(epoch, pool)) for epoch in range(3) for pool in range(plan.pools))
+    monkeypatch.setattr(Plan, "updates_per_epoch", lambda self: real // 3 + off_by)
+    state = fit(task, network, config, World(), tmp_path)
+    assert (state.update, state.position.epoch, state.finished) == (real, 3, True)
+
+
+def validating(task: Task, values: list[float], **others: float) -> None:
+    """Lets a task's validations find these accuracies, one after the other."""
+    found: Iterator[float] = iter(values)
+    task.validate = lambda network, world: {"accuracy": next(found), **others}  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_validation_that_gives_no_number_first_is_refused(value: float, fresh: Fresh, tmp_path: Path) -> None:
+    task, network, config = fresh(validate_every_updates=1, max_updates=4)
+    validating(task, [value] * 9)
+    with pytest.raises(InputError, match=r"the first validation gave accuracy=.*set train\.metric.*macro_f1"):
+        fit(task, network, config, World(), tmp_path)
+
+
+def test_a_later_one_is_never_the_best(fresh: Fresh, tmp_path: Path) -> None:
+    task, network, config = fresh(validate_every_updates=1, max_updates=4, keep_checkpoints=9)
+    validating(task, [0.25, math.nan, 0.5, math.inf], macro_f1=math.nan)
+    state = fit(task, network, config, World(), tmp_path)
+    assert (state.best, state.best_update, state.without_better) == (0.5, 3, 1)
+    # JSON as its standard has it: no NaN
+    refuse = lambda name: pytest.fail(f"{name} is no JSON")
+    for path in (tmp_path / "points.jsonl", *tmp_path.glob("checkpoints/*/state.json")):
+        for line in path.read_text().splitlines():
+            json.loads(line, parse_constant=refuse)
+
+
+def test_a_value_that_is_no_number_ends_patience_too(fresh: Fresh, tmp_path: Path) -> None:
+    task, network, config = fresh(validate_every_updates=1, max_updates=9, patience_validations=2)
+    validating(task, [0.25] + [math.nan] * 9)
+    assert fit(task, network, config, World(), tmp_path).update == 3
+
+
+@pytest.mark.parametrize("often", ["validate_every_updates", "checkpoint_every_updates"])
+def test_parameters_that_are_not_finite_are_never_saved(often: str, fresh: Fresh, tmp_path: Path) -> None:
+    """A finite gradient times a huge rate is infinite, which the update after it would be the first to see."""
+    huge = {"kind": "sgd", "learning_rate": 3e38, "clip_norm": None, "momentum": 0.0, "weight_decay": 1e3}
+    task, network, config = fresh(**{often: 1}, max_updates=4, optimizer=huge, schedule={"warmup_updates": 0})
+    with pytest.raises(DupletError, match=r"parameter \S+ is not finite at update 1: lower .*learning_rate"):
+        fit(task, network, config, World(), tmp_path)
+    assert not list(tmp_path.glob("checkpoints/update-*"))
+
+
+def test_a_training_does_not_start_from_parameters_that_are_not_finite(fresh: Fresh, tmp_path: Path) -> None:
+    task, network, config = fresh(max_updates=2)
+    fit(task, network, config, World(), tmp_path / "work")
+    arrays = checkpoint.load(tmp_path / "work/checkpoints/update-00000002").parameters
+    arrays["output.bias"][0] = math.nan
+    np.savez(tmp_path / "parameters.npz", **arrays)
+    (tmp_path / "vocabulary.json").write_bytes((task.folder / "vocabulary.json").read_bytes())
+    with pytest.raises(InputError, match=r"output\.bias .*not finite"):
+        warm.start_from(tmp_path, network, task.folder)
