@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             at = prediction_files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            identity = files.digest([fingerprint, kind, listed, predictor.backend])
+            identity = files.digest([fingerprint, kind, listed, predictor.backend, prediction_files.PARTIAL_FORMAT])
             signal.signal(signal.SIGTERM, _interrupt)
             try:
                 at = prediction_files.predict_file(

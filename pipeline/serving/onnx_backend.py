@@ -10,6 +10,7 @@ from pipeline.errors import InputError, one_line
 from pipeline.serving.runtime import Represent
 
 LANGUAGE_STEP = "language_step.onnx"
+Shape = tuple[int | None, ...]  # None: any size
 
 
 def encoder_name(folder: Path, side: str) -> str:
@@ -30,13 +31,30 @@ def session(path: Path) -> onnxruntime.InferenceSession:
         raise InputError(f"{path} is no graph that ONNX Runtime can run ({said}): export the model again") from None
 
 
+def run(opened: onnxruntime.InferenceSession, given: dict[str, np.ndarray], *shapes: Shape) -> list[np.ndarray]:
+    """A graph's outputs, of which the first ones must have these shapes. Raises InputError where they have not.
+
+    Without that, what a damaged graph gives for one text would stand for all of a batch.
+    """
+    try:
+        found = opened.run(None, given)
+    except Exception as error:  # ONNX Runtime has a dozen kinds
+        raise InputError(f"the model's graph cannot be run ({one_line(error, 200)}): export the model again") from None
+    for array, shape in zip(found, shapes):
+        fits = array.ndim == len(shape) and all(size in (None, had) for size, had in zip(shape, array.shape))
+        if not fits:
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise InputError(f"the model's graph gave {array.shape} for ({wanted}): export the model again")
+    return found
+
+
 def represent_with(folder: Path) -> Represent:
     """What `TextEncoder` calls: one side's padded batch to vectors and weights."""
     names = {side: encoder_name(folder, side) for side in ("query", "document")}
     opened = {name: session(folder / name) for name in set(names.values())}
 
     def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = opened[names[side]].run(None, {"ids": ids, "lengths": lengths})
+        found = run(opened[names[side]], {"ids": ids, "lengths": lengths})
         return found[0], found[1] if len(found) > 1 else None
 
     return represent
@@ -55,7 +73,9 @@ def language_step(folder: Path) -> Step:
 
     def step(ids: np.ndarray, states: States | None) -> tuple[np.ndarray, States]:
         before = states or {name: np.zeros((1, len(ids), width), np.float32) for name, width in widths.items()}
-        found = dict(zip(names, opened.run(None, {"ids": ids.astype(np.int32), **before})))
+        after = [(1, len(ids), widths.get(name.removeprefix("new_"))) for name in names]
+        shapes = [(*ids.shape, None) if name == "logits" else shape for name, shape in zip(names, after)]
+        found = dict(zip(names, run(opened, {"ids": ids.astype(np.int32), **before}, *shapes)))
         return found["logits"], {name: found[f"new_{name}"] for name in widths}
 
     return step

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.ingest.rows import BadRow
 from pipeline.serving import onnx_backend
+from pipeline.serving.onnx_backend import Shape
 from pipeline.serving.predictor import FieldPredictor
 from pipeline.serving.runtime import Batch, batches, read_parameters
 from pipeline.tasks import answers
@@ -49,9 +50,9 @@ class OnnxTask(FieldPredictor):
         parts = list(batches(np.concatenate([np.zeros(0, np.int32), *texts]), lengths))
         return zip(parts, self._pool.map(work, parts) if self._pool else map(work, parts))
 
-    def _run(self, ids: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> np.ndarray:
-        """The graph's one output."""
-        found = self._session.run(None, {"ids": ids, "lengths": lengths, **more})
+    def _run(self, shape: Shape, ids: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> np.ndarray:
+        """The graph's one output, of that shape. Raises InputError."""
+        found = onnx_backend.run(self._session, {"ids": ids, "lengths": lengths, **more}, shape)
         return np.asarray(found[0])
 
 
@@ -65,7 +66,9 @@ class OnnxClassifier(OnnxTask):
     def probabilities(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float32, from (T,) int32 ids of each text, at least one."""
         found = np.empty((len(texts), len(self.names)), np.float32)
-        for batch, values in self._each(lambda batch: self._run(batch.ids, batch.lengths), texts):
+        width = len(self.names)
+        run = lambda batch: self._run((len(batch.ids), width), batch.ids, batch.lengths)
+        for batch, values in self._each(run, texts):
             found[batch.rows] = values
         return found
 
@@ -93,7 +96,7 @@ class OnnxTagger(OnnxTask):
 
         def scored(batch: Batch) -> np.ndarray:
             more = self._letters([letters[row] for row in batch.rows], batch.ids.shape[1], batch.lengths)
-            return self._run(batch.ids, batch.lengths, **more)
+            return self._run((*batch.ids.shape, len(self.names)), batch.ids, batch.lengths, **more)
 
         found: list[np.ndarray] = [np.zeros(0, int)] * len(words)
         for batch, values in self._each(scored, words):
@@ -137,7 +140,8 @@ class OnnxCloze(OnnxTask):
 
         def scored(batch: Batch) -> np.ndarray:
             steps = [row * batch.ids.shape[1] + np.flatnonzero(masks[i]) for row, i in enumerate(batch.rows)]
-            return self._run(batch.ids, batch.lengths, places=np.concatenate(steps).astype(np.int32))
+            places = np.concatenate(steps).astype(np.int32)
+            return self._run((len(places), len(self.names)), batch.ids, batch.lengths, places=places)
 
         found: list[np.ndarray] = [np.zeros((0, len(self.names)), np.float32)] * len(hidden)
         for batch, values in self._each(scored, hidden):

@@ -1,7 +1,8 @@
 """Predicting a file: rows streamed in, predictions out in order, bad rows aside, going on where a run was cut off.
 
-Whatever the output's format, predictions gather as JSON Lines in `.OUTPUT.partial` beside it, with what has been done
-in `.OUTPUT.position`; at the end they become the output. So a cut-off run loses one batch at the most.
+Whatever the output's format, rows gather in `.OUTPUT.partial` beside it, each a line of JSON, [row, prediction], with
+what has been done in `.OUTPUT.position`; at the end they become the output, when all columns' names are known. So a
+cut-off run loses one batch at the most.
 """
 
 import contextlib
@@ -23,13 +24,15 @@ import pyarrow.parquet as pq
 
 from pipeline import files
 from pipeline.config.sources import PairsSource
-from pipeline.errors import InputError, TryAgain, one_line
+from pipeline.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.ingest import delimited, parquet, places
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
+from pipeline.serving.prediction_output import Pair, finish, json_line, names_beside
 from pipeline.serving.predictor import Predictor
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 ROWS_PER_BATCH = 1024
+PARTIAL_FORMAT = 2  # of what gathers beside the output
 STDIN = STDOUT = "-"
 
 Say = Callable[[str], None]
@@ -172,7 +175,8 @@ def predict_file(
         rows = itertools.islice(read(address, kind, limit_bytes, scratch), at.read, None)
         began, before = time.monotonic(), at.read
         for batch in iter(lambda: list(itertools.islice(rows, ROWS_PER_BATCH)), []):
-            _predict_batch(predictor, batch, made, refused, at)
+            made.writelines(map(json_line, _predict_batch(predictor, batch, refused, at)))
+            _flush(made, refused, at)
             files.write_text(place, json.dumps(asdict(at)))
             rate = (at.read - before) / max(1e-9, time.monotonic() - began)
             said = f"{rate:,.0f} rows/s" + (f", {at.refused:,} refused" if at.refused else "")
@@ -181,7 +185,7 @@ def predict_file(
             place.unlink(missing_ok=True)
             partial.unlink()
             raise InputError(_nothing_good(at, address) + (f" (see {quarantine})" if at.read else ""))
-        _finish(partial, output, output_kind)
+        _say_renamed(finish(partial, output, output_kind), say)
         place.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
     if not at.refused:
@@ -190,18 +194,32 @@ def predict_file(
 
 
 def predict_stream(predictor: Predictor, address: str, rows: Iterator[Row], stream: IO[bytes], say: Say) -> Position:
-    """Predicts rows as they come, JSON Lines to a stream, bad rows said. Raises InputError where no row is good."""
-    at = Position("")
+    """Predicts rows as they come, JSON Lines to a stream, bad rows said. Raises InputError where no row is good.
+
+    A column that only later rows have may be named as a part of the predictions is: from then on that has another name.
+    """
+    at, columns, names = Position(""), set[str](), dict[str, str]()
     for batch in iter(lambda: list(itertools.islice(rows, ROWS_PER_BATCH)), []):
         with tempfile.TemporaryFile() as refused:
-            _predict_batch(predictor, batch, stream, refused, at)
+            pairs = _predict_batch(predictor, batch, refused, at)
             refused.seek(0)
-            for line in refused:
-                entry = json.loads(line)
+            for entry in map(json.loads, refused):
                 say(f"row {entry['row']} left out: {entry['reason']}")
+        columns |= {name for row, _ in pairs for name in row}
+        before, parts = names, dict.fromkeys([*names, *(name for _, found in pairs for name in found)])
+        names = names_beside(parts, columns)
+        _say_renamed({name: other for name, other in names.items() if other not in (name, before.get(name))}, say)
+        for row, found in pairs:
+            stream.write(json_line(row | {names[name]: value for name, value in found.items()}))
+        stream.flush()
     if not at.predicted:
         raise InputError(_nothing_good(at, address))
     return at
+
+
+def _say_renamed(names: dict[str, str], say: Say) -> None:
+    for name, other in names.items():
+        say(f"the input has a column {name!r}: the prediction is in {other!r}")
 
 
 def _nothing_good(at: Position, address: str) -> str:
@@ -215,23 +233,28 @@ def _nothing_good(at: Position, address: str) -> str:
     )  # fmt: skip
 
 
-def _predict_batch(predictor: Predictor, batch: list[Row], made: IO[bytes], refused: IO[bytes], at: Position) -> None:
+def _predict_batch(predictor: Predictor, batch: list[Row], refused: IO[bytes], at: Position) -> list[Pair]:
+    """The good rows with their predictions, in order; the bad ones go to `refused`, and `at` counts both."""
+    pairs = []
     for row, prediction in _predictions(predictor, batch):
         if isinstance(prediction, BadRow):
             entry = {"source": row.source, "row": row.number, "reason": str(prediction), "copy": row.shown}
-            refused.write(_line(entry))
+            refused.write(json_line(entry))
             at.refused += 1
             at.first_refusal = at.first_refusal or f"row {row.number}: {prediction}"
         else:
-            made.write(_line({**{str(key): value for key, value in row.values.items()}, **prediction}))
+            pairs.append(({str(key): value for key, value in row.values.items()}, prediction))
             at.predicted += 1
     at.read += len(batch)
+    return pairs
+
+
+def _flush(made: IO[bytes], refused: IO[bytes], at: Position) -> None:
+    """Brings both files to the disk, and notes how long they are."""
     for file in (made, refused):
         file.flush()
-        with contextlib.suppress(OSError, ValueError):  # a pipe
-            os.fsync(file.fileno())
-    if made.seekable():
-        at.output_bytes, at.quarantine_bytes = made.tell(), refused.tell()
+        os.fsync(file.fileno())
+    at.output_bytes, at.quarantine_bytes = made.tell(), refused.tell()
 
 
 def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, dict[str, Any] | BadRow]]:
@@ -248,15 +271,23 @@ def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, 
     good = [place for place in range(len(batch)) if place not in bad]
     found: dict[int, dict[str, Any]] = {}
     try:
-        found = dict(zip(good, predictor.predict([values[place] for place in good]) if good else []))
+        found = dict(zip(good, _said(predictor, [values[place] for place in good])))
     except InputError:  # a row that only predicting it shows to be bad: find it
         for place in good:
             try:
-                found[place] = predictor.predict([values[place]])[0]
+                [found[place]] = _said(predictor, [values[place]])
             except InputError as error:
                 bad[place] = BadRow("cannot be predicted", str(error))
     for place, row in enumerate(batch):
         yield row, bad[place] if place in bad else found[place]
+
+
+def _said(predictor: Predictor, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A prediction per row."""
+    said = predictor.predict(rows) if rows else []
+    if len(said) != len(rows):
+        raise DupletError(f"the model gave {len(said)} predictions for {len(rows)} rows: export it again")
+    return said
 
 
 def _with_names(problem: BadRow, values: dict[str, Any]) -> BadRow:
@@ -266,10 +297,6 @@ def _with_names(problem: BadRow, values: dict[str, Any]) -> BadRow:
         return problem
     detail = str(problem).removeprefix(f"{problem.kind}: ")
     return BadRow(problem.kind, f"{detail}; the row has {shorten(', '.join(names))}")
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _resumed(place: Path, identity: str, output: Path, restart: bool) -> Position:
@@ -285,65 +312,3 @@ def _resumed(place: Path, identity: str, output: Path, restart: bool) -> Positio
             "give those again, or begin anew with --restart"
         )
     return at
-
-
-# --- the output's formats ---------------------------------------------------------------------------------------------
-def _finish(partial: Path, output: Path, kind: str) -> None:
-    """The gathered JSON Lines become the output, whole or not at all."""
-    if kind == "jsonl":
-        partial.rename(output)
-        files.fsync_folder(output.parent)
-        return
-    new = output.with_name(f".{output.name}.new")
-    try:
-        _write_parquet(partial, new) if kind == "parquet" else _write_table(partial, new, kind)
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
-        new.rename(output)
-        files.fsync_folder(output.parent)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _chunks(partial: Path) -> Iterator[list[dict[str, Any]]]:
-    with partial.open("rb") as lines:
-        yield from iter(lambda: [json.loads(line) for line in itertools.islice(lines, ROWS_PER_BATCH)], [])
-
-
-def _write_table(partial: Path, path: Path, kind: str) -> None:
-    """CSV, quoted where it must be; TSV as it is read here, without quotes, so tabs and line ends become blanks."""
-    names = list(dict.fromkeys(name for rows in _chunks(partial) for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        line = writer.writerow if kind == "csv" else lambda cells: file.write("\t".join(map(_flat, cells)) + "\n")
-        line(names)
-        for rows in _chunks(partial):
-            for row in rows:
-                line([_cell(row.get(name)) for name in names])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _flat(cell: str) -> str:
-    return " ".join(cell.replace("\t", " ").splitlines())
-
-
-def _write_parquet(partial: Path, path: Path) -> None:
-    """Twice over the rows: what type each column has, then the writing."""
-    names = list(dict.fromkeys(name for rows in _chunks(partial) for row in rows for name in row))
-    empty = dict.fromkeys(names)
-    tables = lambda: (pa.Table.from_pylist([empty | row for row in rows]) for rows in _chunks(partial))
-    try:
-        schema = pa.unify_schemas([table.schema for table in tables()], promote_options="permissive")
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for table in tables():
-                writer.write_table(table.cast(schema))
-    except pa.ArrowException as error:
-        raise InputError(
-            f"the rows do not fit Parquet's columns ({' '.join(str(error).split())[:150]}): "
-            "name an --output that ends in .jsonl"
-        ) from None

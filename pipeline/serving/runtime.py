@@ -80,7 +80,7 @@ class TextEncoder:
             return self._empty()
         parts = list(batches(ids, lengths))
         run = self._pool.map if self._pool else map
-        found = list(run(lambda batch: self._represent(side, batch.ids, batch.lengths), parts))
+        found = list(run(lambda batch: self._batch(side, batch), parts))
         if not self.late:
             vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
             for batch, (values, _) in zip(parts, found):
@@ -95,6 +95,21 @@ class TextEncoder:
             places = (offsets[batch.rows][:, None] + np.arange(values.shape[1]))[there]
             flat[places], weights[places] = values[there], importance[there]
         return Encoded(flat, weights, offsets)
+
+    def _batch(self, side: str, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+        """See Represent. Raises InputError where the network gives other shapes than its configuration says."""
+        vectors, weights = self._represent(side, batch.ids, batch.lengths)
+        model = self.config.model
+        if self.late:
+            wanted: tuple[tuple[int, ...] | None, ...] = ((*batch.ids.shape, 2 * model.embedding), batch.ids.shape)
+        else:
+            wanted = (len(batch.ids), model.hidden * model.directions), None
+        shapes = vectors.shape, None if weights is None else weights.shape
+        if shapes != wanted:
+            raise InputError(
+                f"the model's network gave vectors and weights of shapes {shapes} for {wanted}: export the model again"
+            )
+        return vectors, weights
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """(N,) float32: query text i with document text i; of a pointwise model the expected grade."""

@@ -92,7 +92,8 @@ def test_every_format_in_and_out(trained: Trained, tmp_path: Path, kind: str) ->
     made = read_rows(back)
     assert [{name: row[name] for name in ("query", "document")} for row in made] == rows
     wanted = predictor.predict(rows)
-    assert [row["score"] for row in made] == [row["score"] for row in wanted]
+    assert [row["predicted_score"] for row in made] == [row["score"] for row in wanted]
+    assert [float(row["score"]) for row in made] == [row["score"] for row in wanted]  # a column of the second input
     if kind == "parquet":
         assert pq.read_table(middle)["score"].type == "double"
     if kind == "csv":
