@@ -23,7 +23,6 @@ from pipeline.evaluation import plots
 from pipeline.tracking import Tracking, address
 
 RANGE = re.compile(r"(?P<low>[-+.\deE]+)\.\.(?P<high>[-+.\deE]+?)(?P<log>:log)?")
-SEARCHES = ("grid", "random", "bayesian")
 
 
 class Axis(NamedTuple):

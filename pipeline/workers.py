@@ -13,6 +13,8 @@ import mxnet as mx
 import numpy as np
 from mxnet import nd
 
+from pipeline.errors import InputError, one_line
+
 T = TypeVar("T")
 
 
@@ -20,8 +22,11 @@ class World:
     """Rank and size of this process, and the collective operations: every rank must call each, in the same order."""
 
     def __init__(self, gpus: bool = False) -> None:
+        """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
+        if gpus:
+            _check_gpu(hvd.local_rank(), self.size)
         self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
 
     def close(self) -> None:
@@ -67,3 +72,30 @@ class World:
         if self.size == 1:
             return value
         return bool(hvd.allreduce(nd.array([float(value)]), op=hvd.Sum, name=name).asscalar())
+
+
+def _check_gpu(local_rank: int, size: int) -> None:
+    """Raises InputError where MXNet, the driver or Horovod cannot let this worker use its GPU."""
+    otherwise = "or set train.gpus=false"
+    if not mx.runtime.Features().is_enabled("CUDA"):
+        raise InputError(
+            "train.gpus=true needs MXNet built for CUDA, and this MXNet is built for the CPU alone: "
+            f"use docker/Dockerfile.gpu, {otherwise}"
+        )
+    try:
+        there = mx.context.num_gpus()
+    except mx.MXNetError as error:  # no driver
+        said = one_line(error, 150)
+        raise InputError(
+            f"train.gpus=true needs a GPU, and CUDA gives none ({said}): check `nvidia-smi`, {otherwise}"
+        ) from None
+    if local_rank >= there:
+        raise InputError(
+            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {there}: check `nvidia-smi` and "
+            f"CUDA_VISIBLE_DEVICES, start fewer workers on a host, {otherwise}"
+        )
+    if size > 1 and not hvd.nccl_built():
+        raise InputError(
+            "train.gpus=true with several workers needs Horovod built with NCCL, and this one is not: build it with "
+            f"HOROVOD_GPU_OPERATIONS=NCCL, as docker/Dockerfile.gpu does, {otherwise}"
+        )

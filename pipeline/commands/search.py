@@ -11,7 +11,6 @@ from pipeline.files import path_at_home
 from pipeline.talk import Talk
 
 MAX_LINE_BYTES = 1 << 20  # of stdin
-SHOWN_CHARACTERS = 320  # of a passage, around the words that matched
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

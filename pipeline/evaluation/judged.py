@@ -206,9 +206,3 @@ def matched(a: Judged, b: Judged) -> tuple[Judged, Judged]:
     if not len(rows):
         raise InputError("the two evaluations judge no example in common: there is nothing to compare")
     return subset(a, rows[:, 0]), subset(b, rows[:, 1])
-
-
-def model_difference(a: Judged, b: Judged, metric: str, samples: int, seed: int) -> bootstrap.Difference:
-    """The model of `a` minus that of `b` over the rows that both judge, paired. Raises InputError as `matched`."""
-    a, b = matched(a, b)
-    return difference((a, ("model", metric)), (b, ("model", metric)), samples, seed)

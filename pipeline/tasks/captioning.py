@@ -43,7 +43,6 @@ class Captioning(Task):
     """The task."""
 
     sides = ("caption",)
-    fields = ("image",)
 
     @functools.cached_property
     def images(self) -> Images:

@@ -17,7 +17,7 @@ from pipeline.tasks import answers
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import load_tokenizer
+from pipeline.tokenization.encoder import REMAKE, load_tokenizer
 from pipeline.workers import World
 
 
@@ -44,6 +44,19 @@ class Classification(Task):
         """(N, 1) int32."""
         return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
+    @functools.cached_property
+    def _classes(self) -> np.ndarray:
+        """(N,) int32 of the training split. Raises InputError where a label has no class of its own."""
+        classes = answers.classes_given(self.train, len(self.names)).astype(np.int32)
+        if len(wrong := np.flatnonzero(classes >= len(self.names))):
+            record = self.train.ids[int(wrong[0])]
+            raise InputError(f"the label of record {record} of the train split is in no vocabulary: {REMAKE}")
+        return classes
+
+    def prepare(self) -> None:
+        """See Task: the training texts' classes."""
+        _ = self._classes
+
     def network(self) -> Classifier:
         """One output per class."""
         return Classifier(self.config.model, shards.vocabulary_size(self.folder), len(self.names), prefix="classifier_")
@@ -54,8 +67,7 @@ class Classification(Task):
         rows = [self.train.rows["text"][share] for share in shares]
         tokens = distinct_tokens([(field, part) for part in rows])
         texts = chunked(field, rows, rank, tokens)
-        classes = answers.classes_given(self.train, len(self.names))[shares[rank]][texts.rows]
-        return TextBatch(tokens, texts.real, texts.cells, texts, classes.astype(np.int32))
+        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[shares[rank]][texts.rows])
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' texts."""

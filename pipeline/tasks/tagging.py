@@ -18,7 +18,7 @@ from pipeline.tasks.answers import SPECIAL, Spelling, spelled, viterbi
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.chunks import Chunk, Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import REMAKE, UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.workers import World
 
 
@@ -71,6 +71,10 @@ class Tagging(Task):
         for chunk in texts.chunks:
             part = records[start : start + len(chunk.lengths)]
             tags.append(_tags(self.train, part, chunk.ids.shape[0]))
+            wrong = ((tags[-1] < 0) & (np.arange(len(chunk.ids))[:, None] < chunk.lengths)).any(axis=0)
+            if wrong.any():
+                record = self.train.ids[int(part[wrong][0])]
+                raise InputError(f"a tag of record {record} of the train split is in no vocabulary: {REMAKE}")
             start += len(part)
         spelling = None
         if self.config.tagging.characters:

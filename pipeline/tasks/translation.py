@@ -44,7 +44,6 @@ class Translation(Task):
     """The task."""
 
     sides = ("source", "target")
-    fields = ("source",)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

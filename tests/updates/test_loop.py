@@ -100,3 +100,22 @@ def test_a_training_does_not_start_from_parameters_that_are_not_finite(fresh: Fr
     (tmp_path / "vocabulary.json").write_bytes((task.folder / "vocabulary.json").read_bytes())
     with pytest.raises(InputError, match=r"output\.bias .*not finite"):
         warm.start_from(tmp_path, network, task.folder)
+
+
+@pytest.mark.parametrize(("task", "name"), [("classification", "label"), ("tagging", "tag")])
+def test_what_has_no_class_is_never_trained_on(
+    task: str, name: str, made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that means nothing: the class before the first, which would stand for the last one."""
+    config, _, tokenized = made(task)
+    opened = task_of(config, tokenized)
+    field = opened.train.fields["label" if task == "classification" else "tags"]
+    ids, padded = type(field).ids, type(field).padded
+
+    def spoiled(values: np.ndarray, of: Any) -> np.ndarray:
+        return np.where(values == values.max(), 1, values) if of is field else values
+
+    monkeypatch.setattr(type(field), "ids", lambda self, row: spoiled(ids(self, row), self))
+    monkeypatch.setattr(type(field), "padded", lambda self, rows: (spoiled((p := padded(self, rows))[0], self), p[1]))
+    with pytest.raises(InputError, match=f"{name} of record .* of the train split is in no vocabulary"):
+        opened.batch([np.arange(6)], 0, [1, 0, 0, 0])
