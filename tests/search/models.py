@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import manifest
 from pipeline.config import check_config
 from pipeline.models.matcher import Matcher
-from pipeline.tokenization.encoder import PADDING, UNKNOWN, write_settings
+from pipeline.tokenization.encoder import PADDING, UNKNOWN, forms, write_settings
 from tests.serving.networks import randomise
 
 
@@ -32,7 +32,7 @@ def model_folder(folder: Path, words: list[str], seed: int = 0, **model: Any) ->
     np.savez(folder / "parameters.npz", **randomise(network, seed))
     (folder / "config.json").write_text(config.model_dump_json())
     (folder / "vocabulary.json").write_text(json.dumps({"token_to_idx": tokens}))
-    write_settings(config.tokenize, folder)
+    write_settings(forms(config)[""], folder)
     parts = manifest.KeyParts(1, {"seed": seed, "model": shape}, {}, {})
     manifest.write(folder, "train", parts, {}, time.time())
     return folder

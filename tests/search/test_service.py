@@ -1,8 +1,10 @@
 """The page's server: what it answers, what it refuses, and many at once, with the real uvicorn where that matters."""
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from pipeline.errors import InputError
 from pipeline.serving.search import service
 from pipeline.serving.search.documents import Document
 from tests.search.conftest import Indexed, topical
@@ -264,3 +268,152 @@ def test_an_address_in_use_is_told(index: Indexed) -> None:
             service.serve(index.folder, "127.0.0.1", port, print, index.open)
     with pytest.raises(InputError, match=r"cannot listen on .*:99999"):
         service.serve(index.folder, "127.0.0.1", 99999, print, index.open)
+
+
+# --- an index that is built anew, damaged or cut while it is served ---------------------------------------------------
+def test_an_index_that_was_removed_and_built_anew_is_served(index: Indexed, client: TestClient) -> None:
+    asked = {"query": "wing lift", "mode": "words"}
+    first = client.post("/api/search", json=asked).json()
+    shutil.rmtree(index.folder)
+    index.update([Document("new", "", "wing lift of the new index")])
+    rest = {"query": "wing", "passage_row": 0}
+    for known in ({"index": first["index"]}, {}):  # its generation is 1 again
+        why = client.post("/api/explain", json={**rest, **known, "generation": first["generation"]})
+        assert (why.status_code, why.json()["error"]) == (422, "the index has changed since this search: search again")
+    second = client.post("/api/search", json=asked).json()
+    assert [result["id"] for result in second["results"]] == ["new"]
+    assert second["index"] != first["index"] and second["generation"] == first["generation"] == 1
+    known = {"index": second["index"], "generation": second["generation"]}
+    assert (
+        client.post("/api/explain", json={**rest, **known}).json()["document"]["text"] == "wing lift of the new index"
+    )
+    assert client.get("/health").json()["index"] == second["index"]
+
+
+def test_scores_that_are_not_finite_are_an_error(index: Indexed, client: TestClient) -> None:
+    for path in index.folder.glob("segments/*/vectors.npy"):
+        vectors = np.load(path)
+        vectors[0] = np.nan
+        np.save(path, vectors)
+    app = TestClient(service.application(index.folder, index.open), raise_server_exceptions=False)
+    answer = app.post("/api/search", json={"query": "wing"})
+    assert answer.status_code == 422 and "a score is not a finite number" in answer.json()["error"]
+
+
+def test_a_model_that_gives_nan_makes_no_index(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = indexed()
+    monkeypatch.setattr("tests.search.double.vector_of", lambda word: np.full(16, np.nan))
+    with pytest.raises(InputError, match="its vectors are not finite numbers"):
+        index.update(topical(3))
+    assert not index.folder.exists()
+
+
+def test_a_file_that_is_cut_while_it_is_served_is_told(
+    index: Indexed, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOK_S", 0.0)
+    assert client.post("/api/search", json={"query": "wing"}).status_code == 200
+    path = min(index.folder.glob("segments/*/vectors.npy"))
+    os.truncate(path, 128)
+    for answer in (client.post("/api/search", json={"query": "wing"}), client.get("/health")):
+        assert answer.status_code == 422 and f"{path} was cut short while it was in use" in answer.json()["error"]
+
+
+# --- bodies and answers of every size ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("body", [b"[" * 20_000, b'{"query": "\xff"}', b'{"k": ' + b"9" * 5000 + b"}"])
+def test_a_body_that_cannot_be_read_is_told_so(client: TestClient, body: bytes) -> None:
+    answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert "the body " in answer.json()["error"] and 'send such as {"query"' in answer.json()["error"]
+
+
+def test_a_query_of_the_most_characters_may_be_written_in_escapes(client: TestClient) -> None:
+    body = b'{"mode": "words", "query": "' + b"\\ud83d\\ude00" * service.MAX_QUERY_CHARACTERS + b'"}'
+    answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_answer_is_bounded_whatever_the_documents(indexed: Make) -> None:
+    huge = [Document(f"h{i}", "t" * 100_000, f"wing{'x' * 500_000}") for i in range(3)]
+    index = indexed([*huge, Document("small", "", "wing " + "y" * 100_000)])
+    client = TestClient(service.application(index.folder, index.open))
+    answer = client.post("/api/search", json={"query": "wing", "k": 100})
+    found = answer.json()["results"]
+    assert {result["id"] for result in found} == {"h0", "h1", "h2", "small"}
+    assert all(len(result["passage"]) <= 20_000 and len(result["title"]) <= 1000 for result in found)
+    assert found[0]["characters"] > 100_000 and len(answer.content) < 4 * 22_000
+
+
+# --- connections that never end their request -------------------------------------------------------------------------
+HALVES = (
+    b"",
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
+    b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+)
+
+
+def served(index: Indexed, constants: str) -> Iterator[str]:
+    code = SERVE.replace("index = Path", f"from pipeline.serving.search import connections\n{constants}\nindex = Path")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(index.folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (0, "")
+
+
+@pytest.fixture
+def hasty(index: Indexed) -> Iterator[str]:
+    """Of a server that gives a request a tenth of a second."""
+    yield from served(index, "connections.REQUEST_S = 0.1")
+
+
+@pytest.fixture
+def small(index: Indexed) -> Iterator[str]:
+    """Of a server that holds eight connections, for as long as they like."""
+    yield from served(index, "connections.MAX_CONNECTIONS = 8; connections.REQUEST_S = 3600.0")
+
+
+def connected(address: str, begun: bytes) -> socket.socket:
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.sendall(begun)
+    return connection
+
+
+@pytest.mark.parametrize("begun", HALVES)
+def test_a_request_that_is_never_whole_is_ended_at_its_deadline(hasty: str, begun: bytes) -> None:
+    with connected(hasty, begun) as connection, contextlib.suppress(ConnectionResetError):
+        assert connection.recv(1) == b""  # closed from there; without a deadline this waits until it times out
+    assert ask(hasty, b'{"query": "wing"}')[0] == 200
+
+
+@pytest.mark.parametrize("begun", HALVES)
+def test_half_requests_shut_nobody_out(small: str, begun: bytes) -> None:
+    held = [connected(small, begun) for _ in range(40)]
+    assert ask(small, b'{"query": "wing"}')[0] == 200
+    held += [connected(small, begun) for _ in range(40)]
+    assert ask(small, b'{"query": "wing"}')[0] == 200
+    ended = 0
+    for connection in held[:40]:
+        connection.settimeout(60)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+        ended += 1
+    assert ended == 40
+    for connection in held:
+        connection.close()
+
+
+def test_a_connection_that_is_kept_is_answered_twice(hasty: str) -> None:
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(hasty, whole + whole) as connection:
+        answers = b""
+        while answers.count(b'"status":"ok"') < 2:
+            answers += connection.recv(1 << 16)
+        assert answers.count(b"HTTP/1.1 200") == 2

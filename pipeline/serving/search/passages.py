@@ -10,6 +10,7 @@ Tokens = Callable[[str], list[str]]  # a text's tokens, at least up to the model
 _CHUNK = re.compile(r"[^\s。！？；，、]+[。！？；，、]*\s*|[。！？；，、]+\s*")
 _SENTENCE_END = re.compile(r"[.!?:;]['\")\]]*\s+$|[。！？；]['\")\]]*\s*$|\n\s*$")
 OVERLAP_SHARE = 0.15  # of a passage's tokens, repeated at the beginning of the next
+MAX_CHARACTERS = 20_000  # of a passage: a word of four million letters is one token of some tokenizers
 TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
 
 
@@ -19,12 +20,14 @@ class Span(NamedTuple):
 
 
 def cut(text: str, max_tokens: int, tokens: Tokens) -> list[Span]:
-    """Spans of `text` of at most `max_tokens` tokens each, which together hold all of it but for white space.
+    """Spans of `text` of at most `max_tokens` tokens and MAX_CHARACTERS characters each.
+
+    Together they hold all of it but for white space.
 
     A span ends with a sentence where one ends in its last third; the next begins about OVERLAP_SHARE of it earlier, so
     that a sentence's context is not lost at a cut.
     """
-    if len(tokens(text)) < max_tokens:
+    if len(text) <= MAX_CHARACTERS and len(tokens(text)) < max_tokens:
         return [_stripped(text, 0, len(text))]
     chunks = [piece for match in _CHUNK.finditer(text)
               for piece in _within(text, Span(*match.span()), max_tokens, tokens)]  # fmt: skip
@@ -34,7 +37,8 @@ def cut(text: str, max_tokens: int, tokens: Tokens) -> list[Span]:
     spans, first = [], 0
     while True:
         after, held = first, 0
-        while after < len(chunks) and held + sizes[after] <= max_tokens:
+        end = chunks[first].start + MAX_CHARACTERS
+        while after < len(chunks) and held + sizes[after] <= max_tokens and chunks[after].end <= end:
             held += sizes[after]
             after += 1
         after = max(after, first + 1)
@@ -58,8 +62,12 @@ def _at_sentence_end(text: str, chunks: list[Span], first: int, after: int) -> i
 
 
 def _within(text: str, span: Span, max_tokens: int, tokens: Tokens) -> list[Span]:
-    """The span, halved as often as it has more tokens than a quarter of the limit (text without white space)."""
-    if span.end - span.start <= 1 or len(tokens(text[span.start : span.end])) <= max(1, max_tokens // 4):
+    """The span, halved as often as it has more tokens than a quarter of the limit (text without white space), or more
+    characters than MAX_CHARACTERS."""
+    length = span.end - span.start
+    if length <= 1 or (
+        length <= MAX_CHARACTERS and len(tokens(text[span.start : span.end])) <= max(1, max_tokens // 4)
+    ):
         return [span]
     middle = (span.start + span.end) // 2
     halves = Span(span.start, middle), Span(middle, span.end)

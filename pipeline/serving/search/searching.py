@@ -149,6 +149,10 @@ class Searcher:
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
         """The k best documents among scored passages; of equal scores the earlier document, and passage, is first."""
+        if not np.isfinite(scores).all():
+            raise InputError(
+                "the index or its model is damaged (a score is not a finite number): build the index again"
+            )
         order = np.lexsort((rows, -scores))
         documents = self.snapshot.document_of[rows[order]]
         _, first = np.unique(documents, return_index=True)

@@ -124,6 +124,8 @@ def encode(documents: list[Document], encoder: Encodes) -> Part:
             rows.append(Passage(row, *span))
             texts.append(index_text(title, document.text[span.start : span.end]))
     encoded = encoder.encode("document", texts)
+    if not np.isfinite(encoded.vectors).all():
+        raise InputError("the model is damaged: its vectors are not finite numbers; train it again")
     if encoder.config.model.head == "cosine":
         norm = np.sqrt((encoded.vectors * encoded.vectors).sum(axis=1, keepdims=True) + 1e-12)
         encoded = Encoded((encoded.vectors / norm).astype(np.float32))

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,17 +23,19 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.serving.search import store
+from pipeline.serving.search.connections import Connection
 from pipeline.serving.search.explain import Explanation, Side, explain
 from pipeline.serving.search.searching import Searcher
 from pipeline.serving.search.shown import as_json
 
 MAX_QUERY_CHARACTERS = 2_000
-MAX_BODY_BYTES = 16 << 10
+MAX_BODY_BYTES = 12 * MAX_QUERY_CHARACTERS + 4096  # JSON may write a character as two escapes of six letters
 MAX_RESULTS = 100
 AT_ONCE = 2  # queries answered at the same time
 MAX_WAITING = 256  # more are told to come again
 WAIT_S = 30.0
 RETRY_AFTER_S = 1
+LOOK_S = 1.0  # how often the files of the index that is open are looked at
 EXAMPLE = 'send such as {"query": "sort a list", "k": 10, "mode": "hybrid"}'
 SERVED = "there are GET / and /health, POST /api/search and /api/explain"
 PAGE = Path(__file__).with_name("page.html")
@@ -54,6 +57,7 @@ class AskedWhy(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)
+    index: str | None = Field(None, max_length=100)  # the id in the search's answer
     generation: int
     passage_row: int = Field(ge=0)
 
@@ -69,30 +73,53 @@ class Desk:
         self._index, self._open = index, open_searcher
         self._searcher = open_searcher()
         self._changing = threading.Lock()
+        self._other_indexes = 0  # the highest generation of indexes that lay here before, removed and built anew
+        self._looked = time.monotonic()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
     @property
     def searcher(self) -> Searcher:
-        """The newest generation's; the one before while that cannot be read, or belongs to another model."""
+        """The newest generation's; the one before while that cannot be read, or belongs to another model.
+
+        Raises:
+            InputError: a file of what is open was cut short in its place: to read it would end the process.
+        """
         if not self._is_current() and self._changing.acquire(blocking=False):
             try:
-                if store.read_state(self._index).model.key == self._searcher.snapshot.state.model.key:
+                before = self._searcher.snapshot.state
+                if store.read_state(self._index).model.key == before.model.key:
                     snapshot = store.open_snapshot(self._index)
                     self._searcher = Searcher(snapshot, self._searcher.encoder, self._searcher.vocabulary)
                 else:
                     self._searcher = self._open()
+                if self._searcher.snapshot.state.id != before.id:
+                    self._other_indexes = max(self._other_indexes, before.generation)
             except DupletError:
                 pass  # being replaced, or gone: what is open still answers
             finally:
                 self._changing.release()
-        return self._searcher
+        searcher = self._searcher
+        if time.monotonic() - self._looked > LOOK_S:
+            searcher.snapshot.check_files()
+            self._looked = time.monotonic()
+        return searcher
 
     def _is_current(self) -> bool:
         try:
-            return store.read_state(self._index).generation == self._searcher.snapshot.state.generation
+            return store.read_state(self._index).version == self._searcher.snapshot.state.version
         except InputError:
             return True
+
+    def holds(self, searcher: Searcher, index: str | None, generation: int) -> bool:
+        """Whether rows of that generation of that index are rows of the searcher's.
+
+        Without the index's id, a generation that another index has had here too may be that one's.
+        """
+        state = searcher.snapshot.state
+        if index is None and generation <= self._other_indexes:
+            return False
+        return generation == state.generation and index in (None, state.id)
 
     async def serve(self, work: Callable[[Searcher], T]) -> T:
         """Runs `work` in a thread when it is its turn. Raises TryAgain when the line is too long."""
@@ -128,9 +155,10 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        state = desk.searcher.snapshot.state
+        state = (await asyncio.to_thread(lambda: desk.searcher)).snapshot.state  # it may open a new generation
         return {
-            "status": "ok", "name": state.name, "generation": state.generation, "documents": state.counts["documents"],
+            "status": "ok", "index": state.id, "name": state.name,
+            "generation": state.generation, "documents": state.counts["documents"],
             "model": state.model.key, "head": state.model.head,
             "aligned": state.model.head == "late_interaction",
         }  # fmt: skip
@@ -141,7 +169,7 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
     @app.post("/api/explain")
     async def why(asked: AskedWhy) -> dict[str, Any]:
-        return await desk.serve(lambda searcher: _explain(searcher, asked))
+        return await desk.serve(lambda searcher: _explain(desk, searcher, asked))
 
     @app.exception_handler(RequestValidationError)
     async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -150,7 +178,10 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path[:100]}"
-        return JSONResponse({"error": f"{where} is not served here: {SERVED}"}, error.status_code, error.headers)
+        told = f"{where} is not served here: {SERVED}"
+        if error.status_code not in (404, 405):  # of a body that cannot be read: too deep, no UTF-8, a vast number
+            told = f"the body cannot be read as JSON: {EXAMPLE}"
+        return JSONResponse({"error": told}, error.status_code, error.headers)
 
     @app.exception_handler(DupletError)
     async def failed(_: Request, error: DupletError) -> JSONResponse:
@@ -163,11 +194,12 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
 def _search(searcher: Searcher, asked: Asked) -> dict[str, Any]:
     answer = searcher.search(asked.query, asked.k, asked.mode)
-    return {"generation": searcher.snapshot.state.generation, **as_json(answer)}
+    state = searcher.snapshot.state
+    return {"index": state.id, "generation": state.generation, **as_json(answer)}
 
 
-def _explain(searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
-    if asked.generation != searcher.snapshot.state.generation:
+def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
+    if not desk.holds(searcher, asked.index, asked.generation):
         raise InputError("the index has changed since this search: search again")
     return explanation_json(explain(searcher.encoder, asked.query, searcher.passage_text(asked.passage_row)))
 
@@ -314,18 +346,18 @@ def serve(index: Path, host: str, port: int, say: Callable[[str], None], open_se
     bound = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=10,
-        timeout_graceful_shutdown=5, backlog=512,
+        app, http=Connection, ws="none", log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=10, timeout_graceful_shutdown=5, backlog=512,
     )  # fmt: skip
-    _Server(config, lambda: say(f"http://{shown}:{bound}/ (Ctrl-C ends it)")).run(sockets=[listener])
+    _Server(config, say, f"http://{shown}:{bound}/ (Ctrl-C ends it)").run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Says where it listens once it does, and ends quietly."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None], announced: str) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._say, self._announced, self._told = say, announced, False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -339,4 +371,13 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._announce()
+        asyncio.get_running_loop().set_exception_handler(self._tell)
+        self._say(self._announced)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """asyncio tells of each connection that cannot be accepted, hundreds of times a second; once is enough."""
+        if "accept" not in str(context.get("message")):
+            loop.default_exception_handler(context)
+        elif not self._told:
+            self._told = True
+            self._say(f"new connections wait: {context.get('exception')}; raise the limit of open files (ulimit -n)")

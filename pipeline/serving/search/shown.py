@@ -6,34 +6,43 @@ from pipeline.serving.search.passages import Span
 from pipeline.serving.search.searching import Answer, Result
 
 SHOWN_CHARACTERS = 320  # of a passage, where most of the query's words stand
+MAX_CHARACTERS = 20_000  # of a passage that are sent: one without white space may be as long as a document
+MAX_TITLE = 1_000
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
-    """The results with their passages whole; marks are places within the passage."""
+    """The results with their passages, whole up to MAX_CHARACTERS each; marks are places within the passage."""
     return {"notices": answer.notices, "results": [_as_json(result) for result in answer.results]}
 
 
 def _as_json(result: Result) -> dict[str, Any]:
     document, (start, end) = result.document, result.passage
+    passage = document.text[start:end]
+    part = excerpt(passage, result.marks, MAX_CHARACTERS)
+    inside = [mark for mark in result.marks if part.start <= mark.start and mark.end <= part.end]
     return {
         "rank": result.rank,
         "id": document.id,
         "title": title_of(result),
         "score": round(result.score, 6),
-        "passage": document.text[start:end],
-        "passage_start": start,
+        "passage": passage[part.start : part.end],
+        "passage_start": start + part.start,
         "passage_row": result.passage_row,
         "characters": len(document.text),
-        "marks": [list(mark) for mark in result.marks],
+        "marks": [[mark.start - part.start, mark.end - part.start] for mark in inside],
     }
 
 
 def title_of(result: Result) -> str:
-    """The title, or the beginning of a text that has none."""
+    """The title, up to MAX_TITLE characters, or the beginning of a text that has none."""
     if result.document.title:
-        return result.document.title
-    first = next((line.strip() for line in result.document.text.splitlines() if line.strip()), result.document.id)
-    return first if len(first) <= 80 else first[:79].rstrip() + "…"
+        return _shortened(result.document.title, MAX_TITLE)
+    begin = result.document.text[:MAX_CHARACTERS]
+    return _shortened(next((line.strip() for line in begin.splitlines() if line.strip()), result.document.id), 80)
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def excerpt(passage: str, marks: list[Span], limit: int = SHOWN_CHARACTERS) -> Span:

@@ -8,6 +8,7 @@ A reader opens what index.json names; the files of the generation before stay un
 between two is not disturbed.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from pipeline.serving.search.words import WordIndex
 
 FORMAT = 2
 NAME, GRAPH_NAME = "index.json", "hnsw.faiss"
+MAPPED = (".npy", ".arrow")  # files that are read through memory maps
 MAX_EFFORT = 10_000  # efSearch; nearest.EFFORTS are smaller
 TRIES = 5  # at opening, while writers replace what was named
 
@@ -211,6 +213,20 @@ class Snapshot:
         self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
         if self.graph is not None and (self.graph.size, self.graph.width) != (self.vector_starts[-1], self.width):
             raise ValueError("its HNSW graph has other vectors")
+
+        mapped = (*(segment.folder for segment in self.segments), generation)
+        self._files = {path: path.stat() for folder in mapped for path in folder.iterdir() if path.suffix in MAPPED}
+
+    def check_files(self) -> None:
+        """Raises InputError where a file was cut short in its place, which would end a process that reads it by SIGBUS.
+
+        A file that was replaced or removed is still whole for who has it open.
+        """
+        for path, was in self._files.items():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                now = path.stat()
+                if (now.st_ino, now.st_dev) == (was.st_ino, was.st_dev) and now.st_size < was.st_size:
+                    raise InputError(f"{path} was cut short while it was in use: build the index again")
 
     @cached_property
     def alive_passages(self) -> np.ndarray:
