@@ -11,6 +11,7 @@ import traceback
 from typing import NamedTuple
 
 from pipeline import __version__
+from pipeline.credentials import trust
 from pipeline.errors import DupletError, one_line, room_on
 from pipeline.hidden import hide
 
@@ -102,6 +103,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
     args = _arguments(sys.argv[1:] if arguments is None else arguments)
+    if getattr(args, "uri", None):
+        trust(args.uri)
     try:
         with room_on("what was being written"):
             code: int = importlib.import_module(VERBS[args.verb].module).run(args)

@@ -69,11 +69,19 @@ def hide_all(value: Any) -> Any:
     return value
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable's name says that its value is a secret; a short value or a path (of a key's file) is none.
+
+    >>> is_secret("API_TOKEN", "abcdefg"), is_secret("SSH_KEY", "/home/ann/key"), is_secret("TOKENIZERS", "abcdefg")
+    (True, False, False)
+    """
+    return len(value) >= _SHORTEST and bool(_VARIABLE.search(name)) and not value.startswith(("/", "~", "./"))
+
+
 def _secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of the variables that are named like secrets, longest first, as written and as an address has them."""
     found = set()
     for name, value in environment.items():
-        # a path (of a key's file) is no secret
-        if len(value) >= _SHORTEST and _VARIABLE.search(name) and not value.startswith(("/", "~", "./")):
+        if is_secret(name, value):
             found |= {value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)}
     return sorted(found, key=len, reverse=True)

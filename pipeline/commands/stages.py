@@ -4,6 +4,7 @@ import argparse
 import json
 
 from pipeline.commands import configured
+from pipeline.config import secrets_sent
 from pipeline.talk import Talk
 
 
@@ -20,6 +21,8 @@ def run(args: argparse.Namespace) -> int:
 
     until = "evaluate" if args.verb == "run" else args.verb
     with Talk() as say:
+        for line in secrets_sent(args.config, args.overrides):
+            say(line)
         result = flow.run(config, " ".join([args.config, *args.overrides]), until, say)
     if result.table:
         print(result.table)

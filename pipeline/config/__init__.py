@@ -1,7 +1,7 @@
 """Every setting: its default (schema, sources), and how it is read (loading, values, safe_yaml, variables)."""
 
 from pipeline.config.base import Settings
-from pipeline.config.loading import check_config, load_config
+from pipeline.config.loading import check_config, load_config, secrets_sent
 from pipeline.config.schema import (
     GRADED_METRICS,
     METRICS,
@@ -55,4 +55,5 @@ __all__ = [
     "TranslationConfig",
     "check_config",
     "load_config",
+    "secrets_sent",
 ]

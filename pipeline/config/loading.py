@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from pipeline.config import safe_yaml
 from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
-from pipeline.config.variables import expand
+from pipeline.config.variables import expand, names
+from pipeline.credentials import check_sent, server_of
 from pipeline.errors import InputError
 from pipeline.files import at_home
+from pipeline.hidden import is_secret
 
 _EXAMPLE = "{format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
 # What is said of a section that nobody can guess.
@@ -51,11 +54,40 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     for override in overrides:
         put(data, override, (Config,), "train.workers=2")
     try:
-        return check_config(typed(data, (Config,), expand), str(path))
+        return check_config(typed(data, (Config,), _expanded), str(path))
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except RecursionError:
         raise InputError(f"{path}: settings are nested too deeply") from None
+
+
+def secrets_sent(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> list[str]:
+    """Which secrets of the environment a configuration sends where: a sentence each; it was loaded before.
+
+    >>> secrets_sent("configs/demo.yaml")
+    []
+    """
+    found: dict[str, None] = {}
+
+    def look(text: str) -> str:
+        expanded = expand(text)
+        for name in names(text):
+            if is_secret(name, os.environ[name]):
+                found[f"the value of {name} goes to {server_of(expanded)}"] = None
+        return expanded
+
+    data = safe_yaml.load(Path(at_home(str(path))).read_text(encoding="utf-8"))
+    for override in overrides:
+        put(data, override, (Config,), "train.workers=2")
+    typed(data, (Config,), look)
+    return list(found)
+
+
+def _expanded(text: str) -> str:
+    """A text with its variables' values. Raises InputError, also for a secret that may not go there."""
+    found = expand(text)
+    check_sent(found, text, names(text))
+    return found
 
 
 def check_config(data: dict[str, Any], origin: str) -> Config:
@@ -77,12 +109,12 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     for step in steps:
         value = value[step] if isinstance(value, list) else value.get(step) if isinstance(value, dict) else None
     if error["type"] == "extra_forbidden":
-        names = _names_at(steps[:-1], data)
-        near = difflib.get_close_matches(str(steps[-1]), names, 1, 0.5)
+        allowed = _names_at(steps[:-1], data)
+        near = difflib.get_close_matches(str(steps[-1]), allowed, 1, 0.5)
         return (
             f"unknown key {where}={_short(value)}"
             + (f", did you mean {near[0]}?" if near else "")
-            + f" (allowed: {', '.join(names)})"
+            + f" (allowed: {', '.join(allowed)})"
         )
     if error["type"] == "missing":
         return f"{where} is missing{MISSING.get(where, '')}"

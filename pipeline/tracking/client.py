@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files
+from pipeline import credentials, files
 from pipeline.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.hidden import MASK, hide
+from pipeline.tracking.lending import lend
 
 
 class Address(NamedTuple):
@@ -65,8 +66,10 @@ def connect(where: Address) -> tuple[Any, Any]:
     if where.artifacts:  # else MLflow makes a folder mlruns wherever the command is run
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = where.artifacts
     import mlflow
+    import mlflow.utils.credentials
     from mlflow.tracking import MlflowClient
 
+    lend(mlflow.utils.credentials, where.uri)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     theirs = os.environ.get("MLFLOW_TRACKING_URI")
@@ -96,7 +99,7 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
     except DupletError:
         raise
     except Exception as error:
-        said = hide(one_line(error, 200))
+        said = hide("; ".join(filter(None, (one_line(error, 200), credentials.withheld(where.uri)))))
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
         raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline import launch
+from pipeline import credentials, launch
 from pipeline.spool import Point, Reader, Spool
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address
@@ -67,6 +67,8 @@ class Tracking:
         self._stages: dict[str, str] = {}
         self._taken: set[Path] = set()  # by new_files
         self._last: dict[tuple[str, str], int] = {}  # (run, metric) -> the last update written down
+        if self._above is None and (note := credentials.withheld(where.uri)):
+            say(f"warning: {note}")
         with self._guarded("the run's journal cannot be written"):
             self._begin(goes_on, spool_mb * journals.MB)
         Tracking._open.append(self)
