@@ -75,7 +75,7 @@ def is_secret(name: str, value: str) -> bool:
     >>> is_secret("API_TOKEN", "abcdefg"), is_secret("SSH_KEY", "/home/ann/key"), is_secret("TOKENIZERS", "abcdefg")
     (True, False, False)
     """
-    return len(value) >= _SHORTEST and bool(_VARIABLE.search(name)) and not value.startswith(("/", "~", "./"))
+    return len(value) >= _SHORTEST and names_secret(name) and not value.startswith(("/", "~", "./"))
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
