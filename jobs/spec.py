@@ -27,6 +27,8 @@ DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_
 class SlurmOptions(Settings):
     """What only `sbatch` takes; None leaves it to the site."""
 
+    free_texts = frozenset({"setup"})  # shell as it is
+
     partition: str | None = None
     account: str | None = None
     qos: str | None = None

@@ -76,7 +76,7 @@ JOB = {
     "settings",
     [{"name": "a\nb"}, {"root": "/r\nx"}, {"cwd": "/c\nx"}, {"python": "/p\nx"}, {"config": "f\n"},
      {"overrides": ["name=a\nb"]}, {"slurm": {"partition": "a\nb"}}, {"slurm": {"account": "a\rb"}},
-     {"slurm": {"extra": ["mem=1\ntouch x"]}}, {"slurm": {"setup": ["a\nb"]}}, {"kubernetes": {"image": "a\nb"}},
+     {"slurm": {"extra": ["mem=1\ntouch x"]}}, {"kubernetes": {"image": "a\nb"}},
      {"kubernetes": {"mount": "/a\nb"}}, {"kubernetes": {"node_selector": {"a\nb": "c"}}},
      {"kubernetes": {"node_selector": {"a": "b\nc"}}}, {"target": "local\n"}],
 )  # fmt: skip
