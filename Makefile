@@ -2,6 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 ROOT ?= runs
+export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
@@ -68,8 +69,8 @@ audit: setup  ## the installed packages against the advisories of PyPI's databas
 	@bash docker/audit.sh advisories
 
 ui: setup  ## MLflow's pages over the runs under ROOT (default runs), on the loopback
-	@mkdir -p $(ROOT)
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///$(abspath $(ROOT))/mlflow.db
+	@mkdir -p "$$ROOT"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri "sqlite:///$$(cd "$$ROOT" && pwd)/mlflow.db"
 
 lock: setup  ## requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 
 from pipeline.commands import configured
 from pipeline.config import secrets_sent
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
-        hint = f"make ui ROOT={config.root}" if config.root != "runs" else "make ui"
+        root = shlex.quote(config.root.replace("$", "$$"))  # make reads it before the shell does
+        hint = f"make ui ROOT={root}" if config.root != "runs" else "make ui"
         say(f"MLflow run {result.run_id} (`{hint}` shows it)")
     return 0

@@ -1,7 +1,9 @@
 """The MPIJob: golden file, published schemas, and the real kubectl against a stand-in for a cluster's API."""
 
+import gzip
 import importlib.util
-import os
+import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs import folder, kubernetes
+from jobs import folder, kubernetes, targets
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
@@ -20,7 +22,7 @@ from pipeline.errors import InputError, TryAgain
 
 Spec = Callable[..., JobSpec]
 Golden = Callable[[str, str], None]
-SCHEMA = "DUPLET_MPIJOB_SCHEMA"
+SCHEMA = "mpijob_v2beta1.json.gz"
 _location = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
 assert _location is not None and _location.loader is not None
 stand_in = importlib.util.module_from_spec(_location)
@@ -79,7 +81,7 @@ def pods(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_manifests_fit_the_published_schemas_of_kubernetes(job_spec: Spec) -> None:
-    for spec in (small(job_spec), two_nodes_of_eight(job_spec)):
+    for spec in every_kind_of_job(job_spec):
         config, job = yaml.safe_load_all(kubernetes.target().render(spec)["job.yaml"])
         for document in (config, *pods(job)):
             kubernetes_validate.validate(document, "1.33", strict=True)
@@ -97,18 +99,55 @@ def test_no_pod_may_be_root_and_workers_have_shared_memory(job_spec: Spec) -> No
     assert worker["containers"][0]["resources"]["limits"] == {"cpu": "32", "memory": "245760Mi", "nvidia.com/gpu": "8"}
 
 
-def test_mpijob_fits_its_published_schema(job_spec: Spec) -> None:
-    if SCHEMA not in os.environ:
-        pytest.skip(f"{SCHEMA} names no file: kubeflow.org_mpijobs.yaml of the MPI operator's release")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    definition = yaml.load(Path(os.environ[SCHEMA]).read_text(encoding="utf-8"), Loader=loader)
-    version = next(v for v in definition["spec"]["versions"] if v["name"] == "v2beta1")
-    validator = jsonschema.Draft7Validator(_closed(version["schema"]["openAPIV3Schema"]))
-    for spec in (small(job_spec), two_nodes_of_eight(job_spec)):
+@pytest.fixture(scope="module")
+def mpijob() -> jsonschema.Draft7Validator:
+    """The MPI operator's schema, in which an unknown key is an error."""
+    schema = json.loads(gzip.decompress(Path(__file__).with_name("schemas").joinpath(SCHEMA).read_bytes()))
+    return jsonschema.Draft7Validator(_closed(schema))
+
+
+def every_kind_of_job(job_spec: Spec) -> Iterator[JobSpec]:
+    """Jobs that between them use every setting that a manifest has."""
+    yield small(job_spec)
+    yield two_nodes_of_eight(job_spec)
+    yield job_spec(id="2026-faq", target="kubernetes", kubernetes={"claim": "c", "namespace": "1e3"})
+    yield job_spec(
+        target="kubernetes", max_workers=4, workers_per_host=2, retries=0, mem_gb=0.5, config_text="x: 'é'\r\n\ty\n",
+        kubernetes={"claim": "c", "service_account": "ann", "secrets": ["a", "b"], "ttl_s": 0, "run_as_user": 1001,
+                    "image": "1e3", "image_pull_policy": "Always", "node_selector": {"zone": "1e3", "a/b": "yes"}},
+    )  # fmt: skip
+
+
+def test_mpijob_fits_its_published_schema(job_spec: Spec, mpijob: jsonschema.Draft7Validator) -> None:
+    for spec in every_kind_of_job(job_spec):
         _, job = yaml.safe_load_all(kubernetes.target().render(spec)["job.yaml"])
-        assert [error.message for error in validator.iter_errors(job)] == []
+        assert [error.message for error in mpijob.iter_errors(job)] == []
         job["spec"]["runPolicy"]["cleanPodPolice"] = "All"
-        assert ["cleanPodPolice" in error.message for error in validator.iter_errors(job)] == [True]
+        assert ["cleanPodPolice" in error.message for error in mpijob.iter_errors(job)] == [True]
+
+
+def test_a_text_that_reads_like_a_number_is_quoted() -> None:
+    """kubectl reads 1e3, 0o17 and 1_0 as numbers where PyYAML reads texts; a label must be a text."""
+    texts = ["1e3", "1.5e-3", "0o17", "0x1F", "1_000", "1", "-.5", "yes", "2026-11-24", "null", "~", "", "a: b", "#x"]
+    text = kubernetes.as_yaml([{"texts": texts}])
+    assert yaml.safe_load(text) == {"texts": texts}
+    for line in text.splitlines()[2:]:
+        assert re.fullmatch(r"- (['\"]).*\1", line), line
+
+
+def test_names_fit_what_the_operator_makes_of_them(job_spec: Spec) -> None:
+    for identity in ("a" * 63, "2" * 63, "2" + "a" * 50, "faq-20261124-020000-1a2b"):
+        name = kubernetes.resource_name(job_spec(id=identity))
+        assert re.fullmatch("[a-z]([a-z0-9-]*[a-z0-9])?", name)
+        assert len(f"{name}-worker-4095") <= 63
+    assert kubernetes.resource_name(job_spec(id="a" * 62 + "b")) != kubernetes.resource_name(
+        job_spec(id="a" * 62 + "c")
+    )
+
+
+def test_hosts_that_mpirun_would_not_fill_are_refused(job_spec: Spec) -> None:
+    with pytest.raises(InputError, match=r"workers=12 on hosts of workers_per_host=8: mpirun fills each host"):
+        kubernetes.manifests(job_spec(max_workers=12, workers_per_host=8, kubernetes={"claim": "c"}))
 
 
 def _closed(schema: Any) -> Any:
@@ -180,6 +219,10 @@ def test_a_job_from_submission_to_its_end(cluster: Any, record: Record) -> None:
     assert target.state(record) == JobState("failed", "not better than the champion", 3)
     job["status"]["conditions"] = [{"type": "Succeeded", "status": "True"}]
     assert target.state(record) == JobState("finished", "", 0)
+    del cluster.objects["pods", "launcher"]
+    late = {"reason": "DeadlineExceeded", "message": "Job was active longer than specified deadline"}
+    job["status"]["conditions"] = [{"type": "Failed", "status": "True", **late}]
+    assert (target.state(record).name, target.state(record).exit_code) == ("failed", 75)
     del cluster.objects["mpijobs", name]
     assert target.state(record).name == "lost"
 
@@ -188,9 +231,13 @@ def test_a_job_from_submission_to_its_end(cluster: Any, record: Record) -> None:
 def test_cancel_suspends_and_resume_goes_on(cluster: Any, record: Record) -> None:
     target, name = kubernetes.target(), record.spec.id
     record = Record(record.spec, record.folder, target.submit(record.spec, record.folder))
+    # a queue such as Kueue suspends too: nobody cancelled the job then
+    cluster.objects["mpijobs", name]["spec"]["runPolicy"]["suspend"] = True
+    assert target.state(record).name == "queued"
+    cluster.objects["mpijobs", name]["spec"]["runPolicy"]["suspend"] = False
     target.cancel(record)
     assert cluster.objects["mpijobs", name]["spec"]["runPolicy"]["suspend"] is True
-    assert target.state(record).name == "cancelled"
+    assert (target.state(record).name, targets.exit_code(target.state(record))) == ("cancelled", 75)
     assert target.resume(record) == record.handle
     assert target.state(record).name == "queued"
     # an ended job is made anew

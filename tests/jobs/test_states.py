@@ -27,16 +27,23 @@ def spec(root: Path, **values: object) -> JobSpec:
 
 def test_the_examples_in_the_docstrings() -> None:
     failed, tried = doctest.testmod(states)
-    assert (failed, tried) == (0, 4)
+    assert (failed, tried) == (0, 5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "evaluate"]), st.integers(0, 3)), min_size=1), st.integers(0, 9))
 def test_it_gives_up_for_the_third_at_one_step_or_for_too_many(steps: list[tuple[str, int]], retries: int) -> None:
     failures = [Failure(1, "killed", stage, update, 0) for stage, update in steps]
-    same = len(steps) >= 3 and steps[-1] == steps[-2] == steps[-3]
+    same = len(steps) >= 3 and steps[-1] == steps[-2] == steps[-3] and steps[-1][1] > 0
     reason = states.give_up(failures, retries)
     assert (reason is not None) == (same or len(steps) > retries)
     assert (reason or "").startswith("failed three times at the same step") == same
+
+
+@pytest.mark.parametrize("reached", [None, 0])
+def test_what_fails_before_an_update_is_tried_as_often_as_was_asked(reached: int | None) -> None:
+    failures = [Failure(1, "a host is away", "train", reached, 0)] * 1001
+    assert all(states.give_up(failures[:count], 1000) is None for count in range(1, 1001))
+    assert states.give_up(failures, 1000) == "gave up after 1000 restarts: a host is away"
 
 
 @pytest.mark.parametrize("code", [2, 3])
