@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from jobs.texts import controls
 from pipeline import naming
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
 from pipeline.errors import InputError
@@ -160,14 +159,12 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     name = _identity(config)
     text = Path(config_path).read_text(encoding="utf-8")
     _check_secrets(listed, text, job)
-    found = check({
+    return check({
         **job, "id": name, "name": config.name, "config": config_path,
         "config_text": text, "overrides": listed,
         "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
         "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip
-    _check_characters(found.model_dump(exclude={"config_text"}), "")
-    return found
 
 
 def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None:
@@ -182,19 +179,6 @@ def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None
         for name in _ASSIGNED.findall(line):
             if names_secret(name):
                 raise InputError(f"slurm: a line that sets {name} {KEPT_SECRET}")
-
-
-def _check_characters(value: Any, where: str) -> None:
-    """Raises InputError for a line end or another control character: the value is written into scripts and names."""
-    if isinstance(value, dict):
-        for name, one in value.items():
-            _check_characters(name, where)
-            _check_characters(one, f"{where}.{name}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for one in value:
-            _check_characters(one, where)
-    elif isinstance(value, str) and where != "slurm.setup" and (found := controls(value)):  # setup is shell as it is
-        raise InputError(f"job: {where}={value!r} holds the control character {found[0]!r}: leave it out")
 
 
 def check(data: dict[str, Any]) -> JobSpec:
