@@ -1,7 +1,27 @@
-"""What happens to data and models: ingest, tokenize, train, evaluate. See docs/ and the README's map."""
+"""What happens to data and models: ingest, tokenize, train, evaluate. docs/python.md shows the calls from Python."""
+
+from typing import TYPE_CHECKING, Any
 
 from pipeline import lean
+from pipeline.version import __version__
 
-__version__ = "0.1.0"  # pyproject.toml has it too; every folder's manifest says which one wrote it
+if TYPE_CHECKING:
+    from pipeline.api import Hit, Index, Model, load_model, open_index, run
+    from pipeline.config import Config, load_config
+
+__all__ = ["Config", "Hit", "Index", "Model", "__version__", "load_config", "load_model", "open_index", "run"]
 
 lean.install()
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, loaded when first used: `import pipeline` stays quick."""
+    if name in ("Config", "load_config"):
+        from pipeline import config
+
+        return getattr(config, name)
+    if name in __all__:
+        from pipeline import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

@@ -10,10 +10,10 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
-from pipeline import __version__
 from pipeline.credentials import trust
 from pipeline.errors import DupletError, one_line, room_on
 from pipeline.hidden import hide
+from pipeline.version import __version__
 
 
 class Verb(NamedTuple):

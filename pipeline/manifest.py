@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, files
+from pipeline import files
 from pipeline.config import Config, check_config
 from pipeline.errors import InputError
 from pipeline.hidden import hide_all
+from pipeline.version import __version__
 
 FORMAT = 1
 NAME = "manifest.json"

@@ -1,46 +1,146 @@
-"""README's own configuration, which sets nothing but its source, through every command that README names for it."""
+"""README's own path, with README's own text: its configuration and every `duplet` command, in a folder of a user's."""
 
 import json
+import os
 import re
-from collections.abc import Callable
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import last_json, reversed_pairs
+PROJECT = Path(__file__).parents[2]
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+# Commands that need a cluster, or change the machine's crontab, are shown and not sent.
+SHOWN_ONLY = {"submit": "duplet run my.yaml", "schedule": "0 2 * * *"}  # and a part of what is shown
+# Names in README that stand for something a user has.
+FRUITS = ("apple", "pear", "plum", "cherry", "grape", "lemon", "melon", "peach")
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "brown", "pink", "grey", "violet")
 
-README = Path(__file__).parents[2] / "README.md"
-QUICK = ("train.epochs=1", "train.max_updates=2", "train.schedule.warmup_updates=0", "evaluate.bootstrap_samples=20")
+
+def the_configuration() -> str:
+    """README's first block of YAML that is named my.yaml."""
+    found = re.search(r"```yaml\n(# my\.yaml\n.*?)```", README, re.DOTALL)
+    assert found, "README has no block that begins with `# my.yaml`"
+    return found[1]
 
 
-@pytest.mark.timeout(600)
-def test_the_configuration_of_the_readme_is_trained_indexed_and_searched(
-    duplet: Callable[..., Any], tmp_path: Path
-) -> None:
-    [text] = re.findall(r"```yaml\n(# my\.yaml\n.*?)```", README.read_text(encoding="utf-8"), re.S)
-    config = tmp_path / "my.yaml"
-    config.write_text(text, encoding="utf-8")
-    rows = reversed_pairs(120)
-    lines = ["question\tanswer\tlabel", *(f"{row['query']}\t{row['document']}\t1" for row in rows)]
-    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    documents = [{"id": row["qid"], "text": row["document"]} for row in rows]
-    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+def the_commands() -> list[str]:
+    """Every `duplet …` command of README that names a file of the user's, in order, without its comment."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    lines = [line for _, block in blocks for line in block.splitlines() if line.startswith("duplet ")]
+    lines += re.findall(r"(?<!`)`(duplet [^`]+)`", README)
+    commands = [re.sub(r"\s+#.*", "", line).strip() for line in lines]
+    return list(dict.fromkeys(command for command in commands if len(shlex.split(command)) > 2))
 
-    ran = last_json(duplet("run", config, *QUICK, "--json", cwd=tmp_path))
-    trained = tmp_path / ran["stages"]["train"]["folder"]
-    kept = json.loads((trained / "config.json").read_text(encoding="utf-8"))
-    assert kept["tokenize"]["max_tokens"] == {"query": 64, "document": 256}
 
-    for older in (False, True):  # config.json of an older version holds no limits
-        if older:
-            kept["tokenize"]["max_tokens"] = {}
-            (trained / "config.json").write_text(json.dumps(kept), encoding="utf-8")
-            manifest = json.loads((trained / "manifest.json").read_text(encoding="utf-8"))
-            del manifest["files"]["config.json"]
-            (trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        index = tmp_path / f"docs-{older}.index"
-        made = duplet("index", trained, "--documents", "docs.jsonl", "--output", str(index), "--json", cwd=tmp_path)
-        assert last_json(made)["documents"] == 120
-        answer = last_json(duplet("search", index, rows[0]["query"], "--json", cwd=tmp_path))
-        assert answer["results"]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is not the checkout, with the files that README names."""
+    folder = tmp_path_factory.mktemp("a user's folder")
+    (folder / "my.yaml").write_text(the_configuration(), encoding="utf-8")
+    things = [f"{colour} {fruit}" for colour in COLOURS for fruit in FRUITS]
+    pairs = [("question", "answer", "label")]
+    pairs += [(f"where do I buy a {thing}", f"the shop at the corner sells a {thing} today", "1") for thing in things]
+    pairs += [
+        (f"where do I buy a {one}", f"the shop at the corner sells a {other} today", "0")
+        for one, other in zip(things, things[7:])
+    ]
+    (folder / "pairs.tsv").write_text("".join("\t".join(row) + "\n" for row in pairs), encoding="utf-8")
+    documents = [{"id": str(i), "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(things)]
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+    rows = [{"query": "a red apple", "document": f"{thing} here"} for thing in things[:5]]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {**os.environ, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    finished = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert finished.returncode == 0, f"{shlex.join(command)}: exit {finished.returncode}\n{finished.stderr[-3000:]}"
+    assert "Traceback" not in finished.stderr
+    return finished
+
+
+def served(folder: Path, command: list[str]) -> dict[str, object]:
+    """The page's answer to one query, from the server that a command starts; it is stopped afterwards."""
+    process = subprocess.Popen(
+        [*command, "--port", "0"], cwd=folder, env=environment(folder), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr
+        address = next(_addresses(process.stderr))
+        request = urllib.request.Request(
+            f"{address}/api/search",
+            json.dumps({"query": "a red apple"}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, object] = json.load(answer)
+        return found
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _addresses(lines: Iterator[str]) -> Iterator[str]:
+    said = []
+    for line in lines:
+        said.append(line)
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            yield found[0]
+    raise AssertionError("no address was printed: " + "".join(said))
+
+
+def forget_limits(trained: Path) -> None:
+    """Makes a trained folder as older versions wrote it: config.json without the limits that are defaults."""
+    settings = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    assert settings["tokenize"]["max_tokens"] == {"query": 64, "document": 256}
+    settings["tokenize"]["max_tokens"] = {}
+    (trained / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    manifest = json.loads((trained / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["files"]["config.json"]
+    (trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.timeout(900)
+def test_readme_runs_as_written(folder: Path) -> None:
+    commands = the_commands()
+    verbs = {shlex.split(command)[1] for command in commands}
+    assert {"run", "index", "search", "predict", "export", "report", "compare", "submit", "schedule"} <= verbs
+    run_id, trained = "", Path()
+    for command in commands:
+        words = shlex.split(command.replace("RUN_ID", run_id))
+        if words[1] in SHOWN_ONLY:
+            shown = run(folder, [*words, "--dry-run"])
+            assert SHOWN_ONLY[words[1]] in shown.stdout
+        elif "--serve" in words:
+            answer = served(folder, words)
+            assert answer["results"], answer
+        elif words[1] == "run":
+            result = json.loads(run(folder, [*words, "--json"]).stdout.splitlines()[-1])
+            run_id = run_id or result["run_id"]
+            trained = folder / result["stages"]["train"]["folder"]
+            assert 0 < result["metrics"]["test/mrr@10"] <= 1
+        else:
+            run(folder, words)
+    predicted = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(predicted) == 5 and all(-10 < row["score"] < 10 for row in predicted)
+    left = {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+    made = {"runs", "docs.index", "out.jsonl", "home"}
+    assert left - {"my.yaml", "pairs.tsv", "docs.jsonl", "rows.jsonl"} - made <= {"matcher-onnx", "my-onnx"}, left
+    results = json.loads(run(folder, ["duplet", "search", "docs.index", "green plum", "--json"]).stdout)["results"]
+    assert len(results) == 10
+    forget_limits(trained)
+    run(folder, ["duplet", "index", str(trained), "--documents", "docs.jsonl", "--output", "older.index"])
+    assert json.loads(run(folder, ["duplet", "search", "older.index", "green plum", "--json"]).stdout)["results"]
