@@ -98,7 +98,7 @@ def test_search_says_on_a_terminal_that_it_reads_queries(
 ) -> None:
     from pipeline.serving.search import stamp
 
-    typed = io.TextIOWrapper(io.BytesIO())
+    typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO()))
     typed.isatty = lambda: terminal  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", typed)
     monkeypatch.setattr(stamp, "open_searcher", lambda *_: None)
