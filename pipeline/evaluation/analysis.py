@@ -37,7 +37,7 @@ def language_of(counts: Mapping[str, int]) -> str:
     Args:
         counts: word, in lower case -> how often it stands in the collection.
 
-    >>> language_of({"the": 3, "wing": 5, "of": 1}), language_of({"der": 3, "flügel": 5}), language_of({"機": 4})
+    >>> language_of({"the": 3, "wing": 5, "of": 1}), language_of({"der": 3, "und": 2}), language_of({"機": 4})
     ('english', 'german', 'none')
     """
     total = sum(counts.values())

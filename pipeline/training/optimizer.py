@@ -21,8 +21,9 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 def learning_rate(config: ScheduleConfig, base: float, update: int, total: int) -> float:
     """The rate of update 0 … total - 1: a linear warm-up, then constant or a fall to final_share of the base.
 
-    >>> [round(learning_rate(ScheduleConfig(kind="linear", warmup_updates=2, final_share=0), 1.0, u, 6), 3) for u in
-    range(6)] [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    >>> schedule = ScheduleConfig(kind="linear", warmup_updates=2, final_share=0)
+    >>> [round(learning_rate(schedule, 1.0, update, 6), 3) for update in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if update < config.warmup_updates:
         return base * (update + 1) / config.warmup_updates

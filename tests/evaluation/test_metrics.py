@@ -1,8 +1,5 @@
 """Metrics against hand-worked examples, scikit-learn, and the properties they must have."""
 
-import doctest
-import importlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,13 +27,6 @@ def all_of(scores: np.ndarray, relevance: np.ndarray) -> list[float]:
         values.append(metrics.ndcg(scores, relevance, cutoff))
         values.append(metrics.recall(scores, relevance, cutoff))
     return values
-
-
-@pytest.mark.parametrize("module", ["metrics", "ranking", "bootstrap", "baselines", "report", "plots"])
-def test_examples_in_docstrings(module: str) -> None:
-    failed, tried = doctest.testmod(importlib.import_module(f"pipeline.evaluation.{module}"))
-    assert failed == 0
-    assert tried > 0 or module not in ("metrics", "report")
 
 
 def test_hand_worked_query() -> None:

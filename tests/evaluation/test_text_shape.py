@@ -1,7 +1,5 @@
 """What closes and what parses is counted right, and chances from counts are chances."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +7,6 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation import ngrams, text_shape
 from pipeline.evaluation.text_shape import Count, c_braces, latex_environments, python_snippets
-
-
-@pytest.mark.parametrize("module", [ngrams, text_shape])
-def test_doctests(module: object) -> None:
-    found = doctest.testmod(module)  # type: ignore[arg-type]
-    assert found.attempted and not found.failed
 
 
 @settings(max_examples=60, deadline=None)

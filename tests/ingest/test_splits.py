@@ -1,13 +1,10 @@
 """Splits are a pure function of group and seed."""
 
 import collections
-import doctest
-from types import ModuleType
 
 import pytest
 
 from pipeline.config import SplitShares
-from pipeline.ingest import collection, rows, splits, trec
 from pipeline.ingest.splits import shares_to_cut, split_of
 
 NONE = SplitShares(valid=0, test=0)
@@ -57,9 +54,3 @@ def test_only_what_is_not_given_is_cut_and_only_from_train() -> None:
     assert shares_to_cut("train", {"train": "", "test": ""}, shares) == SplitShares(valid=0.1, test=0)
     assert shares_to_cut("train", {"train": "", "valid": "", "test": ""}, shares) == NONE
     assert shares_to_cut("test", {"test": ""}, shares) == NONE
-
-
-@pytest.mark.parametrize("module", [collection, rows, splits, trec])
-def test_the_examples_in_the_docstrings(module: ModuleType) -> None:
-    failed, tried = doctest.testmod(module)
-    assert tried and not failed

@@ -1,6 +1,5 @@
 """Cron expressions: what makes sense, when they are due, and what fills a configuration."""
 
-import doctest
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,10 +11,6 @@ from hypothesis import strategies as st
 
 from jobs import dates, zones
 from pipeline.errors import InputError
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(dates).failed == 0
 
 
 @pytest.mark.parametrize(

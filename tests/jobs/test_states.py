@@ -1,6 +1,5 @@
 """When a supervisor goes on and when it gives up; and questions about jobs that do not fit them."""
 
-import doctest
 import errno
 import json
 import signal
@@ -23,11 +22,6 @@ from pipeline.heartbeat import Beat
 def spec(root: Path, **values: object) -> JobSpec:
     given = {"id": "a-1", "name": "a", "config": "a.yaml", "config_text": "x", "cwd": "/", "python": "python"}
     return JobSpec.model_validate({**given, "root": str(root), **values})
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    failed, tried = doctest.testmod(states)
-    assert (failed, tried) == (0, 5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "evaluate"]), st.integers(0, 3)), min_size=1), st.integers(0, 9))

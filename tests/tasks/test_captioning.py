@@ -1,6 +1,5 @@
 """Where the image enters, drawn scenes, images that are none, given vectors, AlexNet's features, judging, the page."""
 
-import doctest
 import io
 import json
 import subprocess
@@ -17,7 +16,6 @@ from mxnet import nd
 from mxnet.gluon.model_zoo import vision
 from PIL import Image
 
-import pipeline.evaluation.captions
 from pipeline import flow
 from pipeline.config import CaptioningConfig, Config, ModelConfig, check_config
 from pipeline.errors import InputError
@@ -29,11 +27,6 @@ from pipeline.models.captioner import Captioner
 from pipeline.tasks.base import task_of
 from pipeline.tasks.captioning_images import GRID, VECTOR, Images
 from pipeline.workers import World
-
-
-def test_examples_in_docstrings() -> None:
-    done = doctest.testmod(pipeline.evaluation.captions)
-    assert done.attempted > 0 and done.failed == 0
 
 
 # --- where the image enters -------------------------------------------------------------------------------------------

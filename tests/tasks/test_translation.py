@@ -1,6 +1,5 @@
 """Attention, decoding at once and step by step, beam search, judging, numbers in words, and copying and reversing."""
 
-import doctest
 import itertools
 import json
 import random
@@ -17,11 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mxnet import autograd, nd
 
-import pipeline.evaluation.translation
-import pipeline.ingest.numbers
-import pipeline.models.search
-import pipeline.tasks.written
-import pipeline.tokenization.joining
 from pipeline.config import ModelConfig, check_config
 from pipeline.errors import InputError
 from pipeline.evaluation import translation
@@ -37,22 +31,6 @@ from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import UNKNOWN_ID
 from pipeline.tokenization.joining import joined
 from tests.conftest import duplet_command, last_json
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        pipeline.evaluation.translation,
-        pipeline.ingest.numbers,
-        pipeline.models.search,
-        pipeline.tasks.written,
-        pipeline.tokenization.joining,
-    ],
-    ids=lambda module: module.__name__,
-)
-def test_examples_in_docstrings(module: Any) -> None:
-    done = doctest.testmod(module)
-    assert done.attempted > 0 and done.failed == 0
 
 
 def initialized(block: Any, seed: int = 1) -> Any:

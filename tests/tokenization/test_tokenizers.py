@@ -1,6 +1,5 @@
 """Tokenizers against worked examples and over arbitrary text."""
 
-import doctest
 import io
 import itertools
 import os
@@ -69,11 +68,6 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
 def test_words(text: str, expected: str) -> None:
     tokens = WORDS.tokens(text)
     assert tokens == [unicodedata.normalize("NFKC", token) for token in expected.split(" ") if token]
-
-
-def test_the_examples_of_the_docstrings() -> None:
-    failed, tried = doctest.testmod(tokenizers)
-    assert failed == 0 and tried > 3
 
 
 def test_words_are_lower_cased_after_the_split() -> None:
