@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files, jobfolder, launch, manifest
-from pipeline.config import Config
+from pipeline import files, jobfolder, launch, manifest, summary
+from pipeline.config import SPLITS, Config
 from pipeline.errors import InputError, TryAgain, room_on
+from pipeline.evaluation import split_checks
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.places import fingerprint
 from pipeline.manifest import KeyParts
@@ -155,6 +156,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         for stage in STAGES[: STAGES.index(until) + 1]:
             with room_on(root):
                 stages[stage] = _ensure(Context(config, keys, stage, command, tracking, say))
+                _say_summary(config, stage, keys.folder(stage), until, say)
         folder = keys.folder(until)
         metrics, table = _outcome(folder)
         tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})
@@ -168,6 +170,26 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         tracking.close(ended)
         jobfolder.keep_run(tracking.run_id, None)
     return Result(tracking.run_id, stages, metrics, table)
+
+
+def _say_summary(config: Config, stage: str, folder: Path, until: str, say: Say) -> None:
+    """One line of what a stage's folder holds, and what to know of it.
+
+    Raises:
+        InputError: a split cannot be used by the stages up to `until`: it is said before any of them begins.
+    """
+    found = manifest.readable(folder, stage)
+    counts = found.counts if found else {}
+    needed = {"train": ("train", "valid"), "evaluate": SPLITS}.get(until, ())
+    if stage == "ingest":
+        say(summary.ingest(counts, folder))
+        split_checks.check(config, folder, needed, say)
+    elif stage == "tokenize":
+        for line in summary.tokenize(counts, config):
+            say(line)
+        summary.check_tokens(counts, config, needed, say)
+    elif stage == "train":
+        say(summary.train(counts, folder, config))
 
 
 class Context(NamedTuple):

@@ -28,7 +28,7 @@ from pipeline.records import FIELDS, RESERVED, Field, Record
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
 COPIES = "copies of rows in valid and test, each of which counts"
-SHARED_IDS = "rows whose id an earlier row has: they are told apart as ID~2, ID~3, …"
+SHARED_IDS = "rows whose id an earlier row has, told apart as ID~2, ID~3, …"
 
 
 def addresses(source: Any) -> dict[SplitName | None, Any]:

@@ -1,0 +1,167 @@
+"""Whether the splits of an ingest can be learnt from and judged as the configuration asks: known before any training.
+
+What is looked at are the columns that are not texts to be read, so it costs little beside the ingest itself.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.config import SPLITS, Config
+from pipeline.config.sources import CollectionSource, PairsSource, SplitName
+from pipeline.errors import InputError
+from pipeline.ingest import pairs
+from pipeline.ingest.places import shown_address
+from pipeline.records import missing_name
+
+NAMED = 5  # labels that a sentence names
+THINGS = {
+    "matching": "pair", "classification": "text", "tagging": "sentence", "translation": "pair", "captioning": "caption",
+    "cloze": "passage", "language_model": "text",
+}  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """Something about a split that a person should know; `fatal`: it cannot be trained on, or judged."""
+
+    split: SplitName
+    sentence: str
+    fatal: bool
+    remedy: str | None = None  # None: to mend the split's file or share
+
+
+def check(config: Config, ingested: Path, needed: Iterable[str], say: Callable[[str], None]) -> None:
+    """Says what is odd about the splits of an ingested folder.
+
+    Args:
+        needed: the splits that the stages to come use; what is wrong with others is only said.
+
+    Raises:
+        InputError: a needed split cannot be used; the sentence names its file, or the share that it is cut by.
+    """
+    needed = set(needed)
+    for found in findings(config, ingested):
+        if found.fatal and found.split in needed:
+            raise InputError(f"{found.sentence}: {found.remedy or _remedy(config, found.split)}")
+        say(f"warning: {found.sentence}")
+
+
+def findings(config: Config, ingested: Path) -> Iterator[Finding]:
+    """All of the task, split by split."""
+    for split in SPLITS:
+        if not pq.read_metadata(ingested / f"records-{split}.parquet").num_rows:
+            yield Finding(split, f"the {split} split has no {THINGS[config.task]}", True)
+        elif config.task in _CHECKS:
+            yield from _CHECKS[config.task](config, ingested, split)
+
+
+def _remedy(config: Config, split: SplitName) -> str:
+    """What to do about a split: mend the file that it was given, or the share that it is cut by."""
+    source = config.ingest.source
+    given: dict[Any, Any] = pairs.addresses(source)
+    setting = "ingest.source.paths"
+    if isinstance(source, CollectionSource):
+        given, setting = (source.judgements if isinstance(source.judgements, dict) else {}), "ingest.source.judgements"
+        if source.format == "beir":
+            return f"check qrels/{'dev' if split == 'valid' else split}.tsv in {shown_address(source.path or '')}"
+    if split in given:
+        address = given[split]
+        files = [address] if isinstance(address, str) else list(address.values())
+        return f"check {', '.join(map(shown_address, files))} ({setting}.{split})"
+    if split == "train":
+        return "check ingest.source and ingest.split"
+    also = f", or give {setting}.{split}" if isinstance(source, PairsSource) or setting.endswith("judgements") else ""
+    share = getattr(config.ingest.split, split)
+    return f"raise ingest.split.{split}={share:g}, the share that is cut out for it{also}"
+
+
+def _column(ingested: Path, split: str, name: str) -> list[Any]:
+    values: list[Any] = pq.read_table(ingested / f"records-{split}.parquet", columns=[name])[name].to_pylist()
+    return values
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
+def _matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    relevance = np.array(_column(ingested, split, "relevance"), np.float32)
+    loss, kinds = config.train.loss, config.evaluate.kinds
+    learnt = split == "train"
+    if loss.kind == "pointwise" if learnt else "graded" in kinds:
+        wrong = ~np.isin(relevance, np.arange(loss.grades))
+        if wrong.any():
+            yield Finding(
+                split,
+                f"relevance {relevance[wrong][0]:g} in the {split} split is not one of the grades 0 … "
+                f"{loss.grades - 1} of train.loss.grades; ingest.source.grades maps labels to grades",
+                True,
+            )
+        elif split == "valid" and config.train.metric == "auc" and relevance.min() == relevance.max():
+            yield Finding(split, "the valid split has one grade only, of which train.metric=auc does not exist", True)
+    if learnt and loss.kind != "pointwise" and not (relevance > 0).any():
+        yield Finding(split, "the train split has no relevant pair", True)
+    if not learnt and "ranking" in kinds:
+        lost = ingested / missing_name(split)
+        if lost.exists():
+            more = pq.read_table(lost, columns=["relevance"])["relevance"].to_numpy()
+            relevance = np.concatenate([relevance, more])
+        whole = relevance == np.round(relevance)
+        if not whole.all():
+            yield Finding(
+                split,
+                f"relevance {relevance[~whole][0]:g} in the {split} split is not a whole number, which ranking metrics "
+                "need; ingest.source.grades maps labels to whole grades",
+                True,
+            )
+        elif not (relevance > 0).any():
+            yield Finding(split, f"the {split} split has no relevant pair to judge by", True)
+
+
+# --- labels and tags --------------------------------------------------------------------------------------------------
+def _classification(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    return _known(ingested, split, "label", "labels", lambda label: [label])
+
+
+def _tagging(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    yield from _known(ingested, split, "tags", "tags", str.split)
+    if split == "train" and config.train.metric == "span_f1":
+        from pipeline.evaluation import spans  # imports scikit-learn, which takes time
+
+        tags = sorted({tag for tags in _column(ingested, "train", "tags") for tag in tags.split()})
+        if not spans.are_spans(tags):
+            shown = ", ".join(tags[:NAMED])
+            yield Finding(
+                split,
+                f"train.metric=span_f1 needs tags that mark spans (B-, I-, O), and the train split has {shown}",
+                True,
+                "set train.metric=accuracy",
+            )
+
+
+def _known(
+    ingested: Path, split: SplitName, column: str, called: str, parts: Callable[[str], list[str]]
+) -> Iterator[Finding]:
+    learnt = {part for value in _column(ingested, "train", column) for part in parts(value)}
+    if split == "train":
+        if len(learnt) == 1:
+            yield Finding(split, f"the train split has one of the {called} only: {next(iter(learnt))[:60]!r}", False)
+        return
+    values = [parts(value) for value in _column(ingested, split, column)]
+    unseen = sorted({part for found in values for part in found} - learnt)
+    if unseen and learnt:
+        rows = sum(not learnt.issuperset(found) for found in values)
+        shown = ", ".join(repr(name[:60]) for name in unseen[:NAMED]) + (", …" if len(unseen) > NAMED else "")
+        yield Finding(
+            split,
+            f"{rows:,} of {len(values):,} rows of the {split} split have {called} that training has not ({shown}): "
+            "these can never be said",
+            False,
+        )
+
+
+_CHECKS: dict[str, Callable[[Config, Path, SplitName], Iterator[Finding]]] = {
+    "matching": _matching,
+    "classification": _classification,
+    "tagging": _tagging,
+}
