@@ -1,4 +1,8 @@
-"""What a long command says on stderr: lines with the time since it began, and on a terminal a progress bar."""
+"""What a long command says on stderr: lines with the time since it began, and on a terminal a progress bar.
+
+The bar is there while steps come, and goes when a line says that their stage is done, or that another one runs. Without
+a terminal each step's line says how long the rest will take.
+"""
 
 import contextlib
 import re
@@ -11,6 +15,8 @@ from pipeline.hidden import hide
 
 # Lines of this form also move the bar: what is done, how many of how many, and what there is to say about it.
 STEP = re.compile(r"(?P<name>[\w ]+?) (?P<done>[\d,]+)/(?P<total>[\d,]+): (?P<rest>.*)")
+# These lines stand between steps without ending them.
+BETWEEN = re.compile(r"(update [\d,]+: valid|warning:|note:) ?.*", re.DOTALL)
 
 
 class Talk:
@@ -22,6 +28,7 @@ class Talk:
         self._progress: Any = None
         self._task: Any = None
         self._name = ""
+        self._first: tuple[str, int, float] | None = None  # of the steps that come: their name, the first one, when
 
     def __enter__(self) -> "Talk":
         if self._wanted:
@@ -43,21 +50,50 @@ class Talk:
             self._progress = None
 
     def __call__(self, line: str) -> None:
-        line = hide(line)
-        stamped = f"[{time.monotonic() - self._began:7.1f} s] {line}"
+        line, now = hide(line), time.monotonic()
+        step = STEP.fullmatch(line)
+        ends = step is None and BETWEEN.fullmatch(line) is None
         if self._progress is None:
+            left = self._left(step, now) if step else ""
             with contextlib.suppress(OSError):  # whoever listened may be gone, or the log's disk full
-                print(stamped, file=sys.stderr, flush=True)
-        elif (step := STEP.fullmatch(line)) is None:
-            self._progress.console.print(stamped, markup=False, highlight=False, soft_wrap=True)
+                print(f"[{now - self._began:7.1f} s] {line}{left}", file=sys.stderr, flush=True)
+        elif step is None:
+            if ends:
+                self._remove()
+            self._progress.console.print(
+                f"[{now - self._began:7.1f} s] {line}", markup=False, highlight=False, soft_wrap=True
+            )
         else:
             self._move(step)
+        if ends:
+            self._first = None
+
+    def _left(self, step: re.Match[str], now: float) -> str:
+        """`, 1:23 left` from the pace of the steps that came so far; nothing at the first one and the last."""
+        done, total = _counts(step)
+        if self._first is None or self._first[0] != step["name"] or done <= self._first[1]:
+            self._first = step["name"], done, now
+            return ""
+        seconds = round((now - self._first[2]) / (done - self._first[1]) * (total - done))
+        clock = f"{seconds // 3600}:{seconds // 60 % 60:02d}" if seconds >= 3600 else f"{seconds // 60}"
+        return f", {clock}:{seconds % 60:02d} left" if done < total else ""
 
     def _move(self, step: re.Match[str]) -> None:
-        done, total = (int(step[name].replace(",", "")) for name in ("done", "total"))
-        if self._task is None or step["name"] != self._name:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
+        done, total = _counts(step)
+        if step["name"] != self._name:
+            self._remove()
+        if self._task is None:
             self._name = step["name"]
             self._task = self._progress.add_task(self._name, total=total, rest="")
         self._progress.update(self._task, completed=done, total=total, rest=step["rest"])
+
+    def _remove(self) -> None:
+        """Takes the bar away: its steps have ended."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def _counts(step: re.Match[str]) -> tuple[int, int]:
+    done, total = (int(step[name].replace(",", "")) for name in ("done", "total"))
+    return done, total

@@ -1,5 +1,6 @@
 """Which heartbeats mean a stall, on a clock of the test's own."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -69,15 +70,24 @@ def test_the_first_validation_and_any_evaluation_may_take_long() -> None:
         assert watch.stalled([beat(0, second, -1, "evaluating")], float(second)) is None
 
 
-@given(st.lists(st.floats(0.1, 20), min_size=1, max_size=40), st.floats(2, 30))
-def test_a_steady_training_is_never_stalled(steps: list[float], least: float) -> None:
-    """Steps of any lengths up to ten times the slowest before, with a beat every half second."""
-    watch, now, beats, slowest = Watch(least), 0.0, 0, 20.0
-    for update, step in enumerate(steps):
-        end = now + step
-        while now < end:
-            assert watch.stalled([Beat(0, 1, "h", "t", beats, "training", update, {"training": slowest})], now) is None
-            now, beats = now + 0.5, beats + 1
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3), st.floats(2, 30), st.floats(1.01, 1.5))
+def test_a_steady_training_is_never_stalled_and_one_that_is_not_always_is(
+    shares: list[float], least: float, too_long: float
+) -> None:
+    """Steps of any lengths within ten times the slowest before them (or `least`), and at last one beyond that."""
+    watch, slowest, look_s = Watch(least), 0.5, least / 2
+    clock = itertools.count()
+
+    def stalled(update: int, looks: int) -> bool:
+        """Whether one of so many looks, `look_s` apart, sees a stall."""
+        seen = [Beat(0, 1, "h", "t", at, "training", update, {"training": slowest}) for at in range(looks)]
+        return any(watch.stalled([beat._replace(beats=at)], at * look_s) is not None for beat, at in zip(seen, clock))
+
+    for update, share in enumerate(shares):
+        looks = 1 + int(share * max(least, 10 * slowest) / look_s)
+        assert not stalled(update, looks)
+        slowest = max(slowest, (looks - 1) * look_s)
+    assert stalled(len(shares), 3 + int(too_long * max(least, 10 * slowest) / look_s))
 
 
 def test_a_heart_writes_each_update_and_what_took_longest(tmp_path: Path) -> None:

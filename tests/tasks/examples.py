@@ -6,6 +6,16 @@ CODE = {"format": "python", "of": "package", "max_records": 300}
 
 # Sizes are small and dropout is on: what resumes bit for bit must do so with it.
 SMALL: dict[str, dict[str, Any]] = {
+    "matching": {
+        "task": "matching",
+        "ingest": {
+            "source": {"format": "docstrings", "packages": ["json", "email"], "max_pairs": 240},
+            "split": {"valid": 0.2, "test": 0.2},
+        },
+        "tokenize": {"max_tokens": {"query": 8, "document": 16}},
+        "model": {"embedding": 12, "hidden": 8, "layers": 2},
+        "train": {"max_pairs_per_update": 16},
+    },
     "classification": {
         "task": "classification",
         "ingest": {"source": CODE, "split": {"valid": 0.2, "test": 0.2}},

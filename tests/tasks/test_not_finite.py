@@ -10,18 +10,15 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from pipeline import flow
 from pipeline.config import Config, check_config
 from pipeline.errors import DupletError, InputError
 from pipeline.spool import Spool
 from pipeline.tasks.base import StepLoss, Task, task_of
 from pipeline.training import checkpoint, loop, replay
 from pipeline.workers import World
-from tests.conftest import small_configuration
 from tests.tasks.examples import SMALL, small
 
 Spoil = Callable[[StepLoss], StepLoss]
-TASKS = ("matching", *SMALL)
 BAD = 4  # the update that is spoiled
 HOW: dict[str, Spoil] = {
     "gradients": lambda found: StepLoss(found.objective * float("inf"), found.value.copy()),
@@ -38,20 +35,10 @@ def world() -> World:
 def cases(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Any]) -> Callable[..., tuple[Config, Path]]:
     """cases(task, **train) -> a configuration of six updates with all checkpoints kept, and its folder of ids."""
     folder = tmp_path_factory.mktemp("not-finite")
-    tokenized: dict[str, Path] = {}
 
     def make(name: str, **train: Any) -> tuple[Config, Path]:
         train = {"checkpoint_every_updates": 1, "keep_checkpoints": 9, "max_updates": 6, **train}
-        if name == "matching":
-            data = small_configuration(folder)
-            data["train"] |= train
-        else:
-            data = small(name, str(folder / "runs"), **train)
-        config = check_config(data, "test")
-        if name not in tokenized and name == "matching":
-            stages: dict[str, Any] = flow.run(config, "test", "tokenize", lambda line: None).stages
-            tokenized[name] = Path(stages["tokenize"]["folder"])
-        return config, tokenized.setdefault(name, tokenized.get(name) or prepared(name)[2])
+        return check_config(small(name, str(folder / "runs"), **train), "test"), prepared(name)[2]
 
     return make
 
@@ -79,7 +66,7 @@ def fit(task: Task, network: Any, config: Config, world: World, folder: Path, sa
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_skipped_update_changes_nothing_but_the_counters(
     name: str, how: str, cases: Callable[..., Any], world: World, tmp_path: Path
 ) -> None:
@@ -104,7 +91,7 @@ def test_a_skipped_update_changes_nothing_but_the_counters(
     assert logged[BAD]["skipped_updates"] == 1
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_too_many_stop_and_a_replay_sees_the_same_bits(
     name: str, cases: Callable[..., Any], world: World, tmp_path: Path
 ) -> None:
