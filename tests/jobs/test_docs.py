@@ -1,0 +1,56 @@
+"""Every command of docs/jobs.md runs as it is written, and prints what the page shows."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
+BLOCKS = [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S) if not kind]
+LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if re.match(r"(\$ )?duplet ", line)]
+WRITTEN = re.findall(r"`(duplet (?:submit|schedule) [^`…]+)`", PAGE)  # in a sentence, with all its arguments
+COMMANDS = sorted({re.sub(r"\s+#.*", "", line) for line in (*LINES, *WRITTEN)})
+# what is another's at each run: identities, and the hash of a schedule's place
+VARIES = re.compile(r"-\d{8}-\d{6}-[0-9a-f]{8}|(?<=demo-)[0-9a-f]{8}")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder and environment that the page has in mind; no folder of its own is left."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DUPLET_DATA", str(tmp_path))
+    return tmp_path / "runs"
+
+
+def test_the_page_has_commands() -> None:
+    assert len(COMMANDS) > 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_as_written(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, verb, action, *rest = shlex.split(command)
+    before = set((ROOT / "runs").rglob("*")) if (ROOT / "runs").exists() else set()
+    if verb == "submit" or (verb == "schedule" and action.endswith(".yaml")):
+        code = main([verb, action, *rest, *([] if "--dry-run" in rest else ["--dry-run"])])
+        assert (code, capsys.readouterr().err) == (0, "")
+    else:  # there is no such job or schedule here, and that is all that is wrong
+        code = main([verb, action, *rest, "--root", str(here)])
+        said = capsys.readouterr().err
+        assert code == (0 if action == "list" else 2)
+        assert action == "list" or re.match(rf"duplet {verb}: there is no (job|schedule) ", said)
+    assert (set((ROOT / "runs").rglob("*")) if (ROOT / "runs").exists() else set()) == before
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.startswith("$ duplet")])
+def test_a_command_prints_what_the_page_shows(block: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *shown = block.splitlines()
+    assert main(shlex.split(command)[2:]) == 0
+    said = [VARIES.sub("-X", line) for line in capsys.readouterr().out.splitlines()]
+    for line in shown:
+        there = line.replace("/home/ann/duplet/.venv/bin/python", sys.executable).replace("/home/ann/duplet", str(ROOT))
+        assert line == "…" or VARIES.sub("-X", there) in said, line
