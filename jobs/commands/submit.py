@@ -5,6 +5,7 @@ import json
 
 from jobs.commands.dry_run import show
 from jobs.spec import JobSpec
+from pipeline.errors import TryAgain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +62,21 @@ def run(args: argparse.Namespace) -> int:
     place = folder.create(spec, rendered)
     try:
         handle = target.submit(spec, place)
-        folder.write_handle(place, handle)
     except OSError as error:
         folder.remove(place)
         raise folder.refusal(place, error) from None
     except BaseException:
         folder.remove(place)
         raise
+    try:
+        folder.write_handle(place, handle)
+    except OSError as error:  # nobody could ask about it, or stop it: it must not run
+        target.cancel(folder.Record(spec, place, handle))
+        reason = error.strerror or str(error)
+        raise TryAgain(
+            f"job {spec.id} was handed over as {handle} and is cancelled again, because {place} cannot be written "
+            f"({reason}): make room and submit again"
+        ) from None
     print(json.dumps({"id": spec.id, "target": spec.target, "handle": handle, "folder": str(place)})
           if args.json else spec.id)  # fmt: skip
     return 0

@@ -357,6 +357,24 @@ def test_what_is_due_goes_by_the_clock_of_the_zone(
     time.tzset()
 
 
+def test_when_it_was_made_is_a_moment_and_not_a_clock_s_time(
+    nightly: Callable[..., Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made at 10:30 in Shanghai, 02:30 in UTC, for a pod whose clock is UTC's; and at 21:00 in Los Angeles, 05:00."""
+    hourly = nightly(cron="0 * * * *", zone="UTC", missed="catch_up", created="2026-11-29T10:30+08:00")
+    assert schedules.pending(hourly, [], datetime(2026, 11, 29, 4, 0)) == [
+        datetime(2026, 11, 29, 3), datetime(2026, 11, 29, 4),
+    ]  # fmt: skip
+    later = nightly(zone="UTC", missed="catch_up", created="2026-11-29T21:00-08:00")
+    assert schedules.pending(later, [], datetime(2026, 11, 30, 5, 10)) == []  # 02:00 was before it was made
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    ahead = nightly(zone="Asia/Shanghai").now() - datetime.now(UTC).replace(tzinfo=None)
+    assert timedelta(hours=7) < ahead < timedelta(hours=9)
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("made", "first", "due"),
     [

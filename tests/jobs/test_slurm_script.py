@@ -1,19 +1,26 @@
 """The batch script: golden files, odd names, and what makes no sense."""
 
+import errno
 import os
+import re
 import shlex
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import slurm
+from jobs import folder, slurm, slurm_schedule
+from jobs import schedule as schedules
 from jobs.spec import JobSpec, check
+from pipeline.cli import main
 from pipeline.errors import InputError, TryAgain
 
 Spec = Callable[..., JobSpec]
@@ -106,3 +113,160 @@ def test_a_refusal_and_a_bad_moment_are_told_apart(job_spec: Spec, programs: Pat
     client(programs, "sbatch", 0, stdout="4711;cluster")
     assert slurm.target().submit(spec, tmp_path) == "4711"
     assert os.listdir(programs) == ["sbatch"]
+
+
+def test_a_job_whose_name_cannot_be_noted_does_not_run(
+    programs: Path, tmp_path: Path, small_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = tmp_path / "asked"
+    client(programs, "sbatch", 0, stdout="4711")
+    client(programs, "squeue", 0)
+    client(programs, "scontrol", 0, stdout="JobId=4711 JobState=PENDING Reason=Priority")
+    (programs / "scancel").write_text(f"#!/bin/sh\necho \"$@\" >>'{asked}'\n")
+    (programs / "scancel").chmod(0o755)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jobs.folder.write_handle", full)
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small_config()))
+    assert main(["submit", str(path), "--target", "slurm"]) == 75
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert "was handed over as 4711 and is cancelled again" in sentence
+    assert asked.read_text() == "4711\n"
+
+
+# --- how jobs end -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("word", "code", "noted", "expected"),
+    [
+        ("COMPLETED", "0:0", {"state": "finished", "exit_code": 0}, 0),
+        ("FAILED", "2:0", {"state": "failed", "reason": "no source", "exit_code": 2}, 2),
+        ("FAILED", "3:0", {"state": "failed", "exit_code": 3}, 3),
+        ("FAILED", "2:0", {}, 2),
+        ("FAILED", "0:9", {}, 1),  # ended by a signal: its own code is 0
+        ("FAILED", "137:0", {}, 1),
+        ("OUT_OF_MEMORY", "0:125", {}, 1),
+        ("TIMEOUT", "0:15", {}, 75),
+        ("NODE_FAIL", "1:0", {}, 75),
+        ("PREEMPTED", "0:15", {}, 75),
+        ("CANCELLED", "0:0", {}, 75),
+    ],
+)
+def test_wait_ends_with_the_code_that_the_docs_have(
+    job_spec: Spec, programs: Path, tmp_path: Path, word: str, code: str, noted: dict[str, Any], expected: int
+) -> None:
+    place = folder.create(job_spec(target="slurm", root=str(tmp_path)), {"job.sh": "#!/bin/sh\n"})
+    folder.write_handle(place, "4711")
+    if noted:
+        folder.write_state(place, noted)
+    client(programs, "scontrol", 0, stdout=f"JobId=4711 JobState={word} ExitCode={code}")
+    assert main(["jobs", "wait", str(place)]) == expected
+
+
+def test_wait_outlasts_a_controller_that_is_busy(
+    job_spec: Spec, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.commands import jobs as verb
+
+    place = folder.create(job_spec(target="slurm", root=str(tmp_path)), {"job.sh": "#!/bin/sh\n"})
+    folder.write_handle(place, "4711")
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 12:
+            client(programs, "scontrol", 0, stdout="JobId=4711 JobState=COMPLETED ExitCode=0:0")
+
+    monkeypatch.setattr(verb, "time", SimpleNamespace(sleep=sleep))
+    client(programs, "scontrol", 1, "slurm_load_jobs error: Socket timed out on send/recv operation\n")
+    assert main(["jobs", "wait", str(place)]) == 0
+    assert pauses == sorted(pauses) and pauses[0] == 0.5 and pauses[-1] == 30.0  # ever more rarely, up to 30 s
+    client(programs, "scontrol", 1, "slurm_load_jobs error: Socket timed out on send/recv operation\n")
+    assert main(["jobs", "wait", str(place)]) == 75
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def nightly(job_spec: Spec, tmp_path: Path) -> schedules.Schedule:
+    job = job_spec(root=str(tmp_path), cwd=str(tmp_path)).model_dump(mode="json")
+    made = schedules.check({
+        "name": "faq-1a2b3c4d", "cron": "0 2 * * *", "target": "slurm", "zone": "UTC",
+        "created": "2026-11-20T12:00+00:00", "job": job,
+    })  # fmt: skip
+    schedules.save(made)
+    return made
+
+
+def test_a_busy_controller_ends_neither_the_night_nor_the_chain(nightly: schedules.Schedule, tmp_path: Path) -> None:
+    """The link's script with stand-ins: sbatch fails a few times, and for ever."""
+    stubs = """
+tries=0
+sbatch() { tries=$((tries + 1)); echo "sbatch $*"; [ "$tries" -gt "$FAILS" ]; }
+sleep() { echo "sleep $1"; }
+run() { echo "works"; }
+"""
+    body = slurm_schedule.script(nightly).replace("\nexec ", "\nrun ").replace(nightly.job.python, "true")
+    for fails, sleeps in ((0, [0]), (3, [0, 15, 30, 60]), (99, [0, 15, 30, 60, 120, 240])):
+        done = subprocess.run(["bash", "-c", stubs + body], env={"FAILS": str(fails), "PATH": "/usr/bin:/bin"},
+                              capture_output=True, text=True)  # fmt: skip
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0 and lines[-1] == "works"
+        assert [line for line in lines if "sleep" in line] == [f"sleep {seconds}" for seconds in sleeps]
+        assert ("SLURM takes no next link" in done.stderr) == (fails == 99)
+
+
+def test_a_busy_controller_costs_nobody_a_scrontab(nightly: schedules.Schedule, programs: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    (programs / "scrontab").write_text(f"""#!{sys.executable}
+import pathlib, sys
+table, busy = pathlib.Path({str(table)!r}), pathlib.Path({str(tmp_path / "busy")!r})
+if sys.argv[1] == "-l" and busy.exists():
+    sys.exit("scrontab: error: Socket timed out on send/recv operation")
+if sys.argv[1] == "-l":
+    print(table.read_text(), end="")
+else:
+    table.write_text(sys.stdin.read())
+""")
+    (programs / "scrontab").chmod(0o755)
+    client(programs, "squeue", 0)
+    client(programs, "scancel", 0)
+    table.write_text("5 5 * * * mine\n")
+    assert slurm_schedule.install(nightly.model_copy(update={"zone": None})) == "scrontab"
+    with_ours = table.read_text()
+    assert with_ours.startswith("5 5 * * * mine\n# >>> duplet schedule faq-1a2b3c4d\n")
+    (tmp_path / "busy").touch()
+    with pytest.raises(TryAgain, match=r"SLURM cannot take this now.*Socket timed out"):
+        slurm_schedule._scrontab(nightly, "")
+    assert table.read_text() == with_ours
+    (tmp_path / "busy").unlink()
+    slurm_schedule.remove(nightly)
+    assert table.read_text() == "5 5 * * * mine\n"
+
+
+def test_only_its_own_links_are_cancelled_and_not_before_the_new_one_is_sure(
+    nightly: schedules.Schedule, programs: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    for program, said in (("sbatch", "8"), ("squeue", "7"), ("scancel", "")):
+        (programs / program).write_text(f"#!/bin/sh\necho {program} \"$@\" >>'{asked}'\necho {said}\n")
+        (programs / program).chmod(0o755)
+    assert slurm_schedule.install(nightly) == "SLURM job 8"
+    queue, submit, cancel = asked.read_text().splitlines()
+    assert "--me --name=duplet-schedule-faq-1a2b3c4d --states=PENDING" in queue
+    assert submit.startswith("sbatch ") and cancel == "scancel --state=PENDING 7"
+    asked.unlink()
+    client(programs, "sbatch", 1, "sbatch: error: Unable to contact slurm controller\n")
+    with pytest.raises(TryAgain):
+        slurm_schedule.install(nightly)
+    assert "scancel" not in asked.read_text()  # the link that waits goes on waiting
+
+
+def test_no_job_has_the_name_of_a_schedule(job_spec: Spec, nightly: schedules.Schedule) -> None:
+    """`singleton` and the chain's own links go by name; a configuration may be called as a schedule is."""
+    one, other = (job_spec(id=f"schedule-faq-2026112{n}-020000-1a2b3c4d", name="schedule-faq-1a2b3c4d") for n in (4, 5))
+    names = [re.findall("--job-name=(.*)", "\n".join(slurm.options(spec)))[0] for spec in (one, other)]
+    assert len({*names, slurm_schedule.job_name(nightly)}) == 3
+    assert not any("," in name for name in names)  # scancel would take it for two
