@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pipeline.config.base import OrNull, Place, Positive, Settings
 
@@ -40,6 +40,9 @@ class Columns(Settings):
     metadata: tuple[Column, ...] = ()
 
 
+_FLAG_OR_NULL = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
+
+
 def _by_format(given: bool | None, info: ValidationInfo) -> bool:
     """Whether quotes are read as such, where it is not said: in CSV."""
     return info.data.get("format") == "csv" if given is None else given
@@ -60,7 +63,7 @@ class PairsSource(Settings):
     paths: dict[SplitName, Place] = {}
     columns: Columns = Columns()
     header: bool = True  # TSV and CSV: the first row names the columns
-    quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format)] = Field(
+    quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format), WithJsonSchema(_FLAG_OR_NULL)] = Field(
         default=None, validate_default=True, description='TSV and CSV: "…" quotes a field. Default: CSV yes, TSV no.'
     )
     delimiter: Annotated[str, Field(pattern='^[^"\r\n]$'), OrNull(), BeforeValidator(_divides)] = Field(

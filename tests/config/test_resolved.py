@@ -76,3 +76,14 @@ def test_what_an_older_version_wrote_down_is_read(tmp_path: Path) -> None:
     settings["train"]["metric"] = settings["promote"]["metric"] = settings["promote"]["name"] = None
     settings["tracking"]["experiment"] = settings["ingest"]["source"]["quoting"] = None
     assert check_config(json.loads(json.dumps(settings)), "config.json") == read()
+
+
+def test_the_schema_takes_null_where_settings_do() -> None:
+    schema = Config.model_json_schema()
+    for section, name in (
+        ("TrainConfig", "metric"), ("PromoteConfig", "name"), ("PromoteConfig", "metric"),
+        ("TrackingConfig", "experiment"), ("PairsSource", "quoting"),
+    ):  # fmt: skip
+        setting = schema["$defs"][section]["properties"][name]
+        assert {"type": "null"} in setting["anyOf"]
+        assert setting["description"].endswith(".")
