@@ -1,0 +1,32 @@
+"""Run by test_few_records under one process or several: judges splits of one record, fewer than workers."""
+
+import json
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from pipeline.config import check_config
+from pipeline.tasks.base import task_of
+from pipeline.workers import World
+
+
+def main(cases: Path) -> None:
+    world = World()
+    found = {}
+    for name, case in json.loads(cases.read_text()).items():
+        task = task_of(check_config(case["config"], "test"), Path(case["tokenized"]))
+        network = task.network()
+        mx.random.seed(1)
+        np.random.seed(1)
+        network.initialize()
+        folder = cases.parent / f"evaluated-{world.size}-{name}"
+        folder.mkdir(exist_ok=True)
+        found[name] = task.validate(network, world)
+        found[name] |= world.agree(task.evaluate(network, world, Path(case["ingested"]), folder), "evaluated")
+    cases.with_name(f"size-{world.size}-rank-{world.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
