@@ -303,11 +303,21 @@ def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec
     )
 
 
+def place(job: JobSpec) -> None:
+    """Makes the folder of a date's job. One that was stopped goes on as it was; one that has ended is done anew."""
+    if not (job.folder / specs.SPEC).exists():
+        folders.create(job, {specs.CONFIG: job.config_text})
+        return
+    state = folders.load(job.folder).state()
+    if state.get("state") in ("finished", "failed") and state.get("exit_code") != TryAgain.exit_code:
+        files.write_text(job.folder / specs.CONFIG, job.config_text)
+        files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
+
+
 def _one(schedule: Schedule, when: datetime, say: Say) -> Verdict:
     began = time.monotonic()
     job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
-    if not (job.folder / specs.SPEC).exists():
-        folders.create(job, {specs.CONFIG: job.config_text})
+    place(job)
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
     workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
     with holding(job.folder):

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import airflow, cron, kubernetes, kubernetes_schedule, slurm_schedule, zones
+from jobs import folder as folders
 from jobs import schedule as schedules
 from jobs.schedule import Schedule, Verdict
 from jobs.spec import JobSpec
@@ -408,6 +409,26 @@ def test_dates_fill_paths_and_settings(nightly: Callable[..., Schedule]) -> None
     assert job.config_text == "ingest: {source: {format: jsonl, path: 'logs/2026-11-24/0200.jsonl'}}\n"
     assert job.overrides == ("tracking.experiment=nightly-2026-11-24", 'train.start_from="/runs/train/abc"')
     assert job.id == "faq-20261124-0200"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "anew"),
+    [("finished", 0, True), ("failed", 2, True), ("failed", 75, False), ("running", None, False)],
+)
+def test_a_date_run_again_is_as_the_schedule_is_now(
+    tmp_path: Path, nightly: Callable[..., Schedule], state: str, code: int | None, anew: bool
+) -> None:
+    """Unless it was only stopped: then the same training goes on."""
+    when = datetime(2026, 11, 24, 2, 0)
+    job = schedules.dated(nightly({"root": str(tmp_path)}), when, None)
+    schedules.place(job)
+    folders.write_state(job.folder, {"state": state, "exit_code": code})
+    changed = schedules.dated(nightly({"root": str(tmp_path), "config_text": "x: 1\n"}), when, None)
+    assert changed.folder == job.folder
+    schedules.place(changed)
+    assert folders.load(job.folder).spec == (changed if anew else job)
+    assert (job.folder / "config.yaml").read_text() == (changed if anew else job).config_text
+    assert folders.load(job.folder).state() == {"state": state, "exit_code": code}
 
 
 def test_the_later_of_two_leaves_or_waits(tmp_path: Path, nightly: Callable[..., Schedule]) -> None:

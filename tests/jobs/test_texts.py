@@ -207,9 +207,3 @@ def test_a_shell_line_with_a_secret_is_not_kept(
     with pytest.raises(InputError, match="holds a password or token") as error:
         specs.read(str(job), [], {})
     assert "hunter22" not in str(error.value) and "abc" not in str(error.value)
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    import doctest
-
-    assert doctest.testmod(texts).failed == 0
