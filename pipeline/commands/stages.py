@@ -32,7 +32,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
-        root = shlex.quote(config.root.replace("$", "$$"))  # make reads it before the shell does
-        hint = f"make ui ROOT={root}" if config.root != "runs" else "make ui"
-        say(f"MLflow run {result.run_id} (`{hint}` shows it)")
+        say(f"MLflow run {result.run_id} (`{pages(config.root)}` shows it)")
     return 0
+
+
+def pages(root: str) -> str:
+    """The command that shows a root's runs, to be copied into a shell; make reads it a second time.
+
+    >>> pages("runs"), pages("my $runs")
+    ('make ui', "make ui 'ROOT=my $$runs'")
+    """
+    return "make ui" if root == "runs" else shlex.join(["make", "ui", f"ROOT={root.replace('$', '$$')}"])

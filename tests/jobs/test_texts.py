@@ -20,6 +20,7 @@ from jobs import spec as specs
 from jobs.schedule import Schedule
 from jobs.spec import JobSpec
 from pipeline.cli import main
+from pipeline.commands.stages import pages
 from pipeline.errors import InputError
 
 Spec = Callable[..., JobSpec]
@@ -207,3 +208,11 @@ def test_a_shell_line_with_a_secret_is_not_kept(
     with pytest.raises(InputError, match="holds a password or token") as error:
         specs.read(str(job), [], {})
     assert "hunter22" not in str(error.value) and "abc" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if not texts.controls(text)])
+def test_a_command_to_copy_hands_make_the_root_as_it_is(text: str, tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text('ROOT ?= runs\nexport ROOT\nui:\n\t@printf %s "$$ROOT"\n')
+    done = subprocess.run(pages(f"/r/{text}"), shell=True, cwd=tmp_path, capture_output=True)
+    assert done.stdout.decode() == f"/r/{text}", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
