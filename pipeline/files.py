@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tokenize
@@ -57,6 +58,26 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """`json.dumps` whose result any reader of JSON can read: a number that is not finite becomes null.
+
+    >>> as_json({"auc": float("nan"), "loss": [1.5, float("inf")]})
+    '{"auc": null, "loss": [1.5, null]}'
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def fsync_folder(folder: Path) -> None:

@@ -313,7 +313,7 @@ def _track_folder(context: Context, counts: dict[str, Any]) -> None:
         tracking.artifact(folder, "model")
         _log_model(context)
     else:
-        tracking.metrics(counts)
+        tracking.metrics({name: value for name, value in counts.items() if value is not None})
         tracking.artifact(folder, "evaluation")
 
 
@@ -349,7 +349,8 @@ def _numbers(counts: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def _outcome(folder: Path) -> tuple[dict[str, float], str]:
     """The metrics and the table that a stage folder holds, if any."""
     result = folder / "result.json"
-    metrics = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    metrics = {name: value for name, value in found.items() if value is not None}  # null: it does not exist
     table = folder / "table.txt"
     return metrics, table.read_text(encoding="utf-8") if table.exists() else ""
 

@@ -115,7 +115,7 @@ def write(
     )
     written = asdict(manifest)
     written |= {part: hide_all(written[part]) for part in ("key_parts", "extra")}
-    (folder / NAME).write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / NAME).write_text(files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
     return manifest
 
 

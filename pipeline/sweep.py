@@ -240,7 +240,7 @@ class Sweep:
             "best": ordered[0].settings,
             "trials": [t._asdict() for t in ordered],
         }
-        files.write_text(self.folder / "results.json", json.dumps(found, indent=1))
+        files.write_text(self.folder / "results.json", files.as_json(found, indent=1))
         rows = [{**trial.settings, "value": trial.value} for trial in good]
         logs = {axis.key for axis in self.axes if axis.log}
         plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.train.metric, self.folder / "plot.png")

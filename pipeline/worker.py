@@ -56,9 +56,9 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         np.savez(output / PARAMETERS, **arrays)
         result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
-        (output / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        (output / "result.json").write_text(files.as_json(result), encoding="utf-8")
         shutil.copy(points(job), output / "points.jsonl")
-        (output / "history.json").write_text(json.dumps(state.history), encoding="utf-8")
+        (output / "history.json").write_text(files.as_json(state.history), encoding="utf-8")
         from pipeline.evaluation import plots  # takes time, and the other ranks draw nothing
 
         plots.loss_curves(state.history, output / "curves.png")
@@ -79,7 +79,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
     heart("evaluating", -1)
     metrics = task.evaluate(network, world, Path(job.ingested), Path(job.output))
     if world.rank == 0:
-        (Path(job.output) / "result.json").write_text(json.dumps(metrics), encoding="utf-8")
+        (Path(job.output) / "result.json").write_text(files.as_json(metrics), encoding="utf-8")
 
 
 def replay(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
@@ -90,7 +90,7 @@ def replay(job: Job, config: Config, world: World, say: Callable[[str], None], h
     assert job.trained is not None
     found = again(Path(job.trained), task, network, config, world)
     if world.rank == 0:
-        (Path(job.output) / "result.json").write_text(json.dumps(found), encoding="utf-8")
+        (Path(job.output) / "result.json").write_text(files.as_json(found), encoding="utf-8")
 
 
 def points(job: Job) -> Path:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -309,3 +310,22 @@ def test_no_flipped_bit_of_a_manifest_ends_in_a_traceback(tmp_path: Path) -> Non
             assert f"`{REMAKE}`" in str(error)
         else:  # what describes the files must not change unseen; the rest is for people
             assert not listed[0] < place < listed[1] or json.loads(changed)["files"] == json.loads(content)["files"]
+
+
+def test_json_of_what_does_not_exist_is_json_that_others_can_read(tmp_path: Path) -> None:
+    value = {"auc": float("nan"), "list": (1, float("-inf"), {"deep": np.float64("inf")}), "text": "NaN", "good": 0.5}
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    read = json.loads(files.as_json(value, indent=1), parse_constant=refuse)
+    assert read == {"auc": None, "list": [1, None, {"deep": None}], "text": "NaN", "good": 0.5}
+    (tmp_path / "metrics.json").write_text(files.as_json({"unit": "pairs", "mean": float("nan")}))
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+
+
+def test_a_history_with_a_metric_that_did_not_exist_at_times_is_drawn() -> None:
+    from pipeline.reporting import figures
+
+    history = [{"update": 1, "loss": 1.0}, {"update": 1, "valid/auc": float("nan")}, {"update": 2, "valid/auc": 0.5}]
+    assert figures.curves(json.loads(files.as_json(history))).startswith("<svg")

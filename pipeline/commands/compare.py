@@ -1,11 +1,10 @@
 """`duplet compare`: what differs between runs in settings and data, in metrics, and in the examples they get right."""
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from pipeline.files import path_at_home
+from pipeline.files import as_json, path_at_home
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
                 files.write_text(args.html, comparison.html(compared))
             except OSError as error:
                 raise InputError(f"{args.html} cannot be written ({error.strerror})") from None
-    print(json.dumps(comparison.as_dict(compared)) if args.json else comparison.text(compared))
+    print(as_json(comparison.as_dict(compared)) if args.json else comparison.text(compared))
     return 0

@@ -1,12 +1,11 @@
 """`duplet promote`: a trained model becomes the registry's champion if it passes the gate; `--back` undoes the last."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import path_at_home
+from pipeline.files import as_json, path_at_home
 from pipeline.talk import Talk
 
 if TYPE_CHECKING:
@@ -85,4 +84,4 @@ def _say_outcome(args: argparse.Namespace, outcome: "Outcome") -> None:
         line = f"duplet promote: version {version.number} of {version.name} is refused: {outcome.reason}; {stays}"
         print(line, file=sys.stderr)
     if args.json:
-        print(json.dumps(outcome.as_dict() | {"exit_code": 0 if outcome.passed else 3}))
+        print(as_json(outcome.as_dict() | {"exit_code": 0 if outcome.passed else 3}))

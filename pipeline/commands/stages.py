@@ -1,11 +1,11 @@
 """`duplet run` and the four stages: all stages up to one of them, doing only what is not up to date."""
 
 import argparse
-import json
 import shlex
 
 from pipeline.commands import configured
 from pipeline.config import secrets_sent
+from pipeline.files import as_json
 from pipeline.talk import Talk
 
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     elif not args.json:
         print(result.stages[until]["folder"])
     if args.json:
-        print(json.dumps({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
+        print(as_json({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
         say(f"MLflow run {result.run_id} (`{pages(config.root)}` shows it)")
     return 0

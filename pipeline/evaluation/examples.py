@@ -1,12 +1,12 @@
 """Systems compared example by example, for any task whose metrics are means over examples (see judged)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation import judged as rows
 from pipeline.evaluation import report
 from pipeline.evaluation.judged import Judged
+from pipeline.files import as_json
 
 
 def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:
@@ -69,5 +69,5 @@ def write(
         tables.append(report.table_text(compared[kind], f"{title}: test split, {kind}"))
         flat |= report.flat_metrics("test", compared[kind])
     (folder / "table.txt").write_text("\n".join([*tables, *([note + "\n"] if note else [])]), encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
+    (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat

@@ -1,6 +1,5 @@
 """What an evaluation says: systems side by side with intervals, their table, and wins and losses query by query."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import bootstrap, metrics
 from pipeline.evaluation.judged import shown
 from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate
+from pipeline.files import as_json
 
 MODEL = "model"
 TABLE_WIDTH = 100  # columns
@@ -126,7 +126,7 @@ def write_wins(
                 "model_top": top(model, query),
                 "bm25_top": top(bm25, query),
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(as_json(line, ensure_ascii=False) + "\n")
     return len(queries)
 
 

@@ -150,9 +150,9 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
         "test_data": test_data(manifests.get("ingest", {})),
         "judging": judging(config),
     }
-    (folder / RECORD).write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / RECORD).write_text(files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
     history = read_json(stages["train"] / HISTORY, [])
-    (folder / HISTORY).write_text(json.dumps(thinned(history)), encoding="utf-8")
+    (folder / HISTORY).write_text(files.as_json(thinned(history)), encoding="utf-8")
 
 
 def test_data(ingest: dict[str, Any]) -> str:

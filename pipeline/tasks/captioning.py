@@ -1,7 +1,6 @@
 """Captioning: an image in, a sentence out."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import captions, captions_page, examples, report
 from pipeline.evaluation.judged import Judged
+from pipeline.files import as_json
 from pipeline.models.captioner import Captioner
 from pipeline.models.search import Found, search
 from pipeline.tasks.base import StepLoss, Task, texts_of
@@ -181,7 +181,7 @@ class Captioning(Task):
             for row, tokens in enumerate(systems["model"]):
                 said = [joined(kind, known) for known in references[row]]
                 line = {"image": names[row], "caption": joined(kind, tokens), "references": said}
-                file.write(json.dumps(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
+                file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
                 picture = self.images.raw[rows[row]] if len(self.images.raw_shape) == 3 else None
                 shown.append(captions_page.Shown(names[row], picture, line["caption"], said, bool(right[row])))
         note = f"The first {min(SHOWN, len(shown))} of {len(shown)} test images; green: one of the references, exactly."

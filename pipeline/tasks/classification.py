@@ -1,7 +1,6 @@
 """Sentence classification: a text in, a class out, from the pooled states (`pooling: last`: from the ends alone)."""
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import baselines, examples, metrics
 from pipeline.evaluation.judged import Classes, Judged, shown
+from pipeline.files import as_json
 from pipeline.models.classifier import Classifier
 from pipeline.tasks import answers
 from pipeline.tasks.base import StepLoss, Task, texts_of
@@ -124,7 +124,7 @@ class Classification(Task):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, given, probabilities):
                 line = {"id": key, "text": shown(text), "given": label}
-                file.write(json.dumps(line | answers.label_of(self.names, row), ensure_ascii=False) + "\n")
+                file.write(as_json(line | answers.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
         return examples.write(
             folder, self.config.name, {"classes": (judged, "naive_bayes")}, settings.bootstrap_samples, self.config.seed

@@ -1,7 +1,6 @@
 """Cloze: words taken out of a passage and filled in from both sides; beside it, from the left alone."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import examples
 from pipeline.evaluation.judged import Judged, shown
+from pipeline.files import as_json
 from pipeline.models.cloze import Cloze
 from pipeline.models.sampled import Sampler, chances_of
 from pipeline.tasks import answers
@@ -208,7 +208,7 @@ class FillIn(Task):
             for key, text, words, said in zip(split.ids, texts, taken, best.tolist()):
                 line = {"id": key, "text": shown(text), "taken_out": [names[word] for word in words.tolist()]}
                 line["first_blank"] = [names[word] for word in said] if len(words) else []
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(as_json(line, ensure_ascii=False) + "\n")
         judged = Judged("passages", list(split.ids), texts, None, {"blanks": blanks}, values, weights)
         settings, reference = self.config.evaluate, "left" if sums.shape[1] > 1 else "frequency"
         return examples.write(

@@ -6,7 +6,6 @@ token and no further (Williams and Peng 1990; Mikolov et al. 2010).
 """
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import examples, ngrams, text_shape
 from pipeline.evaluation.judged import Judged
+from pipeline.files import as_json
 from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.sampled import Candidates, Sampler, chances_of
@@ -205,7 +205,7 @@ class LanguageModelTask(Task):
                 line = {"id": place, "text": shown} | {
                     name: round(float(values[i]), 4) for name, values in sums.items()
                 }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(as_json(line, ensure_ascii=False) + "\n")
         perplexities = {name: math.exp(min(values.mean(), 700.0)) for name, values in found.items()}
         note = "perplexity: " + ", ".join(f"{name} {value:,.2f}" for name, value in perplexities.items())
         metrics = {f"test/{'' if name == 'model' else name + '/'}perplexity": p for name, p in perplexities.items()}

@@ -3,7 +3,6 @@
 The files' formats are in docs/report.md; reports, comparisons and promotions read nothing else.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pipeline.config import Config
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Classes, Judged
 from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate
+from pipeline.files import as_json
 from pipeline.models.encoder import padding_of
 from pipeline.models.matcher import SIDES, Matcher
 from pipeline.tokenization import shards
@@ -135,7 +135,7 @@ class Evidence:
     def finish(self) -> None:
         """histograms.json and alignments.json."""
         for name, found in (("histograms", self._histograms), ("alignments", self._alignments)):
-            (self.folder / f"{name}.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+            (self.folder / f"{name}.json").write_text(as_json(found, ensure_ascii=False), encoding="utf-8")
 
     def _rare_share(self, side: str, rows: np.ndarray) -> np.ndarray:
         """(n,) per cent of each text's tokens that are rare."""

@@ -1,6 +1,5 @@
 """Scores a split with a matching network, the work divided over the workers, and judges it: rankings and grades."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from pipeline.evaluation.ranking import (
 from pipeline.evaluation.ranking import (
     evaluate as judge,
 )
+from pipeline.files import as_json
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.records import missing_name
 from pipeline.tasks.matching_evidence import Evidence
@@ -238,7 +238,7 @@ def evaluate(
         flat |= report.flat_metrics("test", table)
         tables.append(report.table_text(table, f"{config.name}: test split, {kind}"))
     (folder / "table.txt").write_text("\n".join(tables), encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
+    (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat
 
 

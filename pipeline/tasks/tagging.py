@@ -1,7 +1,6 @@
 """Tagging: a sentence of words in, a tag per word out."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import examples, spans
 from pipeline.evaluation.judged import Judged
+from pipeline.files import as_json
 from pipeline.models.tagger import Tagger, crf_loss
 from pipeline.tasks import answers
 from pipeline.tasks.answers import SPECIAL, Spelling, spelled, viterbi
@@ -204,7 +204,7 @@ class Tagging(Task):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, ours, theirs in zip(split.ids, texts, self._named(said), named):
                 line = {"id": key, "words": text.split()[: len(ours)], "tags": ours, "given": theirs}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(as_json(line, ensure_ascii=False) + "\n")
         settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
         flat = examples.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
         if spans.are_spans(self.names):

@@ -12,6 +12,7 @@ from mxnet import Context, nd
 from pipeline.errors import InputError
 from pipeline.evaluation import examples, report, translation, translation_plots
 from pipeline.evaluation.judged import Judged, shown
+from pipeline.files import as_json
 from pipeline.models.search import Found, search
 from pipeline.models.translator import Translator
 from pipeline.tasks.base import StepLoss, Task, texts_of
@@ -206,7 +207,7 @@ class Translation(Task):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, row, original, known in zip(split.ids, rows, originals, references):
                 line = {"id": key, "source": original, "target": written[row], "references": known}
-                file.write(json.dumps(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
+                file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
         self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
         return self._tables(systems, references, originals, split, folder)
 
@@ -223,7 +224,7 @@ class Translation(Task):
             entry = {"title": " ".join(columns), "rows": rows, "columns": columns, "label": "attention"}
             entry |= {"axes": ["written tokens", "source tokens"], "values": np.round(weights, 4).tolist()}
             entries.append(entry)
-        (folder / "alignments.json").write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+        (folder / "alignments.json").write_text(as_json(entries, ensure_ascii=False), encoding="utf-8")
 
     def _tables(
         self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], split: shards.Split,
@@ -254,7 +255,7 @@ class Translation(Task):
         rest = (folder / "table.txt").read_text(encoding="utf-8")
         (folder / "table.txt").write_text("\n".join([table + "\n".join(signatures) + "\n", rest]), encoding="utf-8")
         everything = {"corpus": compared, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
-        (folder / "metrics.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+        (folder / "metrics.json").write_text(as_json(everything, indent=1), encoding="utf-8")
         return report.flat_metrics("test", compared) | flat
 
     def _remembered(self, sources: list[np.ndarray], ingested: Path) -> list[str]:
