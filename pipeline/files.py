@@ -168,6 +168,31 @@ def mapped_array(path: Path, kind: Any, shape: tuple[int, ...]) -> "np.memmap":
     return array
 
 
+@contextlib.contextmanager
+def new_database(path: Path) -> Iterator[Path]:
+    """Yields the place of a SQLite file; on a clean exit it is fsynced and renamed to `path`, which may be there.
+
+    A kill leaves `.NAME.partial`, which the next writer removes. One writer at a time: hold `lock` around it.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    _remove_database(partial)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        if not path.exists():
+            _remove_database(path)  # the journal of one that was deleted would be played back into this one
+        partial.rename(path)
+        fsync_folder(path.parent)
+    finally:
+        _remove_database(partial)
+
+
+def _remove_database(path: Path) -> None:
+    for end in ("", "-journal", "-wal", "-shm"):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
+
+
 def arrays(path: Path) -> "dict[str, np.ndarray]":
     """The arrays of a file that `np.savez` wrote; nothing is unpickled, and no more is held than the file has bytes.
 
@@ -209,3 +234,15 @@ def lock(path: Path) -> Iterator[bool]:
             waited = True
             fcntl.flock(file, fcntl.LOCK_EX)
         yield waited
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a lock on `path`."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody ever locked it
+        return False

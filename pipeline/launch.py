@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,20 @@ def paths() -> dict[str, str]:
 def end_with_parent() -> None:
     """In the child: ask Linux for a SIGTERM when the parent is killed, so that no training goes on unwatched."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def outliving_parent() -> Iterator[None]:
+    """Around work that is not to be stopped halfway: a parent's end does nothing meanwhile, and ends us after it."""
+    library, wanted, parent = ctypes.CDLL(None), ctypes.c_int(), os.getppid()
+    library.prctl(2, ctypes.byref(wanted))  # PR_GET_PDEATHSIG
+    library.prctl(1, 0)
+    try:
+        yield
+    finally:
+        library.prctl(1, wanted.value)
+        if wanted.value and os.getppid() != parent:
+            sys.exit(1)
 
 
 def _follow(path: Path, offset: int, say: Callable[[str], None]) -> int:

@@ -18,10 +18,10 @@ def main() -> int:
     """Follows the journal to its end; 0 when MLflow has all of it."""
     given = json.loads(sys.stdin.readline())
     os.nice(10)
-    if given["artifacts"]:
-        os.umask(0o077)  # a database and files under the root are the owner's
     journal = Journal(Path(given["folder"]))
     where = Address(given["uri"], given["artifacts"], Path(given["root"]))
+    if where.under_root:
+        os.umask(0o077)  # a database and files under the root are the owner's
     with journals.held(journal.folder, journals.SENDER, patience_s=60.0) as alone:
         return follow(journal, where) if alone else 1
 

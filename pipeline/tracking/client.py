@@ -4,22 +4,38 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import credentials, files
 from pipeline.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.hidden import MASK, hide
+from pipeline.tracking import database
 from pipeline.tracking.lending import lend
 
 
 class Address(NamedTuple):
-    """Where runs go: the tracking server or database, and (local default only) the artifact folder."""
+    """Where runs go: the tracking server or database, and (SQLite only) the artifact folder beside it."""
 
     uri: str
     artifacts: str | None
     root: Path  # where runs are written down before they go there
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a SQLite database."""
+        return database.path_of(self.uri)
+
+    @property
+    def under_root(self) -> bool:
+        """Whether it is the database under the root, which is found there also when the root is moved."""
+        return self.uri == local(self.root).uri
+
+    @property
+    def being_made(self) -> bool:
+        """Whether a process is making the SQLite database now."""
+        return self.database is not None and files.is_locked(database.lock_of(self.database))
 
     @property
     def shown(self) -> str:
@@ -39,19 +55,30 @@ def address(configured: str | None, root: Path) -> Address:
             raise InputError(f"the password of {configured} is not kept: set MLFLOW_TRACKING_URI to the whole address")
         configured = own
     uri = configured or own
-    if uri:
-        return Address(uri, None, root)
-    return local(root)
+    return at(uri, root) if uri else local(root)
+
+
+def at(uri: str, root: Path) -> Address:
+    """An address as a person gives it; files of runs in a SQLite database lie beside it, wherever a command is run."""
+    uri = database.absolute(uri)
+    path = database.path_of(uri)
+    return Address(uri, (path.parent / "mlflow-artifacts").as_uri() if path else None, root)
 
 
 def local(root: Path) -> Address:
     """SQLite and a folder under `root`."""
     root = root.resolve()
-    return Address(f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri(), root)
+    return at(database.address_of(root / "mlflow.db"), root)
 
 
-def connect(where: Address) -> tuple[Any, Any]:
-    """The mlflow module and a client, set up for an address: quiet, quick to give up, and telling nobody else."""
+def connect(where: Address, say: Callable[[str], None] = lambda _: None) -> tuple[Any, Any]:
+    """The mlflow module and a client, set up for an address: quiet, quick to give up, and telling nobody else.
+
+    A SQLite database is made, or brought to this MLflow's version, first.
+
+    Args:
+        say: told where a half-made database was set aside.
+    """
     # MLflow retries for minutes by default, and reports usage over the network
     for key, value in (
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
@@ -73,6 +100,8 @@ def connect(where: Address) -> tuple[Any, Any]:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     theirs = os.environ.get("MLFLOW_TRACKING_URI")
+    if where.database and where.artifacts:
+        database.prepare(where.database, where.artifacts, say)
     mlflow.set_tracking_uri(where.uri)
     # MLflow writes the address into the environment, where `address` would take it for the person's own wish
     if theirs is None:
@@ -90,12 +119,15 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
         InputError: `wanted`, a name for the sentence, is not there, or there is no database at all.
         TryAgain: MLflow does not answer.
     """
-    place = where.shown
-    database = Path(where.uri.removeprefix("sqlite:///"))
-    if where.uri.startswith("sqlite:///") and not database.exists():  # a client would make one
-        raise InputError(f"no {wanted}: there is no MLflow database {database}; give --root or the address of another")
+    place, file = where.shown, where.database
+    if file and not file.exists():  # a client would make one
+        raise InputError(f"no {wanted}: there is no MLflow database {file}; give --root or the address of another")
     try:
-        yield connect(where)
+        aside: list[str] = []
+        connected = connect(where, aside.append)
+        if aside:
+            raise InputError(f"no {wanted}: {aside[0]}")
+        yield connected
     except DupletError:
         raise
     except Exception as error:

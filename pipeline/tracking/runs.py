@@ -85,7 +85,7 @@ class Tracking:
         self._journal = journal
         (journal.folder / journals.CLOSED).unlink(missing_ok=True)
         if journal.last() == 0:
-            shown = None if self._where.artifacts else self._where.shown
+            shown = None if self._where.under_root else self._where.shown
             self._run = _fresh()
             journal.append({"do": "open", "experiment": self._experiment, "address": shown})
             given = {"id": goes_on[-1]} if goes_on else {}
@@ -294,8 +294,9 @@ class Tracking:
         try:
             return self._sender.wait(wait_s) == 0 and not journal.lines.held
         except subprocess.TimeoutExpired:
-            self._sender.kill()
-            self._sender.wait()
+            if not self._where.being_made:  # else it ends by itself, once the database is there
+                self._sender.kill()
+                self._sender.wait()
             return False
 
     def _until(self, true: Callable[[], bool]) -> None:

@@ -51,7 +51,7 @@ class Sender:
         self.sent: Counter[str] = Counter()
         self.refused: list[str] = []
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a blind second try may double what arrived
-        self.mlflow, self.client = connect(where)
+        self.mlflow, self.client = connect(where, self.refused.append)
         self.where = where
         self._experiment: str | None = None
         self._reader = Reader(journal.lines)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
 from pipeline.tracking import journal as journals
-from pipeline.tracking.client import Address, address, local
+from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import Away, Gone, Sender, said
 
@@ -91,7 +91,7 @@ def _end_killed(journal: Journal) -> None:
 def _where(journal: Journal, root: Path, uri: str | None) -> Address:
     """The address that the journal's run had. Raises InputError where a password in it was not kept."""
     if uri:
-        return Address(uri, None, root)
+        return at(uri, root)
     kept = journal.opened().get("address")
     return local(root) if kept is None else address(kept, root)
 
