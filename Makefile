@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs fuzz bench bench-memory torture torture-index load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ torture: setup  ## kills trainings KILLS times (100) at random moments: the outc
 
 torture-index: setup  ## kills `duplet index` KILLS times (1,000) at random moments: the old index or the new one is left
 	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/index_torture.py --kills $(or $(KILLS),1000)
+
+torture-first-command: setup  ## kills the first command of a new root KILLS times (100) while MLflow's database is made
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/first_command_kills.py --kills $(or $(KILLS),100)
 
 bench-memory: setup  ## peak memory of each stage over 100,000 and 1,000,000 records; about 15 minutes and 4 GB of disk
 	@$(BIN)/python benchmarks/memory.py

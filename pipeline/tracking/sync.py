@@ -14,6 +14,7 @@ from pipeline.tracking.journal import Journal
 from pipeline.tracking.sender import Away, Gone, Sender, said
 
 TRIES = 20  # runs that may have to be brought back within one journal
+SENDERS_END_S = 60.0  # for the sender of a command that is gone: it finishes a database that it is making, and ends
 
 
 class Outcome(NamedTuple):
@@ -35,7 +36,8 @@ def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Ou
     """
     for journal in journals.under(root):
         with contextlib.ExitStack() as locks:
-            if not all(locks.enter_context(journals.held(journal.folder, name)) for name in _LOCKS):
+            held = ((journals.WRITER, 0.0), (journals.SENDER, SENDERS_END_S))
+            if not all(locks.enter_context(journals.held(journal.folder, *lock)) for lock in held):
                 yield _outcome(journal, None, "busy", "its command is at work and sends it itself")
                 continue
             try:
@@ -44,9 +46,6 @@ def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Ou
                 yield _outcome(journal, None, "left", str(error))
                 continue
             yield _send(journal, where, say)
-
-
-_LOCKS = (journals.WRITER, journals.SENDER)
 
 
 def _send(journal: Journal, where: Address, say: Callable[[str], None]) -> Outcome:

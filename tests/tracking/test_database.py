@@ -236,3 +236,11 @@ def test_a_relative_address_is_one_file_wherever_it_is_read(tmp_path: Path, monk
     assert where.artifacts == (tmp_path / "mlflow-artifacts").as_uri()
     assert not where.under_root
     assert address(None, tmp_path / "runs").under_root
+
+
+@pytest.mark.timeout(600)
+def test_a_first_command_killed_while_the_database_is_made_is_sent_by_sync(tmp_path: Path) -> None:
+    """Three of the kills that `make torture-first-command` does a hundred of."""
+    from benchmarks import first_command_kills
+
+    assert [kill.failure for kill in first_command_kills.kills(tmp_path, 3, lambda _: None)] == ["", "", ""]
