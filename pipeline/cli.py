@@ -102,6 +102,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
+    if arguments is None:  # no child, a pool's either, imports what lies in the working directory
+        os.environ["PYTHONSAFEPATH"] = "1"
     args = _arguments(sys.argv[1:] if arguments is None else arguments)
     if getattr(args, "uri", None):
         trust(args.uri)

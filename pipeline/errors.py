@@ -2,10 +2,16 @@
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+# A path without the rights, on a disk that is read only, too long, or with a file where a folder should be.
+_UNUSABLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST,
+}  # fmt: skip
+_SQLITE_UNUSABLE = {3, 8, 14}  # PERM, READONLY, CANTOPEN
 SQLITE_FULL = 13  # sqlite3's own name for it would cost every command the import
 # What libraries say that lose the system's number: faiss, safetensors and Arrow repeat its text, NumPy has its own.
 _FULL = re.compile(
@@ -44,13 +50,36 @@ def one_line(said: object, limit: int | None = None) -> str:
 
 @contextlib.contextmanager
 def room_on(where: Path | str) -> Iterator[None]:
-    """Around what writes to the disk of `where`: a full one becomes a sentence. Raises TryAgain."""
+    """Around what reads and writes files, on the disk of `where` above all: what its owner can mend becomes a sentence.
+
+    Raises:
+        TryAgain: the disk is full. InputError: a file or folder cannot be used, for lack of a right, say.
+    """
     try:
         yield
+    except DupletError:
+        raise
     except Exception as error:
-        if isinstance(error, DupletError) or not _is_full(error):
-            raise
-        raise TryAgain(full_disk(where)) from None
+        if _is_full(error):
+            raise TryAgain(full_disk(where)) from None
+        if sentence := unusable(error):
+            raise InputError(sentence) from None
+        raise
+
+
+def unusable(error: Exception) -> str | None:
+    """What is wrong with a path that the person gave, or with the folder that it lies in; None for other errors."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNUSABLE:  # it says no path
+        return f"a database in the folder that is written cannot be used ({error}): check the folder's rights"
+    number = getattr(error, "errno", None)
+    if not isinstance(error, OSError) or number is None:
+        return None
+    path = error.filename2 or error.filename
+    lost = number == errno.ENOENT and path is not None and not Path(os.fsdecode(path)).parent.is_dir()
+    if (number not in _UNUSABLE and not lost) or (path is None and "file" not in str(error)):
+        return None  # else of a socket or a process, say
+    what = os.fsdecode(path) if isinstance(path, str | bytes) else one_line(error, 300)
+    return f"{what} cannot be used ({os.strerror(number)}): give a place that you can write, or change its rights"
 
 
 def _is_full(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """The stages in order: which are up to date, why not, and running those that are not, each tracked."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ EXECUTION = {
 }  # fmt: skip
 # What a folder needs to be used by itself, copied beside the parameters.
 READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
+
+LONGEST_ROOT = 384  # bytes: SQLite takes paths of 512, and its files lie up to 120 below the root
 
 Say = Callable[[str], None]
 
@@ -133,6 +136,10 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         raise InputError(
             f"root={config.root} cannot be used ({error.strerror}): set root to a folder you can write"
         ) from None
+    if (length := len(os.fsencode(root.resolve()))) > LONGEST_ROOT:
+        raise InputError(
+            f"root={config.root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set root to a shorter one"
+        )
     keys = plan(config)
     where = address(config.tracking.uri, root)
     tracking = Tracking(

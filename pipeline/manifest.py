@@ -77,7 +77,10 @@ def _version(name: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code runs from, with + where files differ from it; None outside of one."""
+    """The commit of the checkout this code runs from, with + where files differ from it; None outside of one.
+
+    A repository that encloses an environment in which Duplet is installed does not hold its files, and is none.
+    """
     here = Path(__file__).parent
     try:
         run = lambda *args: (
@@ -85,6 +88,7 @@ def git_commit() -> str | None:
                 ["git", "-C", str(here), *args], capture_output=True, text=True, check=True, timeout=10
             ).stdout
         )
+        run("ls-files", "--error-unmatch", Path(__file__).name)
         return run("rev-parse", "HEAD").strip() + (
             "+" if run("status", "--porcelain", "--untracked-files=no").strip() else ""
         )

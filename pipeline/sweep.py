@@ -7,6 +7,7 @@ goes on where it was. Stages that trials share, ingest above all, are done once,
 import json
 import math
 import re
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,14 @@ from rich.table import Table
 
 from pipeline import files, flow
 from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml, values
-from pipeline.errors import InputError
+from pipeline.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.evaluation import plots
 from pipeline.tracking import Tracking, address
+from pipeline.tracking.database import address_of
 
 RANGE = re.compile(r"(?P<low>[-+.\deE]+)\.\.(?P<high>[-+.\deE]+?)(?P<log>:log)?")
+
+STUDY = "sweep"  # its name in Optuna's database
 
 
 class Axis(NamedTuple):
@@ -42,6 +46,10 @@ class Axis(NamedTuple):
         if self.whole:
             return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+
+class TrialFailed(Exception):
+    """A trial that gives no value, for a reason that is noted; the other trials go on."""
 
 
 class Trial(NamedTuple):
@@ -83,6 +91,11 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
         else:
             fixed.append(override)
     return axes, fixed
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Optuna's database in a SQLite file of any name; braces are quoted, as Optuna would fill them in."""
+    return optuna.storages.RDBStorage(address_of(path).replace("{", "%7B").replace("}", "%7D"))
 
 
 def _number(text: str, override: str) -> int | float:
@@ -155,7 +168,7 @@ class Sweep:
                 tracking.tags({"duplet.sweep": self.search, "duplet.command": " ".join([self.path, *self.fixed])})
                 while (done := len(self._finished(study))) < self.trials:
                     self.say(f"trial {done + 1}/{self.trials}: {self.search}")
-                    study.optimize(self._trial, n_trials=1, catch=(InputError,))
+                    study.optimize(self._trial, n_trials=1, catch=(TrialFailed,))
                 found = self._report(study)
                 for name in ("table.txt", "results.json", "plot.png"):
                     tracking.artifact(self.folder / name)
@@ -180,14 +193,12 @@ class Sweep:
         if self.search == "bayesian":
             sampler = optuna.samplers.TPESampler(seed=seed)
         smaller = self.config.train.metric in SMALLER_IS_BETTER
-        storage = f"sqlite:///{self.folder / 'study.db'}"
-        study = optuna.create_study(
-            study_name="sweep",
-            storage=storage,
-            sampler=sampler,
-            direction="minimize" if smaller else "maximize",
-            load_if_exists=True,
-        )
+        database = self.folder / "study.db"
+        if not database.exists():  # whole or not at all: a kill would leave tables that Optuna cannot use
+            with files.new_database(database) as new:
+                direction = optuna.study.StudyDirection.MINIMIZE if smaller else optuna.study.StudyDirection.MAXIMIZE
+                optuna.create_study(study_name=STUDY, storage=_storage(new), direction=direction)
+        study = optuna.load_study(study_name=STUDY, storage=_storage(database), sampler=sampler)
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == states.RUNNING:
@@ -212,13 +223,17 @@ class Sweep:
         settings = {axis.key: axis.suggest(trial) for axis in self.axes}
         shown = " ".join(f"{key}={value}" for key, value in settings.items())
         self.say(f"sweep: {shown}")
+        began = time.monotonic()
         try:
             config = self._config(settings)
             result = flow.run(config, " ".join([self.path, *self.fixed, shown]), "evaluate", self.say)
-        except InputError as error:
-            trial.set_user_attr("note", str(error))
-            trial.set_user_attr("seconds", 0.0)
+        except TryAgain:  # interrupted, or a full disk: the same command goes on with this trial
             raise
+        except DupletError as error:
+            trial.set_user_attr("note", one_line(error))
+            trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
+            self.say(f"warning: this trial failed and is left out: {error}")
+            raise TrialFailed from None
         trained = json.loads((Path(result.stages["train"]["folder"]) / "result.json").read_text(encoding="utf-8"))
         value = float(trained[f"valid/{config.train.metric}"])
         trial.set_user_attr("run_id", result.run_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import credentials, files
-from pipeline.errors import DupletError, InputError, TryAgain, one_line
+from pipeline.errors import DupletError, InputError, TryAgain, one_line, unusable
 from pipeline.hidden import MASK, hide
 from pipeline.tracking import database
 from pipeline.tracking.lending import lend
@@ -131,6 +131,8 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
     except DupletError:
         raise
     except Exception as error:
+        if sentence := unusable(error):
+            raise InputError(sentence) from None
         said = hide("; ".join(filter(None, (one_line(error, 200), credentials.withheld(where.uri)))))
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
@@ -153,7 +155,7 @@ def model_of_run(where: Address, run_id: str, store: Path) -> Path:
             runs += client.search_runs([run.info.experiment_id], f"params.key = '{key}'")
         for one in runs:
             if one.info.run_name == "train" and client.list_artifacts(one.info.run_id, "model"):
-                return _copied(mlflow, where, f"runs:/{one.info.run_id}/model", store / one.info.run_id)
+                return copied(mlflow, where, f"runs:/{one.info.run_id}/model", store / one.info.run_id)
     raise InputError(f"run {run_id} logged no model: it trained none, or was stopped before it had; train again")
 
 
@@ -170,12 +172,10 @@ def model_of_registry(where: Address, address: str, store: Path) -> Path:
     with asked(where, f"model {address}") as (mlflow, client):
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         unique = files.digest([where.uri, name, version.version, version.creation_timestamp])[:12]
-        return _copied(
-            mlflow, where, f"models:/{name}/{version.version}", store / f"version-{version.version}-{unique}"
-        )
+        return copied(mlflow, where, f"models:/{name}/{version.version}", store / f"version-{version.version}-{unique}")
 
 
-def _copied(mlflow: Any, where: Address, address: str, folder: Path) -> Path:
+def copied(mlflow: Any, where: Address, address: str, folder: Path) -> Path:
     """What a run or a version logged never changes, so a copy that is there is good."""
     with files.lock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():

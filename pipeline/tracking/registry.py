@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError, TryAgain
-from pipeline.tracking.client import Address, asked
+from pipeline.tracking.client import Address, asked, copied
 
 ALIAS = "champion"
 # tags of a version
@@ -33,8 +33,8 @@ class Registry:
     """
 
     def __init__(self, where: Address, name: str) -> None:
-        if not name or "/" in name or ":" in name or "@" in name:
-            raise InputError(f"{name!r} cannot be a registered model's name: it must be without / : and @")
+        if not name or any(c in name for c in "/:@'\"`\\"):
+            raise InputError(f"{name!r} cannot be a registered model's name: it must be without / : @ \\ and quotes")
         self.where, self.name = where, name
 
     def champion(self) -> Version | None:
@@ -138,8 +138,4 @@ def keys_of_run(where: Address, run_id: str) -> dict[str, str]:
 def evaluation_of_run(where: Address, run_id: str, into: Path) -> Path:
     """Copies the files of an evaluation's run."""
     with asked(where, f"the evaluation of run {run_id}") as (mlflow, _):
-        into.mkdir(parents=True, exist_ok=True)
-        got = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"runs:/{run_id}/evaluation", dst_path=str(into), tracking_uri=where.uri
-        )
-        return Path(got)
+        return copied(mlflow, where, f"runs:/{run_id}/evaluation", into / "evaluation")

@@ -168,8 +168,17 @@ class Sender:
             raise
 
     def _find_experiment(self) -> str:
+        """Raises Refused where MLflow will have no experiment of that name, such as one of 501 characters."""
+        name = self.journal.opened().get("experiment", "Default")
+        try:
+            return self._experiment_of(name)
+        except Exception as error:
+            if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
+                raise
+            raise Refused(f"an experiment named {name[:60]!r}: {said(error)}") from None
+
+    def _experiment_of(self, name: str) -> str:
         if self._experiment is None:
-            name = self.journal.opened().get("experiment", "Default")
             known = self.client.get_experiment_by_name(name)
             if known is None:
                 self._experiment = str(self.client.create_experiment(name, self.where.artifacts))
@@ -314,6 +323,8 @@ class Sender:
         """What a call to MLflow, about a run or none, gives; its failure as Away, Gone or Refused."""
         try:
             return call(*args, **named)
+        except Refused:
+            raise
         except Exception as error:
             if run is None or getattr(error, "error_code", "") not in _NO:
                 raise Away(said(error)) from None

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import flow, sweep
-from pipeline.errors import InputError
+from pipeline.errors import DupletError, InputError
 from pipeline.sweep import Sweep, axes_of
 from tests.conftest import last_json
 
@@ -94,6 +94,35 @@ def test_a_sweep_that_was_killed_goes_on_and_does_each_trial_once(
     again = start()
     assert len(runs.done) == 6
     assert again["run_id"] == found["run_id"]
+
+
+class Diverging(Runs):
+    """Trials of two layers end with an error that is not the person's."""
+
+    def __call__(self, config: Any, command: str, until: str, say: Any) -> flow.Result:
+        if config.model.layers == 2:
+            self.done.append((2, config.model.directions))
+            raise DupletError("the loss is not finite")
+        return super().__call__(config, command, until, say)
+
+
+def test_a_trial_that_fails_is_noted_once_and_the_others_go_on(
+    small_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Diverging(tmp_path)
+    monkeypatch.setattr(sweep.flow, "run", runs)
+    config = small_config(root=str(tmp_path / "50% {x}?"), name="what?")
+    path = written(tmp_path, config)
+    start = lambda: Sweep(path, ["model.layers=1,2,3"], "grid", None, silent).run()
+    found = start()
+    assert [trial["settings"]["model.layers"] for trial in found["trials"]] == [3, 1]
+    (row,) = [line for line in found["table"].splitlines() if "not finite" in line]
+    assert row.split()[0] == "2"
+    assert sorted(runs.done) == [(1, 2), (2, 2), (3, 2)]
+    start()
+    assert len(runs.done) == 3
+    database = Path(found["folder"]) / "study.db"
+    assert database.is_relative_to(tmp_path / "50% {x}?") and database.stat().st_size > 0
 
 
 def test_trials_are_children_of_one_run(

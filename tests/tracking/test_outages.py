@@ -363,3 +363,18 @@ def test_the_command_says_per_run_what_it_sent_and_75_while_something_is_left(
     assert cli.main(["sync", "--root", str(root)]) == 0
     assert capsys.readouterr().out == f"MLflow has all of the runs under {root}\n"
     assert cli.main(["sync", "--root", str(tmp_path / "nowhere")]) == 2
+
+
+def test_an_experiment_that_mlflow_will_never_have_is_said_once_and_passed_over(
+    server: Server, tmp_path: Path, said: list[str], say: Say
+) -> None:
+    """MLflow takes names of 500 characters at most."""
+    (tmp_path / "runs").mkdir()
+    tracking = Tracking(
+        Address(server.uri, None, tmp_path / "runs"), "e" * 501, "small", say, False, apart=False, max_wait_s=20.0
+    )
+    with tracking.stage("train"):
+        tracking.metrics({"best": 0.5})
+    tracking.close("FINISHED")
+    assert [line[:60] for line in said] == ["warning: MLflow: run refused: an experiment named 'eeeeeeeee"[:60]]
+    assert not journals.under(tmp_path / "runs")
