@@ -19,6 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns are id, title and text: text=answer"
     )
+    parser.add_argument("--encoding", help="of documents that are not UTF-8, such as cp1252")
+    parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV file, such as ";"')
     parser.add_argument("--output", required=True, metavar="INDEX", type=path_at_home, help="the index's folder")
     parser.add_argument("--name", help="shown on the search page; as the folder, if not given")
     parser.add_argument("--delete", nargs="+", metavar="ID", default=[], help="take documents out; @FILE: an id a line")
@@ -93,7 +95,8 @@ def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
     columns = parse_columns(args.columns)
     if not columns and (output / store.NAME).exists():
         columns = store.read_state(output).settings.columns
-    return Reader(args.documents, columns, output.with_name(f"{output.name}.quarantine.jsonl"), scratch)
+    how = {"encoding": args.encoding, "delimiter": args.delimiter}
+    return Reader(args.documents, columns, output.with_name(f"{output.name}.quarantine.jsonl"), scratch, how)
 
 
 def _say_bad(reader: Any, output: Path, say: Talk) -> None:

@@ -19,6 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, help="JSON Lines, CSV, TSV or Parquet; - reads JSON Lines from stdin")
     parser.add_argument("--output", required=True, help="the same formats; - writes JSON Lines to stdout")
     parser.add_argument("--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of an input whose name hides it")
+    parser.add_argument("--encoding", help="of an input that is not UTF-8, such as cp1252")
+    parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV input, such as ";"')
     parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")
     parser.add_argument("--restart", action="store_true", help="do not go on with a run that was cut off")
     parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
@@ -42,18 +44,19 @@ def run(args: argparse.Namespace) -> int:
         predictor = open_predictor(folder, args.backend)
         if args.backend is None and predictor.backend == "mxnet":
             say(f"models of the task {predictor.config.task} predict on MXNet alone")
-        limit = MAX_ROW_KB * 1024
+        limit, how = MAX_ROW_KB * 1024, {"encoding": args.encoding, "delimiter": args.delimiter}
         if to_stdout:
-            rows = prediction_files.read(args.input, kind, limit, Path("."))
+            rows = prediction_files.read(args.input, kind, limit, Path("."), how)
             at = prediction_files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            identity = files.digest([fingerprint, kind, listed, predictor.backend, prediction_files.PARTIAL_FORMAT])
+            asked = [fingerprint, kind, how, listed, predictor.backend, prediction_files.PARTIAL_FORMAT]
+            identity = files.digest(asked)
             signal.signal(signal.SIGTERM, _interrupt)
             try:
                 at = prediction_files.predict_file(
                     predictor, args.input, kind, files.path_at_home(args.output), output_kind, identity, limit,
-                    args.restart or fingerprint is None, say,
+                    args.restart or fingerprint is None, say, how,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 raise TryAgain("stopped; the same command goes on from there") from None

@@ -8,27 +8,48 @@ from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.places import Line
-from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
+from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
+
+
+def columns(source: PairsSource, address: str, limit_bytes: int, scratch: object) -> list[str]:
+    """The names in the header; none of an empty file. Raises InputError where the header cannot be read."""
+    for line, fields in _lines(source, address, limit_bytes):
+        return _names(places.shown_address(address), line, fields)
+    return []
+
+
+def _lines(source: PairsSource, address: str, limit_bytes: int) -> Iterator[tuple[Line, list[str]]]:
+    """The fields of each row that is not blank, and the line it begins on."""
+    lines = places.lines(address, source.encoding, limit_bytes)
+    rows = (
+        _quoted(lines, source.delimiter, limit_bytes)
+        if source.quoting
+        else ((line, line.text.split(source.delimiter)) for line in lines)
+    )
+    return ((line, fields) for line, fields in rows if line.problem or len(fields) > 1 or fields[0].strip())
+
+
+def _names(shown: str, line: Line, fields: list[str]) -> list[str]:
+    if line.problem:
+        raise InputError(f"{shown}: the header on line {line.number} cannot be read: {line.problem}")
+    return [field.strip() for field in fields]
 
 
 def read_pairs(
-    source: PairsSource, address: str, wanted: Sequence[Column], limit_bytes: int, scratch: object
+    source: PairsSource, address: str, wanted: Sequence[Column] | None, limit_bytes: int, scratch: object
 ) -> Iterator[Row]:
-    """The rows of a source of pairs; blank lines are no rows. Every row must have as many columns as the first.
+    """The rows of a table; blank lines are no rows. Every row must have as many columns as the first.
 
     Raises:
         InputError: the header lacks a wanted column, or there is no header to find a name in.
     """
-    delimiter = "\t" if source.format == "tsv" else ","
-    lines = places.lines(address, source.encoding, limit_bytes)
-    rows = _quoted(lines, delimiter, limit_bytes) if source.quoting else _plain(lines, delimiter)
     name, shown = places.name_of(address), places.shown_address(address)
     width, positions = 0, {}
-    for line, fields in rows:
+    for line, fields in _lines(source, address, limit_bytes):
         if not width and (line.problem is None or source.header):
-            if line.problem:
-                raise InputError(f"{shown}: the header on line {line.number} cannot be read: {line.problem}")
-            positions, width = _positions(shown, fields, wanted, source.header), len(fields)
+            if source.header:
+                fields = _names(shown, line, fields)
+            positions, width = _positions(source, shown, fields, fields if wanted is None else wanted), len(fields)
             if source.header:
                 continue
         problem = line.problem
@@ -38,25 +59,27 @@ def read_pairs(
         yield Row(name, line.number, values, shorten(line.text), problem)
 
 
-def _positions(address: str, first: list[str], wanted: Sequence[Column], header: bool) -> dict[Column, int]:
-    if header:
-        names = [field.strip("\ufeff \t") for field in first]
-        check_columns(address, wanted, names)
-        return {column: names.index(column) if isinstance(column, str) else column for column in wanted}
+def _positions(source: PairsSource, shown: str, first: list[str], wanted: Sequence[Column]) -> dict[Column, int]:
+    """Where each wanted column stands, by the first row. Raises InputError."""
     named = [column for column in wanted if isinstance(column, str)]
-    if named:
+    if not source.header and named:
         raise InputError(
-            f"{address} is read with header: false, so column {named[0]!r} must be a position from 0; "
+            f"{shown} is read with header: false, so column {named[0]!r} must be a position from 0; "
             f"first row: {shorten(first)}"
         )
-    check_columns(address, wanted, first)
-    return {column: int(column) for column in wanted}
+    try:
+        check_columns(shown, wanted, first)
+    except InputError as error:
+        raise InputError(f"{error}{_other_delimiter(source, first)}") from None
+    return {column: first.index(column) if isinstance(column, str) else column for column in wanted}
 
 
-def _plain(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[Line, list[str]]]:
-    for line in lines:
-        if line.problem or line.text.strip("\r\ufeff"):
-            yield line, line.text.split(delimiter)
+def _other_delimiter(source: PairsSource, first: list[str]) -> str:
+    """What to say of a first row that is all in one field."""
+    likely = max((sign for sign in ";,\t|" if sign != source.delimiter), key=lambda sign: first[0].count(sign))
+    if len(first) > 1 or likely not in first[0]:
+        return ""
+    return f"; its fields seem to be divided by {likely!r}: set the delimiter (ingest.source.delimiter, or --delimiter)"
 
 
 class _RunOn(Exception):
@@ -84,12 +107,10 @@ class _Feed:
         self._size += len(line.text) + 1
         if line.cut or self._size > self._limit + 1:
             self.head = self.head or line
-            self.problem = self.problem or BadRow("too long", f"a quoted row over {self._limit // 1024} KiB")
+            self.problem = self.problem or too_long(self._limit, "a quoted row of ")
             raise _RunOn
-        # a byte order mark would hide the first quote
-        text = line.text if self.head else line.text.lstrip("\ufeff")
         self.head = self.head or line
-        return text + "\n"
+        return line.text + "\n"
 
 
 def _quoted(lines: Iterator[Line], delimiter: str, limit_bytes: int) -> Iterator[tuple[Line, list[str]]]:

@@ -2,26 +2,34 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.config.sources import Column, PairsSource
 from pipeline.errors import one_line
 from pipeline.ingest import places
+from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
 
 _LOOK_AT = 20  # rows in which a column must appear at least once
 
 
 def read(
-    address: str, wanted: Sequence[Column], encoding: str, limit_bytes: int
+    address: str, wanted: Sequence[Column] | None, encoding: str, limit_bytes: int
 ) -> Iterator[tuple[Row, Sequence[str]]]:
     """The rows, each with the names of its columns; blank lines are no rows."""
-    for line in places.lines(address, encoding, limit_bytes):
+    return rows_of(places.lines(address, encoding, limit_bytes), address, wanted)
+
+
+def rows_of(
+    lines: Iterable[Line], address: str, wanted: Sequence[Column] | None
+) -> Iterator[tuple[Row, Sequence[str]]]:
+    """As `read`, of lines already opened; of all columns where `wanted` is None."""
+    for line in lines:
         if line.problem:
             yield places.bad_line(address, line), ()
             continue
-        text = line.text.strip("\ufeff \t\r")
+        text = line.text.strip()
         if not text:
             continue
         values: dict[Column, Any] = {}
@@ -31,10 +39,10 @@ def read(
             row = json.loads(text)
             if isinstance(row, dict):
                 names = list(row)
-                values = {column: row[str(column)] for column in wanted if str(column) in row}
-            elif isinstance(row, list) and any(isinstance(column, int) for column in wanted):
+                values = {name: row[str(name)] for name in (names if wanted is None else wanted) if str(name) in row}
+            elif isinstance(row, list) and any(isinstance(column, int) for column in wanted or ()):
                 names = [str(i) for i in range(len(row))]
-                values = {i: row[i] for i in wanted if isinstance(i, int) and 0 <= i < len(row)}
+                values = {i: row[i] for i in wanted or () if isinstance(i, int) and 0 <= i < len(row)}
             else:
                 problem = BadRow("no JSON object", f"a {type(row).__name__}")
         except (ValueError, RecursionError) as error:
@@ -42,18 +50,25 @@ def read(
         yield Row(places.name_of(address), line.number, values, shorten(line.text), problem), names
 
 
+def columns(source: PairsSource, address: str, limit_bytes: int, scratch: object) -> list[str]:
+    """The keys of the first rows."""
+    return _names(itertools.islice(read(address, (), source.encoding, limit_bytes), _LOOK_AT))
+
+
+def _names(rows: Iterable[tuple[Row, Sequence[str]]]) -> list[str]:
+    return list(dict.fromkeys(name for _, names in rows for name in names))
+
+
 def read_pairs(
-    source: PairsSource, address: str, wanted: Sequence[Column], limit_bytes: int, scratch: object
+    source: PairsSource, address: str, wanted: Sequence[Column] | None, limit_bytes: int, scratch: object
 ) -> Iterator[Row]:
-    """The rows of a source of pairs.
+    """The rows of a table.
 
     Raises:
         InputError: a wanted column is in none of the first rows.
     """
     rows = read(address, wanted, source.encoding, limit_bytes)
     first = list(itertools.islice(rows, _LOOK_AT))
-    good = [names for row, names in first if row.problem is None]
-    if good:
-        every = dict.fromkeys(name for names in good for name in names)
-        check_columns(places.shown_address(address), map(str, wanted), every)
+    if wanted is not None and any(row.problem is None for row, _ in first):
+        check_columns(places.shown_address(address), map(str, wanted), _names(first))
     yield from (row for row, _ in itertools.chain(first, rows))

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.config.sources import Column, Columns, PairsSource, SplitName
 from pipeline.errors import InputError
-from pipeline.ingest import places, readers
+from pipeline.ingest import places, tables
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.rows import (
@@ -97,7 +97,7 @@ def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -
     """The rows of each file of a source; a packed Parquet file is unpacked into `scratch`."""
     wanted = wanted_columns(source.columns, task)
     for given, address in addresses(source).items():
-        yield given, readers.PAIRS[source.format](source, address, wanted, limit_bytes, scratch)
+        yield given, tables.read(source, address, wanted, limit_bytes, scratch)
 
 
 def ingest(

@@ -6,7 +6,7 @@ writer chose (1 MB as a rule), not by its rows.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,25 +19,38 @@ from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
 _ROWS_AT_ONCE = 256
 # What a column of a row group may unpack to: so many times its size, or so many bytes where that is more.
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
+_TOO_MUCH = f"unpacks to more than {_UNPACKED_TIMES} times its size: write it anew without compression if that is meant"
 _DAMAGE = (pa.ArrowException, OSError, ValueError)  # ValueError: a column name that is no UTF-8
 
 
+def columns(source: PairsSource, address: str, limit_bytes: int, scratch: Path) -> list[str]:
+    """The columns' names. Raises InputError for what is not a Parquet file."""
+    with places.open_seekable(address, scratch) as stream:
+        return _opened(stream, places.shown_address(address))[1]
+
+
+def _opened(stream: IO[bytes], shown: str) -> tuple[pq.ParquetFile, list[str]]:
+    try:
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+        return file, list(file.schema_arrow.names)
+    except _DAMAGE as error:
+        raise InputError(f"{shown} is not a Parquet file: {_first_line(error)}") from None
+
+
 def read_pairs(
-    source: PairsSource, address: str, wanted: Sequence[Column], limit_bytes: int, scratch: Path
+    source: PairsSource, address: str, wanted: Sequence[Column] | None, limit_bytes: int, scratch: Path
 ) -> Iterator[Row]:
-    """The rows of a source of pairs.
+    """The rows of a table.
 
     Raises:
-        InputError: no Parquet file, a damaged one, or a wanted column is not in it.
+        InputError: no Parquet file, a damaged one, one of far more rows than its size, or a wanted column is not in it.
     """
     shown, name = places.shown_address(address), places.name_of(address)
     with places.open_seekable(address, scratch) as stream:
-        try:
-            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-            names = file.schema_arrow.names
-        except _DAMAGE as error:
-            raise InputError(f"{shown} is no Parquet file: {_first_line(error)}") from None
+        left = max(_UNPACKED_BYTES, _UNPACKED_TIMES * stream.seek(0, 2))
+        file, names = _opened(stream, shown)
         _check_pages(file, shown)
+        wanted = names if wanted is None else wanted
         check_columns(shown, wanted, names)
         chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
         check_columns(shown, chosen.values(), names)  # Arrow finds a column by its name alone
@@ -50,6 +63,9 @@ def read_pairs(
                 raise InputError(f"{shown} cannot be read to its end: {_first_line(error)}") from None
             if batch is None:
                 return
+            left -= batch.nbytes
+            if left < 0:  # millions of equal cells fit into some bytes of a dictionary
+                raise InputError(f"{shown} {_TOO_MUCH}")
             columns = {column: _plain(batch.column(title)) for column, title in chosen.items()}
             for i in range(batch.num_rows):
                 number += 1
@@ -63,10 +79,7 @@ def _check_pages(file: pq.ParquetFile, shown: str) -> None:
         for column in range(row_group.num_columns):
             chunk = row_group.column(column)
             if chunk.total_uncompressed_size > max(_UNPACKED_BYTES, _UNPACKED_TIMES * chunk.total_compressed_size):
-                raise InputError(
-                    f"{shown} has a column that unpacks to more than {_UNPACKED_TIMES} times its size: "
-                    "write it anew without compression if that is meant"
-                )
+                raise InputError(f"{shown} has a column that {_TOO_MUCH}")
 
 
 def _plain(cells: pa.Array) -> list[Any]:

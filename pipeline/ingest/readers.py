@@ -1,20 +1,17 @@
 """The registry: a source's format -> what reads it. (`docstrings` has no files and is called by the stage itself.)"""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config
-from pipeline.config.sources import Column, PairsSource, SplitName
+from pipeline.config.sources import SplitName
 from pipeline.ingest import (
     beir,
     conll,
-    delimited,
     id_text,
     images,
-    jsonl,
     numbers,
-    parquet,
     python_text,
     scenes,
     text,
@@ -22,8 +19,6 @@ from pipeline.ingest import (
 )
 from pipeline.ingest.rows import Row
 
-# source, address, the columns to read, row limit in bytes, a folder for temporary files -> rows with these columns
-ReadPairs = Callable[[PairsSource, str, Sequence[Column], int, Path], Iterator[Row]]
 # address, encoding, row limit in bytes -> rows
 ReadFile = Callable[[str, str, int], Iterator[Row]]
 
@@ -36,12 +31,6 @@ class CollectionReader(NamedTuple):
     judgements: ReadFile = id_text.read_judgements
 
 
-PAIRS: dict[str, ReadPairs] = {
-    "jsonl": jsonl.read_pairs,
-    "tsv": delimited.read_pairs,
-    "csv": delimited.read_pairs,
-    "parquet": parquet.read_pairs,
-}
 COLLECTIONS: dict[str, CollectionReader] = {
     "trec": CollectionReader(trec.read_documents, trec.read_queries),
     "beir": CollectionReader(beir.read_documents, beir.read_queries),

@@ -107,6 +107,19 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float | decimal.Decimal) and not math.isfinite(value))
 
 
+def without_nan(value: Any) -> Any:
+    """The value with None for numbers that are none, within lists and objects too.
+
+    >>> without_nan({"a": [1.5, float("nan")]})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if is_missing(value) else value
+
+
 def _written(value: Any, column: Column) -> str:
     """A value as text. Raises BadRow for a list, an object, or what else is not one text.
 

@@ -21,7 +21,7 @@ from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
 from pipeline.manifest import KeyParts, versions
 
-VERSION = 2
+VERSION = 3
 _ADDRESSES = {
     "path",
     "paths",

@@ -11,7 +11,6 @@ import fcntl
 import itertools
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.config.sources import PairsSource
-from pipeline.errors import DupletError, InputError, TryAgain, one_line
-from pipeline.ingest import delimited, parquet, places
-from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten
+from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.ingest import jsonl, places, tables
+from pipeline.ingest.rows import BadRow, Row, shorten, without_nan
 from pipeline.serving.prediction_output import Pair, finish, json_line, names_beside
 from pipeline.serving.predictor import Predictor
 
@@ -56,86 +54,40 @@ def format_of(address: str, given: str | None) -> str:
     """The format of a file by its name, a packing ending left out. Raises InputError."""
     if given or address == STDIN:
         return given or "jsonl"
-    name = places.name_of(address).lower().removesuffix(".gz").removesuffix(".zst")
-    ending = {"ndjson": "jsonl", "pq": "parquet"}.get(name.rpartition(".")[2], name.rpartition(".")[2])
-    if ending not in FORMATS:
+    found = tables.format_of(address)
+    if found is None:
         raise InputError(f"{address} does not end in {', '.join(FORMATS)}: name its format with --format")
-    return ending
+    return found
 
 
-def read(address: str, kind: str, limit_bytes: int, scratch: Path) -> Iterator[Row]:
-    """All rows with all their columns; those that cannot be read carry their problem. Raises InputError."""
-    if kind == "jsonl":
-        lines = _stdin_lines(limit_bytes) if address == STDIN else places.lines(address, "utf-8", limit_bytes)
-        yield from (_json_row(address, line) for line in lines if line.problem or line.text.strip("\ufeff \t\r"))
-    elif address == STDIN:
+def read(address: str, kind: str, limit_bytes: int, scratch: Path, how: tables.How | None = None) -> Iterator[Row]:
+    """All rows with all their columns, a value that is no number (NaN) as None; bad ones carry their problem.
+
+    Raises:
+        InputError: no such file, or one that cannot be read.
+    """
+    if address == STDIN and kind != "jsonl":
         raise InputError(f"standard input is read as JSON Lines, not as {kind}")
-    elif kind == "parquet":
-        with places.open_seekable(address, scratch) as stream:
-            try:
-                names: list[str] = pq.ParquetFile(stream).schema_arrow.names
-            except (pa.ArrowException, OSError, ValueError):
-                names = []  # the reader says it in a sentence
-        source = PairsSource(format="parquet", path=address)
-        yield from parquet.read_pairs(source, address, names, limit_bytes, scratch)
+    if address == STDIN:
+        rows: Iterator[Row] = (row for row, _ in jsonl.rows_of(places.stdin_lines(limit_bytes), address, None))
     else:
-        source = PairsSource(format="csv" if kind == "csv" else "tsv", path=address)
-        header = next((line.text for line in places.lines(address, "utf-8", limit_bytes) if line.text.strip()), "")
-        delimiter = "," if kind == "csv" else "\t"
-        try:
-            names = next(csv.reader([header.strip("\ufeff")], delimiter=delimiter)) if kind == "csv" else (
-                header.strip("\ufeff\r").split(delimiter)
-            )  # fmt: skip
-        except csv.Error as error:
-            raise InputError(f"{places.shown_address(address)}: the header cannot be read ({error})") from None
-        if not header:
+        source = tables.source_of(address, kind, how)
+        if kind != "jsonl" and not tables.columns(source, address, limit_bytes, scratch):
             raise InputError(f"{places.shown_address(address)} is empty")
-        yield from delimited.read_pairs(source, address, [name.strip() for name in names], limit_bytes, scratch)
+        rows = tables.read(source, address, None, limit_bytes, scratch)
+    for row in rows:
+        yield row._replace(values={name: without_nan(value) for name, value in row.values.items()})
 
 
-def _json_row(address: str, line: places.Line) -> Row:
-    values: dict[Any, Any] = {}
-    problem = line.problem
-    if problem is None:
-        try:
-            found = json.loads(line.text.strip("\ufeff \t\r"))
-            if isinstance(found, dict):
-                values = found
-            else:
-                problem = BadRow("no JSON object", f"a {type(found).__name__}")
-        except (ValueError, RecursionError) as error:
-            problem = BadRow("no JSON", one_line(error, 80))
-    return Row(places.name_of(address), line.number, values, shorten(line.text), problem)
-
-
-def _stdin_lines(limit_bytes: int) -> Iterator[places.Line]:
-    number = 0
-    while raw := sys.stdin.buffer.readline(limit_bytes + 2):
-        number += 1
-        content = raw.removesuffix(b"\n").removesuffix(b"\r")
-        problem, text = None, content.decode("utf-8", "replace")
-        if len(content) > limit_bytes:
-            while not raw.endswith(b"\n") and (raw := sys.stdin.buffer.readline(1 << 16)):
-                pass
-            problem, text = BadRow("too long", f"more than {limit_bytes // 1024} KiB"), text[:SHOWN]
-        else:
-            try:
-                content.decode("utf-8")
-            except UnicodeDecodeError:
-                problem = BadRow("undecodable bytes", "no utf-8")
-        yield places.Line(number, text, problem)
-
-
-def count_rows(address: str, kind: str, scratch: Path) -> int | None:
-    """How many rows there are, about (lines), for the progress bar; None where that cannot be known."""
+def count_rows(address: str, kind: str, limit_bytes: int, scratch: Path, how: tables.How | None = None) -> int | None:
+    """How many rows there are, for the progress bar; None where that cannot be known before they are read."""
     if address == STDIN or places.is_remote(address):
         return None
     try:
         if kind == "parquet":
             with places.open_seekable(address, scratch) as stream:
                 return int(pq.ParquetFile(stream).metadata.num_rows)
-        with places.open_binary(address) as lines:
-            return sum(piece.count(b"\n") for piece in iter(lambda: lines.read(1 << 20), b"")) - (kind != "jsonl")
+        return sum(1 for _ in tables.read(tables.source_of(address, kind, how), address, (), limit_bytes, scratch))
     except Exception:  # whatever is wrong with the file, reading it says so in a sentence
         return None
 
@@ -143,7 +95,7 @@ def count_rows(address: str, kind: str, scratch: Path) -> int | None:
 # --- predicting -------------------------------------------------------------------------------------------------------
 def predict_file(
     predictor: Predictor, address: str, kind: str, output: Path, output_kind: str, identity: str, limit_bytes: int,
-    restart: bool, say: Say,
+    restart: bool, say: Say, how: tables.How | None = None,
 ) -> Position:  # fmt: skip
     """Predicts all rows of a file into another; bad ones go to OUTPUT.quarantine.jsonl.
 
@@ -169,10 +121,10 @@ def predict_file(
         for file, size in ((made, at.output_bytes), (refused, at.quarantine_bytes)):
             file.truncate(size)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        total = count_rows(address, kind, scratch)
+        total = count_rows(address, kind, limit_bytes, scratch, how)
         if at.read:
             say(f"going on after row {at.read:,}")
-        rows = itertools.islice(read(address, kind, limit_bytes, scratch), at.read, None)
+        rows = itertools.islice(read(address, kind, limit_bytes, scratch, how), at.read, None)
         began, before = time.monotonic(), at.read
         for batch in iter(lambda: list(itertools.islice(rows, ROWS_PER_BATCH)), []):
             made.writelines(map(json_line, _predict_batch(predictor, batch, refused, at)))

@@ -415,7 +415,7 @@ def _rows(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"d.{kind}")
         path.write_bytes(data[1:])
-        prediction_files.count_rows(str(path), kind, Path(folder))
+        prediction_files.count_rows(str(path), kind, 1024, Path(folder))
         with one_sentence():
             for row in prediction_files.read(str(path), kind, 1024, Path(folder)):
                 assert len(row.shown) <= 10 * 200

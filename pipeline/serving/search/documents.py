@@ -1,23 +1,18 @@
 """The documents of a collection, from a file of JSON Lines, CSV, TSV or Parquet: id, title, text."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import NamedTuple
 
 from pipeline import files
-from pipeline.config.sources import Column, PairsSource
+from pipeline.config.sources import Column
 from pipeline.errors import InputError
-from pipeline.ingest import jsonl, places, readers
+from pipeline.ingest import places, tables
 from pipeline.ingest.rows import BadRow, Row, as_id, as_text, check_columns, short_hash
 from pipeline.serving.search.catalogue import Catalogue, Place
 
-Format = Literal["jsonl", "tsv", "csv", "parquet"]
 FIELDS = ("id", "title", "text")
 # Names looked for, in this order and whatever their case, where no column is named for a field.
 NAMES = {
@@ -25,11 +20,7 @@ NAMES = {
     "title": ("title", "name", "heading", "subject", "question"),
     "text": ("text", "document", "body", "content", "contents", "answer", "passage", "abstract"),
 }
-SUFFIXES: dict[str, Format] = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-}  # fmt: skip
 MAX_ROW_BYTES = 8 << 20
-ROWS_LOOKED_AT = 20  # of JSON Lines, for the names of columns
 REASONS_SHOWN = 3
 
 
@@ -55,16 +46,20 @@ class Reader:
         columns: field -> the column's name, or its position from 0; others are looked for by NAMES.
         quarantine: a file of JSON Lines, written where a row is bad; an older one is removed.
         scratch: a folder for temporary files.
+        how: its encoding and delimiter.
 
     Raises:
         InputError: no such file, an unknown format, or no column for the text.
     """
 
-    def __init__(self, address: str, columns: Mapping[str, Column], quarantine: Path, scratch: Path) -> None:
+    def __init__(
+        self, address: str, columns: Mapping[str, Column], quarantine: Path, scratch: Path,
+        how: tables.How | None = None,
+    ) -> None:  # fmt: skip
         self._address, self._quarantine, self._scratch = address, quarantine, scratch
-        self._format = format_of(address)
-        self._source = PairsSource(format=self._format, path=address)
-        self.columns = _choose(columns, column_names(address, self._format, scratch), places.shown_address(address))
+        self._source = tables.source_of(address, format_of(address), how)
+        names = tables.columns(self._source, address, MAX_ROW_BYTES, scratch)
+        self.columns = _choose(columns, names, places.shown_address(address))
         self.counts: Counter[str] = Counter()  # read, kept, duplicates, quarantined
         self.reasons: list[str] = []  # of the first bad rows
 
@@ -77,7 +72,7 @@ class Reader:
 
     def _documents(self, seen: Catalogue) -> Iterator[Document]:
         wanted = list(self.columns.values())
-        for row in readers.PAIRS[self._format](self._source, self._address, wanted, MAX_ROW_BYTES, self._scratch):
+        for row in tables.read(self._source, self._address, wanted, MAX_ROW_BYTES, self._scratch):
             self.counts["read"] += 1
             try:
                 document = self._document(row)
@@ -97,8 +92,10 @@ class Reader:
     def _document(self, row: Row) -> Document:
         if row.problem is not None:
             raise row.problem
-        text = as_text(row.values, self.columns["text"])
-        title = as_text(row.values, self.columns["title"], required=False) if "title" in self.columns else ""
+        with_title = "title" in self.columns  # which alone is a document too, as in ingest
+        title = as_text(row.values, self.columns["title"], required=False) if with_title else ""
+        text = as_text(row.values, self.columns["text"], required=not title)
+        title, text = (title, text) if text else ("", title)
         name = as_id(row.values, self.columns["id"]) if "id" in self.columns else short_hash(title, text)
         return Document(name, " ".join(title.split()), text)
 
@@ -112,42 +109,15 @@ class Reader:
             file.write(line + "\n")
 
 
-def format_of(address: str) -> Format:
+def format_of(address: str) -> tables.Format:
     """The format that a name's ending tells, before .gz or .zst. Raises InputError."""
-    name = places.name_of(address).lower()
-    for packed in (".gz", ".zst"):
-        name = name.removesuffix(packed)
-    if (suffix := Path(name).suffix) not in SUFFIXES:
+    found = tables.format_of(address)
+    if found is None:
         raise InputError(
-            f"--documents {places.shown_address(address)}: the name must end in one of "
-            f"{', '.join(SUFFIXES)} (and .gz or .zst), so that its format is known"
+            f"--documents {places.shown_address(address)}: the name must end in one of {', '.join(tables.ENDINGS)} "
+            "(and .gz or .zst), so that its format is known"
         )
-    return SUFFIXES[suffix]
-
-
-def column_names(address: str, format_: Format, scratch: Path) -> list[str]:
-    """The columns of a file; of JSON Lines, the keys in its first rows. Raises InputError."""
-    if format_ == "jsonl":
-        names: dict[str, None] = {}
-        for number, (_, found) in enumerate(jsonl.read(address, (), "utf-8", MAX_ROW_BYTES)):
-            names.update(dict.fromkeys(found))
-            if number >= ROWS_LOOKED_AT and names:
-                break
-        return list(names)
-    if format_ == "parquet":
-        with places.open_seekable(address, scratch) as stream:
-            try:
-                return list(pq.ParquetFile(stream).schema_arrow.names)
-            except (pa.ArrowException, OSError, ValueError):
-                raise InputError(f"{places.shown_address(address)} is no Parquet file") from None
-    lines = (line.text.lstrip("\ufeff") for line in places.lines(address, "utf-8", MAX_ROW_BYTES))
-    first = next((line for line in lines if line.strip()), "")
-    if format_ == "tsv":
-        return [name.strip() for name in first.split("\t")] if first else []
-    try:
-        return next(csv.reader([first]), [])
-    except csv.Error as error:
-        raise InputError(f"{places.shown_address(address)}: the header cannot be read ({error})") from None
+    return found
 
 
 def _choose(given: Mapping[str, Column], names: list[str], shown: str) -> dict[str, Column]:
