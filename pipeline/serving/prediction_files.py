@@ -6,7 +6,6 @@ cut-off run loses one batch at the most.
 """
 
 import contextlib
-import csv
 import fcntl
 import itertools
 import json
@@ -18,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files

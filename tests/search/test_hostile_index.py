@@ -168,9 +168,9 @@ def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
 
     path = tmp_path / "a.csv"
     path.write_bytes(b"query,docu\rment,text\nx,y,z\n")
-    with pytest.raises(InputError, match="header cannot be read"):
+    with pytest.raises(InputError, match="the header on line 1 cannot be read"):
         list(prediction_files.read(str(path), "csv", 1024, tmp_path))
-    with pytest.raises(InputError, match="header cannot be read"):
+    with pytest.raises(InputError, match="the header on line 1 cannot be read"):
         Reader(str(path), {}, tmp_path / "bad", tmp_path)
 
 
