@@ -9,7 +9,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "matching": {
         "task": "matching",
         "ingest": {
-            "source": {"format": "docstrings", "packages": ["json", "email"], "max_pairs": 240},
+            "source": {"format": "docstrings", "max_pairs": 240},
             "split": {"valid": 0.2, "test": 0.2},
         },
         "tokenize": {"max_tokens": {"query": 8, "document": 16}},
