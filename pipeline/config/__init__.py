@@ -5,7 +5,6 @@ from pipeline.config.loading import check_config, load_config, secrets_sent
 from pipeline.config.schema import (
     GRADED_METRICS,
     METRICS,
-    RANKING_METRICS,
     SMALLER_IS_BETTER,
     SPLITS,
     CaptioningConfig,
@@ -31,7 +30,6 @@ from pipeline.config.sources import SplitName
 __all__ = [
     "GRADED_METRICS",
     "METRICS",
-    "RANKING_METRICS",
     "SMALLER_IS_BETTER",
     "SPLITS",
     "CaptioningConfig",

@@ -12,7 +12,6 @@ from pipeline.hidden import hide_all
 from pipeline.records import FIELDS
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
-RANKING_METRICS = ("mrr@10", "map", "ndcg@10", "recall@1", "recall@10", "recall@100")
 GRADED_METRICS = ("accuracy", "macro_f1", "auc")
 # What validation of each other task measures, the one that is used unless train.metric names another first.
 METRICS = {
@@ -23,6 +22,7 @@ METRICS = {
     "tagging": ("accuracy", "span_f1"),
     "captioning": ("exact", "bleu_4", "cider", "nats"),
 }
+RANKING_CUTS = (("mrr", 10), ("map", None), ("ndcg", 10), ("recall", 1), ("recall", 10), ("recall", 100))
 SMALLER_IS_BETTER = {"nats", "perplexity"}
 
 
@@ -151,12 +151,14 @@ class EvaluateConfig(Settings):
         "ranking",
     )  # graded: each pair's grade; needs the pointwise loss
     candidates: Literal["collection", "listed"] = "collection"  # listed: only the documents judged for a query
-    depth: Annotated[int, Field(ge=10)] = 100  # documents kept per query
+    # all: the documents of all splits are ranked for a query, as a search ranks them; split: those of the query's split
+    collection: Literal["all", "split"] = "all"
+    depth: Annotated[int, Field(ge=10)] = 100  # documents kept per query; nothing deeper is measured
     # of BM25's words: auto is the language whose stop words are most frequent in the collection, if any is
     stemmer: Literal["auto", "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
                      "portuguese", "russian", "spanish", "swedish", "turkish"] = "auto"  # fmt: skip
-    bm25_k1: Annotated[float, Field(gt=0)] = 1.5
-    bm25_b: Annotated[float, Field(ge=0, le=1)] = 0.75
+    bm25_k1: Annotated[float, Field(gt=0)] | None = None  # None: the best on the validation split
+    bm25_b: Annotated[float, Field(ge=0, le=1)] | None = None
     bootstrap_samples: Positive = 1000
     shape: Literal["latex", "c", "python"] | None = None  # language_model: what is counted in the text that it writes
 
@@ -245,6 +247,11 @@ class TrackingConfig(Settings):
     max_wait_s: Annotated[float, Field(ge=0)] = 30.0  # for MLflow, at a run's end; `duplet sync` sends what is left
 
 
+def ranking_metrics(depth: int) -> tuple[str, ...]:
+    """What is measured of rankings that keep so many documents per query: nothing deeper, and map to that depth."""
+    return tuple(f"{name}@{cut or depth}" for name, cut in RANKING_CUTS if (cut or depth) <= depth)
+
+
 def _limits(task: str, given: dict[str, int | None]) -> dict[str, int | None]:
     """The most tokens of each field of a task; None: any number, which only those fields have whose default it is."""
     own = {field: form.max_tokens for field, form in FIELDS[task].items()}
@@ -307,7 +314,7 @@ class Config(Settings):
         """What validation measures."""
         if self.task != "matching":
             return METRICS[self.task]
-        ranking = RANKING_METRICS if "ranking" in self.evaluate.kinds else ()
+        ranking = ranking_metrics(self.evaluate.depth) if "ranking" in self.evaluate.kinds else ()
         return ranking + (GRADED_METRICS if "graded" in self.evaluate.kinds else ())
 
     @model_validator(mode="after")

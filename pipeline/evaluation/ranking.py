@@ -1,28 +1,28 @@
-"""Rankings of documents for queries, judged: top lists, candidate lists, fusion, and per-query metrics.
+"""Rankings of documents for queries, judged: top lists, candidate lists, and per-query metrics.
 
 Queries and documents are rows (0 … Q-1, 0 … D-1) of the split's own tables. Ties always go against the system: among
 equal scores the less relevant document stands first, then the smaller row; infinite scores stand last.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
+from pipeline.config.schema import ranking_metrics
 from pipeline.errors import DupletError, InputError
 from pipeline.evaluation.metrics import comparable
 
-MEASURES = {
-    "mrr@10": RR @ 10,
-    "map": AP,
-    "ndcg@10": nDCG @ 10,
-    "recall@1": R @ 1,
-    "recall@10": R @ 10,
-    "recall@100": R @ 100,
-}
+MEASURES = {"mrr": RR, "map": AP, "ndcg": nDCG, "recall": R}
 SCORES_PER_CHUNK = 2_000_000  # a chunk's scores: 8 MB as float32; sorting it takes twice that
+
+
+def measures(depth: int) -> dict[str, Any]:
+    """What is measured of rankings of so many documents per query, by name: mrr@10, map@DEPTH, …, none deeper."""
+    names = {name: name.split("@") for name in ranking_metrics(depth)}
+    return {name: MEASURES[kind] @ int(cut) for name, (kind, cut) in names.items()}
 
 
 def rows_per_chunk(documents: int) -> int:
@@ -108,64 +108,80 @@ def _whole_grades(relevance: np.ndarray) -> np.ndarray:
     return np.maximum(relevance, 0).astype(np.int32)
 
 
-def top_k(
-    scores: np.ndarray, relevance: np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]], k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k best documents of each of n queries, out of D.
+class Best:
+    """The best documents of each of Q queries, of scores that come by in parts; memory is Q x depth and one part.
 
     Each score is packed with its relevance and document row into one integer whose order is the wanted one, so that a
-    partial sort (O(D) per query) settles ties at the cut as well.
+    partial sort settles ties at the cut as well.
 
     Args:
-        scores: (n, D); compared as float32.
-        relevance: (n, D) grades, or for each query its judged documents and their relevance.
-
-    Returns:
-        documents (n, k) int32 and scores (n, k) float32, filled with -1 and -inf where k > D.
-
-    Raises:
-        DupletError: a score is not a number.
+        depth: documents kept per query (all D where there are fewer).
     """
-    n, size = scores.shape
-    documents = np.full((n, k), -1, np.int32)
-    best = np.full((n, k), -np.inf, np.float32)
-    kept = min(k, size)
-    step = rows_per_chunk(size)
-    for start in range(0, n if kept else 0, step):
-        rows = slice(start, start + step)
-        with np.errstate(over="ignore"):  # beyond float32: infinite, so last
-            block = comparable(scores[rows].astype(np.float32))
-        keys = _pack(block, relevance[rows])
-        keys.partition(size - kept, axis=1)
-        top = np.sort(keys[:, size - kept :], axis=1)[:, ::-1]
-        bits = np.uint64(_document_bits(size))
-        found = (size - 1) - (top & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
-        documents[rows, :kept] = found
-        best[rows, :kept] = np.take_along_axis(block, found, axis=1)
-    return documents, best
+
+    def __init__(self, judgements: Judgements, depth: int) -> None:
+        self._judgements = judgements
+        self._keys = np.zeros((judgements.queries, min(depth, judgements.documents)), np.uint64)  # 0: none
+
+    def add(self, query_rows: np.ndarray, documents: np.ndarray, scores: np.ndarray) -> None:
+        """Takes scores (n, m), compared as float32, of n queries with m documents that were not there before.
+
+        Raises:
+            DupletError: a score is not a number.
+        """
+        size, depth = self._judgements.documents, self._keys.shape[1]
+        if not depth:
+            return
+        column_of = np.full(size, -1)
+        column_of[documents] = np.arange(len(documents))
+        step = rows_per_chunk(len(documents))
+        for start in range(0, len(query_rows), step):
+            rows = query_rows[start : start + step]
+            with np.errstate(over="ignore"):  # beyond float32: infinite, so last
+                block = comparable(scores[start : start + step].astype(np.float32))
+            keys = _pack(block, documents, size)
+            for line, row in zip(keys, rows.tolist()):
+                judged, grades = self._judgements.of(row)
+                columns = column_of[judged]
+                _lower(line, columns[columns >= 0], grades[columns >= 0], size)
+            keys = np.concatenate([self._keys[rows], keys], axis=1)
+            keys.partition(keys.shape[1] - depth, axis=1)
+            self._keys[rows] = keys[:, keys.shape[1] - depth :]
+
+    def ranking(self) -> Ranking:
+        """What was found so far."""
+        size = self._judgements.documents
+        keys = np.sort(self._keys, axis=1)[:, ::-1]
+        mask = (np.uint64(1) << np.uint64(_document_bits(size))) - np.uint64(1)
+        documents = (size - 1 - (keys & mask).astype(np.int64)).astype(np.int32)
+        bits = (keys >> np.uint64(32)).astype(np.uint32)
+        scores = np.where(bits >> 31, bits & np.uint32(2**31 - 1), ~bits).astype(np.uint32).view(np.float32)
+        there = keys != 0
+        return Ranking(np.where(there, documents, -1), np.where(there, scores, -np.inf).astype(np.float32))
 
 
 def _document_bits(size: int) -> int:
     return max(1, (size - 1).bit_length())
 
 
-def _pack(scores: np.ndarray, relevance: np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """(n, D) uint64, larger = better: 32 bits of score, then the grade and the document row, both turned round."""
-    size = scores.shape[1]
-    document_bits = _document_bits(size)
-    highest = 2 ** (32 - document_bits) - 1  # grades above it tie with it; 255 for 16 million documents
+def _highest_grade(size: int) -> int:
+    """Grades above it tie with it; 255 for 16 million documents."""
+    return int(2 ** (32 - _document_bits(size)) - 1)
+
+
+def _pack(scores: np.ndarray, documents: np.ndarray, size: int) -> np.ndarray:
+    """(n, m) uint64, larger = better: 32 bits of score, then the grade (here 0) and the document, both turned round."""
     bits = scores.view(np.uint32)
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # as floats compare, so do these
     keys = ordered.astype(np.uint64)
     keys <<= np.uint64(32)
-    keys |= np.uint64(highest << document_bits)
-    keys |= np.arange(size - 1, -1, -1, dtype=np.uint64)
-    if isinstance(relevance, np.ndarray):
-        keys -= np.clip(relevance, 0, highest).astype(np.uint64) << np.uint64(document_bits)
-    else:
-        for row, (judged, grades) in enumerate(relevance):
-            keys[row, judged] -= np.clip(grades, 0, highest).astype(np.uint64) << np.uint64(document_bits)
+    keys |= np.uint64(_highest_grade(size) << _document_bits(size))
+    keys |= (size - 1 - documents).astype(np.uint64)
     return keys
+
+
+def _lower(keys: np.ndarray, columns: np.ndarray, grades: np.ndarray, size: int) -> None:
+    """Puts documents with grades behind those of equal scores with lower ones; (m,) keys of one query."""
+    keys[columns] -= np.clip(grades, 0, _highest_grade(size)).astype(np.uint64) << np.uint64(_document_bits(size))
 
 
 def rank_collection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], judgements: Judgements, depth: int) -> Ranking:
@@ -178,16 +194,12 @@ def rank_collection(chunks: Iterable[tuple[np.ndarray, np.ndarray]], judgements:
     Raises:
         DupletError: a score is not a number, or a chunk has another number of documents than the judgements.
     """
-    depth = min(depth, judgements.documents)
-    ranking = Ranking(
-        np.full((judgements.queries, depth), -1, np.int32), np.full((judgements.queries, depth), -np.inf, np.float32)
-    )
+    best, everything = Best(judgements, depth), np.arange(judgements.documents)
     for rows, scores in chunks:
         if scores.shape != (len(rows), judgements.documents):
             raise DupletError(f"scores are {scores.shape}, expected {(len(rows), judgements.documents)}")
-        judged = [judgements.of(int(row)) for row in rows]
-        ranking.documents[rows], ranking.scores[rows] = top_k(scores, judged, depth)
-    return ranking
+        best.add(rows, everything, scores)
+    return best.ranking()
 
 
 def rank_listed(pair_scores: np.ndarray, judgements: Judgements, depth: int | None = None) -> Ranking:
@@ -195,34 +207,11 @@ def rank_listed(pair_scores: np.ndarray, judgements: Judgements, depth: int | No
 
     Args:
         pair_scores: (P,), one per judged pair, in the order of judgements.query_rows and judgements.document_rows.
-        depth: documents kept per query; None: the whole lists, which makes MAP exact.
+        depth: documents kept per query; None: the whole lists.
     """
     if len(pair_scores) != len(judgements.query_rows):
         raise DupletError(f"{len(pair_scores)} scores for {len(judgements.query_rows)} judged pairs")
     return rank_pairs(judgements.query_rows, judgements.document_rows, pair_scores, judgements, depth)
-
-
-def fuse(a: Ranking, b: Ranking, judgements: Judgements, depth: int | None = None, k: int = 60) -> Ranking:
-    """Reciprocal-rank fusion: a document scores Σ 1 / (k + its rank), over the lists that it stands in.
-
-    Args:
-        depth: documents kept per query; None: all that stand in either list.
-
-    Reference: Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
-    methods", SIGIR 2009.
-    """
-    queries, documents, points = [], [], []
-    for ranking in (a, b):
-        rows, places = np.nonzero(ranking.documents >= 0)
-        queries.append(rows)
-        documents.append(ranking.documents[rows, places].astype(np.int64))
-        points.append(1.0 / (k + 1 + places))
-    keys, where = np.unique(
-        np.concatenate(queries) * judgements.documents + np.concatenate(documents), return_inverse=True
-    )
-    scores = np.bincount(where, np.concatenate(points), minlength=len(keys))
-    rows, columns = np.divmod(keys, max(1, judgements.documents))
-    return rank_pairs(rows, columns, scores, judgements, depth)
 
 
 def rank_pairs(
@@ -247,38 +236,45 @@ def rank_pairs(
     return ranking
 
 
-def evaluate(ranking: Ranking, judgements: Judgements, queries: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Per-query values of the MEASURES, by ir-measures (trec_eval's formulas; see metrics.py).
+def evaluate(
+    ranking: Ranking,
+    judgements: Judgements,
+    queries: np.ndarray | None = None,
+    depth: int = 100,
+    names: tuple[str, ...] | None = None,
+) -> dict[str, np.ndarray]:
+    """Per-query values of the measures, by ir-measures (trec_eval's formulas; see metrics.py).
 
-    The order is the ranking's own: ir-measures is handed falling ranks, so its tie-breaking by name never acts. MAP
-    sees no further than the ranking: a relevant document below its depth counts 0, so over a collection "map" is
-    AP@depth, a lower bound; over whole candidate lists it is exact. A cut-off beyond the list's end is no error.
+    The order is the ranking's own: ir-measures is handed falling ranks, so its tie-breaking by name never acts. A
+    relevant document below a measure's cut-off counts 0. A cut-off beyond a list's end is no error.
 
     Args:
         queries: (n,) rows to judge; None: judgements.answerable.
+        depth: what the ranking was kept to; names: some of measures(depth); None: all.
 
     Returns:
         name -> (n,) float64 in [0, 1]; not a number for a query that has no relevant document.
     """
     queries = judgements.answerable if queries is None else np.asarray(queries, np.int64)
-    names = np.arange(judgements.documents).astype(str).tolist()
+    called = np.arange(judgements.documents).astype(str).tolist()
     qrels, run = {}, {}
     for query in queries.tolist():
         judged, _ = judgements.of(query)
         every = judgements.all_of(query)
         if not (every > 0).any():
             continue
-        known = [names[d] for d in judged.tolist()] + [f"missing {i}" for i in range(len(every) - len(judged))]
+        known = [called[d] for d in judged.tolist()] + [f"missing {i}" for i in range(len(every) - len(judged))]
         qrels[str(query)] = dict(zip(known, every.tolist()))
-        found = [names[d] for d in ranking.documents[query].tolist() if d >= 0]
+        found = [called[d] for d in ranking.documents[query].tolist() if d >= 0]
         if found:
             run[str(query)] = {name: -float(place) for place, name in enumerate(found)}
-    table = {name: np.full(judgements.queries, np.nan) for name in MEASURES}
-    name_of = {measure: name for name, measure in MEASURES.items()}
+    wanted = {name: measure for name, measure in measures(depth).items() if names is None or name in names}
+    table = {name: np.full(judgements.queries, np.nan) for name in wanted}
+    name_of = {measure: name for name, measure in wanted.items()}
     if qrels:
         for query in qrels.keys() - run.keys():
             for values in table.values():
                 values[int(query)] = 0.0
-        for metric in ir_measures.iter_calc(list(MEASURES.values()), qrels, run):
+        for metric in ir_measures.iter_calc(list(wanted.values()), qrels, run):
             table[name_of[metric.measure]][int(metric.query_id)] = metric.value
     return {name: values[queries] for name, values in table.items()}

@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline.errors import InputError
 from pipeline.evaluation import bootstrap, metrics
 from pipeline.evaluation.judged import shown
-from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate
+from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
 from pipeline.files import as_json
 
 MODEL = "model"
@@ -22,7 +22,12 @@ TABLE_WIDTH = 100  # columns
 
 # --- rankings ---------------------------------------------------------------------------------------------------------
 def comparison(
-    systems: dict[str, Ranking], judgements: Judgements, samples: int, seed: int, reference: str = "bm25"
+    systems: dict[str, Ranking],
+    judgements: Judgements,
+    samples: int,
+    seed: int,
+    reference: str = "bm25",
+    depth: int = 100,
 ) -> dict[str, Any]:
     """Means of all ranking metrics with 95 % bootstrap intervals, and each system's paired difference to one of them.
 
@@ -44,8 +49,9 @@ def comparison(
             f"none of {judgements.queries} queries has a relevant document, so there is nothing to measure: "
             "check the relevance column and ingest.source.grades"
         )
-    values = {name: evaluate(ranking, judgements, queries) for name, ranking in systems.items()}
-    columns = {(name, m): i for i, (name, m) in enumerate((name, m) for name in systems for m in MEASURES)}
+    values = {name: evaluate(ranking, judgements, queries, depth) for name, ranking in systems.items()}
+    measured = list(next(iter(values.values())))
+    columns = {(name, m): i for i, (name, m) in enumerate((name, m) for name in systems for m in measured)}
     table = np.stack([values[name][m] for name, m in columns], axis=1)  # (n, systems x metrics)
     observed = table.mean(axis=0)
     means = bootstrap.resampled_means(table, samples, seed)
@@ -68,8 +74,8 @@ def comparison(
         "reference": reference,
         "systems": {
             name: {
-                "metrics": {m: interval(name, m) for m in MEASURES},
-                "difference": {m: difference(name, m) for m in MEASURES}
+                "metrics": {m: interval(name, m) for m in measured},
+                "difference": {m: difference(name, m) for m in measured}
                 if reference in systems and name != reference
                 else {},
             }
@@ -213,9 +219,9 @@ def interval_of(observed: float, resampled: np.ndarray, with_p: bool = False) ->
 def flat_metrics(prefix: str, compared: dict[str, Any]) -> dict[str, float]:
     """The means that exist, by name: PREFIX/METRIC for the model, PREFIX/SYSTEM/METRIC for the others.
 
-    >>> flat_metrics("test", {"systems": {"model": {"metrics": {"map": {"mean": 0.5}}},
-    ...                                   "bm25": {"metrics": {"map": {"mean": 0.25}}}}})
-    {'test/map': 0.5, 'test/bm25/map': 0.25}
+    >>> flat_metrics("test", {"systems": {"model": {"metrics": {"mrr@10": {"mean": 0.5}}},
+    ...                                   "bm25": {"metrics": {"mrr@10": {"mean": 0.25}}}}})
+    {'test/mrr@10': 0.5, 'test/bm25/mrr@10': 0.25}
     """
     return {
         f"{prefix}/{metric}" if system == MODEL else f"{prefix}/{system}/{metric}": value["mean"]
@@ -251,15 +257,28 @@ def table_text(compared: dict[str, Any], title: str) -> str:
 
 
 def _notes(compared: dict[str, Any]) -> list[str]:
+    over = f" over {compared['documents']:,} documents" if "documents" in compared else ""
     notes = [
-        f"{compared['counted']:,} {compared['unit']}; below each mean its 95 % interval "
+        f"{compared['counted']:,} {compared['unit']}{over}; below each mean its 95 % interval "
         f"({compared['samples']:,} bootstrap samples); * p ≤ 0.05"
     ]
     if compared.get("without_relevant"):
         notes.append(f"{compared['without_relevant']:,} queries without a relevant document are left out")
     if compared.get("missing"):
         notes.append(f"{compared['missing']:,} relevant documents are not in the collection: they count as not found")
+    if "made" in compared:
+        notes += _made(compared["made"])
     return notes
+
+
+def _made(made: dict[str, Any]) -> list[str]:
+    """How BM25 and the mix were made."""
+    stems = "words as they are" if made["stemmer"] == "none" else f"{made['stemmer']} stems"
+    chosen = f"by {made['validation_queries']:,} validation queries" if made["tried"] else "by no query"
+    return [
+        f"bm25: {stems}, k1 {made['k1']:g}, b {made['b']:g}; "
+        f"fused: {made['weight']:.2f} model + {1 - made['weight']:.2f} bm25; chosen {chosen}"
+    ]
 
 
 def _mean_cell(value: dict[str, float | None]) -> str:

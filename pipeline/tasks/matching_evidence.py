@@ -12,7 +12,7 @@ from mxnet import nd
 from pipeline.config import Config
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Classes, Judged
-from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate
+from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
 from pipeline.files import as_json
 from pipeline.models.encoder import padding_of
 from pipeline.models.matcher import SIDES, Matcher
@@ -64,7 +64,10 @@ class Evidence:
         And the scores' histogram, and alignments of queries that the model won and lost against BM25.
         """
         queries = judgements.answerable
-        values = {name: evaluate(ranking, judgements, queries) for name, ranking in systems.items()}
+        values = {
+            name: evaluate(ranking, judgements, queries, self.config.evaluate.depth)
+            for name, ranking in systems.items()
+        }
         relevant = judgements.relevance > 0
         owners = judgements.query_rows[relevant]
         lengths = self.split.fields["document"].lengths[judgements.document_rows[relevant]]
@@ -82,7 +85,7 @@ class Evidence:
                 "rare words in the query (%)": self._rare_share("query", queries),
                 "relevant documents": found.astype(float),
             },
-            values={(name, metric): values[name][metric] for name in systems for metric in MEASURES},
+            values={(name, metric): values[name][metric] for name in systems for metric in values[name]},
         )
         judged.write(self.folder / "judged-ranking.parquet", rows)
         model = systems["model"]

@@ -56,8 +56,8 @@ def test_names_and_metrics_are_filled_in() -> None:
     config = read()
     assert (config.train.metric, config.promote.metric) == ("mrr@10", "mrr@10")
     assert (config.promote.name, config.tracking.experiment) == ("faq", "faq")
-    config = read(train={"metric": "map"}, promote={"name": "live"}, tracking={"experiment": "nightly"})
-    assert (config.train.metric, config.promote.metric) == ("map", "map")
+    config = read(train={"metric": "map@100"}, promote={"name": "live"}, tracking={"experiment": "nightly"})
+    assert (config.train.metric, config.promote.metric) == ("map@100", "map@100")
     assert (config.promote.name, config.tracking.experiment) == ("live", "nightly")
     assert read(promote={"metric": "ndcg@10"}).promote.metric == "ndcg@10"
 

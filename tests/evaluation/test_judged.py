@@ -90,5 +90,5 @@ def test_matching_does_not_depend_on_the_order(order: list[int], kept: int) -> N
     for key in one.values:
         np.testing.assert_array_equal(one.values[key], [a.values[key][a.ids.index(i)] for i in one.ids])
         np.testing.assert_array_equal(other.values[key], [b.values[key][b.ids.index(i)] for i in one.ids])
-    ours, theirs = (one, ("model", "map")), (other, ("model", "map"))
+    ours, theirs = (one, ("model", "map@100")), (other, ("model", "map@100"))
     assert judged.difference(ours, theirs, 50, 1).mean == pytest.approx(-judged.difference(theirs, ours, 50, 1).mean)

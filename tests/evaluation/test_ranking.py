@@ -1,19 +1,29 @@
-"""Top lists, candidate lists and fusion; ties against us; ir-measures and the plain functions agree."""
+"""Top lists and candidate lists; ties against us; ir-measures and the plain functions agree."""
 
+import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ir_measures import AP, RR, R, nDCG
 
 from pipeline.errors import DupletError, InputError
 from pipeline.evaluation import metrics, ranking
-from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, fuse, rank_collection, rank_listed, top_k
+from pipeline.evaluation.ranking import Best, Judgements, Ranking, evaluate, measures, rank_collection, rank_listed
 
 
 def judged(relevance: np.ndarray) -> Judgements:
     """Judgements of a whole (Q, D) table of grades."""
     rows, columns = np.indices(relevance.shape)
     return Judgements(rows.ravel(), columns.ravel(), relevance.ravel(), *relevance.shape)
+
+
+def top_k(scores: np.ndarray, relevance: np.ndarray, k: int, parts: int = 1) -> Ranking:
+    """The k best documents of a (Q, D) table of scores that come by in parts, in an order of their own."""
+    best = Best(judged(relevance), k)
+    for documents in np.array_split(np.random.default_rng(parts).permutation(scores.shape[1]), parts):
+        best.add(np.arange(len(scores)), documents, scores[:, documents])
+    return best.ranking()
 
 
 def expected_order(scores: np.ndarray, relevance: np.ndarray) -> np.ndarray:
@@ -62,17 +72,15 @@ def test_no_judgements_at_all() -> None:
 
 # --- top lists --------------------------------------------------------------------------------------------------------
 @settings(max_examples=50, deadline=None)
-@given(tables, st.integers(1, 16), st.booleans())
-def test_top_k_is_the_worst_order_of_equals(table: tuple[np.ndarray, np.ndarray], k: int, as_lists: bool) -> None:
+@given(tables, st.integers(1, 16), st.integers(1, 5))
+def test_top_k_is_the_worst_order_of_equals(table: tuple[np.ndarray, np.ndarray], k: int, parts: int) -> None:
     scores, relevance = table
-    given_as = [(np.flatnonzero(row), row[row > 0]) for row in relevance] if as_lists else relevance
-    documents, best = top_k(scores, given_as, k)
+    documents, best = top_k(scores, relevance, k, parts)
+    assert documents.shape == best.shape == (len(scores), min(k, scores.shape[1]))
     for row in range(len(scores)):
         wanted = expected_order(scores[row], relevance[row])[:k]
         assert documents[row, : len(wanted)].tolist() == wanted.tolist()
         assert best[row, : len(wanted)].tolist() == scores[row, wanted].tolist()
-        assert (documents[row, len(wanted) :] == -1).all()
-        assert (best[row, len(wanted) :] == -np.inf).all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -147,7 +155,7 @@ def test_listed_ranks_only_what_is_judged() -> None:
     found = rank_listed(np.array([0.1, 0.9, 0.9, -2.0]), pairs)
     assert found.documents.tolist() == [[2, 4, 0], [3, -1, -1], [-1, -1, -1]]
     assert found.scores[0].tolist() == pytest.approx([0.9, 0.9, 0.1])
-    assert evaluate(found, pairs)["map"].tolist() == [1 / 2, 1]
+    assert evaluate(found, pairs)["map@100"].tolist() == [1 / 2, 1]
     assert rank_listed(np.array([0.1, 0.9, 0.9, -2.0]), pairs, depth=1).documents.tolist() == [[2], [3], [-1]]
     with pytest.raises(DupletError, match="3 scores for 4"):
         rank_listed(np.zeros(3), pairs)
@@ -164,38 +172,6 @@ def test_a_list_of_everything_is_the_collection(table: tuple[np.ndarray, np.ndar
     np.testing.assert_array_equal(whole.documents, listed.documents)
 
 
-# --- fusion -----------------------------------------------------------------------------------------------------------
-def test_fusion_worked_example() -> None:
-    everything = judged(np.array([[0, 1, 0, 0, 0]]))
-    a = Ranking(np.array([[1, 2, 0]], np.int32), np.array([[3, 2, 1]], np.float32))
-    b = Ranking(np.array([[2, 3, -1]], np.int32), np.array([[9, 8, -np.inf]], np.float32))
-    found = fuse(a, b, everything, depth=10)
-    # 2: 1/62 + 1/61; 1: 1/61; 3: 1/62; 0: 1/63; 4 stands in neither
-    assert found.documents.tolist() == [[2, 1, 3, 0]]
-    np.testing.assert_allclose(found.scores[0], [1 / 62 + 1 / 61, 1 / 61, 1 / 62, 1 / 63], rtol=1e-6)
-    assert fuse(a, b, everything, depth=2).documents.tolist() == [[2, 1]]
-    assert fuse(a, b, everything, depth=10, k=0).scores[0, 0] == pytest.approx(1 / 2 + 1)
-
-
-def test_fusion_ties_go_against_us() -> None:
-    everything = judged(np.array([[1, 0]]))
-    scores = np.array([[2, 1]], np.float32)
-    found = fuse(Ranking(np.array([[0, 1]]), scores), Ranking(np.array([[1, 0]]), scores), everything, 2)
-    assert found.documents.tolist() == [[1, 0]]
-
-
-def test_fusion_with_itself_changes_nothing() -> None:
-    rng = np.random.default_rng(1)
-    everything = judged(rng.integers(0, 2, (9, 40)))
-    one = rank_collection([(np.arange(9), rng.normal(size=(9, 40)))], everything, 20)
-    np.testing.assert_array_equal(fuse(one, one, everything, 20).documents, one.documents)
-
-
-def test_fusion_of_empty_rankings() -> None:
-    empty = Ranking(np.full((2, 3), -1, np.int32), np.full((2, 3), -np.inf, np.float32))
-    assert fuse(empty, empty, judged(np.ones((2, 4), int)), 3).documents.shape == (2, 0)
-
-
 # --- per-query metrics ------------------------------------------------------------------------------------------------
 @settings(max_examples=30, deadline=None)
 @given(tables)
@@ -205,7 +181,7 @@ def test_ir_measures_agrees_with_the_plain_functions(table: tuple[np.ndarray, np
     found = evaluate(rank_collection([(np.arange(len(scores)), scores)], everything, 100), everything)
     plain = {
         "mrr@10": lambda s, r: metrics.reciprocal_rank(s, r, 10),
-        "map": metrics.average_precision,
+        "map@100": metrics.average_precision,
         "ndcg@10": lambda s, r: metrics.ndcg(s, r, 10),
         "recall@1": lambda s, r: metrics.recall(s, r, 1),
         "recall@10": lambda s, r: metrics.recall(s, r, 10),
@@ -225,10 +201,33 @@ def test_large_collection_agrees_too() -> None:
     found = evaluate(rank_collection([(np.arange(6), scores)], everything, 100), everything)
     for query in range(6):
         one = scores[query], relevance[query]
-        assert found["map"][query] == pytest.approx(metrics.average_precision(*one, cutoff=100))  # cut at the depth
-        assert found["map"][query] < metrics.average_precision(*one)
+        assert found["map@100"][query] == pytest.approx(metrics.average_precision(*one, cutoff=100))  # cut at the depth
+        assert found["map@100"][query] < metrics.average_precision(*one)
         assert found["ndcg@10"][query] == pytest.approx(metrics.ndcg(*one, cutoff=10))
         assert found["recall@100"][query] == pytest.approx(metrics.recall(*one, cutoff=100))
+
+
+def test_nothing_deeper_than_the_depth_is_measured() -> None:
+    assert [*measures(10)] == ["mrr@10", "map@10", "ndcg@10", "recall@1", "recall@10"]
+    assert [*measures(99)][1] == "map@99" and "recall@100" not in measures(99)
+    assert [*measures(100)] == ["mrr@10", "map@100", "ndcg@10", "recall@1", "recall@10", "recall@100"]
+    rng = np.random.default_rng(8)
+    relevance, scores = rng.choice(2, (30, 60), p=[0.9, 0.1]), rng.normal(size=(30, 60)).astype(np.float32)
+    everything = judged(relevance)
+    found = evaluate(rank_collection([(np.arange(30), scores)], everything, 10), everything, depth=10)
+    qrels = [ir_measures.Qrel(str(q), str(d), int(relevance[q, d])) for q, d in np.ndindex(30, 60)]
+    run = [ir_measures.ScoredDoc(str(q), str(d), float(scores[q, d])) for q, d in np.ndindex(30, 60)]
+    for name, measure in (("map@10", AP @ 10), ("recall@10", R @ 10), ("mrr@10", RR @ 10), ("ndcg@10", nDCG @ 10)):
+        theirs = {m.query_id: m.value for m in ir_measures.iter_calc([measure], qrels, run)}
+        assert found[name].tolist() == pytest.approx([theirs[str(q)] for q in everything.answerable])
+
+
+def test_some_measures_alone() -> None:
+    everything = judged(np.array([[1, 0]]))
+    found = rank_collection([(np.arange(1), np.array([[1.0, 0.0]]))], everything, 10)
+    assert {name: values.tolist() for name, values in evaluate(found, everything, names=("ndcg@10",)).items()} == {
+        "ndcg@10": [1]
+    }
 
 
 def test_queries_without_relevant_documents() -> None:

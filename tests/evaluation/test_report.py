@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.evaluation.bootstrap import mean_interval, paired_difference
 from pipeline.evaluation.metrics import graded_metrics, weighted_metrics
-from pipeline.evaluation.ranking import MEASURES, Judgements, Ranking, evaluate, fuse, rank_collection
+from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_collection
 from pipeline.evaluation.report import comparison, flat_metrics, graded_comparison, table_text, write_wins
 
 
@@ -25,31 +25,26 @@ def systems(judgements: Judgements) -> dict[str, Ranking]:
     rng = np.random.default_rng(1)
     rows, columns = np.indices((60, 80))
     truth = judgements.lookup(rows.ravel(), columns.ravel()).reshape(60, 80)
-    ranked = {
-        name: rank_collection([(np.arange(60), truth + noise * rng.normal(size=(60, 80)))], judgements, 50)
-        for name, noise in (("model", 0.6), ("bm25", 1.0), ("random", 1000.0))
-    }
     return {
-        "model": ranked["model"],
-        "bm25": ranked["bm25"],
-        "fused": fuse(ranked["model"], ranked["bm25"], judgements, 50),
-        "random": ranked["random"],
+        name: rank_collection([(np.arange(60), truth + noise * rng.normal(size=(60, 80)))], judgements, 50)
+        for name, noise in (("model", 0.6), ("bm25", 1.0), ("fused", 0.5), ("random", 1000.0))
     }
 
 
 def test_comparison_is_the_bootstrap_of_each_column(judgements: Judgements, systems: dict[str, Ranking]) -> None:
-    found = comparison(systems, judgements, samples=200, seed=4)
+    found = comparison(systems, judgements, samples=200, seed=4, depth=50)
     assert found["counted"] == len(judgements.answerable)
     assert found["without_relevant"] == 60 - found["counted"] >= 2
     json.dumps(found, allow_nan=False)
-    for metric in MEASURES:
-        ours, theirs = (evaluate(systems[name], judgements)[metric] for name in ("model", "bm25"))
+    assert [*found["systems"]["model"]["metrics"]] == ["mrr@10", "map@50", "ndcg@10", "recall@1", "recall@10"]
+    for metric in measures(50):
+        ours, theirs = (evaluate(systems[name], judgements, depth=50)[metric] for name in ("model", "bm25"))
         assert found["systems"]["model"]["metrics"][metric] == pytest.approx(mean_interval(ours, 200, 4)._asdict())
         wanted = paired_difference(ours, theirs, 200, 4)._asdict()
         assert found["systems"]["model"]["difference"][metric] == pytest.approx(wanted)
     assert found["systems"]["bm25"]["difference"] == {}
-    assert found["systems"]["random"]["difference"]["map"]["mean"] < 0
-    assert comparison(systems, judgements, 200, 4) == found
+    assert found["systems"]["random"]["difference"]["map@50"]["mean"] < 0
+    assert comparison(systems, judgements, 200, 4, depth=50) == found
     assert comparison({"model": systems["model"]}, judgements, 20, 4)["systems"]["model"]["difference"] == {}
 
 
@@ -67,7 +62,7 @@ def test_flat_names(judgements: Judgements, systems: dict[str, Ranking]) -> None
     assert len(flat) == 4 * 6
     assert flat["test/mrr@10"] == found["systems"]["model"]["metrics"]["mrr@10"]["mean"]
     assert flat["test/fused/recall@100"] == found["systems"]["fused"]["metrics"]["recall@100"]["mean"]
-    assert {"test/bm25/mrr@10", "test/random/map"} <= flat.keys()
+    assert {"test/bm25/mrr@10", "test/random/map@100"} <= flat.keys()
 
 
 def test_table_is_plain_and_fits(judgements: Judgements, systems: dict[str, Ranking]) -> None:
@@ -77,13 +72,25 @@ def test_table_is_plain_and_fits(judgements: Judgements, systems: dict[str, Rank
     assert max(map(len, lines)) <= 100
     assert "\x1b" not in text
     assert lines[0] == "test: 60 queries against 80 documents"
-    assert lines[2].split() == list(MEASURES)
+    assert lines[2].split() == list(measures(100))
     model = found["systems"]["model"]["metrics"]
     row = next(i for i, line in enumerate(lines) if line.split()[:1] == ["model"])
-    assert lines[row].split()[1:] == [f"{model[m]['mean']:.3f}" for m in MEASURES]
-    assert lines[row + 1].split() == [f"{model[m]['low']:.3f}–{model[m]['high']:.3f}" for m in MEASURES]
+    assert lines[row].split()[1:] == [f"{model[m]['mean']:.3f}" for m in measures(100)]
+    assert lines[row + 1].split() == [f"{model[m]['low']:.3f}–{model[m]['high']:.3f}" for m in measures(100)]
     assert [line.split("  ")[0].strip() for line in lines if "− bm25" in line] == ["model − bm25", "fused − bm25"]
     assert f"{found['without_relevant']} queries without a relevant document" in text
+    assert f"{found['counted']} queries over 80 documents; below each mean" in text
+    made = {
+        "stemmer": "english",
+        "k1": 1.2,
+        "b": 0.75,
+        "weight": 0.35,
+        "validation_queries": 40,
+        "tried": {"0.35": 0.5},
+    }
+    assert table_text(found | {"made": made}, "test").splitlines()[-1] == (
+        "bm25: english stems, k1 1.2, b 0.75; fused: 0.35 model + 0.65 bm25; chosen by 40 validation queries"
+    )
 
 
 def test_wins_first_losses_last(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ def ranking(size: int, quality: float, seed: int = 0, text: str = "query {}") ->
     bm25 = np.random.default_rng(7).random(size)
     values = {
         ("model", "mrr@10"): np.clip(noise * 0.2 + quality, 0, 1),
-        ("model", "map"): np.clip(noise * 0.3 + quality, 0, 1),
+        ("model", "map@100"): np.clip(noise * 0.3 + quality, 0, 1),
         ("bm25", "mrr@10"): bm25,
-        ("bm25", "map"): bm25,
+        ("bm25", "map@100"): bm25,
     }
     lengths = np.random.default_rng(3).integers(1, 30, size).astype(float)
     return Judged("queries", [f"q{i}" for i in range(size)], [text.format(i) for i in range(size)], None,

@@ -95,7 +95,7 @@ def test_only_examples_of_both_count(at: Load) -> None:
 
 
 def test_what_cannot_be_judged(at: Load, loaded: Load) -> None:
-    with pytest.raises(InputError, match=r"no bleu: promote\.metric can be mrr@10, map"):
+    with pytest.raises(InputError, match=r"no bleu: promote\.metric can be mrr@10, map@100"):
         decide(at("a", 0.5), None, gated("bleu"))
     other = loaded("other", {"ranking": ranking(5, 0.5)._replace(ids=["x", "y", "z", "u", "v"])})
     with pytest.raises(InputError, match="no example in common"):
@@ -107,8 +107,8 @@ def test_what_cannot_be_judged(at: Load, loaded: Load) -> None:
 
 
 def test_the_table_marks_what_the_gate_looks_at(at: Load) -> None:
-    text = gate.table_text(decide(at("a", 0.5), at("b", 0.4), gated("map")), "version 2", "version 1")
-    assert [line.split()[1] for line in text.splitlines() if line.strip().startswith("> m")] == ["map"]
+    text = gate.table_text(decide(at("a", 0.5), at("b", 0.4), gated("map@100")), "version 2", "version 1")
+    assert [line.split()[1] for line in text.splitlines() if line.strip().startswith("> m")] == ["map@100"]
     assert "version 1" in text.splitlines()[0]
     assert max(map(len, text.splitlines())) <= 100
 
@@ -117,7 +117,7 @@ def test_the_table_marks_what_the_gate_looks_at(at: Load) -> None:
     "promote, message",
     [
         ({"metric": "mrr"}, "promote.metric='mrr' is not measured; did you mean mrr@10"),
-        ({"floors": {"mapp": 0.3}}, "promote.floors='mapp' is not measured; did you mean map"),
+        ({"floors": {"map": 0.3}}, "promote.floors='map' is not measured; did you mean map@100"),
         ({"judge_by": "luck"}, "promote.judge_by='luck'"),
     ],
 )

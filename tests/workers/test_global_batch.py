@@ -26,7 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
                           "train": {"loss": {"kind": "pointwise", "grades": 3}, "metric": "accuracy"},
                           "evaluate": {"kinds": ["graded"]}},
     "pointwise ordinal": {"model": {"head": "late_interaction"}, "graded": True,
-                          "train": {"loss": {"kind": "pointwise", "grades": 3, "link": "ordinal"}, "metric": "map"},
+                          "train": {"loss": {"kind": "pointwise", "grades": 3, "link": "ordinal"}, "metric": "map@100"},
                           "evaluate": {"kinds": ["ranking", "graded"], "candidates": "listed"}},
 }  # fmt: skip
 

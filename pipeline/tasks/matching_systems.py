@@ -1,0 +1,250 @@
+"""The systems that a matching evaluation compares: the model, BM25, the two mixed, and chance."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.config.sources import CollectionSource
+from pipeline.evaluation import baselines, fusion
+from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.bm25 import BS, K1S, Bm25
+from pipeline.evaluation.fusion import Mix, Pool
+from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_listed
+from pipeline.models.matcher import SIDES, Matcher
+from pipeline.records import missing_name
+from pipeline.tasks.collection import Collection
+from pipeline.tasks.matching_ranking import Asked, Found, rank, score_pairs
+from pipeline.tokenization import shards
+from pipeline.tokenization.stage import COLLECTION_NAME
+from pipeline.workers import World
+
+VALIDATION_QUERIES = 1000  # at most so many choose BM25's numbers and the weight
+OTHERS = ("valid", "train")  # splits whose documents are ranked beside the test split's
+
+
+class Queries(NamedTuple):
+    """A split's queries over a collection."""
+
+    split: shards.Split
+    collection: Collection
+    judgements: Judgements
+
+
+class Systems(NamedTuple):
+    """Rankings by name, and how BM25 and the mix were made (fusion.json; see docs/report.md)."""
+
+    rankings: dict[str, Ranking]
+    made: dict[str, Any]
+
+
+def queries_of(split: shards.Split, collection: Collection, table: int = 0, most: int | None = None) -> Queries:
+    """The queries of a split.
+
+    Args:
+        table: which of the collection's tables has the split's documents.
+        most: so many queries with a relevant document are kept, evenly spaced; None: all.
+    """
+    documents = collection.rows[table][split.rows["document"]]
+    sizes = len(split.fields["query"]), len(collection)
+    judgements = Judgements(split.rows["query"], documents, split.relevance, *sizes, split.missing)
+    if most is not None and len(answerable := judgements.answerable) > most:
+        chosen = answerable[np.linspace(0, len(answerable) - 1, most).astype(int)]
+        kept, lost = (np.isin(rows, chosen) for rows in (split.rows["query"], split.missing[0]))
+        judgements = Judgements(
+            split.rows["query"][kept], documents[kept], split.relevance[kept], *sizes,
+            (split.missing[0][lost], split.missing[1][lost]),
+        )  # fmt: skip
+    return Queries(split, collection, judgements)
+
+
+def to_judge(config: Config, tokenized: Path, ingested: Path) -> tuple[Queries, Queries]:
+    """The test split's queries, and those of the validation split which choose BM25's numbers and the weight.
+
+    Both over the documents of all splits, or with evaluate.collection=split over each split's own. Where the source is
+    a collection, a split's table is all of it; but a title is looked for among the texts without titles.
+    """
+    splits = {name: shards.open_split(tokenized, name) for name in ("test", *OTHERS)}
+    tables = {name: split.fields["document"] for name, split in splits.items()}
+    whole = (ingested / COLLECTION_NAME).exists()
+    source = config.ingest.source
+    titles = isinstance(source, CollectionSource) and source.train_on_titles
+    own = config.evaluate.collection == "split"
+    names = ("test",) if whole or own else ("test", *OTHERS)
+    collection = Collection([tables[name] for name in names])
+    test = queries_of(splits["test"], collection)
+    if len(names) > 1:
+        return test, queries_of(splits["valid"], collection, 1, VALIDATION_QUERIES)
+    beside = Collection([tables[name] for name in (OTHERS if titles and not own else ("valid",))])
+    if beside.keys == collection.keys:
+        beside = collection  # encoded once for both
+    return test, queries_of(splits["valid"], beside, 0, VALIDATION_QUERIES)
+
+
+def ranked(config: Config, network: Matcher, queries: Queries, world: World) -> Ranking:
+    """The model's ranking, on every rank."""
+    if config.evaluate.candidates == "listed":
+        return rank_listed(listed_scores(config, network, queries, world), queries.judgements)
+    nothing = np.zeros((queries.judgements.queries, 0), np.int64)
+    asked = Asked(queries.split.fields["query"], queries.judgements, nothing)
+    return rank(network, queries.collection, [asked], config.evaluate.depth, world)[0].ranking
+
+
+def listed_scores(config: Config, network: Matcher, queries: Queries, world: World) -> np.ndarray:
+    """(P,) the model's scores of the judged pairs; of a pointwise model, expected grades."""
+    loss, judgements = config.train.loss, queries.judgements
+    graded = loss.kind == "pointwise"
+    values = score_pairs(
+        network, queries.split.fields["query"], judgements.query_rows, queries.collection, judgements.document_rows,
+        world, (loss.grades - (loss.link == "ordinal")) if graded else 0,
+    )  # fmt: skip
+    return np.asarray(grade_probabilities(values, loss.link) @ np.arange(loss.grades)) if graded else values
+
+
+class Words:
+    """Rank 0's BM25 over the queries to judge and those that choose its numbers.
+
+    Attributes:
+        k1, b: as set, or the best on the validation queries.
+    """
+
+    def __init__(self, config: Config, tokenized: Path, ingested: Path, test: Queries, valid: Queries) -> None:
+        self._config = config
+        tokenizer = shards.load_tokenizer(tokenized)
+        self.sets = (test, valid)
+        indexes: dict[int, Bm25] = {}
+        self._asked = []
+        for name, queries in zip(("test", "valid"), self.sets):
+            texts = texts_of(ingested, name, queries)
+            if id(queries.collection) not in indexes:
+                words = (words_of(tokenizer.tokens(text)) for text in texts["document"])
+                indexes[id(queries.collection)] = Bm25(words, config.evaluate.stemmer, config.tokenize.kind)
+            index = indexes[id(queries.collection)]
+            self._asked.append((index, index.asked(words_of(tokenizer.tokens(text)) for text in texts["query"])))
+            if name == "test":
+                self.texts, self.stemmer = texts, index.stemmer
+        self.k1, self.b = self._numbers()
+
+    def _numbers(self) -> tuple[float, float]:
+        """k1 and b as they are set, or those of the grid that rank the validation queries best; of equals the first."""
+        settings, judgements = self._config.evaluate, self.sets[1].judgements
+        grid = [
+            (k1, b)
+            for k1 in (K1S if settings.bm25_k1 is None else (settings.bm25_k1,))
+            for b in (BS if settings.bm25_b is None else (settings.bm25_b,))
+        ]
+        if len(grid) == 1 or not len(judgements.answerable):
+            return grid[0]
+        return max(grid, key=lambda numbers: mean_of(self._config, self.ranking(1, *numbers), judgements))
+
+    def ranking(self, number: int, k1: float, b: float) -> Ranking:
+        """Of the queries to judge (0) or the validation queries (1)."""
+        index, asked = self._asked[number]
+        settings, judgements = self._config.evaluate, self.sets[number].judgements
+        return baselines.rank(index.scores(asked, k1, b), judgements, settings.depth, settings.candidates == "listed")
+
+    def at(self, number: int, query_rows: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """(N,) float32 scores of N pairs, whose query rows ascend."""
+        index, asked = self._asked[number]
+        found = np.zeros(len(query_rows), np.float32)
+        for rows, scores in index.scores(asked, self.k1, self.b):
+            part = slice(*np.searchsorted(query_rows, (rows[0], rows[-1] + 1)))
+            found[part] = scores[query_rows[part] - rows[0], documents[part]]
+        return found
+
+
+def mean_of(config: Config, ranking: Ranking, judgements: Judgements) -> float:
+    """What validation chooses by, if it is a ranking's metric, else the first of those."""
+    names = tuple(measures(config.evaluate.depth))
+    metric = config.train.metric if config.train.metric in names else names[0]
+    return float(evaluate(ranking, judgements, depth=config.evaluate.depth, names=(metric,))[metric].mean())
+
+
+def systems(
+    config: Config, network: Matcher, test: Queries, valid: Queries, words: Words | None, world: World
+) -> Systems | None:
+    """Every rank must call it.
+
+    Args:
+        words: on rank 0, which alone returns the systems.
+    """
+    settings, depth = config.evaluate, config.evaluate.depth
+    listed, sets = settings.candidates == "listed", (test, valid)
+    if listed:
+        scores = [listed_scores(config, network, queries, world) for queries in sets]
+        if words is None:
+            return None
+        rows = [(queries.judgements.query_rows, queries.judgements.document_rows) for queries in sets]
+        pools = [Pool(*r, s, words.at(number, *r)) for number, (r, s) in enumerate(zip(rows, scores))]
+        model = rank_listed(scores[0], test.judgements)
+        bm25 = [words.ranking(0, words.k1, words.b)]
+    else:
+        bm25 = [] if words is None else [words.ranking(number, words.k1, words.b) for number in (0, 1)]
+        wanted = world.agree([ranking.documents for ranking in bm25], "BM25's documents")
+        found = _ranked_together(config, network, sets, wanted, world)
+        if words is None:
+            return None
+        model = found[0].ranking
+        pools = [
+            fusion.pooled(of.ranking, ranking, of.wanted, functools.partial(words.at, number))
+            for number, (of, ranking) in enumerate(zip(found, bm25))
+        ]
+    mix, tried = _chosen(config, pools[1], valid.judgements)
+    made = {
+        "stemmer": words.stemmer, "k1": words.k1, "b": words.b, **mix._asdict(),
+        "validation_queries": len(valid.judgements.answerable), "tried": tried,
+    }  # fmt: skip
+    rankings = {
+        "model": model,
+        "bm25": bm25[0],
+        "fused": fusion.fuse(pools[0], mix, test.judgements, None if listed else depth),
+        "random": baselines.random_ranking(test.judgements, depth, config.seed, listed),
+    }
+    return Systems(rankings, made)
+
+
+def _chosen(config: Config, pool: Pool, judgements: Judgements) -> tuple[Mix, dict[float, float]]:
+    """The mix that ranks the validation queries best, of equals the most even one; and what each weight gave."""
+    mix = fusion.mix_of(pool)
+    if not len(judgements.answerable):
+        return mix, {}
+    tried = {}
+    for weight in fusion.WEIGHTS:
+        ranking = fusion.fuse(pool, mix._replace(weight=weight), judgements, config.evaluate.depth)
+        tried[weight] = mean_of(config, ranking, judgements)
+    best = max(tried, key=lambda weight: (tried[weight], -abs(weight - fusion.UNTUNED)))
+    return mix._replace(weight=best), tried
+
+
+def _ranked_together(
+    config: Config, network: Matcher, sets: Sequence[Queries], wanted: list[np.ndarray], world: World
+) -> list[Found]:
+    """The model's rankings of several sets of queries, which go by together where they share their collection."""
+    asked = [Asked(of.split.fields["query"], of.judgements, there) for of, there in zip(sets, wanted)]
+    depth = config.evaluate.depth
+    if sets[0].collection is sets[1].collection:
+        return rank(network, sets[0].collection, asked, depth, world)
+    return [rank(network, of.collection, [one], depth, world)[0] for of, one in zip(sets, asked)]
+
+
+def texts_of(ingested: Path, split: str, queries: Queries) -> dict[str, list[str]]:
+    """The texts of a split's queries and of the collection's documents, in the order of their rows."""
+    found: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    collection = [COLLECTION_NAME] if split == "test" and (ingested / COLLECTION_NAME).exists() else []
+    records = [f"records-{name}.parquet" for name in (split, *(n for n in ("test", *OTHERS) if n != split))]
+    judged = [missing_name(split)] if (ingested / missing_name(split)).exists() else []  # queries alone
+    for name in (*collection, *records, *judged):
+        sides = SIDES if name == records[0] else SIDES[:1] if name in judged else SIDES[1:]
+        for batch in pq.ParquetFile(ingested / name).iter_batches(10_000, columns=[
+            column for side in sides for column in (f"{side}_id", side)
+        ]):  # fmt: skip
+            for side in sides:
+                for key, text in zip(batch[f"{side}_id"].to_pylist(), batch[side].to_pylist()):
+                    found[side].setdefault(key, text)  # as tokenization has it, the first of a key
+    keys = {"query": queries.split.fields["query"].keys, "document": queries.collection.keys}
+    return {side: [found[side][key] for key in keys[side]] for side in SIDES}

@@ -1,0 +1,35 @@
+"""Run by test_judging under one process or several: each case judged with a network that learned nothing."""
+
+import json
+import sys
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from pipeline.config import check_config
+from pipeline.tasks import matching_judge
+from pipeline.tasks.base import task_of
+from pipeline.workers import World
+
+
+def main(cases: Path) -> None:
+    world = World()
+    for number, case in enumerate(json.loads(cases.read_text())):
+        config, tokenized = check_config(case["config"], "test"), Path(case["tokenized"])
+        network = task_of(config, tokenized).network()
+        mx.random.seed(1)
+        np.random.seed(1)
+        network.initialize()
+        folder = cases.parent / f"size-{world.size}-case-{number}"
+        if world.rank == 0:
+            folder.mkdir()
+        validation = matching_judge.validate(config, tokenized, network, world)
+        matching_judge.evaluate(config, tokenized, network, world, Path(case["ingested"]), folder)
+        if world.rank == 0:
+            (folder / "validation.json").write_text(json.dumps(validation))
+    world.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

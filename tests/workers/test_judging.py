@@ -1,0 +1,83 @@
+"""Three workers find what one finds, also where there are fewer documents than workers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import flow
+from pipeline.config import check_config
+
+pytestmark = pytest.mark.workers
+
+GRADED = {"loss": {"kind": "pointwise", "grades": 3}, "metric": "mrr@10"}
+LISTED = {"kinds": ["ranking", "graded"], "candidates": "listed"}
+CASES: dict[str, dict[str, Any]] = {
+    **{f"{head}, one document": {"model": {"head": head}, "evaluate": {"collection": "split"}, "test": 1}
+       for head in ("cosine", "dot", "bilinear", "mlp", "late_interaction")},
+    "graded, one document": {"train": GRADED, "evaluate": LISTED | {"collection": "split"}, "test": 1},
+    "all": {"model": {"head": "late_interaction"}},
+    "graded, ordinal": {"train": GRADED | {"loss": GRADED["loss"] | {"link": "ordinal"}}, "evaluate": LISTED},
+    "listed": {"evaluate": {"candidates": "listed"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All cases judged by one process, then by three."""
+    folder = tmp_path_factory.mktemp("judging")
+    words = ["red", "blue", "green", "round", "square", "big", "small", "old", "new"]
+    cases: list[dict[str, Any]] = []
+    stages: dict[str, dict[str, str]] = {}
+    for case in CASES.values():
+        paths = {}
+        for name, count in (("train", 8), ("valid", 5), ("test", case.get("test", 5))):
+            path = folder / f"{name}-{count}.jsonl"
+            rows = [
+                {"query": f"{words[i]} {name}", "document": f"{words[i]} {words[-i - 1]} {name}", "relevance": 2}
+                for i in range(count)
+            ]
+            rows += [row | {"document": f"{words[i + 1]} thing", "relevance": i % 2}
+                     for i, row in enumerate(rows) if count > 1]  # fmt: skip
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            paths[name] = str(path)
+        config = {
+            "name": "test",
+            "root": str(folder / "runs"),
+            "ingest": {"source": {"format": "jsonl", "paths": paths, "columns": {"relevance": "relevance"}}},
+            "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
+            "model": {"embedding": 8, "hidden": 6, "dropout": 0.0, **case.get("model", {})},
+            "train": case.get("train", {}),
+            "evaluate": {"bootstrap_samples": 5, **case.get("evaluate", {})},
+            "tracking": {"system_metrics": False},
+        }
+        if paths["test"] not in stages:
+            done = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
+            stages[paths["test"]] = {"tokenized": done["tokenize"]["folder"], "ingested": done["ingest"]["folder"]}
+        cases.append({"config": config, **stages[paths["test"]]})
+    (folder / "cases.json").write_text(json.dumps(cases))
+    program = [sys.executable, str(Path(__file__).with_name("judging.py")), str(folder / "cases.json")]
+    launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "3", "-H", "localhost:3"]
+    for command in (program, launcher + program):
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["metrics.json", "fusion.json", "validation.json"])
+def test_three_workers_find_what_one_finds(case: str, name: str, computed: Path) -> None:
+    number = list(CASES).index(case)
+    one, three = (flat(json.loads((computed / f"size-{size}-case-{number}" / name).read_text())) for size in (1, 3))
+    assert one.keys() == three.keys()
+    for key in one:
+        assert three[key] == pytest.approx(one[key], abs=1e-5), key
+
+
+def flat(found: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(found, dict):
+        return {prefix: found}
+    return {key: value for name, part in found.items() for key, value in flat(part, f"{prefix}/{name}").items()}
