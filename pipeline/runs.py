@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipeline import files, manifest, tracking
 from pipeline.config import load_config
 from pipeline.errors import InputError
+from pipeline.evaluation.fusion import FUSION
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import METRICS, RECORD
 from pipeline.serving import models
@@ -35,6 +36,21 @@ def model(given: str, root: Path, uri: str | None) -> Path:
             "or name a training with other settings by its folder or its run id"
         )
     return models.checked(folder)
+
+
+def fusion_of(given: str, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
+    """How the evaluation of a model, named as for `model`, made BM25 and the mix; {} of one that was not evaluated.
+
+    Raises:
+        TryAgain: MLflow does not answer.
+    """
+    path = Path(given).expanduser()
+    own = path.is_dir() or path.suffix in (".yaml", ".yml")  # these know their root
+    try:
+        evaluation = find(given, [], None if own else root, uri, store).evaluation
+    except InputError:
+        return {}
+    return dict(reporting.read_json(evaluation / FUSION, {}))
 
 
 class Found(NamedTuple):

@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
             if waited:
                 say(f"waited for another update of {output}")
             columns = parse_columns(args.columns)
-            settings = Settings(args.documents_per_segment, args.approximate_above, columns=columns)
+            settings = Settings(
+                args.documents_per_segment, args.approximate_above, columns=columns,
+                **_mix(args, Path(scratch), say),
+            )  # fmt: skip
             with Update(output, args.name, encoder, stamp_of(folder, args.model, encoder), settings, say) as update:
                 if reader is not None:
                     update.put(reader, args.sync)
@@ -78,6 +81,20 @@ def run(args: argparse.Namespace) -> int:
                 state = update.publish()
     _print(args, output, state, update.change, dict(reader.counts) if reader else {})
     return 0
+
+
+def _mix(args: argparse.Namespace, scratch: Path, say: Talk) -> dict[str, Any]:
+    """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
+    from pipeline import runs
+    from pipeline.serving.search import store
+
+    if (args.output / store.NAME).exists():
+        return {}
+    made = runs.fusion_of(args.model, args.root, args.uri, scratch)
+    if not made:
+        say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
+    names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
+    return {name: made[name] for name in names if name in made}
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="?", help="without one: a query for each line of stdin")
     parser.add_argument("--k", type=int, default=10, metavar="N", help="results (10)")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--hybrid", action="store_true", help="fuse the model's ranking with BM25's")
+    how.add_argument("--hybrid", action="store_true", help="mix the model's scores with BM25's")
     how.add_argument("--words", action="store_true", help="BM25 alone, for comparison")
     parser.add_argument("--full", action="store_true", help="show passages whole")
     parser.add_argument("--serve", action="store_true", help="a page for a browser")

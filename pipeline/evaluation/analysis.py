@@ -21,8 +21,9 @@ STOP_WORDS: dict[str, frozenset[str]] = {
     "swedish": frozenset(stopwords.STOPWORDS_SWEDISH),
     "turkish": frozenset(stopwords.STOPWORDS_TURKISH),
 }
-# Of all words of a text in its own language, a fifth to a half are stop words; by chance and in other languages, fewer.
-LEAST_SHARE = 0.1
+# Of all words of a text in its own language, a fifth to a half are stop words; in another language up to a tenth.
+LEAST_SHARE = 0.15
+ASCII_SHARE = 0.98  # of words that are nearly all in plain letters: English, its stop words taken out, names or code
 WORD_KINDS = ("word", "whitespace", "jieba")  # of tokenize.kind: those whose tokens are words
 
 
@@ -32,18 +33,26 @@ def words_of(tokens: Iterable[str]) -> list[str]:
 
 
 def language_of(counts: Mapping[str, int]) -> str:
-    """The stemmer for a collection: of the language whose stop words take the greatest share of its words, or "none".
+    """The stemmer for a collection: of the language whose stop words are most frequent in it.
+
+    Where none are frequent, "english" for words in plain letters (old collections come without their stop words), else
+    "none".
 
     Args:
         counts: word, in lower case -> how often it stands in the collection.
 
-    >>> language_of({"the": 3, "wing": 5, "of": 1}), language_of({"der": 3, "und": 2}), language_of({"機": 4})
-    ('english', 'german', 'none')
+    >>> language_of({"the": 3, "wing": 5}), language_of({"und": 3, "flügel": 5}), language_of({"wing": 2, "flow": 1})
+    ('english', 'german', 'english')
+    >>> language_of({"机": 4, "翼": 3}), language_of({})
+    ('none', 'none')
     """
     total = sum(counts.values())
     shares = {name: sum(counts.get(word, 0) for word in words) for name, words in STOP_WORDS.items()}
     best = max(shares, key=lambda name: shares[name])  # of equals the first by name
-    return best if shares[best] and shares[best] >= LEAST_SHARE * total else NONE
+    if shares[best] and shares[best] >= LEAST_SHARE * total:
+        return best
+    plain = sum(times for word, times in counts.items() if word.isascii())
+    return "english" if plain and plain >= ASCII_SHARE * total else NONE
 
 
 def stemmer_for(wanted: str, kind: str, counts: Mapping[str, int]) -> str:

@@ -38,8 +38,10 @@ def test_the_language_of_a_text(language: str) -> None:
 
 def test_words_without_a_language() -> None:
     assert language_of({}) == "none"
-    assert language_of({"wing": 90, "the": 9}) == "none"  # too few stop words for any
-    assert language_of({"wing": 90, "the": 10}) == "english"
+    assert language_of({"flügel": 90, "und": 10}) == "none"  # too few stop words for any
+    assert language_of({"flügel": 80, "und": 20}) == "german"
+    assert language_of({"wing": 100}) == "english"  # plain letters, as where the stop words were taken out
+    assert language_of({"wing": 97, "flügel": 3}) == "none"
 
 
 def test_forms_of_a_word_are_one_term_and_stop_words_none() -> None:

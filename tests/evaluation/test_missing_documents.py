@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.evaluation import report
-from pipeline.evaluation.ranking import MEASURES, Judgements, evaluate, rank_collection, rank_listed
+from pipeline.evaluation.ranking import Judgements, evaluate, measures, rank_collection, rank_listed
 from pipeline.ingest import stage as ingest
 from pipeline.tokenization import shards
 from pipeline.tokenization import stage as tokenize
@@ -83,13 +83,13 @@ def test_metrics_are_those_of_ir_measures_over_the_judgements_as_the_file_has_th
         if document >= 0
     ]
     relevant = {one.query_id for one in qrels if one.relevance > 0}
-    expected = dict.fromkeys(MEASURES.values(), 0.0)
-    for found in ir_measures.iter_calc(list(MEASURES.values()), [q for q in qrels if q.query_id in relevant], run):
+    expected = dict.fromkeys(measures(100).values(), 0.0)
+    for found in ir_measures.iter_calc(list(measures(100).values()), [q for q in qrels if q.query_id in relevant], run):
         expected[found.measure] += found.value / len(relevant)
     assert [queries[row] for row in judgements.answerable] == ["q11", "q12", "q15", "q10", "q14"]
     ours = evaluate(ranking, judgements)
     assert {name: values.mean() for name, values in ours.items()} == pytest.approx(
-        {name: expected[measure] for name, measure in MEASURES.items()}
+        {name: expected[measure] for name, measure in measures(100).items()}
     )
 
 

@@ -129,13 +129,13 @@ def test_wrong_settings_are_named(promote: dict[str, Any], message: str) -> None
 
 def test_overrides_of_the_gate_are_typed_and_leave_the_run_as_it_is(tmp_path: Path) -> None:
     source = {"format": "docstrings"}
-    shown = check_config({"name": "x", "ingest": {"source": source}, "promote": {"floors": {"map": 0.1}}}, "x").shown
+    shown = check_config({"name": "x", "ingest": {"source": source}, "promote": {"floors": {"map@100": 0.1}}}, "x").shown
     found = Found(tmp_path, {"configuration": shown}, tmp_path, local(tmp_path))
     overrides = ["floors.mrr@10=3e-1", "min_difference=-1e-2", "name=2024", "judge_by=mean"]
     made = promotion.settings_of(found, overrides)
-    assert (made.floors, made.min_difference) == ({"map": 0.1, "mrr@10": 0.3}, -0.01)
+    assert (made.floors, made.min_difference) == ({"map@100": 0.1, "mrr@10": 0.3}, -0.01)
     assert (made.name, made.judge_by, made.metric) == ("2024", "mean", "mrr@10")
-    assert shown["promote"]["floors"] == {"map": 0.1}
+    assert shown["promote"]["floors"] == {"map@100": 0.1}
     for wrong in ("floors.map=.inf", "floors.map=.nan", "floors.map=nan", "min_difference=1e999", "floors.map"):
         with pytest.raises(InputError, match="--gate"):
             promotion.settings_of(found, [wrong])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluation import baselines, ranking
+from pipeline.evaluation import baselines
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
-from pipeline.evaluation.ranking import Judgements, Ranking
+from pipeline.evaluation.fusion import Pool, mix_of
+from pipeline.evaluation.ranking import Judgements
 from pipeline.serving.scoring import Encoded
 from pipeline.serving.search import graphs, searching
 from pipeline.serving.search.documents import Document
@@ -27,7 +28,10 @@ def brute_force(index: Indexed, documents: list[Document], query: str) -> list[s
     encoder = index.encoder
     texts = [f"{d.title}\n{d.text}" if d.title else d.text for d in documents]
     scores = encoder.score_all(encoder.encode("query", [query]), encoder.encode("document", texts))[0]
-    return [documents[i].id for i in np.argsort(-scores, kind="stable")]
+    return [
+        documents[i].id
+        for i in sorted(range(len(scores)), key=lambda i: (-round(float(scores[i]), 4), documents[i].id))
+    ]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -152,24 +156,60 @@ def test_the_language_is_that_of_the_documents_that_are_left(indexed: Make) -> N
     assert fixed.open().snapshot.state.stemmer == "none" and fixed.ids("haus 3", 1, "words") == ["g3"]
 
 
-def test_fusion_is_evaluations(indexed: Make) -> None:
-    rng = np.random.default_rng(3)
-    lists = [rng.permutation(12)[:8] for _ in range(2)]
-    ours = searching.fuse(*(Ranked(rows, np.zeros(8, np.float32), rows + 100) for rows in lists))
-    nothing = Judgements(np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), 1, 12)
-    ranked = (Ranking(rows[None].astype(np.int32), np.zeros((1, 8), np.float32)) for rows in lists)
-    theirs = ranking.fuse(*ranked, nothing)
-    assert ours.documents.tolist() == theirs.documents[0].tolist()
-    np.testing.assert_allclose(ours.scores, theirs.scores[0], rtol=1e-6)
-    assert (ours.passages == ours.documents + 100).all()
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("scales", [{}, {"model_scale": 0.5, "words_scale": 2.0}])
+def test_hybrid_is_evaluations_mix(indexed: Make, head: str, scales: dict[str, float]) -> None:
+    documents = [*topical(40), Document("rare", "", "zebra " + " ".join(f"x{i}" for i in range(9)))]
+    index = indexed(documents, head, weight=0.3, **scales)
+    query = "wing lift zebra"
+    encoder, texts = index.encoder, [f"{d.title}\n{d.text}" if d.title else d.text for d in documents]
+    model = encoder.score_all(encoder.encode("query", [query]), encoder.encode("document", texts))[0]
+    bm25 = Bm25([words_of(text.split()) for text in texts])
+    (words,) = (scores[0] for _, scores in bm25.scores(bm25.asked([query.split()])))
+    # of 41 documents all are in the model's ranking
+    mix = mix_of(Pool(np.zeros(41, int), np.arange(41), model, words), 0.3)
+    expected = (mix._replace(**scales)).scores(model, words)
+    found = index.open().search(query, 41, "hybrid").results
+    by_id = {d.id: score for d, score in zip(documents, expected)}
+    np.testing.assert_allclose([r.score for r in found], [by_id[r.document.id] for r in found], rtol=1e-4, atol=1e-5)
+    assert len(found) == 41 and (np.diff([r.score for r in found]) < 1e-4).all()
 
 
-def test_hybrid_finds_what_either_finds(indexed: Make) -> None:
-    documents = [*topical(20), Document("rare", "", "zebra " + " ".join(f"x{i}" for i in range(9)))]
-    index = indexed(documents)
-    found = index.open().search("wing lift zebra", 5, "hybrid").results
-    assert "rare" in [result.document.id for result in found]
-    assert found[0].score <= 2 / 61 + 1e-6
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_whole_weights_are_one_ranking(indexed: Make, head: str) -> None:
+    documents = topical(30)
+    for weight, mode in ((1.0, "model"), (0.0, "words")):
+        searcher = indexed(documents, head, name=mode, weight=weight).open()
+        for query in ("wing lift own3", "moon"):
+            assert searcher.search(query, 30, "hybrid") == searcher.search(query, 30, mode)
+
+
+def test_hybrid_finds_what_only_words_find(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "FUSED", 3)
+    index = indexed(topical(40), weight=0.001)
+    query = "own3 own5 tide drag"
+    assert index.ids(query, 3, "hybrid") == index.ids(query, 3, "words")
+    assert not {*index.ids(query, 3, "words")} <= {*index.ids(query, 3)}
+
+
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_the_order_of_adding_is_not_seen(indexed: Make, head: str) -> None:
+    """A, B, A, B by updates is B built at once: every list the same, with equal scores in every list."""
+    few = [Document(f"e{i}", "", "wing lift") for i in range(9)]  # equal texts, so equal scores
+    a, b = [*topical(30), *few[::-1]], [*few, *topical(24, seed=1)]
+    changed = indexed(a, head, name="changed", documents_per_segment=7)
+    for documents in (b, a, b):
+        changed.update(documents, sync=True)
+    fresh = indexed(b, head, name="fresh", documents_per_segment=7)
+    ours, theirs = changed.open(), fresh.open()
+    for query in ("wing lift", "own3 moon wave", "file", "heart own2 drag"):
+        for mode in ("model", "words", "hybrid"):
+            for k in (3, 12, 40):
+                lists = [one.search(query, k, mode).results for one in (ours, theirs)]
+                assert [r.document for r in lists[0]] == [r.document for r in lists[1]], (query, mode, k)
+                np.testing.assert_allclose([r.score for r in lists[0]], [r.score for r in lists[1]], rtol=1e-5)
+    wanted = [f"e{i}" for i in range(3)]
+    assert [r.document.id for r in ours.search("wing lift", 3, "words").results] == wanted
 
 
 def test_a_document_counts_as_its_best_passage_which_is_shown(indexed: Make) -> None:

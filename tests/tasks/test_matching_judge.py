@@ -139,7 +139,7 @@ def test_the_mix_is_at_least_its_parts_on_validation(
     made = json.loads((tmp_path / "fusion.json").read_text())
     tried = {float(weight): value for weight, value in made["tried"].items()}
     assert tried[made["weight"]] == max(tried.values()) >= max(tried[0], tried[1])
-    assert (made["validation_queries"], made["stemmer"]) == (12, "none")
+    assert (made["validation_queries"], made["stemmer"]) == (12, "english")
     depth = settings.get("depth", 100)
     assert (f"test/map@{depth}" in flat) and ("test/recall@100" in flat) == (depth == 100)
     over = (

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import files, manifest
 from pipeline.errors import InputError, TryAgain
@@ -231,6 +233,7 @@ class Update:
         )  # fmt: skip
         with files.new_folder(self.home / "generations" / state.generation_name) as new:
             np.save(new / "alive.npy", alive)
+            np.save(new / store.PLACES, _places_by_id(chosen))
             _write_words(new, chosen, alive, stemmer, settings.k1, settings.b)
             snapshot = Snapshot(self.home, state, new)
             counts = Counts(
@@ -276,6 +279,16 @@ def _places(segment: Segment) -> Iterator[tuple[str, Place]]:
     for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes)):
         yield document, Place(segment.name, row, digest)
     segment.release()
+
+
+def _places_by_id(chosen: list[Segment]) -> np.ndarray:
+    """(D,) int64: where each document's id stands among all of them; of equal ids, all but one are dead."""
+    ids = pa.chunked_array([chunk for segment in chosen for chunk in segment.table["id"].chunks], pa.large_string())
+    places = np.empty(len(ids), np.int64)
+    places[pc.array_sort_indices(ids.combine_chunks()).to_numpy().astype(np.int64)] = np.arange(len(ids))
+    for segment in chosen:
+        segment.release()
+    return places
 
 
 def _stemmer_of(chosen: list[Segment], alive: np.ndarray, wanted: str, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Queries against an opened index: by the model, by words (BM25), or by both ranks together."""
+"""Queries against an opened index: by the model, by words (BM25), or by a mix of both scores."""
 
 from typing import Literal, NamedTuple
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.fusion import Mix, Pool, mix_of
 from pipeline.serving.scoring import Encoded
 from pipeline.serving.search.documents import Document
 from pipeline.serving.search.passages import Span, places_of
@@ -13,9 +14,10 @@ from pipeline.serving.search.segments import Encodes, index_text
 from pipeline.serving.search.store import Snapshot
 
 Mode = Literal["model", "hybrid", "words"]
-FUSED = 100  # documents of each ranking that are fused, and BM25's candidates where the model only compares pairs
+FUSED = (
+    100  # documents of each ranking whose scores are mixed, and BM25's candidates where the model only compares pairs
+)
 CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
-RANK_OFFSET = 60  # of reciprocal-rank fusion, as evaluation.ranking.fuse has it
 COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
 
 
@@ -75,8 +77,7 @@ class Searcher:
         encoded = self.encoder.encode("query", [query])
         if mode == "model":
             return self.by_model(encoded, words, k)
-        depth = max(k, FUSED)
-        return fuse(self.by_model(encoded, words, depth), self.by_words(words, depth))
+        return self.by_both(encoded, words, k)
 
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""
@@ -117,6 +118,36 @@ class Searcher:
             return self.approximate(query, k, self.snapshot.state.approximate["effort"])
         return self.exact(query, k)
 
+    def by_both(self, query: Encoded, words: list[str], k: int) -> Ranked:
+        """The k best documents by the mix of both scores, of those that either ranking gives first.
+
+        A document's scores are its best passages'; the passage shown is the one that the model finds best.
+        """
+        settings = self.snapshot.state.settings
+        if settings.weight in (0, 1):
+            return self.by_model(query, words, k) if settings.weight else self.by_words(words, k)
+        depth = max(k, FUSED)
+        both = [self.by_model(query, words, depth), self.by_words(words, depth)]
+        documents = np.unique(np.concatenate([ranked.documents for ranked in both]))
+        if not len(documents):
+            return both[0]
+        starts, ends = (np.searchsorted(self.snapshot.document_of, documents, side) for side in ("left", "right"))
+        rows = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
+        firsts = np.cumsum(ends - starts) - (ends - starts)
+        by_model, by_words = self.scores_of(query, rows), self.snapshot.words.scores(words)[rows]
+        best = self._best(rows, by_model, len(documents))
+        model = np.maximum.reduceat(by_model, firsts)
+        found = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
+        mix = mix_of(found, settings.weight)
+        if settings.model_scale is not None and settings.words_scale is not None:
+            mix = Mix(settings.weight, settings.model_scale, settings.words_scale)
+        scores = mix.scores(found.model, found.words).astype(np.float32)
+        order = np.lexsort((self.snapshot.place[documents], -steps(scores)))[:k]
+        passage_of = dict(zip(best.documents.tolist(), best.passages.tolist()))
+        return Ranked(
+            documents[order], scores[order], np.array([passage_of[d] for d in documents[order].tolist()], np.int64)
+        )
+
     def exact(self, query: Encoded, k: int) -> Ranked:
         """Compares with every passage."""
         scores = [self.encoder.score_all(query, segment.encoded)[0] for segment in self.snapshot.segments]
@@ -148,12 +179,12 @@ class Searcher:
         return scores
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
-        """The k best documents among scored passages; of equal scores the earlier document, and passage, is first."""
+        """The k best documents among scored passages; equal scores stand by the documents' ids, then by passage."""
         if not np.isfinite(scores).all():
             raise InputError(
                 "the index or its model is damaged (a score is not a finite number): build the index again"
             )
-        order = np.lexsort((rows, -scores))
+        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -steps(scores)))
         documents = self.snapshot.document_of[rows[order]]
         _, first = np.unique(documents, return_index=True)
         chosen = order[np.sort(first)[:k]]
@@ -188,6 +219,16 @@ class Searcher:
         return index_text(document.title, document.text[start:end])
 
 
+def steps(scores: np.ndarray) -> np.ndarray:
+    """(n,) whole numbers in the order of n scores, equal where scores differ by float noise alone.
+
+    A matrix product's last bits depend on what else is in the matrix, so on the order in which documents were added.
+    """
+    if not len(scores):
+        return scores
+    return np.round(scores / 2.0 ** (np.frexp(np.abs(scores).max())[1] - 18))
+
+
 def compares_pairs_only(encoder: Encodes) -> bool:
     """Whether the model has no vectors to look up (an mlp head, graded pairs), so that BM25 must give candidates."""
     return encoder.config.model.head == "mlp" or encoder.config.train.loss.kind == "pointwise"
@@ -196,22 +237,3 @@ def compares_pairs_only(encoder: Encodes) -> bool:
 def mapped(encoder: Encodes, query: Encoded) -> np.ndarray:
     """(N, P) vectors whose dot product with a document's is the score: a score against each unit vector."""
     return encoder.score_all(query, Encoded(np.eye(query.vectors.shape[1], dtype=np.float32)))
-
-
-def fuse(a: Ranked, b: Ranked) -> Ranked:
-    """Reciprocal-rank fusion, Σ 1 / (60 + rank); the passage is the first ranking's where it has one.
-
-    Reference: Cormack, Clarke and Büttcher, SIGIR 2009; as evaluation.ranking.fuse, of two lists.
-    """
-    points: dict[int, float] = {}
-    passages: dict[int, int] = {}
-    for ranked in (a, b):
-        for rank, (document, passage) in enumerate(zip(ranked.documents.tolist(), ranked.passages.tolist()), 1):
-            points[document] = points.get(document, 0.0) + 1.0 / (RANK_OFFSET + rank)
-            passages.setdefault(document, passage)
-    order = sorted(points, key=lambda document: (-points[document], document))
-    return Ranked(
-        np.array(order, np.int64),
-        np.array([points[document] for document in order], np.float32),
-        np.array([passages[document] for document in order], np.int64),
-    )

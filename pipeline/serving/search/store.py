@@ -2,7 +2,7 @@
 
     INDEX/index.json                replaced atomically; the last thing that an update writes
     INDEX/segments/NAME/            documents and vectors, written once (segments.py)
-    INDEX/generations/000007/       which documents are alive, BM25's arrays, and maybe the HNSW graph
+    INDEX/generations/000007/       which documents are alive, their ids' order, BM25's arrays, maybe the HNSW graph
 
 A reader opens what index.json names; the files of the generation before stay until the next update, so that a reader
 between two is not disturbed.
@@ -26,13 +26,14 @@ from pipeline.config.sources import Column
 from pipeline.errors import InputError, TryAgain
 from pipeline.evaluation.analysis import NONE, STOP_WORDS
 from pipeline.evaluation.bm25 import K1, B
+from pipeline.evaluation.fusion import UNTUNED
 from pipeline.serving.search import segments
 from pipeline.serving.search.nearest import Graph
 from pipeline.serving.search.segments import Segment
 from pipeline.serving.search.words import WordIndex
 
 FORMAT = 2
-NAME, GRAPH_NAME = "index.json", "hnsw.faiss"
+NAME, GRAPH_NAME, PLACES = "index.json", "hnsw.faiss", "places.npy"
 MAPPED = (".npy", ".arrow")  # files that are read through memory maps
 MAX_EFFORT = 10_000  # efSearch; nearest.EFFORTS are smaller
 TRIES = 5  # at opening, while writers replace what was named
@@ -41,6 +42,7 @@ TRIES = 5  # at opening, while writers replace what was named
 Name = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a segment; another could climb out of the folder
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Nothing = Annotated[dict[str, Any], Field(max_length=0)]
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -73,8 +75,12 @@ class Settings:
     # as --columns named them, for later files too
     columns: dict[Annotated[str, Field(pattern="^(id|title|text)$")], Column] = field(default_factory=dict)
     stemmer: str = "auto"  # of BM25's words, as evaluate.stemmer
-    k1: Annotated[float, Field(gt=0, allow_inf_nan=False)] = K1  # BM25's
+    k1: Scale = K1  # BM25's
     b: Share = B
+    # of the model's scores in a mix with BM25's, and what both are divided by; None: each query's own spread
+    weight: Share = UNTUNED
+    model_scale: Scale | None = None
+    words_scale: Scale | None = None
 
 
 class Counts(TypedDict):
@@ -181,6 +187,7 @@ class Snapshot:
 
     Attributes:
         alive: (D,) bool, which documents can be found.
+        place: (D,) int64, where each document's id stands among all, which settles equal scores.
         document_of: (P,) int64, each passage's document.
         width, pooled: of its vectors, and whether each passage has one (else each token); None without segments.
     """
@@ -194,6 +201,9 @@ class Snapshot:
         self.alive = np.load(generation / "alive.npy", allow_pickle=False)
         if self.alive.shape != (sum(len(s.table) for s in self.segments),) or self.alive.dtype != bool:
             raise ValueError("alive.npy has not a yes or no for each document")
+        self.place = np.load(generation / PLACES, allow_pickle=False)
+        if self.place.shape != self.alive.shape or self.place.dtype != np.int64:
+            raise ValueError(f"{PLACES} has not a number for each document")
         widths = {(s.encoded.vectors.shape[1], s.encoded.offsets is None) for s in self.segments}
         if len(widths) > 1:
             raise ValueError("its segments' vectors differ in length")
