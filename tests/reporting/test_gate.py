@@ -129,7 +129,9 @@ def test_wrong_settings_are_named(promote: dict[str, Any], message: str) -> None
 
 def test_overrides_of_the_gate_are_typed_and_leave_the_run_as_it_is(tmp_path: Path) -> None:
     source = {"format": "docstrings"}
-    shown = check_config({"name": "x", "ingest": {"source": source}, "promote": {"floors": {"map@100": 0.1}}}, "x").shown
+    shown = check_config(
+        {"name": "x", "ingest": {"source": source}, "promote": {"floors": {"map@100": 0.1}}}, "x"
+    ).shown
     found = Found(tmp_path, {"configuration": shown}, tmp_path, local(tmp_path))
     overrides = ["floors.mrr@10=3e-1", "min_difference=-1e-2", "name=2024", "judge_by=mean"]
     made = promotion.settings_of(found, overrides)
