@@ -62,6 +62,9 @@ torture-index: setup  ## kills `duplet index` KILLS times (1,000) at random mome
 torture-first-command: setup  ## kills the first command of a new root KILLS times (100) while MLflow's database is made
 	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/first_command_kills.py --kills $(or $(KILLS),100)
 
+load-search: setup  ## 20,000 requests to a search server, and others beside 2,000 half ones
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/server_load.py
+
 bench-memory: setup  ## peak memory of each stage over 100,000 and 1,000,000 records; about 15 minutes and 4 GB of disk
 	@$(BIN)/python benchmarks/memory.py
 

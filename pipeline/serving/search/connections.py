@@ -8,7 +8,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 10.0  # for a whole request, headers and body; also how long a connection may wait for its next one
 WRITE_S = 60.0  # for the reader of an answer to take what the system does not hold for it
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 384
+BACKLOG = 256  # connections that the system keeps for us, and that asyncio accepts in one go
 OTHER_FILES = 128  # file descriptors that are left to all else
 
 
@@ -65,6 +66,11 @@ class Connection(H11Protocol):
 
 
 def most() -> int:
-    """How many connections are held at once: MAX_CONNECTIONS, or as many as the process may have files open."""
+    """How many connections are held at once: MAX_CONNECTIONS, or as many as the process may have files open.
+
+    Beside them there may be as many as are accepted in one go, and as many that are just being closed.
+    """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if allowed == resource.RLIM_INFINITY else max(8, min(MAX_CONNECTIONS, allowed - OTHER_FILES))
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(8, min(MAX_CONNECTIONS, allowed - OTHER_FILES - 2 * BACKLOG))

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import DupletError, InputError, TryAgain
 from pipeline.serving.search import store
-from pipeline.serving.search.connections import Connection
+from pipeline.serving.search.connections import BACKLOG, Connection
 from pipeline.serving.search.explain import Explanation, Side, explain
 from pipeline.serving.search.searching import Searcher
 from pipeline.serving.search.shown import as_json
@@ -347,7 +347,7 @@ def serve(index: Path, host: str, port: int, say: Callable[[str], None], open_se
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app, http=Connection, ws="none", log_level="warning", access_log=False, server_header=False,
-        timeout_keep_alive=10, timeout_graceful_shutdown=5, backlog=512,
+        timeout_keep_alive=10, timeout_graceful_shutdown=5, backlog=BACKLOG,
     )  # fmt: skip
     _Server(config, say, f"http://{shown}:{bound}/ (Ctrl-C ends it)").run(sockets=[listener])
 
