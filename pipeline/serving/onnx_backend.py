@@ -54,7 +54,10 @@ def represent_with(folder: Path) -> Represent:
     opened = {name: session(folder / name) for name in set(names.values())}
 
     def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        found = run(opened[names[side]], {"ids": ids, "lengths": lengths})
+        graph = opened[names[side]]
+        late = len(graph.get_outputs()) > 1
+        shapes = ((*ids.shape, None), ids.shape) if late else ((len(ids), None),)
+        found = run(graph, {"ids": ids, "lengths": lengths}, *shapes)
         return found[0], found[1] if len(found) > 1 else None
 
     return represent

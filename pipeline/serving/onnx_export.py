@@ -11,9 +11,9 @@ import onnx
 
 from pipeline import files, manifest
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.manifest import KeyParts
-from pipeline.serving import card, int8_cost, models, onnx_int8, onnx_matcher, onnx_tasks
+from pipeline.serving import card, int8_cost, models, onnx_graphs, onnx_int8, onnx_matcher, onnx_tasks
 from pipeline.serving.onnx_backend import LANGUAGE_STEP
 from pipeline.serving.onnx_predictor import GRAPHS
 from pipeline.serving.runtime import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
@@ -85,6 +85,10 @@ def write_graphs(config: Config, arrays: dict[str, np.ndarray], folder: Path, in
     except KeyError as error:
         raise InputError(
             f"{PARAMETERS_NAME} has no {error.args[0]} that {CONFIG_NAME} asks for: they are not of one training"
+        ) from None
+    except (ValueError, IndexError, StopIteration, *onnx_graphs.REFUSALS) as error:
+        raise InputError(
+            f"{PARAMETERS_NAME} and {CONFIG_NAME} are not of one training ({one_line(error, 200)}): train it again"
         ) from None
 
 

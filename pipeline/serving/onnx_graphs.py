@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.config import ModelConfig
 
 OPSET = 18
+# What the checker raises for a graph whose parts do not fit each other, as weights of another width than its layers.
+REFUSALS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 FAR_BELOW = -1e30  # loses against any real value in a maximum or a softmax
 LAYER_NORM_EPSILON = 1e-5  # gluon's
 # Gates in ONNX's order (input, output, forget, cell; update, reset, new) by their place in MXNet's (input, forget,

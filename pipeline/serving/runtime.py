@@ -187,12 +187,18 @@ def read_config(folder: Path) -> Config:
 
 
 def read_parameters(folder: Path) -> dict[str, np.ndarray]:
-    """Arrays by structural name. Raises InputError."""
+    """Arrays by structural name: real, finite numbers, at least one each. Raises InputError."""
     path = folder / PARAMETERS_NAME
     try:
-        return files.arrays(path)
+        arrays = files.arrays(path)
     except ValueError as error:
         raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
+            raise InputError(
+                f"{path} is damaged: {name!r:.100} must hold finite floating-point numbers; train the model again"
+            )
+    return arrays
 
 
 def batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:
