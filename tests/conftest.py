@@ -60,7 +60,7 @@ def small_configuration(folder: Path, **sections: Any) -> dict[str, Any]:
         "root": str(folder / "runs"),
         "ingest": {"source": {"format": "jsonl", "path": str(source), "columns": {"query_id": "qid"}}},
         "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
-        "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2},
+        "model": {"embedding": 12, "hidden": 10, "layers": 2, "dropout": 0.2, "head": "cosine"},
         "train": {
             "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 2,
             "log_every_updates": 2, "checkpoint_every_updates": 3,

@@ -87,3 +87,13 @@ def test_the_schema_takes_null_where_settings_do() -> None:
         setting = schema["$defs"][section]["properties"][name]
         assert {"type": "null"} in setting["anyOf"]
         assert setting["description"].endswith(".")
+
+
+def test_matching_has_defaults_of_its_own() -> None:
+    """README's seven lines train what the project's own configurations do; other tasks keep the general sizes."""
+    config = read()
+    assert (config.model.head, config.model.hidden, config.train.loss.temperature) == ("late_interaction", 96, 0.1)
+    config = read(model={"head": "cosine", "hidden": 32}, train={"loss": {"temperature": 0.2}})
+    assert (config.model.head, config.model.hidden, config.train.loss.temperature) == ("cosine", 32, 0.2)
+    assert check_config(config.model_dump(mode="json"), "again") == config
+    assert read(task="classification", model={"pooling": "last"}).model.hidden == 256

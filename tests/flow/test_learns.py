@@ -35,7 +35,8 @@ def test_order_of_words_decides(duplet: Callable[..., Any], tmp_path: Path) -> N
         "root": str(tmp_path / "runs"),
         "ingest": {"source": {"format": "jsonl", "path": str(source), "columns": {"group": ["set"]}}},
         "tokenize": {"max_tokens": {"query": 4, "document": 4}, "min_count": 1},
-        "model": {"embedding": 24, "hidden": 48, "layers": 1, "dropout": 0.0, "pooling": "last", "towers": "separate"},
+        "model": {"embedding": 24, "hidden": 48, "layers": 1, "dropout": 0.0, "pooling": "last", "towers": "separate",
+                  "head": "cosine"},
         "train": {
             "threads_per_worker": 1, "max_pairs_per_update": 64, "epochs": 30, "patience_validations": None,
             "log_every_updates": 50,

@@ -11,7 +11,7 @@ from pipeline.models.matcher import Matcher
 from pipeline.training.optimizer import parameters_of
 
 VOCABULARY = 30
-SMALL = {"embedding": 6, "hidden": 4, "dropout": 0.0}
+SMALL = {"embedding": 6, "hidden": 4, "dropout": 0.0, "head": "cosine"}
 
 
 def config_of(loss: dict[str, Any] | None = None, **model: Any) -> Config:
