@@ -46,7 +46,7 @@ def with_source(**source: Any) -> dict[str, Any]:
 def test_defaults_are_valid(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, yaml.safe_dump(GOOD)))
     assert config == Config(name="run", **GOOD)
-    assert (config.name, config.root, config.train.workers, config.model.head) == ("run", "runs", 1, "cosine")
+    assert (config.name, config.root, config.train.workers, config.model.head) == ("run", "runs", 1, "late_interaction")
     assert config.tokenize.max_tokens == {"query": 64, "document": 256}
 
 
