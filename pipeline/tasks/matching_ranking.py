@@ -14,6 +14,8 @@ from pipeline.workers import World
 
 # Padded tokens encoded at once: enough to keep the matrix products busy, little beside the parameters.
 TOKENS_PER_CHUNK = 16_384
+# The same of queries that late interaction compares token by token: few, so that short ones have little padding.
+QUERY_TOKENS_PER_CHUNK = 1024
 # Padded tokens of queries whose representations are held while all documents go by: 256 MB of 256 numbers a token.
 QUERY_TOKENS = 262_144
 # Pairs of a query's and a document's token compared at once by late interaction: 32 MB as float32.
@@ -46,12 +48,13 @@ def encode(
     network: Matcher, side: str, texts: Lines, rows: np.ndarray, world: World
 ) -> Iterator[tuple[np.ndarray, Representation]]:
     """Representations of some rows of a table in chunks of like lengths: (the chunk's rows, their representation)."""
+    most = QUERY_TOKENS_PER_CHUNK if side == "query" and network.late else TOKENS_PER_CHUNK
     order = rows[np.argsort(texts.lengths[rows], kind="stable")]
     start = 0
     while start < len(order):
-        longest = texts.lengths[order[start : start + TOKENS_PER_CHUNK]]
+        longest = texts.lengths[order[start : start + most]]
         cells = np.maximum.accumulate(longest) * np.arange(1, len(longest) + 1)
-        end = start + max(1, int(np.searchsorted(cells, TOKENS_PER_CHUNK, side="right")))
+        end = start + max(1, int(np.searchsorted(cells, most, side="right")))
         yield order[start:end], _represented(network, side, texts, order[start:end], world)
         start = end
 
