@@ -258,6 +258,8 @@ def table_text(compared: dict[str, Any], title: str) -> str:
 
 def _notes(compared: dict[str, Any]) -> list[str]:
     over = f" over {compared['documents']:,} documents" if "documents" in compared else ""
+    if compared.get("candidates") == "listed":
+        over = ", each over its own candidates"
     notes = [
         f"{compared['counted']:,} {compared['unit']}{over}; below each mean its 95 % interval "
         f"({compared['samples']:,} bootstrap samples); * p ≤ 0.05"

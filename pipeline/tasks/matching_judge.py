@@ -133,4 +133,4 @@ def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> d
     (evidence.folder / FUSION).write_text(as_json(systems.made, indent=1), encoding="utf-8")
     return report.comparison(
         rankings, test.judgements, config.evaluate.bootstrap_samples, config.seed, depth=config.evaluate.depth
-    ) | {"made": systems.made}
+    ) | {"made": systems.made, "candidates": config.evaluate.candidates}
