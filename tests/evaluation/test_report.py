@@ -80,6 +80,7 @@ def test_table_is_plain_and_fits(judgements: Judgements, systems: dict[str, Rank
     assert [line.split("  ")[0].strip() for line in lines if "− bm25" in line] == ["model − bm25", "fused − bm25"]
     assert f"{found['without_relevant']} queries without a relevant document" in text
     assert f"{found['counted']} queries over 80 documents; below each mean" in text
+    assert "queries, each over its own candidates; below" in table_text(found | {"candidates": "listed"}, "test")
     made = {
         "stemmer": "english",
         "k1": 1.2,
