@@ -64,7 +64,7 @@ class Ledger:
 
     def check(self) -> None:
         """Raises InputError, with the first bad rows, if their share of the rows of their kind is over the limit."""
-        for kind, counts in self._counts.items():
+        for kind, counts in reversed(self._counts.items()):  # the records come last: they rest on the other kinds
             bad, read = counts["quarantined"], counts["read"]
             if bad > self._max_share * read:
                 raise InputError(
