@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
         return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, FORMATS))}{guess}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
-    expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+    expected = [name for name in re.split(", | or ", str(context.get("expected", "")).replace("'", "")) if name]
     near = difflib.get_close_matches(str(value), expected, 1, 0.5)
     shown = f"={_short(value)}" if value is not None and not isinstance(value, dict) else ""
     return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")

@@ -54,7 +54,7 @@ def test_a_column_and_a_label_may_hold_any_character() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("", "must not be empty"), (" ", "must not be blank"), ("\u3000", "must not be blank"), ("x" * 251, "250")],
+    [("", "must not be empty$"), (" ", "must not be blank"), ("\u3000", "must not be blank"), ("x" * 251, "250")],
 )
 def test_a_name_has_1_to_250_characters(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -249,6 +249,14 @@ def test_judgements_of_unknown_ids_are_quarantined(ingest: Any, write: Any) -> N
     ]  # fmt: skip
 
 
+def test_what_judgements_rest_on_is_named_first(ingest: Any, write: Any) -> None:
+    write("odd/corpus.jsonl", '{"_id": "d1", "text": "one"}\n')
+    write("odd/queries.jsonl", '{"query_id": "q1", "text": "first"}\n')  # so that the judgement's query is unknown
+    address = write("odd/qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    with pytest.raises(InputError, match=r"^1 of 1 queries are bad .*queries\.jsonl:1: missing field: no '_id'"):
+        ingest({"format": "beir", "path": str(Path(address).parents[1])}, max_quarantined_share=0.5)
+
+
 def test_one_file_for_all_is_split_by_query(ingest: Any, write: Any) -> None:
     source = {
         "format": "msmarco",
