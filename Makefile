@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs,
 	@[ -x .docs/bin/mkdocs ] || $(or $(DUPLET_PYTHON),python3.11) -m venv .docs
 	@.docs/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r docker/requirements-docs.txt
 	@NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --quiet --strict --config-file .mkdocs.yml && echo "docs: .site/index.html"
+
+settings: setup  ## docs/settings.md anew from the models of the configuration
+	@$(BIN)/duplet config explain --markdown > docs/settings.md
 
 fuzz: setup  ## INPUTS (100,000) damaged inputs, guided by coverage, to every reader and loader; about 15 minutes
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \

@@ -24,61 +24,133 @@ DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_
 
 
 class SlurmOptions(Settings):
-    """What only `sbatch` takes; None leaves it to the site."""
+    """What only `sbatch` takes."""
 
     free_texts = frozenset({"setup"})  # shell as it is
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    save_before_s: Annotated[int, Field(ge=10, le=3600)] = 120  # the signal comes so long before the wall time
-    extra: tuple[str, ...] = ()  # more lines for the head of the script, without #SBATCH
-    setup: tuple[str, ...] = ()  # shell lines before the work: module load cuda/11.7
+    partition: str | None = Field(default=None, description="Partition. null: the site's default.", examples=["gpu"])
+    account: str | None = Field(default=None, description="Account that pays. null: the site's default.")
+    qos: str | None = Field(default=None, description="Quality of service. null: the site's default.")
+    constraint: str | None = Field(
+        default=None, description="Features that the nodes must have. null: none.", examples=["a100"]
+    )
+    save_before_s: Annotated[int, Field(ge=10, le=3600)] = Field(
+        default=120, description="Seconds before the wall time at which the job saves and stops."
+    )
+    extra: tuple[str, ...] = Field(
+        default=(), description="More options of sbatch, as they are, without #SBATCH.", examples=[["--exclusive"]]
+    )
+    setup: tuple[str, ...] = Field(
+        default=(), description="Lines of shell that run before the work.", examples=[["module load cuda/11.7"]]
+    )
 
 
 class KubernetesOptions(Settings):
     """What only a cluster's job takes."""
 
-    namespace: DnsName = "default"
-    image: str = "duplet:latest"
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    claim: DnsName | None = None  # a PersistentVolumeClaim that all pods share, holding root
-    mount: str = "/data"  # where it appears in the pods
-    secrets: tuple[DnsName, ...] = ()  # Secrets whose keys become environment variables
-    shared_memory_gb: Annotated[float, Field(gt=0, le=4096)] = 2.0
-    ttl_s: Annotated[int, Field(ge=0)] = 86_400  # the finished job is removed after so long
-    run_as_user: Annotated[int, Field(ge=1)] = 1000
-    service_account: DnsName | None = None
-    node_selector: dict[str, str] = {}
+    namespace: DnsName = Field(default="default", description="Namespace of the job.")
+    image: str = Field(
+        default="duplet:latest",
+        description="Container image with Duplet, made from docker/Dockerfile.",
+        examples=["registry.example.com/duplet:latest"],
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When a node pulls the image."
+    )
+    claim: DnsName | None = Field(
+        default=None,
+        description="PersistentVolumeClaim (ReadWriteMany) that all pods share and that holds root. Target kubernetes "
+        "needs one.",
+        examples=["duplet-runs"],
+    )
+    mount: str = Field(default="/data", description="Folder of the pods in which the claim appears.")
+    secrets: tuple[DnsName, ...] = Field(
+        default=(),
+        description="Secrets whose keys become environment variables of the pods.",
+        examples=[["mlflow-credentials"]],
+    )
+    shared_memory_gb: Annotated[float, Field(gt=0, le=4096)] = Field(
+        default=2.0, description="GiB of shared memory of each pod, through which its workers talk."
+    )
+    ttl_s: Annotated[int, Field(ge=0)] = Field(
+        default=86_400, description="Seconds after its end at which the cluster removes the job."
+    )
+    run_as_user: Annotated[int, Field(ge=1)] = Field(
+        default=1000, description="User id of the pods' processes, which must be able to write to the claim."
+    )
+    service_account: DnsName | None = Field(
+        default=None, description="Service account of the pods. null: the namespace's default."
+    )
+    node_selector: dict[str, str] = Field(
+        default={}, description="Labels that a node must have. Empty: any node.", examples=[{"gpu": "a100"}]
+    )
 
 
-class JobSpec(Settings):
+class JobSettings(Settings):
+    """What a person says of a job, in a job file or by option."""
+
+    target: str = Field(default="local", description="Where the job runs: local, slurm or kubernetes.")
+    workers_per_host: Count | None = Field(default=None, description="Workers on each host. null: all on one host.")
+    # a worker trains on one GPU or on none
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = Field(
+        default=0, description="GPUs of each worker. Default: as train.gpus says."
+    )
+    cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="CPU cores of each worker. null: an equal share on this machine, 1 elsewhere."
+    )
+    mem_gb: Annotated[float, Field(gt=0, le=65_536)] | None = Field(
+        default=None, description="Memory of each host, in GiB. null: what the target gives.", examples=[64]
+    )
+    walltime_min: Annotated[int, Field(ge=1, le=525_600)] | None = Field(
+        default=None,
+        description="Minutes after which the job saves and stops. null: no such end.",
+        examples=[720],
+    )
+    retries: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=3, description="Starts after the first one, if the job fails."
+    )
+    pause_s: Annotated[float, Field(ge=0, le=600)] = Field(
+        default=5.0,
+        description="Seconds before the first restart; each pause is twice the one before, ten minutes at most.",
+    )
+    slurm: SlurmOptions = SlurmOptions()
+    kubernetes: KubernetesOptions = KubernetesOptions()
+
+
+class JobFile(JobSettings):
+    """The keys of a job file; see docs/jobs.md."""
+
+    config: str = Field(
+        description="Path of the configuration, from the folder where `duplet submit` is called.",
+        examples=["configs/demo.yaml"],
+    )
+    overrides: tuple[str, ...] = Field(
+        default=(), description="Settings of the configuration, as key=value.", examples=[["train.epochs=3"]]
+    )
+    workers: int | str | None = Field(
+        default=None,
+        description="Training processes, or least:most, of which each start takes what there is room for. null: as "
+        "train.workers says.",
+        examples=[4, "2:8"],
+    )
+
+
+class JobSpec(JobSettings):
     """A job, whole: targets turn it into a script or manifest without looking anywhere else."""
 
     free_texts = frozenset({"config_text"})
 
-    format: Literal[1] = 1
-    id: str  # the folder's name under ROOT/jobs
-    name: str  # the configuration's
-    config: str  # as the person named it
-    config_text: str  # its content when the job was submitted, with ${VARIABLES} as written
-    overrides: tuple[str, ...] = ()  # key=value settings of the configuration
-    root: str  # the configuration's, absolute
-    cwd: str  # where relative paths of the configuration start
-    python: str  # the interpreter of the environment
-    target: str = "local"
-    min_workers: Count = 1
-    max_workers: Count = 1  # above min_workers: as many as there is room for
-    workers_per_host: Count | None = None  # None: all on one host
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0  # a worker trains on one GPU or on none
-    cpus_per_worker: Annotated[int, Field(ge=1, le=1024)] | None = None  # None: an equal share (local), 1 elsewhere
-    mem_gb: Annotated[float, Field(gt=0, le=65_536)] | None = None  # of each host
-    walltime_min: Annotated[int, Field(ge=1, le=525_600)] | None = None
-    retries: Annotated[int, Field(ge=0, le=1000)] = 3  # starts after the first
-    pause_s: Annotated[float, Field(ge=0, le=600)] = 5.0  # before the first restart; twice as long before each other
-    slurm: SlurmOptions = SlurmOptions()
-    kubernetes: KubernetesOptions = KubernetesOptions()
+    format: Literal[1] = Field(default=1, description="Version of this form.")
+    id: str = Field(description="Name of the job's folder under ROOT/jobs.")
+    name: str = Field(description="Name of the configuration.")
+    config: str = Field(description="Path of the configuration, as the person named it.")
+    config_text: str = Field(description="Content of the configuration at submission, with ${VARIABLES} as written.")
+    overrides: tuple[str, ...] = Field(default=(), description="Settings of the configuration, as key=value.")
+    root: str = Field(description="Root of the configuration, as an absolute path.")
+    cwd: str = Field(description="Folder where relative paths of the configuration start.")
+    python: str = Field(description="Python interpreter of the environment.")
+    min_workers: Count = Field(default=1, description="Least workers that a start takes.")
+    max_workers: Count = Field(default=1, description="Most workers that a start takes, as there is room.")
 
     @field_validator("id")
     @classmethod
@@ -123,10 +195,7 @@ KEPT_SECRET = (
 )
 _ASSIGNED = re.compile(r"(\w+)=[\"']?[^\s$\"',;]")  # of a line of a shell, or of --export=NAME=value
 # What a person sets in a job file or by option; the rest of a spec follows from the configuration and the place.
-SETTABLE = (
-    "target", "workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min", "retries",
-    "pause_s", "slurm", "kubernetes",
-)  # fmt: skip
+SETTABLE = tuple(name for name in JobFile.model_fields if name not in ("config", "overrides"))
 SECTIONS: dict[str, type[Settings]] = {"slurm": SlurmOptions, "kubernetes": KubernetesOptions}
 
 

@@ -50,7 +50,9 @@ VERBS = {
         "pipeline.commands.sync", "send what MLflow has not got yet: of runs whose server was down, or killed"
     ),
     "doctor": Verb("pipeline.commands.doctor", "what this machine has and lacks, each lack with its fix"),
-    "config": Verb("pipeline.commands.config", "check a configuration and show it whole; `config schema`: JSON Schema"),
+    "config": Verb(
+        "pipeline.commands.config", "check a configuration and show it whole; `config explain`: what settings mean"
+    ),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
     "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: what became of jobs"),
     "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),

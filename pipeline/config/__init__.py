@@ -1,4 +1,4 @@
-"""Every setting: its default (schema, sources), and how it is read (loading, values, safe_yaml, variables)."""
+"""Every setting: its default and meaning (schema, sections, sources), and how it is read (loading, values, …)."""
 
 from pipeline.config.base import Settings
 from pipeline.config.loading import check_config, load_config, secrets_sent
@@ -7,9 +7,11 @@ from pipeline.config.schema import (
     METRICS,
     SMALLER_IS_BETTER,
     SPLITS,
+    Config,
+)
+from pipeline.config.sections import (
     CaptioningConfig,
     ClozeConfig,
-    Config,
     EvaluateConfig,
     IngestConfig,
     LanguageModelConfig,

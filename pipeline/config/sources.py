@@ -8,6 +8,32 @@ from pipeline.config.base import OrNull, Place, Positive, Settings
 
 SplitName = Literal["train", "valid", "test"]
 Column = str | int
+Format = Field(description="Format of the source; the other settings depend on it.")
+Path = Annotated[
+    Place | None,
+    Field(
+        description="File with all rows, which is cut into splits; may end in .gz or .zst, or be an address such as s3://…"
+        " null: paths names the files.",
+        examples=["pairs.tsv.gz"],
+    ),
+]
+Paths = Annotated[
+    dict[SplitName, Place],
+    Field(
+        description="A file per split, in place of path. A valid or test that is missing is cut out of train.",
+        examples=[{"train": "train.tsv", "test": "test.tsv"}],
+    ),
+]
+Encoding = Annotated[
+    str, Field(description="How the files' text is encoded; UTF-16 is known by its first bytes.", examples=["cp1252"])
+]
+Grades = Annotated[
+    dict[str, float],
+    Field(
+        description="Relevance of each label as it is written in the data. Empty: the label is a number already.",
+        examples=[{"bad": 0, "good": 1, "perfect": 2}],
+    ),
+]
 
 
 def _in_one_place(source: Any) -> Any:
@@ -22,22 +48,36 @@ class Columns(Settings):
 
     free_texts = frozenset({"*"})
 
-    query: Column = "query"
-    document: Column = "document"
-    text: Column = "text"
-    label: Column = "label"
-    source: Column = "source"
-    target: Column = "target"
-    tags: Column = "tags"
-    letters: Column = "text"  # tagging spells the words of its text
-    image: Column = "image"
-    caption: Column = "caption"
-    relevance: Column | None = None  # None: every row is a relevant pair (relevance 1)
-    id: Column | None = None
-    query_id: Column | None = None
-    document_id: Column | None = None
-    group: tuple[Column, ...] = ()  # rows that share these stay in one split; default: the query id
-    metadata: tuple[Column, ...] = ()
+    query: Column = Field(default="query", description="Query, of task matching.", examples=["question", 0])
+    document: Column = Field(default="document", description="Document, of task matching.", examples=["answer", 1])
+    text: Column = Field(default="text", description="Text, of tasks of one text.")
+    label: Column = Field(default="label", description="Label, of task classification.")
+    source: Column = Field(default="source", description="Text to translate, of task translation.")
+    target: Column = Field(default="target", description="Its translation, of task translation.")
+    tags: Column = Field(default="tags", description="Tags with blanks between them, one per word; of task tagging.")
+    letters: Column = Field(default="text", description="Text whose words are read by character, of task tagging.")
+    image: Column = Field(default="image", description="Name of the image, of task captioning.")
+    caption: Column = Field(default="caption", description="Caption, of task captioning.")
+    relevance: Column | None = Field(
+        default=None,
+        description="Relevance of the document for the query: a number, or a label of grades. null: every row is a "
+        "relevant pair.",
+        examples=["label"],
+    )
+    id: Column | None = Field(default=None, description="Id of the row. null: ids are made from the texts.")
+    query_id: Column | None = Field(default=None, description="Id of the query. null: ids are made from the texts.")
+    document_id: Column | None = Field(
+        default=None, description="Id of the document. null: ids are made from the texts."
+    )
+    group: tuple[Column, ...] = Field(
+        default=(),
+        description="Columns whose values rows must share to stay in one split. Empty: rows of equal query, or text, "
+        "stay together.",
+        examples=[["site", "page"]],
+    )
+    metadata: tuple[Column, ...] = Field(
+        default=(), description="Columns that are kept beside each record, for looking things up.", examples=[["url"]]
+    )
 
 
 _FLAG_OR_NULL = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
@@ -58,11 +98,11 @@ class PairsSource(Settings):
 
     free_texts = frozenset({"grades", "delimiter"})
 
-    format: Literal["jsonl", "tsv", "csv", "parquet"]
-    path: Place | None = None
-    paths: dict[SplitName, Place] = {}
+    format: Literal["jsonl", "tsv", "csv", "parquet"] = Format
+    path: Path = None
+    paths: Paths = {}
     columns: Columns = Columns()
-    header: bool = True  # TSV and CSV: the first row names the columns
+    header: bool = Field(default=True, description="TSV and CSV: the first row names the columns.")
     quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format), WithJsonSchema(_FLAG_OR_NULL)] = Field(
         default=None, validate_default=True, description='TSV and CSV: "…" quotes a field. Default: CSV yes, TSV no.'
     )
@@ -70,8 +110,8 @@ class PairsSource(Settings):
         default=None, validate_default=True,
         description="TSV and CSV: the character between two fields. Default: CSV a comma, TSV a tab.",
     )  # fmt: skip
-    encoding: str = "utf-8"
-    grades: dict[str, float] = {}  # label as written -> relevance; empty: the label is a number already
+    encoding: Encoding = "utf-8"
+    grades: Grades = {}
 
     @model_validator(mode="after")
     def _one_place(self) -> "PairsSource":
@@ -87,17 +127,33 @@ class CollectionSource(Settings):
 
     free_texts = frozenset({"grades"})
 
-    format: Literal["trec", "beir", "msmarco"]
-    path: Place | None = None  # beir: the folder
-    documents: Place | None = None
-    queries: Place | dict[SplitName, Place] | None = None  # one file for all splits, or one per split
-    judgements: Place | dict[SplitName, Place] | None = None
-    query_ids: Literal["given", "position"] = (
-        "given"  # position: judgements number the queries 1, 2, … as they stand in the file
+    format: Literal["trec", "beir", "msmarco"] = Format
+    path: Place | None = Field(
+        default=None, description="beir: the folder. null: trec and msmarco name their files.", examples=["scifact"]
     )
-    train_on_titles: bool = False  # train and valid pairs are a document's title and its text; judged queries only test
-    encoding: str = "utf-8"
-    grades: dict[str, float] = {}
+    documents: Place | None = Field(
+        default=None, description="trec and msmarco: the file of documents.", examples=["docs.trec.gz"]
+    )
+    queries: Place | dict[SplitName, Place] | None = Field(
+        default=None,
+        description="trec and msmarco: a file of queries per split, or one for all, whose queries are divided by hash.",
+        examples=[{"train": "train.topics", "test": "test.topics"}],
+    )
+    judgements: Place | dict[SplitName, Place] | None = Field(
+        default=None,
+        description="trec and msmarco: a file of judgements (qrels) per split, or one for all.",
+        examples=[{"train": "train.qrels", "test": "test.qrels"}],
+    )
+    query_ids: Literal["given", "position"] = Field(
+        default="given",
+        description="How judgements name a query: by its id, or by its position in the file of queries, from 1.",
+    )
+    train_on_titles: bool = Field(
+        default=False,
+        description="Trains on a document's title as the query for its text, and keeps all judged queries for test.",
+    )
+    encoding: Encoding = "utf-8"
+    grades: Grades = {}
 
     @model_validator(mode="after")
     def _complete(self) -> "CollectionSource":
@@ -112,21 +168,31 @@ class CollectionSource(Settings):
 class DocstringsSource(Settings):
     """Python functions of the running environment: a docstring's first paragraph asks, the code answers."""
 
-    format: Literal["docstrings"]
-    packages: tuple[str, ...] = ("stdlib",)  # "stdlib" and names of installed packages
-    min_query_tokens: Positive = 3
-    min_document_lines: Positive = 2
-    max_pairs: Positive | None = None  # the first so many by hash; for quick tests
+    format: Literal["docstrings"] = Format
+    packages: tuple[str, ...] = Field(
+        default=("stdlib",),
+        description="Installed packages whose functions are read; stdlib is the standard library.",
+        examples=[["stdlib", "numpy"]],
+    )
+    min_query_tokens: Positive = Field(
+        default=3, description="Least words of a docstring's first paragraph; functions with fewer are left out."
+    )
+    min_document_lines: Positive = Field(
+        default=2, description="Least lines of code that are not blank; shorter functions are left out."
+    )
+    max_pairs: Positive | None = Field(
+        default=None, description="Most pairs, chosen by hash, for quick tests. null: all."
+    )
 
 
 class TextSource(Settings):
     """Running text, in one file (its end goes to valid and test) or one per split; a record is some whole lines."""
 
-    format: Literal["text"]
-    path: Place | None = None
-    paths: dict[SplitName, Place] = {}
-    lines_per_record: Positive = 1
-    encoding: str = "utf-8"
+    format: Literal["text"] = Format
+    path: Path = None
+    paths: Paths = {}
+    lines_per_record: Positive = Field(default=1, description="Lines of text in one record.")
+    encoding: Encoding = "utf-8"
 
     @model_validator(mode="after")
     def _one_place(self) -> "TextSource":
@@ -136,18 +202,21 @@ class TextSource(Settings):
 class LinesSource(Settings):
     """Files whose n-th lines belong together, one per field of the task, for each split."""
 
-    format: Literal["lines"]
-    paths: dict[SplitName, dict[str, Place]]  # split -> field -> file
-    encoding: str = "utf-8"
+    format: Literal["lines"] = Format
+    paths: dict[SplitName, dict[str, Place]] = Field(
+        description="A file per field of the task, for each split.",
+        examples=[{"train": {"source": "train.en", "target": "train.de"}}],
+    )
+    encoding: Encoding = "utf-8"
 
 
 class LabelledSource(Settings):
     """Lines of a label, one blank and a text, in one file for all splits or one per split."""
 
-    format: Literal["labelled"]
-    path: Place | None = None
-    paths: dict[SplitName, Place] = {}
-    encoding: str = "utf-8"
+    format: Literal["labelled"] = Format
+    path: Path = None
+    paths: Paths = {}
+    encoding: Encoding = "utf-8"
 
     @model_validator(mode="after")
     def _one_place(self) -> "LabelledSource":
@@ -157,11 +226,13 @@ class LabelledSource(Settings):
 class ConlluSource(Settings):
     """Sentences in CoNLL-U: the text is the word forms, the tags are another column."""
 
-    format: Literal["conllu"]
-    path: Place | None = None
-    paths: dict[SplitName, Place] = {}
-    tag: Literal["UPOS", "XPOS"] = "UPOS"
-    encoding: str = "utf-8"
+    format: Literal["conllu"] = Format
+    path: Path = None
+    paths: Paths = {}
+    tag: Literal["UPOS", "XPOS"] = Field(
+        default="UPOS", description="Column that holds the tags: universal parts of speech, or the language's own."
+    )
+    encoding: Encoding = "utf-8"
 
     @model_validator(mode="after")
     def _one_place(self) -> "ConlluSource":
@@ -174,10 +245,10 @@ class ConllSource(Settings):
     The first column is the word, the last its tag; columns between them are left out.
     """
 
-    format: Literal["conll"]
-    path: Place | None = None
-    paths: dict[SplitName, Place] = {}
-    encoding: str = "utf-8"
+    format: Literal["conll"] = Format
+    path: Path = None
+    paths: Paths = {}
+    encoding: Encoding = "utf-8"
 
     @model_validator(mode="after")
     def _one_place(self) -> "ConllSource":
@@ -191,37 +262,55 @@ class PythonSource(Settings):
     token tagged with what it is; package: functions of some installed packages, labelled with the one they stand in.
     """
 
-    format: Literal["python"]
-    of: Literal["code", "prose", "package", "kinds"]
-    lines_per_record: Positive = 50  # code
-    max_records: Positive | None = None  # the first so many by hash (code: in order); for quick tests
+    format: Literal["python"] = Format
+    of: Literal["code", "prose", "package", "kinds"] = Field(
+        description="What a record is. code: some lines of a module. prose: a docstring. package: a function, labelled "
+        "with its package. kinds: a line of code, each token tagged with what it is."
+    )
+    lines_per_record: Positive = Field(default=50, description="code: lines in one record.")
+    max_records: Positive | None = Field(
+        default=None, description="Most records, chosen by hash (code: the first ones), for quick tests. null: all."
+    )
 
 
 class NumbersSource(Settings):
     """Numbers and dates in digits with the same in English words: made up, no download."""
 
-    format: Literal["numbers"]
-    direction: Literal["to_words", "to_digits"] = "to_words"
-    count: Annotated[int, Field(gt=0, le=100_000)] = 4000
+    format: Literal["numbers"] = Format
+    direction: Literal["to_words", "to_digits"] = Field(
+        default="to_words", description="What is translated into what: digits to words, or words to digits."
+    )
+    count: Annotated[int, Field(gt=0, le=100_000)] = Field(default=4000, description="Pairs that are made.")
 
 
 class ScenesSource(Settings):
     """Drawn scenes of coloured shapes with their captions: made up, no download."""
 
-    format: Literal["scenes"]
-    count: Annotated[int, Field(gt=0, le=100_000)] = 3000
+    format: Literal["scenes"] = Format
+    count: Annotated[int, Field(gt=0, le=100_000)] = Field(default=3000, description="Scenes that are drawn.")
 
 
 class CaptionsSource(Settings):
     """Images and a file of their captions: lines of NAME or NAME#NUMBER, a tab and the caption."""
 
-    format: Literal["captions"]
-    captions: Place
-    images: Place  # a zip file, a folder, or a .npy file of a vector (or of a vector per place) for each image
-    names: Place | None = None  # of the rows of a .npy file, one per line; None: 0, 1, 2, …
-    splits: dict[SplitName, Place] = {}  # files of image names, one per line; none: the images are split
-    encoding: str = "utf-8"  # of the captions, names and splits
-    size_px: Positive = 64  # width and height that pictures are brought to
+    format: Literal["captions"] = Format
+    captions: Place = Field(description="File of captions, an image's name and a caption per line.")
+    images: Place = Field(
+        description="Zip file or folder of the images, or a .npy file with a vector (or a vector per place) of each.",
+        examples=["images.zip", "features.npy"],
+    )
+    names: Place | None = Field(
+        default=None,
+        description="File with the image's name for each row of a .npy file, one per line. null: rows are named 0, 1, "
+        "2, …",
+    )
+    splits: dict[SplitName, Place] = Field(
+        default={},
+        description="A file of image names per split, one per line. Empty: the images are divided by hash.",
+        examples=[{"train": "train.txt", "valid": "valid.txt", "test": "test.txt"}],
+    )
+    encoding: Encoding = "utf-8"
+    size_px: Positive = Field(default=64, description="Width and height, in pixels, that images are scaled to.")
 
 
 Source = Annotated[

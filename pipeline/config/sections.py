@@ -1,0 +1,474 @@
+"""The sections of a configuration, one model each: every setting with its default, its bounds and what it means.
+
+The descriptions are what `duplet config explain`, `duplet config schema` and docs/settings.md show. They say the unit,
+what null means and what a larger or smaller value does; values that are allowed and the default are not repeated.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Filled, Place, Positive, Settings, Share
+from pipeline.config.sources import Source
+
+
+# --- ingest -----------------------------------------------------------------------------------------------------------
+class SplitShares(Settings):
+    """How many groups (queries, by default) go to splits that the source does not have itself; train takes the rest."""
+
+    valid: Share = Field(
+        default=0.1, description="Share of the groups that go to valid, which chooses the best update."
+    )
+    test: Share = Field(
+        default=0.1, description="Share of the groups that go to test, which is measured once, at the end."
+    )
+
+
+class IngestConfig(Settings):
+    """How the source becomes records, splits and a quarantine of bad rows; see docs/data.md."""
+
+    source: Source = Field(description="Where the data is and how it is read; its settings depend on format.")
+    split: SplitShares = SplitShares()
+    max_row_kb: Positive = Field(
+        default=1024, description="Most KiB of one row, document or image; a larger one goes to the quarantine."
+    )
+    max_quarantined_share: Share = Field(
+        default=0.01, description="Most bad rows, as a share of all rows of a kind; above it ingest ends with an error."
+    )
+
+
+# --- tokenize ---------------------------------------------------------------------------------------------------------
+class TokenizeConfig(Settings):
+    """How texts become ids."""
+
+    kind: Literal["word", "character", "sentencepiece", "jieba", "whitespace", "verbatim"] = Field(
+        default="word",
+        description="What a token is. word: runs of letters, runs of digits, single symbols. character: one character, "
+        "blanks joined. sentencepiece: pieces of words, learned. jieba: Chinese words. whitespace: what stands between "
+        "blanks, with a token for the end of a line. verbatim: every character, line ends included.",
+    )
+    lowercase: bool = Field(default=True, description="Makes all letters small. Labels and tags stay as they are.")
+    vocabulary_size: Positive = Field(
+        default=30_000,
+        description="Most tokens in the vocabulary, the most frequent ones of train. A larger one knows more words and "
+        "needs more memory.",
+    )
+    min_count: Positive = Field(
+        default=2,
+        description="Least occurrences in train of a token in the vocabulary; rarer tokens are read as <unk>. "
+        "sentencepiece ignores it.",
+    )
+    sentencepiece_model: Literal["unigram", "bpe"] = Field(
+        default="unigram", description="How sentencepiece learns its pieces; other kinds ignore it."
+    )
+    split_digits: bool = Field(
+        default=False,
+        description="Makes every digit of a number a token of its own, for sentencepiece; other kinds ignore it.",
+    )
+    max_tokens: dict[str, Positive | None] = Field(
+        default={},
+        description="Most tokens of each field; longer texts are cut. Fields that are not named keep their task's own "
+        "limit. null: no limit, only for fields that have none by default.",
+        examples=[{"query": 32, "document": 200}],
+    )
+    rows_per_shard: Positive = Field(
+        default=50_000, description="Rows in one file of ids; smaller files take less memory while they are written."
+    )
+
+    def limit(self, field: str) -> int:
+        """The most tokens of a field that is cut, once the whole configuration is read."""
+        found = self.max_tokens[field]
+        assert found is not None, f"{field} is not cut"
+        return found
+
+
+# --- model and training -----------------------------------------------------------------------------------------------
+class ModelConfig(Settings):
+    """The recurrent network that reads a text."""
+
+    cell: Literal["lstm", "gru", "rnn_tanh", "rnn_relu"] = Field(
+        default="lstm", description="Recurrent cell. gru is smaller and faster than lstm; rnn_… are the simple cells."
+    )
+    embedding: Positive = Field(default=128, description="Numbers in the vector of one token.")
+    hidden: Positive = Field(
+        default=256,
+        description="Numbers in the state of one direction of a layer. A larger one learns more and takes longer. "
+        "Default: 96 for task matching, 256 for the others.",
+    )
+    layers: Positive = Field(default=1, description="Recurrent layers, each reading the states of the one below.")
+    directions: Literal[1, 2] = Field(
+        default=2, description="1 reads forwards only, 2 forwards and backwards. Task language_model needs 1."
+    )
+    dropout: Share = Field(
+        default=0.2,
+        description="Share of the embeddings, and of the values between layers, that training sets to 0. A larger one "
+        "helps against overfitting.",
+    )
+    layer_norm: bool = Field(default=False, description="Normalizes the states of each layer.")
+    residual: bool = Field(default=False, description="Adds a layer's input to its output where both are equally wide.")
+    pooling: Literal["last", "max", "mean", "attention"] = Field(
+        default="max", description="How the states of all tokens become one vector of the text."
+    )
+    towers: Literal["shared", "separate"] = Field(
+        default="shared",
+        description="Task matching: one encoder for queries and documents, or one for each. Both share the embedding.",
+    )
+    head: Literal["cosine", "dot", "bilinear", "mlp", "late_interaction"] = Field(
+        default="cosine",
+        description="Task matching: how a query and a document become a score. late_interaction compares the vectors "
+        "of all tokens, the others one vector per text. Default: late_interaction.",
+    )
+
+
+class LossConfig(Settings):
+    """What training on query-document pairs minimizes; other tasks have one loss each and ignore this section."""
+
+    kind: Literal["in_batch_softmax", "hinge", "pointwise"] = Field(
+        default="in_batch_softmax",
+        description="in_batch_softmax: a query's document against all documents of the update. hinge: against some of "
+        "them, by a margin. pointwise: the grade of each pair.",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        default=0.1,
+        description="in_batch_softmax: divides the scores. A smaller one looks more at the hardest negatives.",
+    )
+    negatives: Positive = Field(
+        default=8, description="hinge: documents per query, drawn from the other pairs of the update."
+    )
+    margin: Annotated[float, Field(gt=0)] = Field(
+        default=0.2, description="hinge: how far a query's document should score above each negative."
+    )
+    listed_negatives: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Most documents judged irrelevant for a query that join the update as its negatives, drawn anew in "
+        "each epoch. pointwise ignores it.",
+    )
+    grades: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="pointwise: number of grades; relevance is then one of 0 … grades - 1."
+    )
+    link: Literal["softmax", "ordinal"] = Field(
+        default="softmax", description="pointwise: grades as classes (softmax) or in their order (ordinal)."
+    )
+
+
+class ScheduleConfig(Settings):
+    """How the learning rate changes from update to update."""
+
+    kind: Literal["constant", "cosine", "linear"] = Field(
+        default="cosine", description="How the learning rate falls after the warm-up; constant: it stays."
+    )
+    warmup_updates: Annotated[int, Field(ge=0)] = Field(
+        default=50, description="Updates in which the learning rate rises evenly to its full value."
+    )
+    final_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Learning rate at the last update, as a share of the full one; constant ignores it."
+    )
+
+
+class OptimizerConfig(Settings):
+    """How gradients change the parameters."""
+
+    kind: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="Method of the optimizer.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        default=1e-3, description="Full learning rate. A larger one learns faster, and may diverge.", examples=[3e-4]
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="adamw: decoupled weight decay; sgd: L2 penalty. adam ignores it."
+    )
+    momentum: Share = Field(default=0.9, description="sgd: share of the last step that is kept. Others ignore it.")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=1.0, description="Largest norm of all gradients together; a larger one is scaled to it. null: none."
+    )
+
+
+class TrainConfig(Settings):
+    """How training runs; see docs/training.md."""
+
+    workers: Positive = Field(
+        default=1, description="Training processes that share each update. Their number does not change the batches."
+    )
+    gpus: bool = Field(default=False, description="Gives each worker one GPU; else they train on CPU cores.")
+    threads_per_worker: Positive | None = Field(
+        default=None, description="CPU threads of each worker. null: an equal share of the cores."
+    )
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    max_pairs_per_update: Positive = Field(
+        default=64,
+        description="Most examples of one update, over all workers together. More give each query more negatives and "
+        "need more memory.",
+    )
+    max_tokens_per_update: Positive = Field(
+        default=32_768,
+        description="Most tokens of one update, with padding, both sides and all workers together. It bounds the "
+        "memory that long texts need.",
+    )
+    start_from: Place | None = Field(
+        default=None,
+        description="Trained folder whose parameters training starts from. null: new parameters.",
+        examples=["runs/train/3f2a91c4d0b7"],
+    )
+    epochs: Positive = Field(default=10, description="Passes over the train split.")
+    max_updates: Positive | None = Field(
+        default=None, description="Updates after which training ends, whatever epochs says. null: no such end."
+    )
+    validate_every_updates: Positive | None = Field(
+        default=None, description="Updates between two validations. null: one at the end of each epoch."
+    )
+    patience_validations: Positive | None = Field(
+        default=3, description="Training stops after so many validations without a better one. null: it never does."
+    )
+    metric: Filled = Field(
+        default="",
+        description="Metric by which validation chooses the best update. Default: the first that the task measures.",
+        examples=["ndcg@10"],
+    )
+    checkpoint_every_updates: Positive = Field(
+        default=200, description="Updates between two checkpoints. A kill loses at most so many."
+    )
+    keep_checkpoints: Positive = Field(
+        default=2, description="Newest checkpoints that are kept; the best one is kept as well."
+    )
+    max_skipped_updates: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Updates that may be left out because their loss or gradients are not finite; one more stops the "
+        "training.",
+    )
+    compare_ranks_every_updates: Positive = Field(
+        default=100,
+        description="Updates between two checks that all workers hold equal parameters; each checkpoint checks too.",
+    )
+    log_every_updates: Positive = Field(
+        default=10, description="Updates between two points of the loss and speed, each the mean since the last one."
+    )
+    min_stall_s: Annotated[float, Field(ge=2)] = Field(
+        default=30.0,
+        description="Seconds after which a worker that gives no sign of life counts as stalled and the training ends; "
+        "also the least time that a slow update may take.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainConfig":
+        if self.max_updates is not None and self.schedule.warmup_updates >= self.max_updates:
+            raise ValueError(
+                f"schedule.warmup_updates={self.schedule.warmup_updates} must be below max_updates={self.max_updates}"
+            )
+        needed = 2 * self.workers - 1  # the plan's smallest update is half a full one, rounded up
+        if self.max_pairs_per_update < needed:
+            raise ValueError(
+                f"max_pairs_per_update={self.max_pairs_per_update} leaves some of {self.workers} workers without a "
+                f"pair: it must be at least {needed}"
+            )
+        return self
+
+
+# --- evaluate, promote, track -----------------------------------------------------------------------------------------
+class EvaluateConfig(Settings):
+    """How a trained model is measured beside its baselines; see docs/report.md."""
+
+    kinds: tuple[Literal["ranking", "graded"], ...] = Field(
+        default=("ranking",),
+        description="Task matching: what is measured. ranking: the order of a query's documents. graded: the grade of "
+        "each pair, which needs train.loss.kind=pointwise.",
+        examples=[["ranking", "graded"]],
+    )
+    candidates: Literal["collection", "listed"] = Field(
+        default="collection",
+        description="Documents that are ranked for a query: all of the collection, or those judged for it (listed).",
+    )
+    collection: Literal["all", "split"] = Field(
+        default="all",
+        description="Documents of the collection: of all splits, as a search ranks them, or of the query's split.",
+    )
+    depth: Annotated[int, Field(ge=10)] = Field(
+        default=100, description="Documents kept per query; nothing deeper is measured."
+    )
+    stemmer: Literal["auto", "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
+                     "portuguese", "russian", "spanish", "swedish", "turkish"] = Field(
+        default="auto",
+        description="Language by which BM25 brings words to their stem. auto: the language whose stop words are most "
+        "frequent in the collection, if any is.",
+    )  # fmt: skip
+    bm25_k1: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="BM25's weight of repeated words. null: the best on the validation split."
+    )
+    bm25_b: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="BM25's correction for long documents. null: the best on the validation split."
+    )
+    bootstrap_samples: Positive = Field(
+        default=1000, description="Samples that the 95 % intervals are made from. More give steadier ends."
+    )
+    shape: Literal["latex", "c", "python"] | None = Field(
+        default=None,
+        description="Task language_model: the layout that is counted in what the model writes: environments and braces "
+        "that close, code that parses. null: nothing is counted.",
+    )
+
+
+class PromoteConfig(Settings):
+    """When a new version takes the place of the champion, judged on the same test data; see docs/registry.md."""
+
+    name: Filled = Field(default="", description="Name of the registered model. Default: the configuration's name.")
+    metric: Filled = Field(
+        default="", description="Metric that versions are compared by. Default: train.metric.", examples=["mrr@10"]
+    )
+    min_difference: float = Field(
+        default=0.0,
+        description="What (new version - champion) must lie above. Below 0: the new version may be worse by less than "
+        "that.",
+        examples=[-0.01],
+    )
+    judge_by: Literal["interval", "mean"] = Field(
+        default="interval",
+        description="What must lie above min_difference: the whole 95 % interval of the difference, or the difference "
+        "itself (mean).",
+    )
+    floors: dict[str, float] = Field(
+        default={},
+        description="Least value of each metric named, which every new version must reach, the first one too.",
+        examples=[{"mrr@10": 0.4}],
+    )
+
+
+class TrackingConfig(Settings):
+    """What MLflow gets; see docs/tracking.md."""
+
+    uri: Place | None = Field(
+        default=None,
+        description="MLflow's address. Default: MLFLOW_TRACKING_URI, else a SQLite database under root.",
+        examples=["http://127.0.0.1:5000"],
+    )
+    experiment: Filled = Field(default="", description="MLflow's experiment. Default: the configuration's name.")
+    system_metrics: bool = Field(
+        default=True,
+        description="Sends the load of processors, memory, disk, network and GPUs as metrics too, every ten seconds.",
+    )
+    spool_mb: Positive = Field(
+        default=64,
+        description="MiB on disk for a training's points, and for a command's journal; above it older training points "
+        "are thinned out.",
+    )
+    max_wait_s: Annotated[float, Field(ge=0)] = Field(
+        default=30.0,
+        description="Seconds that a command waits for MLflow at its end; `duplet sync` sends what is left then.",
+    )
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+class LanguageModelConfig(Settings):
+    """A language model reads forwards only: model.directions must be 1."""
+
+    streams: Positive = Field(
+        default=20, description="Parts of the text that are read side by side, over all workers together."
+    )
+    steps: Positive = Field(
+        default=35, description="Tokens of each stream in one update; gradients flow back through so many."
+    )
+    tied: bool = Field(
+        default=False,
+        description="Uses the embedding as the output's weights (Press and Wolf 2017); model.embedding must then equal "
+        "model.hidden.",
+    )
+    variational: bool = Field(
+        default=False,
+        description="Draws one dropout mask for all steps of an update (Gal and Ghahramani 2016), else one per step.",
+    )
+    weight_dropout: Share = Field(
+        default=0.0,
+        description="Share of the recurrent weights that training sets to 0, the same for all steps of an update "
+        "(Merity et al. 2018).",
+    )
+    sampled: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Negatives of a sampled softmax, which makes training with a large vocabulary faster. 0: the whole "
+        "softmax.",
+    )
+    sample_tokens: Positive = Field(default=300, description="Tokens of the sample that each validation writes.")
+
+
+class ClozeConfig(Settings):
+    """Words taken out and filled in. Every word of a training text is learned from."""
+
+    blank_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.15, description="Share of a text's words that are hidden from the others as well."
+    )
+    sampled: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Negatives of a sampled softmax, which makes training with a large vocabulary faster. 0: the whole "
+        "softmax.",
+    )
+    compare_left: bool = Field(
+        default=True,
+        description="Trains a model of equal size beside it that reads the words on the left alone, to compare.",
+    )
+
+
+class TranslationConfig(Settings):
+    """Encoder of `model`; a decoder of as many layers, each as wide as one direction of it, with attention."""
+
+    attention: Literal["bahdanau", "luong"] = Field(
+        default="luong", description="luong computes all steps at once; bahdanau goes step by step and is slower."
+    )
+    label_smoothing: Share = Field(
+        default=0.1, description="Share of the probability that training gives to all other tokens alike."
+    )
+    beam: Positive = Field(
+        default=5, description="Translations that are followed at a time. More may be better and take longer."
+    )
+    length_penalty: Annotated[float, Field(ge=0)] = Field(
+        default=0.6,
+        description="alpha of ((5 + length) / 6) ^ alpha, which divides a translation's log probability (Wu et al. "
+        "2016). A larger one prefers longer translations.",
+    )
+    max_target_share: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="Most tokens of a translation per token of its source; ten more are allowed."
+    )
+    copy_unknown: bool = Field(
+        default=False,
+        description="Writes the source word that is attended to most in place of an unknown word; else no unknown word "
+        "is written.",
+    )
+    bleu_tokenizer: Literal["13a", "intl", "zh", "char", "none"] = Field(
+        default="13a", description="sacreBLEU's tokenizer for the target language; zh for Chinese."
+    )
+
+
+class CaptioningConfig(Settings):
+    """Images and a decoder of their captions."""
+
+    inject: Literal["first", "every", "attention"] = Field(
+        default="first",
+        description="Where the image enters. first: the first step only (Karpathy and Fei-Fei 2015). every: each step. "
+        "attention: over the places of the image (Xu et al. 2015).",
+    )
+    features: Literal["trained", "alexnet", "given"] = Field(
+        default="trained",
+        description="What the decoder sees of an image. trained: a small convolutional network over its pixels. "
+        "alexnet: MXNet's AlexNet, with the parameters of weights. given: the vectors that the source has as images.",
+    )
+    weights: Place | None = Field(
+        default=None,
+        description="AlexNet's parameter file of Gluon's model zoo, for features=alexnet alone.",
+        examples=["alexnet-44335d1f.params"],
+    )
+    beam: Positive = Field(
+        default=3, description="Captions that are followed at a time. More may be better and take longer."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CaptioningConfig":
+        if (self.features == "alexnet") != bool(self.weights):
+            raise ValueError("features=alexnet and weights, AlexNet's parameter file, need each other")
+        return self
+
+
+class TaggingConfig(Settings):
+    """A tag for every word."""
+
+    characters: bool = Field(default=False, description="Reads each word's characters too, beside its embedding.")
+    crf: bool = Field(
+        default=False,
+        description="Puts a linear-chain conditional random field over the tags, which learns what follows what "
+        "(Lample et al. 2016).",
+    )
