@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, load_config
-from pipeline.serving import onnx_backend, onnx_export
-from pipeline.serving.runtime import TextEncoder
-from pipeline.serving.scoring import Scorer
+from pipeline.serving.onnx import session
+from pipeline.serving.export import onnx_export
+from pipeline.serving.predict.text_encoder import TextEncoder
+from pipeline.serving.predict.scoring import Scorer
 from pipeline.tokenization import shards
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +48,7 @@ def random_parameters(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
 def opened(config: Config, arrays: dict[str, np.ndarray], tokenized: Path, int8: bool, threads: int) -> TextEncoder:
     with tempfile.TemporaryDirectory() as folder:
         onnx_export.write_graphs(config, arrays, Path(folder), int8)
-        represent = onnx_backend.represent_with(Path(folder))
+        represent = session.represent_with(Path(folder))
     return TextEncoder(config, shards.load_tokenizer(tokenized), represent, Scorer(config, arrays), threads)
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import psutil
 import yaml
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.tracking import database
 
 KINDS = ("the command", "its sender", "both")
@@ -101,7 +101,7 @@ def _first_command(config: Path, root: Path) -> "subprocess.Popen[bytes]":
 def _when_making(root: Path, process: "subprocess.Popen[bytes]") -> None:
     """Waits until a command's sender holds the database's lock."""
     lock = database.lock_of(root / "mlflow.db")
-    while not files.is_locked(lock):
+    while not atomic_files.is_locked(lock):
         if process.poll() is not None:
             raise RuntimeError(f"the command ended before MLflow's database was made: see {root}.log")
         time.sleep(0.005)

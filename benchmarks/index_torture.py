@@ -24,11 +24,11 @@ from typing import Any
 import faiss  # noqa: F401  (once here, and not in every process that is forked)
 import numpy as np
 
-from pipeline import cli
-from pipeline.commands import index as command
-from pipeline.serving import runtime
-from pipeline.serving.search import build, documents, stamp, store
-from pipeline.serving.search.searching import Searcher
+from pipeline.cli import main as cli
+from pipeline.cli.commands import index as command
+from pipeline.serving.predict import text_encoder
+from pipeline.search import build, documents, index_store, open_index
+from pipeline.search.searcher import Searcher
 from tests.search.models import model_folder
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -51,8 +51,8 @@ class Torture:
         self._home, self._random = home, random.Random(seed)
         self._index, self._fresh = home / "index", home / "fresh"
         self._model = model_folder(home / "model", WORDS, embedding=8, hidden=4)
-        self._encoder = runtime.open_encoder(self._model, threads=1)
-        runtime.open_encoder = lambda *_: self._encoder  # opened once, for all processes
+        self._encoder = text_encoder.open_encoder(self._model, threads=1)
+        text_encoder.open_encoder = lambda *_: self._encoder  # opened once, for all processes
         self._documents: Documents = {}
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -73,7 +73,7 @@ class Torture:
 
         status = self._run(arguments, self._random.uniform(0, 1.2 * seconds))
         ended = "killed" if status < 0 else "ended before its kill"
-        left = self._scores(self._index) if (self._index / store.NAME).exists() else None
+        left = self._scores(self._index) if (self._index / index_store.NAME).exists() else None
         which = "new" if left and after and _alike(left, after) else "old" if _same(left, before) else "neither"
         self.counts[f"{kind}: {ended}, {which} index" if which != "old" or before else f"{kind}: {ended}, none"] += 1
         if which == "neither" or (status >= 0 and (status, which) != (0, "new")):
@@ -123,7 +123,7 @@ class Torture:
     def _scores(self, folder: Path) -> Scores | None:
         """What every document scores, by mode and query; None where the index does not open or answer."""
         try:
-            searcher = Searcher(store.open_snapshot(folder), self._encoder)
+            searcher = Searcher(index_store.open_snapshot(folder), self._encoder)
             found: Scores = {}
             for mode in ("model", "words", "hybrid"):
                 for query in QUERIES:
@@ -180,5 +180,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert command and build and documents and stamp  # imported here, not in every process that is forked
+    assert command and build and documents and open_index  # imported here, not in every process that is forked
     sys.exit(main())

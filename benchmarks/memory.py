@@ -94,10 +94,10 @@ def tokenize(config: Config, root: Path) -> None:
 
 
 def train(config: Config, root: Path) -> None:
-    from pipeline.spool import Spool
+    from pipeline.core.event_log import Spool
     from pipeline.tasks.base import task_of
     from pipeline.training import loop
-    from pipeline.workers import World
+    from pipeline.distributed.world import World
 
     world, task = World(False), task_of(config, root / "tokenize")
     network = task.network()
@@ -107,12 +107,13 @@ def train(config: Config, root: Path) -> None:
 
 def index(config: Config, root: Path) -> None:
     from pipeline.models.matcher import Matcher
-    from pipeline.serving import onnx_backend, onnx_export
-    from pipeline.serving.runtime import TextEncoder
-    from pipeline.serving.scoring import Scorer
-    from pipeline.serving.search.build import Update
-    from pipeline.serving.search.documents import Reader
-    from pipeline.serving.search.store import ModelStamp, Settings
+    from pipeline.serving.onnx import session
+    from pipeline.serving.export import onnx_export
+    from pipeline.serving.predict.text_encoder import TextEncoder
+    from pipeline.serving.predict.scoring import Scorer
+    from pipeline.search.build import Update
+    from pipeline.search.documents import Reader
+    from pipeline.search.index_store import ModelStamp, Settings
     from pipeline.tokenization import shards
     from pipeline.training.optimizer import parameters_of
 
@@ -123,7 +124,7 @@ def index(config: Config, root: Path) -> None:
     graphs.mkdir()
     onnx_export.write_graphs(config, arrays, graphs, False)
     tokenizer = shards.load_tokenizer(root / "tokenize")
-    encoder = TextEncoder(config, tokenizer, onnx_backend.represent_with(graphs), Scorer(config, arrays), 1)
+    encoder = TextEncoder(config, tokenizer, session.represent_with(graphs), Scorer(config, arrays), 1)
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)
     # exact search: the graph would hold all vectors in memory, as faiss has it
     settings = Settings(documents_per_segment=20_000, approximate_above=10**9)

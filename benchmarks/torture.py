@@ -27,10 +27,11 @@ import numpy as np
 import psutil
 import yaml
 
-from pipeline import flow, heartbeat, launch
+from pipeline.orchestration import flow
+from pipeline.distributed import heartbeat, launcher
 from pipeline.config import load_config
-from pipeline.spool import Spool
-from pipeline.training import plan
+from pipeline.core.event_log import Spool
+from pipeline.training import batch_plan
 
 PER_RUN = 10  # kills, before a training is left to finish
 START_S = 10.0  # a start takes about so long: kills of the whole or of the command fall into it too
@@ -126,7 +127,7 @@ class Training:
 
     def beats(self) -> list[heartbeat.Beat]:
         """The newest heartbeats of ranks that are alive."""
-        return [beat for beat in heartbeat.beats(self.work) if launch.is_worker(beat.pid, self.work.resolve())]
+        return [beat for beat in heartbeat.beats(self.work) if launcher.is_worker(beat.pid, self.work.resolve())]
 
     def kill(self, case: Case, rng: random.Random) -> Killed | None:
         """Starts, waits for the moment and kills; None where the training was done before."""
@@ -277,7 +278,7 @@ def seek_s(examples: int, places: int, seed: int) -> float:
     lengths = rng.integers(4, 64, (examples, 2)).astype(np.int32)
     slowest = 0.0
     for place in range(places):
-        made = plan.Plan(lengths, 64, 32_768, seed + place)  # of another order each time, so none is known already
+        made = batch_plan.Plan(lengths, 64, 32_768, seed + place)  # of another order each time, so none is known already
         epoch, pool = int(rng.integers(10)), int(rng.integers(made.pools))
         began = time.perf_counter()
         made.updates_per_epoch()  # a training asks for that first

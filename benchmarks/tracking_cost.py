@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 
 STATES = ("well", "hanging", "dead")
 WRITES = 20_000

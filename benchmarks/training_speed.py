@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, load_config
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 from pipeline.tokenization import shards
 
 HERE = Path(__file__).resolve().parent

@@ -6,8 +6,8 @@ from pathlib import Path
 from jobs.cron import run_command
 from jobs.schedule import Schedule
 from jobs.texts import jinja, shell
-from pipeline import files
-from pipeline.errors import InputError
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError
 
 DAG = """\
 {about!r}
@@ -76,7 +76,7 @@ def install(schedule: Schedule) -> str:
     need()
     path = folder() / file_name(schedule)
     try:
-        files.write_text(path, dag(schedule))
+        atomic_files.write_text(path, dag(schedule))
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): set AIRFLOW_HOME to your own") from None
     return str(path)

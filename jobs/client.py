@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobs import programs
-from pipeline.errors import DupletError, InputError, TryAgain, one_line
+from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 
 PATIENCE_S = 120
 

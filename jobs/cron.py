@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs import programs
 from jobs.schedule import LOG, Schedule
 from jobs.texts import cron_command, shell
-from pipeline.errors import InputError, TryAgain, one_line
+from pipeline.core.errors import InputError, TryAgain, one_line
 
 NEEDS = "the target cron needs the program crontab (Debian: apt-get install cron), or choose another --target"
 

@@ -16,10 +16,11 @@ from typing import Any
 from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.texts import shell
-from pipeline import files, jobfolder
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.core import atomic_files
+from pipeline.distributed import job_folder
+from pipeline.core.errors import DupletError, InputError, TryAgain
 
-HANDLE, STATE, TAGS, LOG, CONFIG = "handle", "state.json", jobfolder.TAGS, "log", specs.CONFIG
+HANDLE, STATE, TAGS, LOG, CONFIG = "handle", "state.json", job_folder.TAGS, "log", specs.CONFIG
 CANCEL = "cancel"  # an empty file: the job was cancelled, rather than stopped by somebody else's signal
 
 
@@ -55,8 +56,8 @@ def create(spec: JobSpec, rendered: dict[str, str]) -> Path:
     content = {specs.SPEC: spec.model_dump_json(indent=1), **rendered, TAGS: json.dumps(tags)}
     content.setdefault(specs.CONFIG, spec.config_text)
     try:
-        files.owners_folder(spec.folder.parent)
-        with files.new_folder(spec.folder) as new:
+        atomic_files.owners_folder(spec.folder.parent)
+        with atomic_files.new_folder(spec.folder) as new:
             new.chmod(0o700)
             for name, text in content.items():
                 path = new / name
@@ -79,14 +80,14 @@ def refusal(folder: Path, error: OSError) -> DupletError:
 
 def write_handle(folder: Path, handle: str) -> None:
     """Notes the target's own name for the job."""
-    files.write_text(folder / HANDLE, handle)
+    atomic_files.write_text(folder / HANDLE, handle)
 
 
 def write_state(folder: Path, values: dict[str, Any]) -> None:
     """Writes state.json. On a full disk the room of the old one is used; raises OSError where that is not enough."""
     text = json.dumps(values, indent=1)
     try:
-        files.write_text(folder / STATE, text)
+        atomic_files.write_text(folder / STATE, text)
     except OSError:
         for partial in folder.glob(f".{STATE}.*"):
             partial.unlink(missing_ok=True)

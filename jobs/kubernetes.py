@@ -20,8 +20,8 @@ from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
 from jobs.texts import shell
-from pipeline import naming
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.core import naming
+from pipeline.core.errors import DupletError, InputError, TryAgain
 
 MANIFEST = "job.yaml"
 # Where the images (docker/) keep things
@@ -115,9 +115,9 @@ def spec_inside(spec: JobSpec) -> JobSpec:
 
 def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any]:
     starter = (
-        f"{PYTHON} -P -m pipeline.rendezvous serve mpirun -np {{workers}} --bind-to none --map-by slot "
+        f"{PYTHON} -P -m pipeline.distributed.rendezvous serve mpirun -np {{workers}} --bind-to none --map-by slot "
         "--mca orte_abort_on_non_zero_status 0 -x OMP_NUM_THREADS -x PYTHONPATH -x DUPLET_RENDEZVOUS "
-        f"{PYTHON} -P -m pipeline.rendezvous rank"
+        f"{PYTHON} -P -m pipeline.distributed.rendezvous rank"
     )
     container = {
         "name": "launcher",

@@ -7,8 +7,8 @@ from typing import Any
 
 from jobs import kubernetes as pods
 from jobs.schedule import CONFIG, SCHEDULE, Schedule
-from pipeline import files, naming
-from pipeline.errors import DupletError, InputError
+from pipeline.core import atomic_files, naming
+from pipeline.core.errors import DupletError, InputError
 
 MANIFEST = "schedule.yaml"
 
@@ -74,14 +74,14 @@ def install(schedule: Schedule) -> str:
     """Makes both objects, or brings those of the same name up to date; a refusal leaves things as they were."""
     path = schedule.folder / MANIFEST
     before = path.read_text(encoding="utf-8") if path.exists() else None
-    files.write_text(path, pods.as_yaml(manifests(schedule)))
+    atomic_files.write_text(path, pods.as_yaml(manifests(schedule)))
     try:
         pods.kubectl(schedule.job, "apply", "--filename", str(path))
     except DupletError as error:
         if before is None:
             pods.taken_back(schedule.job, error, "--filename", str(path))
         else:
-            files.write_text(path, before)
+            atomic_files.write_text(path, before)
             pods.kubectl(schedule.job, "apply", "--filename", str(path))
         raise
     return f"CronJob {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"

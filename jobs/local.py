@@ -17,8 +17,8 @@ from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState
 from jobs.texts import one_line, shell
-from pipeline import launch
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import launcher
+from pipeline.core.errors import DupletError, InputError, TryAgain
 
 SCRIPT = "job.sh"
 START_S = 60.0  # for a supervisor to say that it is there
@@ -57,7 +57,7 @@ exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
         if spec.mem_gb and spec.mem_gb > gb:
             raise InputError(f"mem_gb={spec.mem_gb:g}, this machine has {gb:.1f}: lower it")
         if spec.gpus_per_worker:
-            launch.check_resources(spec.min_workers, True, lambda line: None)
+            launcher.check_resources(spec.min_workers, True, lambda line: None)
 
     def submit(self, spec: JobSpec, folder: Path) -> str:
         """Starts the supervisor and waits until it says so; returns host and process id."""
@@ -112,7 +112,7 @@ exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env={**os.environ, **launch.paths()},
+                env={**os.environ, **launcher.paths()},
                 start_new_session=True,
             )
         end = time.monotonic() + START_S

@@ -17,8 +17,9 @@ from jobs import folder as folders
 from jobs import spec as specs
 from jobs import states
 from jobs.supervise import Supervisor, holding
-from pipeline import files, jobfolder, manifest
-from pipeline.errors import DupletError, TryAgain
+from pipeline.core import atomic_files, manifest
+from pipeline.distributed import job_folder
+from pipeline.core.errors import DupletError, TryAgain
 
 STANDS = "stands.json"  # where each start of the job has come to
 TERMINATION_LOG = Path("/dev/termination-log")  # what a pod leaves for its cluster to show
@@ -64,9 +65,9 @@ def workers(spec: specs.JobSpec) -> int:
 def tag(folder: Path) -> None:
     """Adds the cluster's own name for the job to the tags of its MLflow run."""
     if "SLURM_JOB_ID" in os.environ:
-        known = jobfolder.read(folder, folders.TAGS)
+        known = job_folder.read(folder, folders.TAGS)
         known["duplet.job.handle"] = os.environ["SLURM_JOB_ID"]
-        files.write_text(folder / folders.TAGS, json.dumps(known))
+        atomic_files.write_text(folder / folders.TAGS, json.dumps(known))
 
 
 def go_on(folder: Path, slurm_job: str | None) -> int:
@@ -74,18 +75,18 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
 
     Returns 75; 1 where it is given up.
     """
-    noted = jobfolder.read(folder, jobfolder.WORKERS)
+    noted = job_folder.read(folder, job_folder.WORKERS)
     reached = states.newest_checkpoint(Path(noted["work"])) if "work" in noted else 0
     finished = len(list(folder.parent.parent.glob(f"*/*/{manifest.NAME}")))  # stages, of this job or another
-    stands = [*jobfolder.read(folder, STANDS).get("stands", []), [finished, reached]]
-    files.write_text(folder / STANDS, json.dumps({"stands": stands}))
+    stands = [*job_folder.read(folder, STANDS).get("stands", []), [finished, reached]]
+    atomic_files.write_text(folder / STANDS, json.dumps({"stands": stands}))
     if len(stands) >= states.SAME_STEP and all(stand == stands[-1] for stand in stands[-states.SAME_STEP :]):
         reason = f"{states.SAME_STEP} starts came no further than update {reached}: a longer wall time is needed"
         ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
-        files.write_text(folder / folders.STATE, json.dumps(ended))
+        atomic_files.write_text(folder / folders.STATE, json.dumps(ended))
         return _leave(ended)
     state = {**folders.load(folder).state(), "state": "requeued", "reason": f"saved at update {reached} on a signal"}
-    files.write_text(folder / folders.STATE, json.dumps(state))
+    atomic_files.write_text(folder / folders.STATE, json.dumps(state))
     if slurm_job is not None and shutil.which("scontrol"):
         said = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
         if said.returncode:

@@ -26,9 +26,10 @@ from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
 from jobs.texts import shell
-from pipeline import files, launch, manifest, naming
+from pipeline.core import atomic_files, manifest, naming
+from pipeline.distributed import launcher
 from pipeline.config import Settings, load_config, variables
-from pipeline.errors import DupletError, InputError, TryAgain
+from pipeline.core.errors import DupletError, InputError, TryAgain
 
 SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
 ENVIRONMENT = "environment.json"
@@ -143,11 +144,11 @@ def save(schedule: Schedule) -> Path:
     """Writes a schedule's folder, keeping the verdicts and the date of creation of one of the same name."""
     folder = schedule.folder
     try:
-        files.owners_folder(folder)
+        atomic_files.owners_folder(folder)
         if (folder / SCHEDULE).exists():
             schedule = schedule.model_copy(update={"created": load(folder).created})
-        files.write_text(folder / CONFIG, schedule.job.config_text)
-        files.write_text(folder / SCHEDULE, schedule.model_dump_json(indent=1))
+        atomic_files.write_text(folder / CONFIG, schedule.job.config_text)
+        atomic_files.write_text(folder / SCHEDULE, schedule.model_dump_json(indent=1))
     except OSError as error:
         raise folders.refusal(folder, error) from None
     return folder
@@ -284,7 +285,7 @@ def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Ve
                 file.write(json.dumps(made[-1]._asdict()) + "\n")
             say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
     if made and made[-1].exit_code:
-        raise launch.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
+        raise launcher.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
     return made
 
 
@@ -310,8 +311,8 @@ def place(job: JobSpec) -> None:
         return
     state = folders.load(job.folder).state()
     if state.get("state") in ("finished", "failed") and state.get("exit_code") != TryAgain.exit_code:
-        files.write_text(job.folder / specs.CONFIG, job.config_text)
-        files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
+        atomic_files.write_text(job.folder / specs.CONFIG, job.config_text)
+        atomic_files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
 
 
 def _one(schedule: Schedule, when: datetime, say: Say) -> Verdict:
@@ -342,7 +343,7 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
     command = [job.python, "-P", "-m", "pipeline.cli", "promote", str(job.folder / specs.CONFIG), *settings, "--json"]
     with (job.folder / folders.LOG).open("ab") as log:
         done = subprocess.run(
-            command, cwd=job.cwd, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launch.paths()}
+            command, cwd=job.cwd, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launcher.paths()}
         )
         log.write(done.stdout)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
@@ -358,16 +359,17 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
 
 def _champion(schedule: Schedule, say: Say) -> str | None:
     """The trained folder of the registered champion, where there is one."""
-    from pipeline.tracking import address, registry
+    from pipeline.tracking import address
+    from pipeline.registry import mlflow_registry
 
     job = schedule.job
     config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))
-    known = registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name)
+    known = mlflow_registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name)
     try:
         champion = known.champion()
     except InputError:  # before the first run there is no database
         champion = None
-    folder = Path(job.root) / "train" / (champion.tags.get(registry.TRAINED, "") if champion else "")
+    folder = Path(job.root) / "train" / (champion.tags.get(mlflow_registry.TRAINED, "") if champion else "")
     if champion is None:
         say("there is no champion yet: training from scratch")
     elif (folder / manifest.NAME).exists():

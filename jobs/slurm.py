@@ -14,7 +14,7 @@ from jobs.folder import LOG, Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState, StateName
 from jobs.texts import in_double_quotes, one_line, shell
-from pipeline.errors import InputError, TryAgain
+from pipeline.core.errors import InputError, TryAgain
 
 SCRIPT = "job.sh"
 CLIENT = Client(
@@ -91,9 +91,9 @@ def surroundings(spec: JobSpec) -> list[str]:
     per_host = spec.workers_per_host or spec.max_workers
     starter = f"srun --ntasks={{workers}} --ntasks-per-node={per_host} --cpus-per-task={spec.cpus_per_worker or 1}"
     launcher = [
-        shell(spec.python, "-P", "-m", "pipeline.rendezvous", "serve"),
+        shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "serve"),
         f"{starter} --distribution=block",
-        shell(spec.python, "-P", "-m", "pipeline.rendezvous", "rank"),
+        shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "rank"),
     ]
     joined = " \\\n".join(in_double_quotes(part) for part in launcher)
     return [

@@ -11,7 +11,7 @@ from jobs import dates, programs, slurm, zones
 from jobs.cron import alone, markers, run_command, with_block
 from jobs.schedule import LOG, SCHEDULE, Schedule
 from jobs.texts import cron_command, shell
-from pipeline import files
+from pipeline.core import atomic_files
 
 SCRIPT = "schedule.sh"
 PAUSES_S = (0, 15, 30, 60, 120, 240)  # before each try to hand over the next link
@@ -85,7 +85,7 @@ def takes_scrontab(schedule: Schedule) -> bool:
 def install(schedule: Schedule) -> str:
     """Hands the schedule over; what it was handed over as."""
     path = schedule.folder / SCRIPT
-    files.write_text(path, script(schedule))
+    atomic_files.write_text(path, script(schedule))
     path.chmod(0o700)
     waiting = links(schedule)
     if takes_scrontab(schedule):

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from pipeline import naming
+from pipeline.core import naming
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
-from pipeline.errors import InputError
-from pipeline.hidden import hide, holds_secret, names_secret
+from pipeline.core.errors import InputError
+from pipeline.core.redaction import hide, holds_secret, names_secret
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
 Count = Annotated[int, Field(ge=1, le=4096)]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.spec import JobSpec
-from pipeline import heartbeat, jobfolder
-from pipeline.errors import GateError, InputError
+from pipeline.distributed import heartbeat, job_folder
+from pipeline.core.errors import GateError, InputError
 
 SAME_STEP = 3  # failures at one step, one after the other: it would fail there again
 LONGEST_PAUSE_S = 600.0
@@ -35,11 +35,11 @@ class Failure(NamedTuple):
 
 def failure(folder: Path, exit_code: int, reason: str) -> Failure:
     """What a run that has ended left in its job's folder and its work folder."""
-    noted = jobfolder.read(folder, jobfolder.WORKERS)
+    noted = job_folder.read(folder, job_folder.WORKERS)
     work = Path(noted["work"]) if "work" in noted else None
     if work is None or not work.exists():
         return Failure(exit_code, reason, str(noted.get("verb", "")), None, 0)
-    token = jobfolder.read(work, "job.json").get("token")
+    token = job_folder.read(work, "job.json").get("token")
     reached = heartbeat.reached(list(heartbeat.beats(work, token)))
     return Failure(exit_code, reason, str(noted["verb"]), reached, newest_checkpoint(work))
 

@@ -25,14 +25,15 @@ from jobs import folder as folders
 from jobs import states
 from jobs.states import Failure
 from jobs.texts import shell
-from pipeline import files, jobfolder, launch
+from pipeline.core import atomic_files
+from pipeline.distributed import job_folder, launcher
 from pipeline.config import load_config
-from pipeline.errors import DupletError, TryAgain
-from pipeline.hidden import hide
+from pipeline.core.errors import DupletError, TryAgain
+from pipeline.core.redaction import hide
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2
-KILL_AFTER_S = launch.GRACE_S + 2 * launch.LAUNCHER_GRACE_S  # the run ends its workers itself before that
+KILL_AFTER_S = launcher.GRACE_S + 2 * launcher.LAUNCHER_GRACE_S  # the run ends its workers itself before that
 
 
 class Supervisor:
@@ -76,7 +77,7 @@ class Supervisor:
                 return self._end_stopped(found, workers)
 
     def _workers(self) -> int:
-        gpus = launch.usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), launch.installed_gpus())
+        gpus = launcher.usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), launcher.installed_gpus())
         return self.fixed or states.fitting_workers(self.spec, len(os.sched_getaffinity(0)), gpus)
 
     def _count(self, number: int, _: object) -> None:
@@ -85,7 +86,7 @@ class Supervisor:
     def _attempt(self, workers: int) -> tuple[int, str]:
         """Runs `duplet run` once; its exit code and last sentence."""
         self.attempts += 1
-        (self.folder / jobfolder.WORKERS).unlink(missing_ok=True)
+        (self.folder / job_folder.WORKERS).unlink(missing_ok=True)
         command = [self.spec.python, "-P", "-m", "pipeline.cli", "run", str(self.folder / folders.CONFIG)]
         process = subprocess.Popen(
             [*command, *self.spec.settings(workers), "--json"],
@@ -93,9 +94,9 @@ class Supervisor:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **launch.paths(), jobfolder.VARIABLE: str(self.folder)},
+            env={**os.environ, **launcher.paths(), job_folder.VARIABLE: str(self.folder)},
             start_new_session=True,
-            preexec_fn=launch.end_with_parent,
+            preexec_fn=launcher.end_with_parent,
         )
         self._write("running", "", workers=workers)
         self._log(f"start {self.attempts} on {workers} workers")
@@ -142,10 +143,10 @@ class Supervisor:
         })  # fmt: skip
         self._log(f"restart {len(self.restarts)}: {sentence}")
         with contextlib.suppress(OSError):
-            files.write_text(self.folder / folders.TAGS, json.dumps(self._tags()))
+            atomic_files.write_text(self.folder / folders.TAGS, json.dumps(self._tags()))
 
     def _tags(self) -> dict[str, str]:
-        known = jobfolder.read(self.folder, folders.TAGS)
+        known = job_folder.read(self.folder, folders.TAGS)
         numbered = {f"duplet.job.restart.{i}": r["sentence"][:1000] for i, r in enumerate(self.restarts, 1)}
         lost = sum(r["updates_lost"] for r in self.restarts)
         return {
@@ -170,7 +171,7 @@ class Supervisor:
             from pipeline.tracking import address, tag_ended
 
             ended = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}[state]
-            if runs := jobfolder.runs(self.folder):
+            if runs := job_folder.runs(self.folder):
                 tag_ended(
                     address(config.tracking.uri, Path(self.spec.root)), runs, {**self._tags(), **exit_tags}, ended,
                     experiment=config.tracking.experiment, name=config.name, say=self._log,

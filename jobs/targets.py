@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from jobs.folder import Record
 from jobs.spec import JobSpec
-from pipeline.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
 
 StateName = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 ENDED = ("finished", "failed", "cancelled", "lost")

@@ -7,7 +7,7 @@ import re
 import shlex
 import unicodedata
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 CRON_LINE = 998  # Debian's cron reads no longer command
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 SYSTEM = Path("/etc/localtime")  # of this machine's daemons; a person's TZ may name another
 NAMED = Path("/etc/timezone")  # Debian's: where SYSTEM is a copy and no link

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline import lean
-from pipeline.version import __version__
+from pipeline.core import mxnet_import
+from pipeline.core.version import __version__
 
 if TYPE_CHECKING:
     from pipeline.api import Hit, Index, Model, load_model, open_index, run
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "Hit", "Index", "Model", "__version__", "load_config", "load_model", "open_index", "run"]
 
-lean.install()
+mxnet_import.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.flow import Result
-    from pipeline.serving.predictor import Predictor
-    from pipeline.serving.search.searching import Searcher
+    from pipeline.orchestration.flow import Result
+    from pipeline.serving.predict.base import Predictor
+    from pipeline.search.searcher import Searcher
 
 Side = Literal["query", "document"]
 Mode = Literal["model", "hybrid", "words"]
@@ -37,8 +37,8 @@ def run(config: Config, until: Stage = "evaluate", say: Callable[[str], None] | 
     """
     if not isinstance(config, Config):
         raise TypeError(f"run takes a configuration from load_config, not a value of type {type(config).__name__}")
-    from pipeline import flow
-    from pipeline.talk import Talk
+    from pipeline.orchestration import flow
+    from pipeline.core.progress import Talk
 
     if until not in flow.STAGES:
         raise ValueError(f"until={until!r} is not a stage (stages: {', '.join(flow.STAGES)})")
@@ -69,10 +69,10 @@ def load_model(
     """
     if not isinstance(model, str | Path):
         raise TypeError(f"load_model takes a path, a run id or a model's name, not a {type(model).__name__}")
-    from pipeline import runs
-    from pipeline.serving.predictor import open_predictor
+    from pipeline.registry import resolve_run
+    from pipeline.serving.predict.base import open_predictor
 
-    return Model(open_predictor(runs.model(str(model), Path(root), uri), backend, threads))
+    return Model(open_predictor(resolve_run.model(str(model), Path(root), uri), backend, threads))
 
 
 class Model:
@@ -198,7 +198,7 @@ def open_index(
     """
     if not isinstance(path, str | Path):
         raise TypeError(f"open_index takes a path, not a {type(path).__name__}")
-    from pipeline.serving.search.stamp import open_searcher
+    from pipeline.search.open_index import open_searcher
 
     return Index(open_searcher(Path(path).expanduser(), model, Path(root), uri, backend, threads))
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import __version__, cli
+from pipeline import __version__
+from pipeline.cli import main
 
 
 def parse(*given: str) -> argparse.Namespace:
-    return cli._arguments(list(given))
+    return main._arguments(list(given))
 
 
 @pytest.mark.parametrize(
@@ -72,22 +73,22 @@ def test_verbs_with_actions_are_parsed_as_before() -> None:
 )
 def test_what_is_wrong_is_said_in_one_line(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(given)
+        main.main(given)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
+        main.main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"duplet {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", main.VERBS)
 def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main([verb, "--help"])
+        main.main([verb, "--help"])
     assert caught.value.code == 0
     assert f"usage: duplet {verb}" in capsys.readouterr().out
 
@@ -96,13 +97,13 @@ def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -
 def test_search_says_on_a_terminal_that_it_reads_queries(
     terminal: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.serving.search import stamp
+    from pipeline.search import open_index
 
     typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO()))
     typed.isatty = lambda: terminal  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", typed)
-    monkeypatch.setattr(stamp, "open_searcher", lambda *_: None)
-    assert cli.main(["search", "i"]) == 0
+    monkeypatch.setattr(open_index, "open_searcher", lambda *_: None)
+    assert main.main(["search", "i"]) == 0
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == lines
     assert "standard input" in said.err or not terminal

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline import doctor
+from pipeline.cli import diagnostics
 
 CPU_BUILD = {"features": ["MKLDNN", "OPENMP"], "extension": True, "gloo": True, "mpi": False, "nccl": False}
 CUDA_BUILD = {**CPU_BUILD, "features": ["CUDA", "MKLDNN", "OPENMP"], "nccl": True}
@@ -37,7 +37,7 @@ def test_this_environment_has_no_failed_row_and_the_rows_are_json(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi, whatever this machine has
-    checks = doctor.examine(tmp_path / "runs", None, workers=1)
+    checks = diagnostics.examine(tmp_path / "runs", None, workers=1)
     by_name = {check.name: check for check in checks}
     ours = {name: check for name, check in by_name.items() if name != "disk"}
     assert not [check for check in ours.values() if check.state == "failed"]
@@ -53,9 +53,9 @@ def test_examine_goes_on_past_everything_broken_at_once(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:s3cret@127.0.0.1:1/")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    monkeypatch.setattr(doctor, "probe_build", lambda: {"mxnet_error": "broken", "horovod_error": "broken"})
-    monkeypatch.setattr(doctor, "required_packages", dict)
-    checks = doctor.examine(tmp_path / "file" / "runs", None)
+    monkeypatch.setattr(diagnostics, "probe_build", lambda: {"mxnet_error": "broken", "horovod_error": "broken"})
+    monkeypatch.setattr(diagnostics, "required_packages", dict)
+    checks = diagnostics.examine(tmp_path / "file" / "runs", None)
     assert {check.name: check.state for check in checks} == {
         "Python": "ok", "packages": "failed", "MXNet build": "failed", "Horovod build": "failed",
         "threads": "warning", "GPU 0": "failed", "disk": "failed", "MLflow": "failed",
@@ -66,7 +66,7 @@ def test_examine_goes_on_past_everything_broken_at_once(tmp_path: Path, monkeypa
 
 def test_table_shows_each_word_and_takes_brackets_as_they_are() -> None:
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(doctor.table([doctor.Check("GPU 0", "warning", "Tesla [bold]X[/bold]", "mend [it]")]))
+    console.print(diagnostics.table([diagnostics.Check("GPU 0", "warning", "Tesla [bold]X[/bold]", "mend [it]")]))
     text = console.export_text()
     for word in ("GPU 0", "warning", "Tesla [bold]X[/bold]", "mend [it]"):
         assert word in text
@@ -75,12 +75,12 @@ def test_table_shows_each_word_and_takes_brackets_as_they_are() -> None:
 # --- Python and packages ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("version", "state"), [((3, 11, 9), "ok"), ((3, 10, 12), "failed"), ((3, 12, 0), "failed")])
 def test_python(version: tuple[int, ...], state: str) -> None:
-    assert doctor.check_python(version).state == state
+    assert diagnostics.check_python(version).state == state
 
 
-def rows_of(installed: dict[str, str]) -> dict[str, doctor.Check]:
+def rows_of(installed: dict[str, str]) -> dict[str, diagnostics.Check]:
     required = {"mxnet": "1.9.1", "numpy": "1.23.5", "pyarrow": None, "scipy": "1.15.3", "rich": None}
-    return {check.name: check for check in doctor.check_packages(required, installed)}
+    return {check.name: check for check in diagnostics.check_packages(required, installed)}
 
 
 GOOD = {
@@ -97,19 +97,19 @@ def test_a_newer_numpy_fails_with_make_setup() -> None:
 
 def test_missing_and_wrong_packages() -> None:
     rows = rows_of({name: version for name, version in GOOD.items() if name not in ("pyarrow", "rich")})
-    assert rows["pyarrow"] == doctor.Check("pyarrow", "failed", "not installed", "run `make setup`")
+    assert rows["pyarrow"] == diagnostics.Check("pyarrow", "failed", "not installed", "run `make setup`")
     assert rows["other packages"].state == "failed" and rows["other packages"].found == "rich not installed"
     assert "scipy 1.16.0, need 1.15.3" in rows_of(GOOD | {"scipy": "1.16.0"})["other packages"].found
 
 
 def test_a_cuda_wheel_counts_as_mxnet_but_two_wheels_do_not() -> None:
     cuda = {("mxnet-cu117" if name == "mxnet" else name): version for name, version in GOOD.items()}
-    assert rows_of(cuda)["mxnet"] == doctor.Check("mxnet", "ok", "1.9.1 (mxnet-cu117)", "")
+    assert rows_of(cuda)["mxnet"] == diagnostics.Check("mxnet", "ok", "1.9.1 (mxnet-cu117)", "")
     assert rows_of(GOOD | {"mxnet-cu112": "1.9.1"})["mxnet"].state == "failed"
 
 
 def test_pins_come_from_the_packages_own_metadata() -> None:
-    required = doctor.required_packages()
+    required = diagnostics.required_packages()
     assert required["numpy"] == "1.23.5" and required["pyarrow"] is None
     assert "pytest" not in required  # an extra
 
@@ -117,44 +117,44 @@ def test_pins_come_from_the_packages_own_metadata() -> None:
 # --- builds -----------------------------------------------------------------------------------------------------------
 def test_a_build_that_aborts_gives_rows(tmp_path: Path) -> None:
     dies = script(tmp_path, "python", "#!/bin/sh\necho 'undefined symbol: mx' >&2\nkill -ABRT $$\n")
-    probe = doctor.probe_build(str(dies))
-    for check in (doctor.check_mxnet(probe), doctor.check_horovod(probe)):
+    probe = diagnostics.probe_build(str(dies))
+    for check in (diagnostics.check_mxnet(probe), diagnostics.check_horovod(probe)):
         assert check.state == "failed" and check.fix
-    assert "undefined symbol: mx" in doctor.check_mxnet(probe).found
-    assert "exit code -6" in doctor.check_mxnet(probe).found
+    assert "undefined symbol: mx" in diagnostics.check_mxnet(probe).found
+    assert "exit code -6" in diagnostics.check_mxnet(probe).found
 
 
 def test_a_probe_that_hangs_or_talks_nonsense_or_is_absent_gives_rows(tmp_path: Path) -> None:
     slow = script(tmp_path, "slow", "#!/bin/sh\nexec sleep 60\n")
     odd = script(tmp_path, "odd", "#!/bin/sh\necho hello\n")
     mute = script(tmp_path, "mute", "#!/bin/sh\n")
-    assert "longer than 0.3 s" in doctor.check_mxnet(doctor.probe_build(str(slow), 0.3)).found
+    assert "longer than 0.3 s" in diagnostics.check_mxnet(diagnostics.probe_build(str(slow), 0.3)).found
     for python in (odd, mute, tmp_path / "none"):
-        assert doctor.check_mxnet(doctor.probe_build(str(python))).state == "failed"
+        assert diagnostics.check_mxnet(diagnostics.probe_build(str(python))).state == "failed"
 
 
 def test_an_import_error_inside_the_probe_is_told(tmp_path: Path) -> None:
     (tmp_path / "mxnet.py").write_text("raise OSError('libcudart.so.11.0: cannot open shared object file')")
     wrapper = script(tmp_path, "python", f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
-    row = doctor.check_mxnet(doctor.probe_build(str(wrapper)))
+    row = diagnostics.check_mxnet(diagnostics.probe_build(str(wrapper)))
     assert row.state == "failed" and "libcudart.so.11.0" in row.found and "CUDA 11" in row.fix
 
 
 def test_horovod_builds() -> None:
-    assert doctor.check_horovod(CPU_BUILD).found == "MXNet yes, Gloo yes, MPI no, NCCL no"
-    assert doctor.check_horovod(CPU_BUILD | {"gloo": False}).state == "failed"
-    assert doctor.check_horovod(CPU_BUILD | {"gloo": False, "mpi": True}).state == "ok"
-    without = doctor.check_horovod({"features": [], "extension": False, "horovod_error": "ImportError: no extension"})
+    assert diagnostics.check_horovod(CPU_BUILD).found == "MXNet yes, Gloo yes, MPI no, NCCL no"
+    assert diagnostics.check_horovod(CPU_BUILD | {"gloo": False}).state == "failed"
+    assert diagnostics.check_horovod(CPU_BUILD | {"gloo": False, "mpi": True}).state == "ok"
+    without = diagnostics.check_horovod({"features": [], "extension": False, "horovod_error": "ImportError: no extension"})
     assert without.state == "failed" and without.found == "built without its MXNet extension"
-    assert doctor.check_horovod({"features": [], "horovod_error": "a\n b"}).found == "a b"
-    assert doctor.check_horovod(CUDA_BUILD).state == "ok"
-    assert doctor.check_horovod(CUDA_BUILD | {"nccl": False}).state == "warning"
+    assert diagnostics.check_horovod({"features": [], "horovod_error": "a\n b"}).found == "a b"
+    assert diagnostics.check_horovod(CUDA_BUILD).state == "ok"
+    assert diagnostics.check_horovod(CUDA_BUILD | {"nccl": False}).state == "warning"
 
 
 def test_mxnet_builds() -> None:
-    assert doctor.check_mxnet(CPU_BUILD).found == "CPU only, oneDNN, OpenMP"
-    assert doctor.check_mxnet(CUDA_BUILD).found.startswith("CUDA,")
-    assert doctor.check_mxnet({"features": ["OPENMP"]}).state == "warning"
+    assert diagnostics.check_mxnet(CPU_BUILD).found == "CPU only, oneDNN, OpenMP"
+    assert diagnostics.check_mxnet(CUDA_BUILD).found.startswith("CUDA,")
+    assert diagnostics.check_mxnet({"features": ["OPENMP"]}).state == "warning"
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_mxnet_builds() -> None:
     ],
 )  # fmt: skip
 def test_threads(cores: int, workers: int, omp: str | None, state: str) -> None:
-    check = doctor.check_threads(cores, workers, omp)
+    check = diagnostics.check_threads(cores, workers, omp)
     assert check.state == state
     if omp is not None and state == "warning":
         assert check.fix == f"`export OMP_NUM_THREADS={cores // workers}`" and f"OMP_NUM_THREADS={omp}" in check.found
@@ -183,22 +183,22 @@ def test_threads(cores: int, workers: int, omp: str | None, state: str) -> None:
 def test_machine_code_runs_on_equal_or_higher_minor_of_the_same_major(
     capability: tuple[int, int], code: tuple[int, int] | None
 ) -> None:
-    assert doctor.runs_on(capability) == code
+    assert diagnostics.runs_on(capability) == code
 
 
 @pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[doctor.Check]]:
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[diagnostics.Check]]:
     """Puts a fake nvidia-smi with this body on PATH and returns the rows it leads to, with a CUDA build of MXNet."""
 
-    def rows(body: str) -> list[doctor.Check]:
+    def rows(body: str) -> list[diagnostics.Check]:
         script(tmp_path, "nvidia-smi", f"#!/bin/sh\n{body}\n")
         monkeypatch.setenv("PATH", str(tmp_path))
-        return doctor.check_gpus(doctor.query_gpus(), CUDA_BUILD)
+        return diagnostics.check_gpus(diagnostics.query_gpus(), CUDA_BUILD)
 
     return rows
 
 
-def test_gpus_of_all_ages(nvidia_smi: Callable[[str], list[doctor.Check]]) -> None:
+def test_gpus_of_all_ages(nvidia_smi: Callable[[str], list[diagnostics.Check]]) -> None:
     rows = nvidia_smi("printf '%s\\n' 'Tesla T4, 7.5' 'NVIDIA L4, 8.9' 'NVIDIA H100 PCIe, 9.0' 'Tesla K80, 3.7'")
     assert [row.state for row in rows] == ["ok", "ok", "failed", "failed"]
     assert [row.name for row in rows] == ["GPU 0", "GPU 1", "GPU 2", "GPU 3"]
@@ -207,7 +207,7 @@ def test_gpus_of_all_ages(nvidia_smi: Callable[[str], list[doctor.Check]]) -> No
     assert rows[2].fix
 
 
-def test_nvidia_smi_gets_the_question_it_understands(nvidia_smi: Callable[[str], list[doctor.Check]]) -> None:
+def test_nvidia_smi_gets_the_question_it_understands(nvidia_smi: Callable[[str], list[diagnostics.Check]]) -> None:
     rows = nvidia_smi('[ "$*" = "--query-gpu=name,compute_cap --format=csv,noheader" ] && echo "Tesla T4, 7.5"')
     assert [row.state for row in rows] == ["ok"]
 
@@ -223,16 +223,16 @@ def test_nvidia_smi_gets_the_question_it_understands(nvidia_smi: Callable[[str],
     ],
 )
 def test_nvidia_smi_in_trouble_is_a_warning_with_its_words(
-    nvidia_smi: Callable[[str], list[doctor.Check]], body: str, shown: str
+    nvidia_smi: Callable[[str], list[diagnostics.Check]], body: str, shown: str
 ) -> None:
     (row,) = nvidia_smi(body)
     assert row.state == "warning" and shown in row.found and row.fix
 
 
 def test_a_gpu_beside_a_cpu_build() -> None:
-    (row,) = doctor.check_gpus("Tesla T4, 7.5", CPU_BUILD)
+    (row,) = diagnostics.check_gpus("Tesla T4, 7.5", CPU_BUILD)
     assert row.state == "warning" and "CPU build" in row.found and "mxnet-cu117" in row.fix
-    (row,) = doctor.check_gpus("NVIDIA H200, 9.0", CPU_BUILD)
+    (row,) = diagnostics.check_gpus("NVIDIA H200, 9.0", CPU_BUILD)
     assert row.state == "failed"
 
 
@@ -242,15 +242,15 @@ def test_a_gpu_beside_a_cpu_build() -> None:
     [(0, "failed"), (10**9 - 1, "failed"), (10**9, "warning"), (5 * 10**9 - 1, "warning"), (5 * 10**9, "ok")],
 )
 def test_free_space(free_bytes: int, state: str) -> None:
-    check = doctor.check_free(Path("runs"), free_bytes)
+    check = diagnostics.check_free(Path("runs"), free_bytes)
     assert check.state == state and bool(check.fix) == (state != "ok")
 
 
 def test_a_root_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    row = doctor.check_root(tmp_path / "file" / "deep" / "runs")
+    row = diagnostics.check_root(tmp_path / "file" / "deep" / "runs")
     assert row.state == "failed" and "cannot be written" in row.found
-    assert "cannot be written" not in doctor.check_root(tmp_path / "not" / "yet").found
+    assert "cannot be written" not in diagnostics.check_root(tmp_path / "not" / "yet").found
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------------------
@@ -293,26 +293,26 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
 
 def test_a_server_that_answers(serve: Callable[..., Server]) -> None:
     server = serve()
-    row = doctor.check_tracking(f"http://{server.address}/", Path("runs"))
-    assert row == doctor.Check("MLflow", "ok", f"http://{server.address}/ answers", "")
-    assert doctor.check_tracking(f"http://{server.address}/base", Path("runs")).state == "ok"
+    row = diagnostics.check_tracking(f"http://{server.address}/", Path("runs"))
+    assert row == diagnostics.Check("MLflow", "ok", f"http://{server.address}/ answers", "")
+    assert diagnostics.check_tracking(f"http://{server.address}/base", Path("runs")).state == "ok"
     assert server.asked == [("/health", None), ("/base/health", None)]
 
 
 def test_a_server_that_answers_500_is_told_with_its_status(serve: Callable[..., Server]) -> None:
-    row = doctor.check_tracking(f"http://{serve(status=500).address}", Path("runs"))
+    row = diagnostics.check_tracking(f"http://{serve(status=500).address}", Path("runs"))
     assert row.state == "failed" and "status 500" in row.found and row.fix
 
 
 def test_a_server_that_is_too_slow(serve: Callable[..., Server]) -> None:
-    row = doctor.check_tracking(f"http://{serve(delay_s=1).address}", Path("runs"), timeout_s=0.2)
+    row = diagnostics.check_tracking(f"http://{serve(delay_s=1).address}", Path("runs"), timeout_s=0.2)
     assert row.state == "failed" and "timed out" in row.found
 
 
 def test_nobody_listening(serve: Callable[..., Server]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, so that nobody else takes it, and not listening
-        row = doctor.check_tracking(f"http://127.0.0.1:{free.getsockname()[1]}", Path("runs"))
+        row = diagnostics.check_tracking(f"http://127.0.0.1:{free.getsockname()[1]}", Path("runs"))
     assert row.state == "failed" and "refused" in row.found and row.fix
 
 
@@ -326,20 +326,20 @@ def test_something_else_listening(serve: Callable[..., Server]) -> None:
                 connection.sendall(b"SSH-2.0-what\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        row = doctor.check_tracking(f"http://127.0.0.1:{other.getsockname()[1]}", Path("runs"))
+        row = diagnostics.check_tracking(f"http://127.0.0.1:{other.getsockname()[1]}", Path("runs"))
     assert row.state == "failed" and "does not answer" in row.found
 
 
 def test_the_password_is_sent_and_never_shown(serve: Callable[..., Server]) -> None:
     server = serve()
-    row = doctor.check_tracking(f"http://ada:p%40ss@{server.address}", Path("runs"))
+    row = diagnostics.check_tracking(f"http://ada:p%40ss@{server.address}", Path("runs"))
     assert row.state == "ok" and "p%40ss" not in repr(row) and "ada" not in repr(row)
     assert server.asked == [("/health", "Basic " + base64.b64encode(b"ada:p@ss").decode())]
 
 
 def test_half_a_password_is_not_taken_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.urllib.request, "urlopen", lambda *_, **__: pytest.fail("something was asked"))
-    row = doctor.check_tracking("http://ada:one@two/three@mlflow.example.org:5000", Path("runs"))
+    monkeypatch.setattr(diagnostics.urllib.request, "urlopen", lambda *_, **__: pytest.fail("something was asked"))
+    row = diagnostics.check_tracking("http://ada:one@two/three@mlflow.example.org:5000", Path("runs"))
     assert (
         row.state == "failed" and "%40" in row.fix and row.found == "http://mlflow.example.org:5000 is no valid address"
     )
@@ -355,26 +355,26 @@ PASSWORD = st.text("pqrstuvwxyz/?#@:[]% é", min_size=1, max_size=12).map(lambda
     tail=st.sampled_from(["", "/", "/base", "/db?sslmode=require"]),
 )
 def test_no_password_of_any_shape_is_shown(scheme: str, password: str, tail: str) -> None:
-    row = doctor.check_tracking(f"{scheme}://ada:{password}@127.0.0.1:1{tail}", Path("runs"), timeout_s=0.2)
+    row = diagnostics.check_tracking(f"{scheme}://ada:{password}@127.0.0.1:1{tail}", Path("runs"), timeout_s=0.2)
     assert row.state in ("failed", "warning")
     assert not any(part in repr(row) for part in ("SE", "CRET", "ada:", password))
 
 
 def test_sqlite_and_folders_of_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert doctor.check_tracking(None, tmp_path) == doctor.Check(
+    assert diagnostics.check_tracking(None, tmp_path) == diagnostics.Check(
         "MLflow", "ok", f"the local default, SQLite under {tmp_path}", ""
     )
-    assert doctor.check_tracking(f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path).state == "ok"
+    assert diagnostics.check_tracking(f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path).state == "ok"
     for bad in (f"sqlite:///{tmp_path}/file/mlflow.db", f"sqlite:///{tmp_path}", f"file://{tmp_path}/file"):
-        row = doctor.check_tracking(bad, tmp_path)
+        row = diagnostics.check_tracking(bad, tmp_path)
         assert row.state == "failed" and "cannot be written" in row.found and row.fix
-    assert doctor.check_tracking(f"file://{tmp_path}/mlruns", tmp_path).state == "ok"
-    assert doctor.check_tracking(str(tmp_path / "mlruns"), tmp_path).state == "ok"
+    assert diagnostics.check_tracking(f"file://{tmp_path}/mlruns", tmp_path).state == "ok"
+    assert diagnostics.check_tracking(str(tmp_path / "mlruns"), tmp_path).state == "ok"
     assert not (tmp_path / "new").exists()
 
 
 def test_the_doctor_itself_needs_neither_mxnet_nor_horovod_nor_mlflow() -> None:
-    code = "import sys, pipeline.doctor; print({'mxnet', 'horovod', 'mlflow', 'numpy'} & set(sys.modules))"
+    code = "import sys, pipeline.cli.diagnostics; print({'mxnet', 'horovod', 'mlflow', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

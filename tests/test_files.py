@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import files, manifest
-from pipeline.errors import InputError
-from pipeline.manifest import KeyParts
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import InputError
+from pipeline.core.manifest import KeyParts
 
 PARTS = KeyParts(1, {"split": {"valid": 0.1}, "name": "größe"}, {"pairs.tsv": "ab" * 32}, {"pyarrow": "25.0"})
 REMAKE = "duplet ingest configs/demo.yaml"
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 # --- files ------------------------------------------------------------------------------------------------------------
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert files.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert atomic_files.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 json_values = st.recursive(
@@ -39,25 +39,25 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(max_size=3), json_values, min_size=2, max_size=5))
 @settings(max_examples=50, deadline=None)
 def test_digest_does_not_depend_on_the_order_of_keys(value: dict[str, Any]) -> None:
-    assert files.digest(value) == files.digest(dict(reversed(value.items())))
-    assert files.digest(value) != files.digest({**value, "another key": 1})
+    assert atomic_files.digest(value) == atomic_files.digest(dict(reversed(value.items())))
+    assert atomic_files.digest(value) != atomic_files.digest({**value, "another key": 1})
 
 
 def test_digests_of_different_values_differ() -> None:
     values: list[Any] = [None, 0, 0.5, "", "0", [], {}, [0], ["0"], {"0": 0}, [[]], False, "\ud800"]
-    assert len({files.digest(value) for value in values}) == len(values)
+    assert len({atomic_files.digest(value) for value in values}) == len(values)
 
 
 def test_write_text_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
     for text in ("one\n", "zwei größer\n"):
-        files.write_text(tmp_path / "a.txt", text)
+        atomic_files.write_text(tmp_path / "a.txt", text)
         assert (tmp_path / "a.txt").read_text(encoding="utf-8") == text
         assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_new_folder_appears_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "stage"
-    with files.new_folder(target) as folder:
+    with atomic_files.new_folder(target) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "a").write_text("a")
         assert not target.exists()
@@ -68,13 +68,13 @@ def test_a_new_folder_appears_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_error_leaves_nothing_new_and_the_old_untouched(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), files.new_folder(tmp_path / "stage") as folder:
+    with pytest.raises(error), atomic_files.new_folder(tmp_path / "stage") as folder:
         (folder / "a").write_text("half")
         raise error
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / "old").write_text("old")
-    with pytest.raises(error), files.new_folder(tmp_path / "stage") as folder:
+    with pytest.raises(error), atomic_files.new_folder(tmp_path / "stage") as folder:
         (folder / "a").write_text("half")
         raise error
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["stage", "stage/old"]
@@ -84,7 +84,7 @@ def test_a_stale_partial_is_no_part_of_the_new_folder(tmp_path: Path) -> None:
     stale = tmp_path / ".stage.partial"
     (stale / "sub").mkdir(parents=True)
     (stale / "sub" / "left").write_text("over")
-    with files.new_folder(tmp_path / "stage") as folder:
+    with atomic_files.new_folder(tmp_path / "stage") as folder:
         assert list(folder.iterdir()) == []
         (folder / "a").write_text("a")
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["stage", "stage/a"]
@@ -92,7 +92,7 @@ def test_a_stale_partial_is_no_part_of_the_new_folder(tmp_path: Path) -> None:
 
 def test_a_new_folder_replaces_an_old_one(tmp_path: Path) -> None:
     for name in ("old", "new"):
-        with files.new_folder(tmp_path / "stage") as folder:
+        with atomic_files.new_folder(tmp_path / "stage") as folder:
             (folder / name).write_text(name)
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["new"]
 
@@ -135,7 +135,7 @@ def test_a_lock_keeps_another_process_waiting(tmp_path: Path) -> None:
     released = threading.Event()
 
     def wait() -> None:
-        with files.lock(path) as waited:
+        with atomic_files.lock(path) as waited:
             held.append((waited, released.is_set()))
 
     thread = threading.Thread(target=wait)
@@ -146,7 +146,7 @@ def test_a_lock_keeps_another_process_waiting(tmp_path: Path) -> None:
     other.communicate("go\n", timeout=60)
     thread.join(60)
     assert held == [(True, True)]
-    with files.lock(path) as waited:
+    with atomic_files.lock(path) as waited:
         assert waited is False
 
 
@@ -156,20 +156,20 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     other.stdout.readline()
     other.kill()
     other.communicate(timeout=60)
-    with files.lock(tmp_path / "lock") as waited:
+    with atomic_files.lock(tmp_path / "lock") as waited:
         assert waited is False
 
 
 def test_an_error_frees_the_lock(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="x"), files.lock(tmp_path / "lock"):
+    with pytest.raises(ValueError, match="x"), atomic_files.lock(tmp_path / "lock"):
         raise ValueError("x")
-    with files.lock(tmp_path / "lock") as waited:
+    with atomic_files.lock(tmp_path / "lock") as waited:
         assert waited is False
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
 def test_the_key_is_the_same_in_every_process() -> None:
-    code = f"from pipeline.manifest import KeyParts; print({PARTS!r}.key)"
+    code = f"from pipeline.core.manifest import KeyParts; print({PARTS!r}.key)"
     keys = set()
     for seed in ("1", "2"):
         run = subprocess.run(
@@ -208,7 +208,7 @@ def test_changed_parts_of_an_older_layout_are_named() -> None:
 
 # --- the manifest -----------------------------------------------------------------------------------------------------
 def stage(tmp_path: Path) -> Path:
-    with files.new_folder(tmp_path / "stage") as folder:
+    with atomic_files.new_folder(tmp_path / "stage") as folder:
         (folder / "records.parquet").write_bytes(b"0123456789" * 10)
         (folder / "sub").mkdir()
         (folder / "sub" / "empty").write_bytes(b"")
@@ -318,9 +318,9 @@ def test_json_of_what_does_not_exist_is_json_that_others_can_read(tmp_path: Path
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    read = json.loads(files.as_json(value, indent=1), parse_constant=refuse)
+    read = json.loads(atomic_files.as_json(value, indent=1), parse_constant=refuse)
     assert read == {"auc": None, "list": [1, None, {"deep": None}], "text": "NaN", "good": 0.5}
-    (tmp_path / "metrics.json").write_text(files.as_json({"unit": "pairs", "mean": float("nan")}))
+    (tmp_path / "metrics.json").write_text(atomic_files.as_json({"unit": "pairs", "mean": float("nan")}))
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
@@ -328,4 +328,4 @@ def test_a_history_with_a_metric_that_did_not_exist_at_times_is_drawn() -> None:
     from pipeline.reporting import figures
 
     history = [{"update": 1, "loss": 1.0}, {"update": 1, "valid/auc": float("nan")}, {"update": 2, "valid/auc": 0.5}]
-    assert figures.curves(json.loads(files.as_json(history))).startswith("<svg")
+    assert figures.curves(json.loads(atomic_files.as_json(history))).startswith("<svg")

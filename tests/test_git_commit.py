@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline import manifest
+from pipeline.core import manifest
 
 
 def test_a_repository_around_an_environment_is_not_taken_for_duplets(tmp_path: Path) -> None:

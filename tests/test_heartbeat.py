@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import heartbeat
-from pipeline.heartbeat import Beat, Heart, Watch
+from pipeline.distributed import heartbeat
+from pipeline.distributed.heartbeat import Beat, Heart, Watch
 
 
 def beat(rank: int, beats: int, update: int, phase: str = "training", slowest: float = 0.1) -> Beat:

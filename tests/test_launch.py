@@ -10,14 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import heartbeat, launch
-from pipeline.errors import DupletError, TryAgain
+from pipeline.distributed import heartbeat, launcher as launch
+from pipeline.core.errors import DupletError, TryAgain
 
 # A worker with a heart and nothing else; its work folder is the last word of its command line.
 HEART = """
 import json, os, signal, sys, time
 from pathlib import Path
-from pipeline.heartbeat import Heart
+from pipeline.distributed.heartbeat import Heart
 work = Path(sys.argv[-1])
 token = json.loads((work / "job.json").read_text())["token"]
 heart = Heart(work, 0, token)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import naming
+from pipeline.core import naming
 
 
 @given(st.text(max_size=90), st.text(max_size=20), st.integers(20, 63))

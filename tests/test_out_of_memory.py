@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline import worker
 from pipeline.config import check_config
 from pipeline.ingest import stage as ingest
-from pipeline.launch import Job
+from pipeline.distributed.launcher import Job
 from pipeline.tokenization import stage as tokenization
 
 root, megabytes = Path(sys.argv[1]), int(sys.argv[2])

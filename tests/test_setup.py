@@ -338,9 +338,9 @@ def test_each_import_contract_breaks_when_it_is_violated(tmp_path: Path) -> None
     whole = lint_imports(tmp_path)
     assert len(whole) == 5 and all(whole.values()), json.dumps(whole, indent=1)
     for place, line in (
-        ("pipeline/files.py", "import pipeline.ingest"),
-        ("pipeline/doctor.py", "import mlflow"),
-        ("pipeline/manifest.py", "import horovod.mxnet"),
+        ("pipeline/core/atomic_files.py", "import pipeline.ingest"),
+        ("pipeline/cli/diagnostics.py", "import mlflow"),
+        ("pipeline/core/manifest.py", "import horovod.mxnet"),
         ("pipeline/ingest/rows.py", "def late():\n    from mxnet import nd"),
         ("jobs/__init__.py", "import mxnet"),
     ):

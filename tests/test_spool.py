@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.spool import Lines, Point, Reader, Spool, sealed, unsealed
+from pipeline.core.event_log import Lines, Point, Reader, Spool, sealed, unsealed
 
 
 def points(spool: Spool, offset: int = 0) -> list[tuple[int, dict[str, float]]]:

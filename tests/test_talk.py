@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rich.console
 
-from pipeline.talk import Talk
+from pipeline.core.progress import Talk
 
 
 def test_without_a_terminal_each_line_is_said(capsys: pytest.CaptureFixture[str]) -> None:

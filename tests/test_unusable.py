@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli
-from pipeline.errors import DupletError, InputError, room_on
+from pipeline.cli import main
+from pipeline.core.errors import DupletError, InputError, room_on
 
 
 def written(folder: Path, config: dict[str, Any]) -> str:
@@ -52,8 +52,8 @@ def test_roots_that_cannot_be_used(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "ingest").write_text("a file in the place of the stages' folder")
     config = small_config(tracking={"max_wait_s": 0})
-    assert cli.main(["ingest", written(tmp_path, config)]) == 2
+    assert main.main(["ingest", written(tmp_path, config)]) == 2
     assert f"{tmp_path / 'runs' / 'ingest'} cannot be used" in capsys.readouterr().err
     config["root"] = str(tmp_path.joinpath(*["a" * 100] * 4))
-    assert cli.main(["ingest", written(tmp_path, config)]) == 2
+    assert main.main(["ingest", written(tmp_path, config)]) == 2
     assert "SQLite takes 384: set root to a shorter one" in capsys.readouterr().err

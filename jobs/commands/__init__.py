@@ -1,1 +1,1 @@
-"""The verbs about jobs; see `pipeline.commands`."""
+"""The verbs about jobs; see `pipeline.cli.commands`."""

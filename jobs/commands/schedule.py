@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
 from jobs.commands.dry_run import show
-from pipeline.errors import DupletError, InputError
-from pipeline.files import at_home
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.atomic_files import at_home
 
 if TYPE_CHECKING:
     from jobs.schedule import Schedule
@@ -206,7 +206,7 @@ def _remove(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from jobs import dates
     from jobs import schedule as schedules
-    from pipeline.talk import Talk
+    from pipeline.core.progress import Talk
 
     name = args.overrides[0]
     if name.endswith(".json"):

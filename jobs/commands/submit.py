@@ -5,7 +5,7 @@ import json
 
 from jobs.commands.dry_run import show
 from jobs.spec import JobSpec
-from pipeline.errors import TryAgain
+from pipeline.core.errors import TryAgain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from pipeline.files import at_home
+from pipeline.core.atomic_files import at_home
 
 # Ends of lines and other control characters, and the two line ends that only Unicode has.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic.json_schema import GenerateJsonSchema
 
 from pipeline.config.base import Settings
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 Schema = dict[str, Any]
 TYPES = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text", "null": "null"}

@@ -14,10 +14,10 @@ from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
-from pipeline.credentials import check_sent, server_of
-from pipeline.errors import InputError
-from pipeline.files import at_home
-from pipeline.hidden import is_secret
+from pipeline.core.credentials import check_sent, server_of
+from pipeline.core.errors import InputError
+from pipeline.core.atomic_files import at_home
+from pipeline.core.redaction import is_secret
 
 _EXAMPLE = "{format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
 # What is said of a section that nobody can guess.

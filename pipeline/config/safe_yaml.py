@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import one_line
+from pipeline.core.errors import one_line
 
 MAX_CHARACTERS = 1 << 16  # some twenty times the longest configuration
 MAX_VALUES = 100_000  # with every alias written out

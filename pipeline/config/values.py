@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pipeline.config import safe_yaml
 from pipeline.config.base import OrNull
 from pipeline.config.safe_yaml import Plain
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 _POSITION = re.compile(r"-?(0|[1-9][0-9]*)")  # where a text may stand too: 007 is an id, +1 a text
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 _FOUND = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<broken>\$\{)")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from scipy import sparse
 
-from pipeline.errors import DupletError
+from pipeline.core.errors import DupletError
 from pipeline.evaluation.analysis import NONE
 from pipeline.evaluation.bm25 import K1, B, Bm25
 from pipeline.evaluation.ranking import Judgements, Ranking, rank_collection, rank_listed, rows_per_chunk

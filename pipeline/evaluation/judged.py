@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError, one_line
+from pipeline.core.errors import InputError, one_line
 from pipeline.evaluation import bootstrap, metrics
 
 SHOWN_CHARACTERS = 200

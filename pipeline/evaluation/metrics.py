@@ -7,7 +7,7 @@ and infinite scores stand last; so a model that scores everything alike gains no
 
 import numpy as np
 
-from pipeline.errors import DupletError
+from pipeline.core.errors import DupletError
 
 
 def comparable(scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
 from pipeline.config.schema import ranking_metrics
-from pipeline.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError
 from pipeline.evaluation.metrics import comparable
 
 MEASURES = {"mrr": RR, "map": AP, "ndcg": nDCG, "recall": R}

@@ -9,7 +9,7 @@ from sacrebleu.significance import _bootstrap_resample
 from scipy import sparse
 
 from pipeline.evaluation import bootstrap
-from pipeline.evaluation.report import MODEL
+from pipeline.reporting.tables import MODEL
 
 
 class Judges(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config.sources import CollectionSource, Column, SplitName
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import jsonl, places
 from pipeline.ingest.rows import BadRow, Row
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from pipeline.config.sources import Column, PairsSource
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long

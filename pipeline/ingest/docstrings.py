@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from pipeline.config.sources import Column, Columns, DocstringsSource
-from pipeline.errors import InputError, one_line
+from pipeline.core.errors import InputError, one_line
 from pipeline.ingest.rows import BadRow, Row, short_hash, shorten, too_long
 
 STDLIB = "stdlib"

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.config import Config
 from pipeline.config.sources import CaptionsSource, Column, SplitName
-from pipeline.errors import InputError, one_line
+from pipeline.core.errors import InputError, one_line
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, one_form, shorten
 
@@ -36,7 +36,7 @@ class Writer(AbstractContextManager["Writer"]):
         (folder / NAMES).write_text(json.dumps(self.names, ensure_ascii=False), encoding="utf-8")
         (folder / SHAPE).write_text(json.dumps({"shape": shape}), encoding="utf-8")
         whole = (len(self.names), *shape)
-        self._array: Any = files.mapped_array(folder / ARRAY, kind, whole)
+        self._array: Any = atomic_files.mapped_array(folder / ARRAY, kind, whole)
 
     def put(self, row: int, image: np.ndarray) -> None:
         self._array[row] = image
@@ -210,7 +210,7 @@ def _vectors(
     try:
         vectors = np.load(places.local_path(source.images), mmap_mode="r", allow_pickle=False)
         fits = vectors.ndim in (2, 3) and vectors.dtype.kind == "f" and min(vectors.shape) > 0
-    except files.NOT_AN_ARRAY as error:
+    except atomic_files.NOT_AN_ARRAY as error:
         raise InputError(f"{address} cannot be read as numpy's .npy ({error})") from None
     if not fits:
         raise InputError(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.config.sources import Column, PairsSource
-from pipeline.errors import one_line
+from pipeline.core.errors import one_line
 from pipeline.ingest import places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS
 from pipeline.config.sources import SplitName
-from pipeline.records import Record, collection_schema, missing_name, missing_schema, schema
+from pipeline.core.record_schema import Record, collection_schema, missing_name, missing_schema, schema
 
 _ROWS = 1000  # of a row group, at the most
 _CHARACTERS = 4 << 20  # of a row group, about

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.sources import Column, PairsSource
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
 

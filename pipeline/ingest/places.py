@@ -26,8 +26,8 @@ import fsspec
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline import files
-from pipeline.errors import InputError, one_line
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError, one_line
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -66,7 +66,7 @@ def local_path(address: str) -> Path:
     Raises:
         InputError: nothing there, or no plain file.
     """
-    path = files.path_at_home(re.sub(r"^(file|local)://", "", address))
+    path = atomic_files.path_at_home(re.sub(r"^(file|local)://", "", address))
     if not path.exists():
         folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -104,12 +104,12 @@ def fingerprint(address: str) -> str:
     """
     try:
         if not is_remote(address):
-            return files.sha256(local_path(address))
+            return atomic_files.sha256(local_path(address))
         system, path = file_system(address)
         info = {str(key).lower().replace("-", ""): str(value) for key, value in system.info(path).items()}
         told = {key: info[key] for key in _STAMPS if key in info}
         # ukey of some systems is a digest of the address alone, info of some holds no version: together they do
-        return "remote:" + files.digest([str(system.ukey(path)), told])
+        return "remote:" + atomic_files.digest([str(system.ukey(path)), told])
     except InputError:
         raise
     except Exception as error:  # each driver has errors of its own
@@ -347,7 +347,7 @@ def names_in(folder: str) -> list[str]:
             return sorted(
                 urllib.parse.unquote(entry.rstrip("/").rpartition("/")[2]) for entry in system.ls(path, False)
             )
-        return sorted(entry.name for entry in files.path_at_home(folder).iterdir())
+        return sorted(entry.name for entry in atomic_files.path_at_home(folder).iterdir())
     except InputError:
         raise
     except Exception as error:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.config.sources import Column
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 SHOWN = 200  # characters of a bad row that are kept
 TWO_TEXTS = "id used with two texts"  # a kind of bad row

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.scratch_database import ScratchDatabase
+from pipeline.core.scratch_database import ScratchDatabase
 
 
 class Missing(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Literal, cast
 from pydantic import ValidationError
 
 from pipeline.config.sources import Column, PairsSource
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import delimited, jsonl, parquet, places
 from pipeline.ingest.rows import Row
 

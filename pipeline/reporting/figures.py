@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.evaluation import plots
+from pipeline.reporting import plots
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.judged import shown
 

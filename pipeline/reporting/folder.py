@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import files, manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
-from pipeline.hidden import hide
+from pipeline.core.redaction import hide
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
@@ -150,16 +150,16 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
         "test_data": test_data(manifests.get("ingest", {})),
         "judging": judging(config),
     }
-    (folder / RECORD).write_text(files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / RECORD).write_text(atomic_files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
     history = read_json(stages["train"] / HISTORY, [])
-    (folder / HISTORY).write_text(files.as_json(thinned(history)), encoding="utf-8")
+    (folder / HISTORY).write_text(atomic_files.as_json(thinned(history)), encoding="utf-8")
 
 
 def test_data(ingest: dict[str, Any]) -> str:
     """A digest of the test split's records and the collection they are looked for in."""
     names = ("records-test.parquet", "collection.parquet")
     listed = ingest.get("files", {})
-    return files.digest({name: listed[name]["sha256"] for name in names if name in listed})[:16]
+    return atomic_files.digest({name: listed[name]["sha256"] for name in names if name in listed})[:16]
 
 
 def judging(config: Config) -> dict[str, Any]:

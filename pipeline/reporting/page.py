@@ -13,8 +13,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline import files
-from pipeline.errors import InputError
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Interval, mean_interval
 from pipeline.evaluation.judged import Classes, Judged
@@ -37,7 +37,7 @@ def write(evaluation: Path, path: Path) -> None:
     text = build(folder.load(evaluation))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, text)
+        atomic_files.write_text(path, text)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): give another --output") from None
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from mxnet import Context, gluon, nd
 
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tokenization import shards
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class StepLoss(NamedTuple):

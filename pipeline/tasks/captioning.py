@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import captions, captions_page, examples, report
+from pipeline.core.errors import InputError
+from pipeline.evaluation import captions
+from pipeline.reporting import captions_page, system_comparison, tables
 from pipeline.evaluation.judged import Judged
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models.captioner import Captioner
 from pipeline.models.search import Found, search
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.captioning_images import Images
-from pipeline.tasks.written import gather_found, teacher
+from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_vocabulary
 from pipeline.tokenization.joining import joined
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 AT_ONCE = 128  # images whose captions are written side by side
 SHOWN = 120  # images on the page
@@ -208,12 +209,12 @@ class Captioning(Task):
         lines = ["corpus scores:"]
         for name, found in corpus.items():
             lines.append(f"  {name:<9}" + "  ".join(f"{m} {v:.3f}" for m, v in found.items() if m != "exact"))
-        flat = examples.write(
+        flat = system_comparison.write(
             folder, self.config.name, {"images": (judged, "nearest")}, settings.bootstrap_samples, self.config.seed,
             "\n".join(lines),
         )  # fmt: skip
         systems_found = {name: {"metrics": {m: {"mean": v} for m, v in f.items()}} for name, f in corpus.items()}
-        return flat | report.flat_metrics("test", {"systems": systems_found})
+        return flat | tables.flat_metrics("test", {"systems": systems_found})
 
     def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `image`, the path of one, its `caption` and the caption's log probability."""

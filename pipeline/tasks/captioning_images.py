@@ -10,9 +10,9 @@ import numpy as np
 from mxnet import Context, nd
 from mxnet.gluon.model_zoo import vision
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.config import CaptioningConfig
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import images
 from pipeline.ingest.rows import BadRow, short_hash
 from pipeline.tokenization.encoder import REMAKE
@@ -109,7 +109,7 @@ class Images:
         """
         if (self.folder / images.NAMES).exists() and (row := self._rows.get(short_hash(str(image)))) is not None:
             return np.asarray(self.raw[row])
-        path = files.path_at_home(str(image))
+        path = atomic_files.path_at_home(str(image))
         if len(self.raw_shape) == 3:
             try:
                 if path.stat().st_size > MAX_FILE_BYTES:

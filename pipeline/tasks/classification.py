@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import baselines, examples, metrics
+from pipeline.core.errors import InputError
+from pipeline.evaluation import baselines, metrics
+from pipeline.reporting import system_comparison
 from pipeline.evaluation.judged import Classes, Judged, shown
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models.classifier import Classifier
-from pipeline.tasks import answers
+from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class TextBatch(NamedTuple):
@@ -37,7 +38,7 @@ class Classification(Task):
     @functools.cached_property
     def names(self) -> list[str]:
         """(C,) the labels."""
-        return answers.tokens_by_id(self.folder / "label")[answers.SPECIAL :]
+        return decoding.tokens_by_id(self.folder / "label")[decoding.SPECIAL :]
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -47,7 +48,7 @@ class Classification(Task):
     @functools.cached_property
     def _classes(self) -> np.ndarray:
         """(N,) int32 of the training split. Raises InputError where a label has no class of its own."""
-        classes = answers.classes_given(self.train, len(self.names)).astype(np.int32)
+        classes = decoding.classes_given(self.train, len(self.names)).astype(np.int32)
         if len(wrong := np.flatnonzero(classes >= len(self.names))):
             record = self.train.ids[int(wrong[0])]
             raise InputError(f"the label of record {record} of the train split is in no vocabulary: {REMAKE}")
@@ -88,7 +89,7 @@ class Classification(Task):
         split = shards.open_split(self.folder, "valid", self.config.task)
         if not len(split.relevance):
             raise InputError("the validation split has no text to judge: raise ingest.split.valid")
-        labels = answers.classes_given(split, len(self.names))
+        labels = decoding.classes_given(split, len(self.names))
         predicted = self._probabilities(network, split, world).argmax(axis=1)
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
@@ -101,7 +102,7 @@ class Classification(Task):
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = (answers.classes_given(one, len(self.names)) for one in (split, self.train))
+        labels, train = (decoding.classes_given(one, len(self.names)) for one in (split, self.train))
         given = texts_of(ingested, split, "label")
         unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
@@ -124,9 +125,9 @@ class Classification(Task):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, given, probabilities):
                 line = {"id": key, "text": shown(text), "given": label}
-                file.write(as_json(line | answers.label_of(self.names, row), ensure_ascii=False) + "\n")
+                file.write(as_json(line | decoding.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
-        return examples.write(
+        return system_comparison.write(
             folder, self.config.name, {"classes": (judged, "naive_bayes")}, settings.bootstrap_samples, self.config.seed
         )
 
@@ -158,7 +159,7 @@ class Classification(Task):
             for row, place in zip(ids, part):
                 row[: lengths[place]] = encoded[place]
             for place, probabilities in zip(part, self._softmax(network, ids, lengths[part], context)):
-                found[place] = answers.label_of(self.names, probabilities)
+                found[place] = decoding.label_of(self.names, probabilities)
         return found
 
 

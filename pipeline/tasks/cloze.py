@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import examples
+from pipeline.core.errors import InputError
+from pipeline.reporting import system_comparison
 from pipeline.evaluation.judged import Judged, shown
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models.cloze import Cloze
 from pipeline.models.sampled import Sampler, chances_of
-from pipeline.tasks import answers
-from pipeline.tasks.answers import BEST, SPECIAL
+from pipeline.tasks import decoding
+from pipeline.tasks.decoding import BEST, SPECIAL
 from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class ClozeBatch(NamedTuple):
@@ -54,17 +54,17 @@ class FillIn(Task):
 
     @functools.cached_property
     def _sampler(self) -> Sampler:
-        return Sampler(chances_of(answers.running_text(self.train), self.vocabulary), self.config.cloze.sampled)
+        return Sampler(chances_of(decoding.running_text(self.train), self.vocabulary), self.config.cloze.sampled)
 
     def network(self) -> Cloze:
         """See Cloze."""
         if self.config.cloze.sampled >= self.vocabulary:
-            raise answers.too_many_sampled("cloze", self.config.cloze.sampled, self.vocabulary)
+            raise decoding.too_many_sampled("cloze", self.config.cloze.sampled, self.vocabulary)
         return Cloze(self.config.model, self.vocabulary, self.config.cloze.compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See answers.drawn_blanks."""
-        return answers.drawn_blanks(ids, self.config.cloze.blank_share, rng)
+        return decoding.drawn_blanks(ids, self.config.cloze.blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
@@ -211,7 +211,7 @@ class FillIn(Task):
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         judged = Judged("passages", list(split.ids), texts, None, {"blanks": blanks}, values, weights)
         settings, reference = self.config.evaluate, "left" if sums.shape[1] > 1 else "frequency"
-        return examples.write(
+        return system_comparison.write(
             folder, self.config.name, {"blanks": (judged, reference)}, settings.bootstrap_samples, self.config.seed
         )
 
@@ -226,7 +226,7 @@ class FillIn(Task):
 
     @functools.cached_property
     def _names(self) -> list[str]:
-        return answers.tokens_by_id(self.folder)
+        return decoding.tokens_by_id(self.folder)
 
     def predict(self, network: Cloze, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each `___` in a row's `text` the likeliest words with their probabilities, by the reader of both sides.
@@ -237,11 +237,11 @@ class FillIn(Task):
         tokenizer = load_tokenizer(self.folder)
         passages, masks = [], []
         for row in rows:
-            ids, mask = answers.read_blanks(str(row["text"]), tokenizer)
+            ids, mask = decoding.read_blanks(str(row["text"]), tokenizer)
             passages.append(ids)
             masks.append(mask)
         return [
-            {"fillings": answers.fillings(self._names, by_reader["both"])}
+            {"fillings": decoding.fillings(self._names, by_reader["both"])}
             for by_reader in self._filled(network, passages, masks, context)
         ]
 

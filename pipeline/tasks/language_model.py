@@ -14,22 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import examples, ngrams, text_shape
+from pipeline.core.errors import InputError
+from pipeline.reporting import system_comparison
+from pipeline.evaluation import ngrams, text_shape
 from pipeline.evaluation.judged import Judged
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.sampled import Candidates, Sampler, chances_of
 from pipeline.models.writing import Choice
-from pipeline.tasks import answers
-from pipeline.tasks.answers import READ_IN
+from pipeline.tasks import decoding
+from pipeline.tasks.decoding import READ_IN
 from pipeline.tasks.base import StepLoss, Task
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.tokenization.joining import joined
 from pipeline.tokenization.tokenizers import END_OF_LINE
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 MAX_LOGITS = 2**24  # computed at once in judging
 NEVER_WRITTEN = np.array([PADDING_ID, UNKNOWN_ID])
@@ -59,7 +60,7 @@ class LanguageModelTask(Task):
         config = self.config
         vocabulary = shards.vocabulary_size(self.folder)
         if config.language_model.sampled >= vocabulary:
-            raise answers.too_many_sampled("language_model", config.language_model.sampled, vocabulary)
+            raise decoding.too_many_sampled("language_model", config.language_model.sampled, vocabulary)
         return LanguageModel(config.model, config.language_model, vocabulary, prefix="language_model_")
 
     # --- streams ------------------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def text(self) -> np.ndarray:
         """(L,) int32: the training text."""
-        return answers.running_text(self.train)
+        return decoding.running_text(self.train)
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
@@ -142,7 +143,7 @@ class LanguageModelTask(Task):
 
     def split_text(self, split: str) -> np.ndarray:
         """(L,) int32 tokens of a split. Raises InputError where there is nothing to predict."""
-        text = answers.running_text(shards.open_split(self.folder, split, self.config.task))
+        text = decoding.running_text(shards.open_split(self.folder, split, self.config.task))
         if len(text) < 2:
             raise InputError(f"the {split} text has {len(text)} tokens, nothing to predict: raise ingest.split.{split}")
         return text
@@ -153,7 +154,7 @@ class LanguageModelTask(Task):
         The text is cut into parts that are read side by side, shared out over the workers.
         """
         predicted = len(text) - 1
-        places, judged = answers.side_by_side(predicted, self.streams, READ_IN, world.rank, world.size)
+        places, judged = decoding.side_by_side(predicted, self.streams, READ_IN, world.rank, world.size)
         nats = np.zeros(0, np.float32)
         if judged:
             found = self._nats(network, text[places], text[places + 1], world.context)
@@ -212,7 +213,7 @@ class LanguageModelTask(Task):
         shape_metrics, shape_lines = self._shape(network, text, world.context)
         (folder / "written.txt").write_text(self._samples(network, world.context), encoding="utf-8")
         settings = self.config.evaluate
-        return metrics | shape_metrics | examples.write(
+        return metrics | shape_metrics | system_comparison.write(
             folder, self.config.name, {"tokens": (judged, "bigram")}, settings.bootstrap_samples, self.config.seed,
             note + shape_lines,
         )  # fmt: skip
@@ -245,7 +246,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def tokens(self) -> list[str]:
         """(V,) the tokens by id."""
-        return answers.tokens_by_id(self.folder)
+        return decoding.tokens_by_id(self.folder)
 
     @functools.cached_property
     def beginning(self) -> int:

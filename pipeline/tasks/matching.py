@@ -8,14 +8,14 @@ import numpy as np
 from mxnet import autograd, nd
 
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks import matching_judge
+from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import StepLoss, Task
-from pipeline.tasks.chunks import Chunked, chunked, distinct_tokens
+from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class PairBatch(NamedTuple):
@@ -72,7 +72,7 @@ class Matching(Task):
         """(N,) int32: the records to learn from."""
         relevance = self.train.relevance
         if self.pointwise:
-            matching_judge.check_grades(relevance, self.config.train.loss.grades, "train")
+            matching_evaluation.check_grades(relevance, self.config.train.loss.grades, "train")
             return np.arange(len(relevance), dtype=np.int32)
         relevant = np.flatnonzero(relevance > 0).astype(np.int32)
         if not len(relevant):
@@ -248,11 +248,11 @@ class Matching(Task):
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:
         """Means of the configured kinds of metrics on the validation split."""
-        return matching_judge.validate(self.config, self.folder, network, world)
+        return matching_evaluation.validate(self.config, self.folder, network, world)
 
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_judge."""
-        return matching_judge.evaluate(self.config, self.folder, network, world, ingested, folder)
+        return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder)
 
 
 def _with_steps(array: nd.NDArray, steps: int) -> nd.NDArray:

@@ -10,7 +10,7 @@ from pipeline.evaluation.ranking import Best, Judgements, Ranking, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks.collection import Collection
 from pipeline.tokenization import shards
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 # Padded tokens encoded at once: enough to keep the matrix products busy, little beside the parameters.
 TOKENS_PER_CHUNK = 16_384

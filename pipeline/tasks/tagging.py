@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import examples, spans
+from pipeline.core.errors import InputError
+from pipeline.reporting import system_comparison
+from pipeline.evaluation import spans
 from pipeline.evaluation.judged import Judged
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models.tagger import Tagger, crf_loss
-from pipeline.tasks import answers
-from pipeline.tasks.answers import SPECIAL, Spelling, spelled, viterbi
+from pipeline.tasks import decoding
+from pipeline.tasks.decoding import SPECIAL, Spelling, spelled, viterbi
 from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.chunks import Chunk, Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tasks.length_bucketing import Chunk, Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import REMAKE, UNKNOWN_ID, load_tokenizer, load_vocabulary
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class TagBatch(NamedTuple):
@@ -39,12 +40,12 @@ class Tagging(Task):
     @functools.cached_property
     def names(self) -> list[str]:
         """(G,) the tags."""
-        return answers.tokens_by_id(self.folder / "tags")[SPECIAL:]
+        return decoding.tokens_by_id(self.folder / "tags")[SPECIAL:]
 
     @functools.cached_property
     def space(self) -> int:
         """See answers.space_of."""
-        return answers.space_of(self.folder)
+        return decoding.space_of(self.folder)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -169,7 +170,7 @@ class Tagging(Task):
     def validate(self, network: Tagger, world: World) -> dict[str, float]:
         """accuracy of words, and span_f1 where the tags mark spans."""
         split, said = self._tagged(network, "valid", world)
-        given = answers.tags_given(split)
+        given = decoding.tags_given(split)
         right = sum(int((a == b).sum()) for a, b in zip(said, given))
         found = {"accuracy": right / sum(len(tags) for tags in given)}
         if spans.are_spans(self.names):
@@ -186,7 +187,7 @@ class Tagging(Task):
         split, said = self._tagged(network, "test", world)
         if world.rank > 0:
             return {}
-        given, words = answers.tags_given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
+        given, words = decoding.tags_given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
         systems = {"model": said, "word_tags": self._most_frequent(words)}
         count = np.array([len(tags) for tags in given], np.float64)
         rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)
@@ -206,7 +207,7 @@ class Tagging(Task):
                 line = {"id": key, "words": text.split()[: len(ours)], "tags": ours, "given": theirs}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
-        flat = examples.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
+        flat = system_comparison.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
         if spans.are_spans(self.names):
             flat["test/span_f1"] = spans.span_f1(named, self._named(said))
             with (folder / "table.txt").open("a", encoding="utf-8") as file:
@@ -217,14 +218,14 @@ class Tagging(Task):
         """Each word's most frequent tag in the training split; of unknown words, the most frequent of rare words."""
         counts = np.zeros((shards.vocabulary_size(self.folder), len(self.names)))
         field = self.train.fields["text"]
-        for row, tags in zip(self.train.rows["text"].tolist(), answers.tags_given(self.train)):
+        for row, tags in zip(self.train.rows["text"].tolist(), decoding.tags_given(self.train)):
             np.add.at(counts, (field.ids(row), np.maximum(tags, 0)), 1)
         counts[counts.sum(axis=1) == 0] = counts.sum(axis=0)
         best = counts.argmax(axis=1)
         return [best[ids] for ids in words]
 
     def _named(self, tags: list[np.ndarray]) -> list[list[str]]:
-        return [answers.named(self.names, part) for part in tags]
+        return [decoding.named(self.names, part) for part in tags]
 
     def predict(self, network: Tagger, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `text` its words, at blanks, and their tags."""

@@ -9,19 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.errors import InputError
-from pipeline.evaluation import examples, report, translation, translation_plots
+from pipeline.core.errors import InputError
+from pipeline.reporting import system_comparison, tables, translation_plots
+from pipeline.evaluation import translation
 from pipeline.evaluation.judged import Judged, shown
-from pipeline.files import as_json
+from pipeline.core.atomic_files import as_json
 from pipeline.models.search import Found, search
 from pipeline.models.translator import Translator
 from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.chunks import like_lengths
-from pipeline.tasks.written import gather_found, teacher
+from pipeline.tasks.length_bucketing import like_lengths
+from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.tokenization.joining import joined
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 HEAT_MAPS = 8  # drawn by evaluate
 CELLS = 4096  # source tokens decoded side by side: bounds the memory of a beam's scores
@@ -248,15 +249,15 @@ class Translation(Task):
             slices={"source length (tokens)": field.lengths[split.rows["source"]].astype(np.float64)},
             values=values,
         )
-        flat = examples.write(
+        flat = system_comparison.write(
             folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed
         )
-        table = report.table_text(compared, f"{self.config.name}: test split, corpus")
+        table = tables.table_text(compared, f"{self.config.name}: test split, corpus")
         rest = (folder / "table.txt").read_text(encoding="utf-8")
         (folder / "table.txt").write_text("\n".join([table + "\n".join(signatures) + "\n", rest]), encoding="utf-8")
         everything = {"corpus": compared, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
         (folder / "metrics.json").write_text(as_json(everything, indent=1), encoding="utf-8")
-        return report.flat_metrics("test", compared) | flat
+        return tables.flat_metrics("test", compared) | flat
 
     def _remembered(self, sources: list[np.ndarray], ingested: Path) -> list[str]:
         """For each source the target of the nearest training source."""

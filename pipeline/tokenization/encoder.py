@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.errors import InputError
-from pipeline.records import FIELDS, RESERVED
+from pipeline.core.errors import InputError
+from pipeline.core.record_schema import FIELDS, RESERVED
 from pipeline.tokenization.tokenizers import Tokenizer, tokenizer_of
 
 PADDING, UNKNOWN = RESERVED

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.scratch_database import ScratchDatabase
+from pipeline.core.scratch_database import ScratchDatabase
 
 
 class KeyRows(ScratchDatabase):

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from pipeline.errors import DupletError
+from pipeline.core.errors import DupletError
 from pipeline.tokenization.encoder import Encoded, Encoder, load_bare_tokenizer, load_vocabulary
 
 T = TypeVar("T")

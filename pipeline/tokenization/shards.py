@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
-from pipeline import resident
-from pipeline.errors import InputError
-from pipeline.records import FIELDS
+from pipeline.core import mapped_memory
+from pipeline.core.errors import InputError
+from pipeline.core.record_schema import FIELDS
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
 
 __all__ = ["EXAMPLES_NAME", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
@@ -69,7 +69,7 @@ class Mapped(NamedTuple):
 
     def release(self) -> None:
         """See resident.release."""
-        resident.release(self.address, self.size)
+        mapped_memory.release(self.address, self.size)
 
 
 class Texts:
@@ -226,7 +226,7 @@ def vocabulary_size(folder: Path) -> int:
 
 def _open(path: Path, schema: pa.Schema) -> Mapped:
     try:
-        table, address, size = resident.mapped_table(path)
+        table, address, size = mapped_memory.mapped_table(path)
         table.validate(full=True)  # a key or a text that ends before it begins would be read as an address
         if table.schema != schema:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")

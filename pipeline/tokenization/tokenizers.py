@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 MODEL_NAME = "sentencepiece.model"
 END_OF_LINE = "<eos>"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tokenization.encoder import PADDING, PADDING_ID, UNKNOWN, UNKNOWN_ID, VOCABULARY_NAME, Form
 from pipeline.tokenization.tokenizers import MODEL_NAME, SentencePieceTokenizer
 

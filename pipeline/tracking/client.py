@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import credentials, files
-from pipeline.errors import DupletError, InputError, TryAgain, one_line, unusable
-from pipeline.hidden import MASK, hide
+from pipeline.core import atomic_files, credentials
+from pipeline.core.errors import DupletError, InputError, TryAgain, one_line, unusable
+from pipeline.core.redaction import MASK, hide
 from pipeline.tracking import database
 from pipeline.tracking.lending import lend
 
@@ -35,7 +35,7 @@ class Address(NamedTuple):
     @property
     def being_made(self) -> bool:
         """Whether a process is making the SQLite database now."""
-        return self.database is not None and files.is_locked(database.lock_of(self.database))
+        return self.database is not None and atomic_files.is_locked(database.lock_of(self.database))
 
     @property
     def shown(self) -> str:
@@ -171,15 +171,15 @@ def model_of_registry(where: Address, address: str, store: Path) -> Path:
     name, alias, number = found.groups()
     with asked(where, f"model {address}") as (mlflow, client):
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-        unique = files.digest([where.uri, name, version.version, version.creation_timestamp])[:12]
+        unique = atomic_files.digest([where.uri, name, version.version, version.creation_timestamp])[:12]
         return copied(mlflow, where, f"models:/{name}/{version.version}", store / f"version-{version.version}-{unique}")
 
 
 def copied(mlflow: Any, where: Address, address: str, folder: Path) -> Path:
     """What a run or a version logged never changes, so a copy that is there is good."""
-    with files.lock(folder.with_name(f".{folder.name}.lock")):
+    with atomic_files.lock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            with files.new_folder(folder) as new:
+            with atomic_files.new_folder(folder) as new:
                 got = mlflow.artifacts.download_artifacts(
                     artifact_uri=address, dst_path=str(new), tracking_uri=where.uri
                 )

@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, launch
-from pipeline.errors import InputError, one_line
+from pipeline.core import atomic_files
+from pipeline.distributed import launcher
+from pipeline.core.errors import InputError, one_line
 
 _ADDRESS = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>[^?]+)(?P<query>\?.*)?", re.DOTALL)
 # SQLite's codes: "table … already exists", "duplicate column name" (and no full disk, no lock of others); damage
@@ -61,7 +62,7 @@ def prepare(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
     """
     if _is_current(path):
         return
-    with launch.outliving_parent(), files.lock(lock_of(path)):
+    with launcher.outliving_parent(), atomic_files.lock(lock_of(path)):
         if not _is_current(path):
             _make(path, artifacts, say)
 
@@ -100,7 +101,7 @@ def _is_current(path: Path) -> bool:
 
 def _make(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
     if not path.exists():
-        with files.new_database(path) as new:
+        with atomic_files.new_database(path) as new:
             _to_newest(new, artifacts)
         return
     with closing(_opened(path)) as old:
@@ -111,7 +112,7 @@ def _make(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
             count for table in ("runs", "registered_models") for (count,) in _rows(old, f"SELECT count(*) FROM {table}")
         )
         try:
-            with files.new_database(path) as new:
+            with atomic_files.new_database(path) as new:
                 with closing(_opened(path)) as same, closing(sqlite3.connect(new)) as copy:
                     same.backup(copy)  # `old` itself cannot be read from while it holds the others off
                 new.chmod(path.stat().st_mode & 0o777)

@@ -1,6 +1,6 @@
 """All that a run has to say to MLflow, on disk first: a folder ROOT/tracking/NAME per command, for its owner only.
 
-`journal.jsonl` holds it in order, a checksummed line each (see pipeline.spool), numbered from 1; `sent.json` the number
+`journal.jsonl` holds it in order, a checksummed line each (see pipeline.core.event_log), numbered from 1; `sent.json` the number
 of the last line that MLflow has taken, those that it has left out so far, and the id of each run there. `files/` holds
 artifacts that would not last. A line's `do` says what it is:
 
@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
-from pipeline.hidden import hide_all
-from pipeline.spool import Lines, is_training
+from pipeline.core import atomic_files
+from pipeline.core.redaction import hide_all
+from pipeline.core.event_log import Lines, is_training
 
 FOLDER = "tracking"  # under a root
 JOURNAL, SENT, FILES, LOG = "journal.jsonl", "sent.json", "files", "sender.log"
@@ -99,7 +99,7 @@ class Journal:
 def new(root: Path, max_bytes: int | None) -> Journal:
     """A journal in a folder of its own, whose name sorts by time. Raises OSError."""
     parent = root / FOLDER
-    files.owners_folder(parent)
+    atomic_files.owners_folder(parent)
     folder = parent / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
     folder.mkdir(mode=0o700)
     return Journal(folder, max_bytes)

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from pipeline import credentials
+from pipeline.core import credentials
 
 _kept: dict[str, str] = {}  # taken out of the environment, until a trusted server is connected
 

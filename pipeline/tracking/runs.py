@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline import credentials, launch
-from pipeline.spool import Point, Reader, Spool
+from pipeline.core import credentials
+from pipeline.distributed import launcher
+from pipeline.core.event_log import Point, Reader, Spool
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address
 from pipeline.tracking.journal import Journal
@@ -322,13 +323,13 @@ def tag_ended(where: Address, goes_on: Sequence[str], tags: dict[str, str], stat
 def _start_sender(journal: Journal, where: Address) -> subprocess.Popen[bytes]:
     with (journal.folder / journals.LOG).open("ab") as log:
         process = subprocess.Popen(
-            [*launch.PYTHON, "-m", "pipeline.tracking"],
+            [*launcher.PYTHON, "-m", "pipeline.tracking"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env={**os.environ, **launch.paths(), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **launcher.paths(), "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C is for the run
-            preexec_fn=launch.end_with_parent,
+            preexec_fn=launcher.end_with_parent,
         )
     assert process.stdin is not None
     given = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root)}

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.errors import one_line
-from pipeline.hidden import hide
-from pipeline.spool import Reader
+from pipeline.core.errors import one_line
+from pipeline.core.redaction import hide
+from pipeline.core.event_log import Reader
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal

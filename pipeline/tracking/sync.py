@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import files
-from pipeline.training.plan import Position
+from pipeline.core import atomic_files
+from pipeline.training.batch_plan import Position
 
 FORMAT = 1
 
@@ -47,22 +47,22 @@ def save(
     current = f"update-{state.update:08d}"
     for left in folder.glob(".update-*"):  # by a kill
         shutil.rmtree(left)
-    with files.new_folder(folder / current) as new:
+    with atomic_files.new_folder(folder / current) as new:
         np.savez(new / "parameters.npz", **parameters)
         np.savez(new / "moments.npz", **moments)
         (new / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}), encoding="utf-8")
-        sums = {path.name: files.sha256(path) for path in sorted(new.iterdir())}
+        sums = {path.name: atomic_files.sha256(path) for path in sorted(new.iterdir())}
         (new / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
     kept = {name for name in names(folder) if name <= current}
     kept = {*sorted(kept)[-keep:], f"update-{state.best_update:08d}" if state.best_update is not None else current}
     for name in names(folder):
         if name not in kept:
-            files.remove_folder(folder / name)
+            atomic_files.remove_folder(folder / name)
 
 
 def names(folder: Path) -> list[str]:
     """Names of the checkpoints under a folder, oldest first."""
-    return [path.name for path in files.finished(folder, "update-*") if path.is_dir()]
+    return [path.name for path in atomic_files.finished(folder, "update-*") if path.is_dir()]
 
 
 def load(folder: Path) -> Checkpoint:
@@ -74,13 +74,13 @@ def load(folder: Path) -> Checkpoint:
     try:
         sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
         for name in ("parameters.npz", "moments.npz", "state.json"):
-            if files.sha256(folder / name) != sums[name]:
+            if atomic_files.sha256(folder / name) != sums[name]:
                 raise ValueError(f"{folder / name} has changed or was cut short")
         values: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ValueError(f"{folder} has another format than {FORMAT}")
         values["position"] = Position(*values["position"])
-        parameters, moments = (files.arrays(folder / name) for name in ("parameters.npz", "moments.npz"))
+        parameters, moments = (atomic_files.arrays(folder / name) for name in ("parameters.npz", "moments.npz"))
         return Checkpoint(folder, State(**values), parameters, moments)
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from None

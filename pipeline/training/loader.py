@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pipeline import resident
+from pipeline.core import mapped_memory
 from pipeline.tasks.base import Task
-from pipeline.training.plan import Plan, Position, StreamPlan, shares
+from pipeline.training.batch_plan import Plan, Position, StreamPlan, shares
 
 AHEAD = 4  # batches made before they are needed
 
@@ -29,7 +29,7 @@ class Loader:
     def __init__(self, task: Task, plan: Plan | StreamPlan, rank: int, size: int, start: Position, epochs: int) -> None:
         self.waited = 0.0
         task.prepare()
-        resident.trim()  # the C library does so in the main thread's memory alone
+        mapped_memory.trim()  # the C library does so in the main thread's memory alone
         self._task, self._plan, self._rank, self._size = task, plan, rank, size
         self._start, self._epochs = start, epochs
         self._queue: queue.Queue[Update | BaseException | None] = queue.Queue(AHEAD)

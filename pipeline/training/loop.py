@@ -13,23 +13,23 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.config import SMALLER_IS_BETTER, Config
-from pipeline.errors import DupletError, InputError, TryAgain
-from pipeline.launch import SAMPLES
+from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed.launcher import SAMPLES
 from pipeline.tasks.base import Task
-from pipeline.training import checkpoint, ranks, replay
+from pipeline.training import checkpoint, rank_consistency, replay
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
 from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of, set_parameters
-from pipeline.training.plan import Plan, StreamPlan, shares
-from pipeline.workers import World
+from pipeline.training.batch_plan import Plan, StreamPlan, shares
+from pipeline.distributed.world import World
 
 CARRY = "carry:"  # before the names of what a stream's reading left behind, among a checkpoint's arrays
 
 
 class Log(Protocol):
-    """Where rank 0 puts its points; see pipeline.spool."""
+    """Where rank 0 puts its points; see pipeline.core.event_log."""
 
     def write(self, update: int, values: dict[str, float]) -> None: ...
 
@@ -294,7 +294,7 @@ class Run:
     def compare_ranks(self) -> None:
         """Raises DupletError where a worker's parameters are others than the others', so that none such are saved."""
         if self.world.size > 1:
-            ranks.compare(parameters_of(self.network), self.world, self.state.update, self.equal_at)
+            rank_consistency.compare(parameters_of(self.network), self.world, self.state.update, self.equal_at)
         self.equal_at = self.state.update
 
     def validate(self) -> bool:
@@ -310,7 +310,7 @@ class Run:
         if self.world.rank == 0 and (sample := self.task.sample(self.network, self.world.context)) is not None:
             samples = self.folder.parent / SAMPLES
             samples.mkdir(parents=True, exist_ok=True)
-            files.write_text(samples / f"update-{state.update:08d}.txt", sample)
+            atomic_files.write_text(samples / f"update-{state.update:08d}.txt", sample)
         seconds = time.perf_counter() - began
         self.meter.began += seconds
         if self.world.rank == 0:

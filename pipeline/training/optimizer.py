@@ -13,7 +13,7 @@ import numpy as np
 from mxnet import autograd, gluon, nd
 
 from pipeline.config import OptimizerConfig, ScheduleConfig
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 

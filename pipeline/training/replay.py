@@ -10,13 +10,13 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.config import Config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tasks.base import Task
 from pipeline.training.optimizer import Optimizer, set_parameters
-from pipeline.training.plan import shares
-from pipeline.workers import World
+from pipeline.training.batch_plan import shares
+from pipeline.distributed.world import World
 
 FORMAT = 1
 UPDATE, PARAMETERS, BEGAN = "update.json", "parameters.npz", "began.npz"
@@ -45,7 +45,7 @@ def update_seed(seed: int, update: int, rank: int) -> int:
 
 def keep(folder: Path, update: Replayed, parameters: dict[str, np.ndarray], began: dict[str, np.ndarray]) -> None:
     """Writes the folder. `began`: what the streams' reading went on from, of all workers."""
-    with files.new_folder(folder) as new:
+    with atomic_files.new_folder(folder) as new:
         np.savez(new / PARAMETERS, **parameters)
         np.savez(new / BEGAN, **began)
         (new / UPDATE).write_text(json.dumps({"format": FORMAT, **asdict(update)}), encoding="utf-8")
@@ -115,7 +115,7 @@ def again(folder: Path, task: Task, network: gluon.Block, config: Config, world:
 def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
     """Gives the network the parameters; what the streams' reading went on from."""
     try:
-        found, began = files.arrays(folder / PARAMETERS), files.arrays(folder / BEGAN)
+        found, began = atomic_files.arrays(folder / PARAMETERS), atomic_files.arrays(folder / BEGAN)
         set_parameters(network, found)
         return began
     except (ValueError, KeyError, AssertionError) as error:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config, check_config, load_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 GOOD: dict[str, Any] = {"ingest": {"source": {"format": "docstrings"}}}

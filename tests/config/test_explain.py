@@ -8,9 +8,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from jobs.spec import SETTABLE, JobFile, JobSpec
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.config import Config, Settings, explain
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 DOCS = Path(__file__).parents[2] / "docs"
 

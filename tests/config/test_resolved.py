@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config, check_config
-from pipeline.errors import InputError
-from pipeline.records import FIELDS
+from pipeline.core.errors import InputError
+from pipeline.core.record_schema import FIELDS
 
 PAIRS = {"ingest": {"source": {"format": "tsv", "path": "pairs.tsv"}}}
 CONLLU = {"ingest": {"source": {"format": "conllu", "paths": {"train": "a"}}}, "task": "tagging"}

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from jobs import schedule, spec
-from pipeline import cli, manifest
+from pipeline.cli import main
+from pipeline.core import manifest
 from pipeline.config import Config, check_config, load_config, variables
-from pipeline.errors import InputError
-from pipeline.hidden import hide_all
+from pipeline.core.errors import InputError
+from pipeline.core.redaction import hide_all
 
 SOURCE = {"format": "tsv", "path": "pairs.tsv"}
 
@@ -197,7 +198,7 @@ def test_options_of_the_command_line_know_the_home_folder(monkeypatch: pytest.Mo
         "index": ["model", "--output=~/x"], "export": ["model", "--to=onnx", "--output=~/x"], "sync": ["--root=~/x"],
         "report": ["run", "--output=~/x"], "promote": ["--root=~/x"], "search": ["~/x"], "replay": ["~/x"],
     }.items():  # fmt: skip
-        found = vars(cli.parser(verb).parse_args([verb, *arguments]))
+        found = vars(main.parser(verb).parse_args([verb, *arguments]))
         assert tmp_path / "x" in found.values(), verb
 
 
@@ -208,7 +209,7 @@ def test_no_folder_is_named_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(tmp_path / "work")
     Path("p.tsv").write_text("query\tdocument\n" + "".join(f"q{i} a\td{i} a\n" for i in range(40)))
     Path("c.yaml").write_text("ingest: {source: {format: tsv, path: p.tsv}}\nroot: ~/runs\ntracking: {max_wait_s: 0}\n")
-    assert cli.main(["tokenize", "c.yaml"]) == 0
+    assert main.main(["tokenize", "c.yaml"]) == 0
     for stage in ("ingest", "tokenize"):
         assert list((tmp_path / "home" / "runs").glob(f"{stage}/[0-9a-f]*/manifest.json"))
     assert sorted(path.name for path in Path().iterdir()) == ["c.yaml", "p.tsv"]

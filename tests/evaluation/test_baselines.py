@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pipeline.errors import DupletError
+from pipeline.core.errors import DupletError
 from pipeline.evaluation import baselines, ranking
 from pipeline.evaluation.baselines import bm25, random_ranking
 from pipeline.evaluation.ranking import Judgements, evaluate

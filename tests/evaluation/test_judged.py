@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap, judged
 from pipeline.evaluation.judged import Judged
 from pipeline.evaluation.metrics import graded_metrics

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pipeline.errors import DupletError
+from pipeline.core.errors import DupletError
 from pipeline.evaluation import metrics
 
 # few distinct values, so that ties are common

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import check_config
-from pipeline.evaluation import report
+from pipeline.reporting import tables
 from pipeline.evaluation.ranking import Judgements, evaluate, measures, rank_collection, rank_listed
 from pipeline.ingest import stage as ingest
 from pipeline.tokenization import shards
@@ -100,10 +100,10 @@ def test_a_system_that_finds_all_there_is_has_a_recall_of_one_half(split: shards
     scores[judgements.query_rows, judgements.document_rows] = judgements.relevance
     ranking = rank_collection([(np.arange(judgements.queries), scores)], judgements, 100)
     assert evaluate(ranking, judgements)["recall@100"].mean() == pytest.approx(0.5)
-    compared = report.comparison({"model": ranking}, judgements, 50, 1)
+    compared = tables.comparison({"model": ranking}, judgements, 50, 1)
     assert (compared["counted"], compared["missing"]) == (5, 3)
     said = "3 relevant documents are not in the collection: they count as not found"
-    assert said in report.table_text(compared, "t")
+    assert said in tables.table_text(compared, "t")
 
 
 def test_a_missing_document_must_be_judged_by_whole_grades_too() -> None:

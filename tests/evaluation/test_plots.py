@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.evaluation import plots
+from pipeline.reporting import plots
 from pipeline.reporting import figures as figures_of_page
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, nDCG
 
-from pipeline.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError
 from pipeline.evaluation import metrics, ranking
 from pipeline.evaluation.ranking import Best, Judgements, Ranking, evaluate, measures, rank_collection, rank_listed
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation.bootstrap import mean_interval, paired_difference
 from pipeline.evaluation.metrics import graded_metrics, weighted_metrics
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_collection
-from pipeline.evaluation.report import comparison, flat_metrics, graded_comparison, table_text, write_wins
+from pipeline.reporting.tables import comparison, flat_metrics, graded_comparison, table_text, write_wins
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import flow, launch, summary
+from pipeline.orchestration import flow, summary
+from pipeline.distributed import launcher
 from pipeline.config import check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 Run = Callable[..., list[str]]
 GOOD = [f"query number {i}\tdocument number {i} text\t1" for i in range(40)]
@@ -22,7 +23,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def no_worker(*_: object) -> None:
         raise AssertionError("a training began")
 
-    monkeypatch.setattr(launch, "run", no_worker)
+    monkeypatch.setattr(launcher, "run", no_worker)
 
     def _run(
         rows: list[str] | dict[str, list[str]],

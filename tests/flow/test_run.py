@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
+from pipeline.cli import main
 from tests.conftest import last_json
 
 Config = Callable[..., dict[str, Any]]
@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_replayed(
         assert got.split()[-1] == seen
     assert "gradients with values that are not finite:" in lines
     shutil.rmtree(tmp_path / "runs" / "tokenize")
-    assert cli.main(["replay", str(kept)]) == 2
+    assert main.main(["replay", str(kept)]) == 2
     assert "is not there any more" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -148,7 +148,7 @@ def test_bad_input_is_one_sentence_and_exit_2(name: str, small_config: Config, d
 
 def test_a_configuration_alone_is_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["run"])
+        main.main(["run"])
     assert capsys.readouterr().err.splitlines()[-1].endswith("the following arguments are required: config")
 
 
@@ -164,7 +164,7 @@ def test_a_run_with_other_settings_can_be_named(
         (["report", config, "train.epochs=9"], f"with these settings: run `duplet run {config} train.epochs=9` first"),
     ]
     for arguments, part in cases:
-        assert cli.main([str(word) for word in arguments]) == 2
+        assert main.main([str(word) for word in arguments]) == 2
         assert part in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import flow, manifest
+from pipeline.orchestration import flow
+from pipeline.core import manifest
 from pipeline.config import check_config
 
 WHOLE = {

@@ -9,9 +9,9 @@ import mlflow
 import pytest
 import yaml
 
-from pipeline import flow, sweep
-from pipeline.errors import DupletError, InputError
-from pipeline.sweep import Sweep, axes_of
+from pipeline.orchestration import flow, sweep
+from pipeline.core.errors import DupletError, InputError
+from pipeline.orchestration.sweep import Sweep, axes_of
 from tests.conftest import last_json
 
 

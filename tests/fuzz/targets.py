@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipeline import files, manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.config import check_config, load_config, values
-from pipeline.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError
 from pipeline.ingest import places, stage
 
 Run = Callable[[bytes], None]
@@ -308,7 +308,7 @@ def _checkpoint(data: bytes) -> None:
     from pipeline.training import checkpoint
 
     def use(folder: Path) -> None:
-        sums = {p.name: files.sha256(p) for p in folder.iterdir() if p.suffix in (".npz", ".json")}
+        sums = {p.name: atomic_files.sha256(p) for p in folder.iterdir() if p.suffix in (".npz", ".json")}
         kept = (folder / "checksums.json").read_bytes()
         if data and data[0] % len(CHECKPOINT_FILES):  # else the list of checksums itself is what was replaced
             (folder / "checksums.json").write_text(json.dumps(sums))
@@ -326,7 +326,7 @@ def _arrays(data: bytes) -> None:
         path = Path(folder, "a.npz")
         path.write_bytes(data)
         try:
-            found = files.arrays(path)
+            found = atomic_files.arrays(path)
         except ValueError as error:
             assert str(path) in str(error)
             return
@@ -342,8 +342,8 @@ def _manifest(data: bytes) -> None:
 
 @functools.cache
 def index() -> Path:
-    from pipeline.serving.search.build import Update
-    from pipeline.serving.search.store import ModelStamp, Settings
+    from pipeline.search.build import Update
+    from pipeline.search.index_store import ModelStamp, Settings
     from tests.search.conftest import topical
     from tests.search.double import WordEncoder
 
@@ -365,8 +365,8 @@ def _index_files() -> tuple[str, ...]:
 
 def _index(data: bytes) -> None:
     """A file replaced, and its size in the listing beside it put right."""
-    from pipeline.serving.search import store
-    from pipeline.serving.search.searching import Searcher
+    from pipeline.search import index_store
+    from pipeline.search.searcher import Searcher
     from tests.search.double import WordEncoder
 
     names = _index_files()
@@ -380,7 +380,7 @@ def _index(data: bytes) -> None:
             told["files"][(folder / name).name] = len(data) - 1 if data else 0
             listing.write_text(json.dumps(told))
         try:
-            searcher = Searcher(store.open_snapshot(folder), WordEncoder("cosine"))
+            searcher = Searcher(index_store.open_snapshot(folder), WordEncoder("cosine"))
             list(searcher.snapshot.live_documents())
             for mode in ("model", "words", "hybrid"):
                 for result in searcher.search("wing heart file", 3, mode).results:
@@ -393,7 +393,7 @@ def _index(data: bytes) -> None:
 
 
 def _documents(data: bytes) -> None:
-    from pipeline.serving.search.documents import Reader
+    from pipeline.search.documents import Reader
 
     names = ("d.jsonl", "d.csv", "d.tsv", "d.parquet")
     with tempfile.TemporaryDirectory() as folder:
@@ -408,7 +408,7 @@ def _documents(data: bytes) -> None:
 
 
 def _rows(data: bytes) -> None:
-    from pipeline.serving import prediction_files
+    from pipeline.serving.predict import files as prediction_files
 
     kinds = ("jsonl", "csv", "tsv", "parquet")
     kind = kinds[data[0] % len(kinds) if data else 0]
@@ -422,13 +422,13 @@ def _rows(data: bytes) -> None:
 
 
 def _tensors(data: bytes) -> None:
-    from pipeline.serving import torch_layout
+    from pipeline.serving.export import torch_export
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, torch_layout.NAME)
+        path = Path(folder, torch_export.NAME)
         path.write_bytes(data)
         with one_sentence():
-            torch_layout.from_torch(torch_layout._read(path))
+            torch_export.from_torch(torch_export._read(path))
 
 
 def _lines(data: bytes) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import stage
 from pipeline.ingest.collection import with_title, without_title
 

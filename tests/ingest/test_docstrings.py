@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.config.sources import DocstringsSource
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import docstrings, stage
 
 SOURCE = textwrap.dedent(

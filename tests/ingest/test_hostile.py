@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import images, places, trec
 
 HALF = {"max_quarantined_share": 0.9}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files, manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.config import Config, check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import stage
 from pipeline.tokenization import stage as tokenization
 from tests.killing import at_every_step
@@ -27,9 +27,9 @@ def configuration(folder: Path) -> Config:
 
 def made(folder: Path, name: str, parts: manifest.KeyParts, run: Callable[[Path], dict[str, object]]) -> None:
     """As the flow makes a stage's folder."""
-    with files.lock(folder.parent / f".{folder.name}.lock"):
+    with atomic_files.lock(folder.parent / f".{folder.name}.lock"):
         if not (folder / manifest.NAME).exists():
-            with files.new_folder(folder) as new:
+            with atomic_files.new_folder(folder) as new:
                 manifest.write(new, name, parts, run(new), time.time())
 
 
@@ -85,7 +85,7 @@ def test_a_folder_that_is_replaced_is_at_every_step_the_old_one_the_new_one_or_n
     names = [f"{i}" for i in range(5)]
 
     def write(text: str) -> None:
-        with files.new_folder(folder) as new:
+        with atomic_files.new_folder(folder) as new:
             for name in names:
                 (new / name).write_text(text)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import places
 
 MARK = b"\xef\xbb\xbf"
@@ -134,7 +134,7 @@ def test_the_two_spellings_of_a_name_are_one_image(tmp_path: Path, ingest: Any) 
 
 
 def test_ids_to_delete_are_read_as_ids_in_a_collection_are(tmp_path: Path) -> None:
-    from pipeline.commands.index import _ids
+    from pipeline.cli.commands.index import _ids
 
     (tmp_path / "ids").write_bytes(MARK + "7\r\n\r\n  a  b \nx\u2028y\ncafe\u0301\n".encode())
     assert _ids([f"@{tmp_path / 'ids'}", "cafe\u0301"]) == ["7", "a b", "x y", "caf\u00e9", "caf\u00e9"]

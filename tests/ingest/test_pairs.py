@@ -12,9 +12,9 @@ import pytest
 import zstandard
 
 from pipeline.config import check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import stage
-from pipeline.records import schema
+from pipeline.core.record_schema import schema
 
 ROWS = [("how to fry an egg", "Heat the oil.", 1), ("boil rice", "Rinse it.", 0), ("boil rice", "Use a lid.", 2)]
 TSV = "query\tdocument\tlabel\n" + "".join(f"{q}\t{d}\t{r}\n" for q, d, r in ROWS)

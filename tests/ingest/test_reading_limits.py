@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import places, stage
 
 SOURCES: dict[str, tuple[dict[str, Any], bytes]] = {

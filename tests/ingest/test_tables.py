@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest import tables
-from pipeline.serving import prediction_files
-from pipeline.serving.search.documents import Document, Reader
+from pipeline.serving.predict import files
+from pipeline.search.documents import Document, Reader
 
 NAN = float("nan")
 COLUMNS = {"query": "q", "document": "d"}
 
 
 def predicted(path: str, kind: str, **how: str) -> list[dict[Any, Any]]:
-    rows = list(prediction_files.read(path, kind, 1 << 20, Path(path).parent, how))
+    rows = list(files.read(path, kind, 1 << 20, Path(path).parent, how))
     assert not any(row.problem for row in rows)
     return [dict(row.values) for row in rows]
 
@@ -39,7 +39,7 @@ def test_a_header_is_read_alike(content: str, ingest: Any, write: Any) -> None:
     assert {name: value.strip() for name, value in row.items()} == {"id": "1", "title": "T", "text": "alpha"}
     found = ingest({"format": "csv", "path": path, "columns": {"query": "title", "document": "text"}})
     assert [(r["query"], r["document"]) for r in found.records()] == [("T", "alpha")]
-    assert prediction_files.count_rows(path, "csv", 1 << 20, Path(path).parent) == 1
+    assert files.count_rows(path, "csv", 1 << 20, Path(path).parent) == 1
 
 
 def test_a_document_may_be_a_title_alone(write: Any) -> None:
@@ -119,7 +119,7 @@ def test_rows_are_counted_as_they_are_read(name: str, tmp_path: Path) -> None:
         data = content[kind].encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     path = str(tmp_path / name)
-    assert prediction_files.count_rows(path, kind, 1 << 20, tmp_path) == len(predicted(path, kind)) == 2
+    assert files.count_rows(path, kind, 1 << 20, tmp_path) == len(predicted(path, kind)) == 2
 
 
 def test_parquet_of_millions_of_equal_cells_is_refused(tmp_path: Path, ingest: Any, monkeypatch: Any) -> None:

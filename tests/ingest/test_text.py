@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 LINES = "".join(f"line {i}\n" for i in range(100))
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow, as_id, as_relevance, as_text
 
 HALF = {"max_quarantined_share": 0.9}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pipeline import heartbeat, jobfolder
+from pipeline.distributed import heartbeat, job_folder
 
 LIMIT_S = 240.0
 
@@ -72,7 +72,7 @@ class Job(NamedTuple):
         def there() -> dict[int, heartbeat.Beat] | None:
             for work in self.root.glob("work/train-*"):
                 beats = {b.rank: b for b in heartbeat.beats(work) if b.token not in seen and b.update >= update}
-                workers = jobfolder.read(self.folder, jobfolder.WORKERS).get("workers")  # None between two starts
+                workers = job_folder.read(self.folder, job_folder.WORKERS).get("workers")  # None between two starts
                 if len(beats) == workers and any(work.glob("checkpoints/update-*")):
                     return beats
             assert self.noted()["state"] == "running", self.log()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import dates, zones
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 
 @pytest.mark.parametrize(

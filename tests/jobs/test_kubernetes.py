@@ -18,7 +18,7 @@ from jobs import folder, kubernetes, targets
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
-from pipeline.errors import InputError, TryAgain
+from pipeline.core.errors import InputError, TryAgain
 
 Spec = Callable[..., JobSpec]
 Golden = Callable[[str, str], None]

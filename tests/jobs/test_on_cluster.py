@@ -11,7 +11,7 @@ import pytest
 from jobs import folder as folders
 from jobs import kubernetes, on_cluster
 from jobs.spec import JobSpec
-from pipeline.errors import TryAgain
+from pipeline.core.errors import TryAgain
 
 Spec = Callable[..., JobSpec]
 

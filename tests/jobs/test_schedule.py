@@ -26,7 +26,7 @@ from jobs import folder as folders
 from jobs import schedule as schedules
 from jobs.schedule import Schedule, Verdict
 from jobs.spec import JobSpec
-from pipeline.errors import InputError, TryAgain
+from pipeline.core.errors import InputError, TryAgain
 
 Spec = Callable[..., JobSpec]
 Golden = Callable[[str, str], None]

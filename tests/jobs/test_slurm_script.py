@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from jobs import folder, slurm, slurm_schedule
 from jobs import schedule as schedules
 from jobs.spec import JobSpec, check
-from pipeline.cli import main
-from pipeline.errors import InputError, TryAgain
+from pipeline.cli.main import main
+from pipeline.core.errors import InputError, TryAgain
 
 Spec = Callable[..., JobSpec]
 Golden = Callable[[str, str], None]

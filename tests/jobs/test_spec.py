@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jobs import spec as specs
 from jobs.spec import JobSpec
-from pipeline.cli import main
-from pipeline.errors import InputError
+from pipeline.cli.main import main
+from pipeline.core.errors import InputError
 
 Make = Callable[..., dict[str, Any]]
 

@@ -15,8 +15,8 @@ from jobs import folder as folders
 from jobs import states, supervise
 from jobs.spec import JobSpec
 from jobs.states import Failure
-from pipeline.cli import main
-from pipeline.heartbeat import Beat
+from pipeline.cli.main import main
+from pipeline.distributed.heartbeat import Beat
 
 
 def spec(root: Path, **values: object) -> JobSpec:

@@ -19,9 +19,9 @@ from jobs import schedule as schedules
 from jobs import spec as specs
 from jobs.schedule import Schedule
 from jobs.spec import JobSpec
-from pipeline.cli import main
-from pipeline.commands.stages import pages
-from pipeline.errors import InputError
+from pipeline.cli.main import main
+from pipeline.cli.commands.stages import pages
+from pipeline.core.errors import InputError
 
 Spec = Callable[..., JobSpec]
 PLAIN = {

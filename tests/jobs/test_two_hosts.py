@@ -70,9 +70,9 @@ sys.exit(max(process.wait() for process in processes))
 def launcher(hosts: Hosts, tmp_path: Path) -> str:
     """What starts a rank on each host."""
     (tmp_path / "starter.py").write_text(STARTER)
-    serve = f"ip netns exec {hosts.first} {sys.executable} -m pipeline.rendezvous serve"
+    serve = f"ip netns exec {hosts.first} {sys.executable} -m pipeline.distributed.rendezvous serve"
     starter = f"{sys.executable} {tmp_path}/starter.py {hosts.first},{hosts.second}"
-    return f"{serve} {starter} {sys.executable} -m pipeline.rendezvous rank"
+    return f"{serve} {starter} {sys.executable} -m pipeline.distributed.rendezvous rank"
 
 
 def configuration(tmp_path: Path, small_config: Callable[..., dict[str, Any]], min_stall_s: float) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.judged import Judged
 from pipeline.reporting import comparison

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import promotion
+from pipeline.registry import promotion
 from pipeline.config import PromoteConfig, check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation.judged import Judged
-from pipeline.reporting import gate
+from pipeline.registry import gate
 from pipeline.reporting.folder import Evaluation
-from pipeline.reporting.gate import decide
-from pipeline.runs import Found
+from pipeline.registry.gate import decide
+from pipeline.registry.resolve_run import Found
 from pipeline.tracking.client import local
 from tests.reporting.conftest import ranking
 

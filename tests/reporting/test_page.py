@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation.judged import Judged
 from pipeline.reporting import examples, figures, page
 from pipeline.reporting.folder import Evaluation, load, thinned

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli, promotion, runs, tracking
+from pipeline.cli import main
+from pipeline.registry import promotion, resolve_run
+from pipeline import tracking
 from pipeline.config import PromoteConfig
-from pipeline.errors import InputError, TryAgain
-from pipeline.promotion import Outcome
-from pipeline.tracking import registry as registries
-from pipeline.tracking.registry import BEFORE, MOVE, Registry
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.registry.promotion import Outcome
+from pipeline.registry import mlflow_registry as registries
+from pipeline.registry.mlflow_registry import BEFORE, MOVE, Registry
 from tests.reporting.conftest import ranking
 
 Promote = Callable[..., Outcome]
@@ -67,7 +69,7 @@ def trained(evaluation: Callable[..., Path], root: Path, tmp_path: Path) -> Call
 @pytest.fixture
 def promote(root: Path, tmp_path: Path) -> Promote:
     def run(given: Path | str, why: str | None = None, **settings: Any) -> Outcome:
-        found = runs.find(str(given), [], root, None, tmp_path / "store")
+        found = resolve_run.find(str(given), [], root, None, tmp_path / "store")
         return promotion.promote(found, PromoteConfig(metric="mrr@10", **settings), "small", why, lambda line: None)
 
     return run
@@ -143,10 +145,10 @@ def test_the_same_run_by_other_names(trained: Any, promote: Promote, root: Path,
     run_id = (folder / "run_id").read_text()
     store = tmp_path / "store"
     for name in (run_id, "models:/small@champion", "models:/small/1"):
-        assert runs.find(name, [], root, None, store).evaluation == root / "evaluate" / "a"
+        assert resolve_run.find(name, [], root, None, store).evaluation == root / "evaluate" / "a"
     folder.rename(tmp_path / "elsewhere")  # only in MLflow now
     for name in (run_id, "models:/small@champion"):
-        copied = runs.find(name, [], root, None, store)
+        copied = resolve_run.find(name, [], root, None, store)
         assert copied.evaluation.is_relative_to(store)
         assert copied.trained == "a-train"
     assert promote(trained("b", 0.6)).passed  # compared with the copy
@@ -164,7 +166,7 @@ def test_what_is_not_there(trained: Any, root: Path, tmp_path: Path) -> None:
         (str(tmp_path), "no folder of a finished stage"),
     ):
         with pytest.raises(InputError, match=sentence):
-            runs.find(name, [], root, None, tmp_path / "store")
+            resolve_run.find(name, [], root, None, tmp_path / "store")
 
 
 def test_a_run_whose_settings_this_version_does_not_know(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +174,7 @@ def test_a_run_whose_settings_this_version_does_not_know(trained: Any, capsys: p
     record = json.loads((folder / "run.json").read_text())
     record["configuration"]["model"]["zoneout"] = 0.1
     (folder / "run.json").write_text(json.dumps(record))
-    assert cli.main(["promote", str(folder)]) == 2
+    assert main.main(["promote", str(folder)]) == 2
     said = capsys.readouterr().err
     assert "was written by" in said
     assert "model.zoneout=0.1" in said
@@ -211,9 +213,9 @@ def test_the_command_and_its_exit_codes(
     trained: Any, root: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = trained("a", 0.5), trained("b", 0.3)
-    assert cli.main(["promote", str(good)]) == 0
+    assert main.main(["promote", str(good)]) == 0
     assert "models:/small@champion is version 1" in capsys.readouterr().out
-    assert cli.main(["promote", str(bad), "--json"]) == 3
+    assert main.main(["promote", str(bad), "--json"]) == 3
     said = capsys.readouterr()
     found = json.loads(said.out.splitlines()[-1])
     assert found["exit_code"] == 3
@@ -221,10 +223,10 @@ def test_the_command_and_its_exit_codes(
     assert found["metrics"]["mrr@10"]["difference"]["mean"] == pytest.approx(-0.2)
     assert "> mrr@10" in said.out
     assert "version 2 of small is refused" in said.err
-    assert cli.main(["promote", str(bad), "--gate", "min_difference=-0.9"]) == 0
+    assert main.main(["promote", str(bad), "--gate", "min_difference=-0.9"]) == 0
     assert champion(registry) == 2
     capsys.readouterr()
-    assert cli.main(["promote", "--back", "--name", "small", "--root", str(root), "--json"]) == 0
+    assert main.main(["promote", "--back", "--name", "small", "--root", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["champion"] == 1
     for arguments, code, sentence in (
         (["promote", str(bad), "--gate", "min_diference=1"], 2, "did you mean min_difference"),
@@ -238,7 +240,7 @@ def test_the_command_and_its_exit_codes(
             "not answer",
         ),
     ):
-        assert cli.main(arguments) == code, arguments
+        assert main.main(arguments) == code, arguments
         err = capsys.readouterr().err
         assert sentence in err
         assert "Traceback" not in err

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import cli
+from pipeline.cli import main
 from pipeline.evaluation import judged
 from tests.conftest import last_json, reversed_pairs
 
@@ -24,13 +24,13 @@ def test_walk(small_config: Any, duplet: Callable[..., Any], tmp_path: Path, cap
     rows = judged.read(one / "judged-ranking.parquet")
     assert rows.values["model", "mrr@10"].mean() == pytest.approx(first["metrics"]["test/mrr@10"])
     check_alignment(one)
-    predict = lambda model: cli.main(
+    predict = lambda model: main.main(
         ["predict", model, "--input", str(asked), "--output", str(tmp_path / "out.jsonl"), "--root", config["root"]]
     )
     asked = tmp_path / "asked.jsonl"
     asked.write_text(json.dumps({"query": "w1 w2", "document": "w2 w1"}) + "\n")
     assert predict("models:/small@champion") == 2
-    assert cli.main(["promote", str(tmp_path / "config.yaml")]) == 0
+    assert main.main(["promote", str(tmp_path / "config.yaml")]) == 0
     answers = set()
     for model in ("models:/small@champion", "models:/small/1", first["run_id"], str(tmp_path / "config.yaml")):
         assert predict(model) == 0
@@ -49,7 +49,7 @@ def test_walk(small_config: Any, duplet: Callable[..., Any], tmp_path: Path, cap
     second = last_json(duplet("run", config, "--json"))
     two = Path(second["stages"]["evaluate"]["folder"])
     capsys.readouterr()
-    code = cli.main(["promote", second["run_id"], "--root", config["root"], "--json", "--gate", "min_difference=0.5"])
+    code = main.main(["promote", second["run_id"], "--root", config["root"], "--json", "--gate", "min_difference=0.5"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 3
     assert (found["version"], found["champion"]) == (2, 1)
@@ -59,16 +59,16 @@ def test_walk(small_config: Any, duplet: Callable[..., Any], tmp_path: Path, cap
     assert found["metrics"]["mrr@10"]["champion"] == pytest.approx(old.values["model", "mrr@10"].mean())
     np.testing.assert_array_equal(new.values["bm25", "recall@1"], old.values["bm25", "recall@1"])
 
-    assert cli.main(["promote", str(two), "--gate", "judge_by=mean", "--gate", "min_difference=-1"]) == 0
-    assert cli.main(["promote", "--back", str(tmp_path / "config.yaml")]) == 0
+    assert main.main(["promote", str(two), "--gate", "judge_by=mean", "--gate", "min_difference=-1"]) == 0
+    assert main.main(["promote", "--back", str(tmp_path / "config.yaml")]) == 0
     assert "is version 1 instead of version 2" in capsys.readouterr().out
 
-    assert cli.main(["report", second["run_id"], "--root", config["root"]]) == 0
+    assert main.main(["report", second["run_id"], "--root", config["root"]]) == 0
     assert capsys.readouterr().out.strip() == str(Path(config["root"]) / "evaluate" / two.name / "report.html")
-    assert cli.main(["report", str(one), "--output", str(tmp_path / "r.html")]) == 0
+    assert main.main(["report", str(one), "--output", str(tmp_path / "r.html")]) == 0
     assert (tmp_path / "r.html").read_text() == (one / "report.html").read_text()
     capsys.readouterr()
-    assert cli.main(["compare", str(again), str(two), "--html", str(tmp_path / "c.html")]) == 0
+    assert main.main(["compare", str(again), str(two), "--html", str(tmp_path / "c.html")]) == 0
     assert "mrr@10 against bm25" in capsys.readouterr().out
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.serving.search import store
-from pipeline.serving.search.build import Change, Update
-from pipeline.serving.search.documents import Document
-from pipeline.serving.search.searching import Searcher
-from pipeline.serving.search.store import ModelStamp, Settings
+from pipeline.search import index_store
+from pipeline.search.build import Change, Update
+from pipeline.search.documents import Document
+from pipeline.search.searcher import Searcher
+from pipeline.search.index_store import ModelStamp, Settings
 from tests.search.double import WordEncoder
 
 TOPICS = ("wing flow lift drag", "heart blood valve pulse", "file path read write", "tide moon wave shore")
@@ -47,7 +47,7 @@ class Indexed:
         return update.change
 
     def open(self, vocabulary: frozenset[str] | None = None) -> Searcher:
-        return Searcher(store.open_snapshot(self.folder), self.encoder, vocabulary)
+        return Searcher(index_store.open_snapshot(self.folder), self.encoder, vocabulary)
 
     def ids(self, query: str, k: int = 10, mode: Any = "model") -> list[str]:
         return [result.document.id for result in self.open().search(query, k, mode).results]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config, check_config
-from pipeline.serving.scoring import Encoded, Scorer
+from pipeline.serving.predict.scoring import Encoded, Scorer
 
 WIDTH = 16
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import cli
+from pipeline.cli import main as cli
 
 LACKING_KB = (0, 4, 8, 12, 20, 32, 52, 84, 136)
 

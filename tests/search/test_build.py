@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError, TryAgain
-from pipeline.serving.search import build, segments, store, words
-from pipeline.serving.search.documents import Document
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.search import bm25_index, build, index_store, segments
+from pipeline.search.documents import Document
 from tests.mapped import resident
 from tests.search.conftest import Indexed, topical
 
@@ -83,14 +83,14 @@ def test_opening_an_index_holds_no_segment_in_memory(indexed: Make) -> None:
     folder = index.folder / "segments"
     read = [segments.read(path) for path in sorted(folder.iterdir())]
     assert resident(folder) == 0 and len(read) == 3
-    snapshot = store.open_snapshot(index.folder)
+    snapshot = index_store.open_snapshot(index.folder)
     assert resident(folder) == 0 and snapshot.document_of.tolist() == [*range(60)]
 
 
 def test_words_written_through_small_windows_are_the_same(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = topical(30)
     whole = indexed(documents, name="whole")
-    monkeypatch.setattr(words, "WINDOW", 5)
+    monkeypatch.setattr(bm25_index, "WINDOW", 5)
     windows = indexed(documents, name="windows")
     for name in ("data", "indices", "indptr"):
         expected, found = (
@@ -109,7 +109,7 @@ STEPS = st.tuples(
 def test_any_updates_find_what_a_fresh_index_finds(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[int], int]], head: str
 ) -> None:
-    from pipeline.serving.search.store import Settings
+    from pipeline.search.index_store import Settings
     from tests.search.double import WordEncoder
 
     folder = tmp_path_factory.mktemp("updates")
@@ -184,7 +184,7 @@ def test_readers_see_one_generation_whole(indexed: Make) -> None:
     def read() -> None:
         try:
             while not stop.is_set():
-                snapshot = store.open_snapshot(index.folder)
+                snapshot = index_store.open_snapshot(index.folder)
                 found = dict(snapshot.live_documents())
                 texts = {s.document(row).text for s in snapshot.segments
                          for name, row, _ in found.values() if name == s.name}  # fmt: skip
@@ -205,19 +205,19 @@ def test_readers_see_one_generation_whole(indexed: Make) -> None:
 
 def test_a_reader_that_is_overtaken_opens_what_is_there_now(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     index = indexed(topical(4))
-    stale, read = store.read_state(index.folder), store.read_state
+    stale, read = index_store.read_state(index.folder), index_store.read_state
     for word in ("moon", "tide", "wave"):
         index.update([changed(document, word) for document in topical(4)])
     answers = iter([stale])
-    monkeypatch.setattr(store, "read_state", lambda folder: next(answers, None) or read(folder))
-    assert store.open_snapshot(index.folder).state.generation == stale.generation + 3
+    monkeypatch.setattr(index_store, "read_state", lambda folder: next(answers, None) or read(folder))
+    assert index_store.open_snapshot(index.folder).state.generation == stale.generation + 3
 
 
 def test_files_that_nobody_needs_are_removed(indexed: Make) -> None:
     index = indexed(topical(8))
     for v in range(6):
         index.update([changed(document, f"version{v}") for document in topical(8)])
-    snapshot = store.open_snapshot(index.folder)
+    snapshot = index_store.open_snapshot(index.folder)
     assert len(list((index.folder / "generations").iterdir())) == 2
     on_disk = {path.name for path in (index.folder / "segments").iterdir()}
     assert on_disk == {*snapshot.state.segments, *snapshot.state.previous} and len(on_disk) <= 6
@@ -250,7 +250,7 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
     index = indexed(topical(3))
     with pytest.raises(InputError, match=r"was built with model k1 \(model\), this is k2"):
         Indexed(index.folder, index.encoder, index.settings, key="k2").update(topical(4))
-    path = index.folder / store.NAME
+    path = index.folder / index_store.NAME
     for other in (1, 99):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"format": other}))
         with pytest.raises(InputError, match=f"an index of format {other}, this version reads 2: build it again"):
@@ -268,7 +268,7 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
     with pytest.raises(InputError, match="exists and is no index"):
         index.update(topical(3))
     with pytest.raises(InputError, match="does not exist"):
-        store.open_snapshot(tmp_path / "nowhere")
+        index_store.open_snapshot(tmp_path / "nowhere")
 
 
 def test_long_documents_become_passages_below_their_title(indexed: Make) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.tokenization.tokenizers import WordTokenizer
 from tests.conftest import last_json
 from tests.search.conftest import topical, write_lines

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.serving.search.documents import Document, Reader, parse_columns
+from pipeline.core.errors import InputError
+from pipeline.search.documents import Document, Reader, parse_columns
 from tests.search.conftest import write_lines
 
 ROWS = [("a", "First", "one two"), ("b", "", "three, four")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.serving.search.explain import MAX_GROUPS, explain
+from pipeline.search.explain import MAX_GROUPS, explain
 from tests.search.double import WordEncoder, vector_of
 
 

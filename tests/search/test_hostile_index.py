@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.serving.search import graph_file
-from pipeline.serving.search.nearest import Graph
+from pipeline.core.errors import InputError
+from pipeline.search import hnsw_file_check
+from pipeline.search.hnsw import Graph
 from tests.planted import Planted
 from tests.search.conftest import Indexed, topical
 
@@ -112,10 +112,10 @@ def test_every_cut_of_a_graph_is_refused_and_the_whole_is_read(tmp_path: Path) -
     for end in range(0, len(content), 997):
         path.write_bytes(content[:end])
         with pytest.raises(ValueError, match=r"\w"):
-            graph_file.check(path)
+            hnsw_file_check.check(path)
     path.write_bytes(content + b"\0")
     with pytest.raises(ValueError, match="not all there"):
-        graph_file.check(path)
+        hnsw_file_check.check(path)
     Graph.empty(4).write(path)
     assert Graph.read(path).size == 0
 
@@ -163,13 +163,13 @@ def test_no_turned_bit_of_an_index_ends_the_process_or_in_a_traceback(index: Ind
 
 
 def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
-    from pipeline.serving import prediction_files
-    from pipeline.serving.search.documents import Reader
+    from pipeline.serving.predict import files
+    from pipeline.search.documents import Reader
 
     path = tmp_path / "a.csv"
     path.write_bytes(b"query,docu\rment,text\nx,y,z\n")
     with pytest.raises(InputError, match="the header on line 1 cannot be read"):
-        list(prediction_files.read(str(path), "csv", 1024, tmp_path))
+        list(files.read(str(path), "csv", 1024, tmp_path))
     with pytest.raises(InputError, match="the header on line 1 cannot be read"):
         Reader(str(path), {}, tmp_path / "bad", tmp_path)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import files
-from pipeline.errors import InputError
-from pipeline.serving.search import store
-from pipeline.serving.search.documents import Document
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError
+from pipeline.search import index_store
+from pipeline.search.documents import Document
 from tests.killing import at_every_step
 from tests.search.conftest import Indexed, topical
 
@@ -41,7 +41,7 @@ def alike(one: dict[tuple[str, str], dict[str, float]], other: dict[tuple[str, s
 
 def update(index: Indexed, documents: list[Document]) -> None:
     """As the command does it, under the lock."""
-    with files.lock(index.folder.with_name(".lock")):
+    with atomic_files.lock(index.folder.with_name(".lock")):
         index.update(documents, sync=True)
 
 
@@ -94,7 +94,7 @@ def test_a_segment_killed_just_before_its_rename_is_not_published(indexed: Make)
 
 def test_a_state_that_could_not_be_read_is_not_written(indexed: Make) -> None:
     index = indexed(topical(3))
-    state = store.read_state(index.folder)
+    state = index_store.read_state(index.folder)
     for wrong in (
         {"segments": [f".{state.segments[0]}.partial"]},
         {"segments": state.segments * 2},
@@ -102,8 +102,8 @@ def test_a_state_that_could_not_be_read_is_not_written(indexed: Make) -> None:
         {"counts": {}},
     ):
         with pytest.raises(ValueError):
-            store.write_state(index.folder, dataclasses.replace(state, **wrong))  # type: ignore[arg-type]
-    assert store.read_state(index.folder) == state
+            index_store.write_state(index.folder, dataclasses.replace(state, **wrong))  # type: ignore[arg-type]
+    assert index_store.read_state(index.folder) == state
 
 
 def test_what_is_being_written_is_not_listed(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_what_is_being_written_is_not_listed(tmp_path: Path) -> None:
         (tmp_path / name / "inside").mkdir(parents=True)
         (tmp_path / name / "manifest.json").write_text(json.dumps({}))
     (tmp_path / "a" / ".manifest.json.1.partial").write_text("")
-    names = lambda pattern: [str(path.relative_to(tmp_path)) for path in files.finished(tmp_path, pattern)]
+    names = lambda pattern: [str(path.relative_to(tmp_path)) for path in atomic_files.finished(tmp_path, pattern)]
     assert names("*") == ["a", "b"]
     assert names("*/manifest.json") == ["a/manifest.json", "b/manifest.json"]
     assert names("*/*") == ["a/inside", "a/manifest.json", "b/inside", "b/manifest.json"]
-    assert files.finished(tmp_path / "nowhere") == []
-    assert [path.name for path in files.finished(tmp_path / ".e.building")] == ["inside", "manifest.json"]
+    assert atomic_files.finished(tmp_path / "nowhere") == []
+    assert [path.name for path in atomic_files.finished(tmp_path / ".e.building")] == ["inside", "manifest.json"]

@@ -5,17 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import baselines
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
-from pipeline.serving.scoring import Encoded
-from pipeline.serving.search import graphs, searching
-from pipeline.serving.search.documents import Document
-from pipeline.serving.search.nearest import Graph
-from pipeline.serving.search.searching import Ranked
+from pipeline.serving.predict.scoring import Encoded
+from pipeline.search import hnsw_build, searcher as searching
+from pipeline.search.documents import Document
+from pipeline.search.hnsw import Graph
+from pipeline.search.searcher import Ranked
 from tests.search.conftest import Indexed, topical
 from tests.search.double import WordEncoder
 
@@ -87,7 +87,7 @@ def test_a_graph_that_finds_too_little_is_left_out(indexed: Make, monkeypatch: p
 
 
 def searching_nothing(queries: int) -> object:
-    from pipeline.serving.search.nearest import Hits
+    from pipeline.search.hnsw import Hits
 
     return Hits(np.full((queries, 1), -1), np.zeros((queries, 1), np.float32))
 
@@ -104,7 +104,7 @@ def test_recall_is_measured_with_the_least_effort_that_reaches_it(
         return found if effort >= 400 else Ranked(*(values[: k // 2] for values in found))
 
     monkeypatch.setattr(searcher, "approximate", worse)
-    found = graphs.measure(searcher, index.settings)
+    found = hnsw_build.measure(searcher, index.settings)
     assert (found["effort"], found["recall"]) == (400, 1.0)
 
 

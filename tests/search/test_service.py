@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.errors import InputError
-from pipeline.serving.search import service
-from pipeline.serving.search.documents import Document
+from pipeline.core.errors import InputError
+from pipeline.search import server
+from pipeline.search.documents import Document
 from tests.search.conftest import Indexed, topical
 
 Make = Callable[..., Indexed]
@@ -41,7 +41,7 @@ def index(indexed: Make) -> Indexed:
 
 @pytest.fixture
 def client(index: Indexed) -> TestClient:
-    return TestClient(service.application(index.folder, index.open), raise_server_exceptions=False)
+    return TestClient(server.application(index.folder, index.open), raise_server_exceptions=False)
 
 
 def test_search_and_explain(index: Indexed, client: TestClient) -> None:
@@ -60,7 +60,7 @@ def test_markup_stays_text(client: TestClient) -> None:
     found = client.post("/api/search", json={"query": "<script>alert(1)</script>", "mode": "words"})
     assert found.headers["content-type"] == "application/json"
     assert found.json()["results"][0]["passage"] == "<script>alert(1)</script> & wing"
-    assert "innerHTML" not in service.PAGE.read_text() and "insertAdjacentHTML" not in service.PAGE.read_text()
+    assert "innerHTML" not in server.PAGE.read_text() and "insertAdjacentHTML" not in server.PAGE.read_text()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_headers_are_on_every_answer(client: TestClient) -> None:
 
 
 def test_other_names_than_its_own_are_refused(index: Indexed) -> None:
-    app = service.application(index.folder, index.open, service.hosts_of("127.0.0.1"))
+    app = server.application(index.folder, index.open, server.hosts_of("127.0.0.1"))
     for host, status in (
         ("127.0.0.1:8765", 200),
         ("localhost", 200),
@@ -126,7 +126,7 @@ def test_other_names_than_its_own_are_refused(index: Indexed) -> None:
         ("", 421),
     ):
         assert TestClient(app).get("/health", headers={"host": host}).status_code == status, host
-    assert service.hosts_of("0.0.0.0") is None and "search.example" in (service.hosts_of("search.example") or ())
+    assert server.hosts_of("0.0.0.0") is None and "search.example" in (server.hosts_of("search.example") or ())
 
 
 def test_a_stale_passage_is_told(index: Indexed, client: TestClient) -> None:
@@ -149,7 +149,7 @@ def test_a_new_generation_is_served_without_a_restart(index: Indexed, client: Te
 
 
 def test_who_finds_the_line_full_is_told_to_come_again(index: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_WAITING", 3)
+    monkeypatch.setattr(server, "MAX_WAITING", 3)
     hold, searching = threading.Event(), threading.Semaphore(0)
     encode = index.encoder.encode
 
@@ -158,10 +158,10 @@ def test_who_finds_the_line_full_is_told_to_come_again(index: Indexed, monkeypat
         assert hold.wait(60)
         return encode(*arguments)
 
-    app = service.application(index.folder, index.open)
+    app = server.application(index.folder, index.open)
     monkeypatch.setattr(index.encoder, "encode", slow)
     with TestClient(app) as client, ThreadPoolExecutor(8) as pool:
-        first = [pool.submit(client.post, "/api/search", json={"query": "wing"}) for _ in range(service.AT_ONCE)]
+        first = [pool.submit(client.post, "/api/search", json={"query": "wing"}) for _ in range(server.AT_ONCE)]
         for _ in first:
             assert searching.acquire(timeout=60)
         rest = [pool.submit(client.post, "/api/search", json={"query": "wing"}) for _ in range(4)]
@@ -169,7 +169,7 @@ def test_who_finds_the_line_full_is_told_to_come_again(index: Indexed, monkeypat
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert "try again" in refused.json()["error"]
         hold.set()
-        assert [answer.result().status_code for answer in first] == [200] * service.AT_ONCE
+        assert [answer.result().status_code for answer in first] == [200] * server.AT_ONCE
         assert sorted(answer.result().status_code for answer in rest) == [200, 200, 200, 503]
 
 
@@ -183,8 +183,8 @@ def _as_they_end(futures: list[Any]) -> Iterator[Any]:
 SERVE = """
 import sys
 from pathlib import Path
-from pipeline.serving.search import service, store
-from pipeline.serving.search.searching import Searcher
+from pipeline.search import service, store
+from pipeline.search.searcher import Searcher
 from tests.search.double import WordEncoder
 index = Path(sys.argv[1])
 service.serve(index, "127.0.0.1", 0, lambda line: print(line, flush=True),
@@ -258,16 +258,16 @@ def test_the_real_server_survives_what_is_no_request(address: str) -> None:
 
 
 def test_an_address_in_use_is_told(index: Indexed) -> None:
-    from pipeline.errors import InputError
+    from pipeline.core.errors import InputError
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}"):
-            service.serve(index.folder, "127.0.0.1", port, print, index.open)
+            server.serve(index.folder, "127.0.0.1", port, print, index.open)
     with pytest.raises(InputError, match=r"cannot listen on .*:99999"):
-        service.serve(index.folder, "127.0.0.1", 99999, print, index.open)
+        server.serve(index.folder, "127.0.0.1", 99999, print, index.open)
 
 
 # --- an index that is built anew, damaged or cut while it is served ---------------------------------------------------
@@ -295,7 +295,7 @@ def test_scores_that_are_not_finite_are_an_error(index: Indexed, client: TestCli
         vectors = np.load(path)
         vectors[0] = np.nan
         np.save(path, vectors)
-    app = TestClient(service.application(index.folder, index.open), raise_server_exceptions=False)
+    app = TestClient(server.application(index.folder, index.open), raise_server_exceptions=False)
     answer = app.post("/api/search", json={"query": "wing"})
     assert answer.status_code == 422 and "a score is not a finite number" in answer.json()["error"]
 
@@ -311,7 +311,7 @@ def test_a_model_that_gives_nan_makes_no_index(indexed: Make, monkeypatch: pytes
 def test_a_file_that_is_cut_while_it_is_served_is_told(
     index: Indexed, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LOOK_S", 0.0)
+    monkeypatch.setattr(server, "LOOK_S", 0.0)
     assert client.post("/api/search", json={"query": "wing"}).status_code == 200
     path = min(index.folder.glob("segments/*/vectors.npy"))
     os.truncate(path, 128)
@@ -328,7 +328,7 @@ def test_a_body_that_cannot_be_read_is_told_so(client: TestClient, body: bytes) 
 
 
 def test_a_query_of_the_most_characters_may_be_written_in_escapes(client: TestClient) -> None:
-    body = b'{"mode": "words", "query": "' + b"\\ud83d\\ude00" * service.MAX_QUERY_CHARACTERS + b'"}'
+    body = b'{"mode": "words", "query": "' + b"\\ud83d\\ude00" * server.MAX_QUERY_CHARACTERS + b'"}'
     answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 200, answer.text
 
@@ -336,7 +336,7 @@ def test_a_query_of_the_most_characters_may_be_written_in_escapes(client: TestCl
 def test_an_answer_is_bounded_whatever_the_documents(indexed: Make) -> None:
     huge = [Document(f"h{i}", "t" * 100_000, f"wing{'x' * 500_000}") for i in range(3)]
     index = indexed([*huge, Document("small", "", "wing " + "y" * 100_000)])
-    client = TestClient(service.application(index.folder, index.open))
+    client = TestClient(server.application(index.folder, index.open))
     answer = client.post("/api/search", json={"query": "wing", "k": 100})
     found = answer.json()["results"]
     assert {result["id"] for result in found} == {"h0", "h1", "h2", "small"}
@@ -353,7 +353,7 @@ HALVES = (
 
 
 def served(index: Indexed, constants: str) -> Iterator[str]:
-    code = SERVE.replace("index = Path", f"from pipeline.serving.search import connections\n{constants}\nindex = Path")
+    code = SERVE.replace("index = Path", f"from pipeline.search import connections\n{constants}\nindex = Path")
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(index.folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

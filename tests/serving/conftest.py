@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import manifest
+from pipeline.core import manifest
 from pipeline.config import Config
-from pipeline.manifest import KeyParts
+from pipeline.core.manifest import KeyParts
 from tests.serving.networks import VOCABULARY, config_of, random_network
 
 WORDS = [*string.ascii_lowercase, "sort", "list"]

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 from pipeline.evaluation.grades import grade_probabilities
-from pipeline.serving import onnx_int8, onnx_matcher
-from pipeline.serving.scoring import Encoded, Scorer
+from pipeline.serving.onnx import int8, matcher
+from pipeline.serving.predict.scoring import Encoded, Scorer
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -31,7 +31,7 @@ def test_encoder_equals_mxnet(cell: str, layers: int, directions: int, pooling: 
     deep = {"layer_norm": layers == 3, "residual": layers > 1}
     config = config_of(cell=cell, layers=layers, directions=directions, pooling=pooling, **deep)
     network, arrays = random_network(config, seed=layers)
-    session = opened(onnx_matcher.encoder(config, arrays, "document"))
+    session = opened(matcher.encoder(config, arrays, "document"))
     rng = np.random.default_rng(5)
     for count, longest, padded_to in ((1, 1, 1), (7, 9, 9), (5, 4, 11)):
         ids, lengths = random_texts(rng, count, longest, padded_to)
@@ -45,7 +45,7 @@ def test_encoder_equals_mxnet(cell: str, layers: int, directions: int, pooling: 
 def test_padding_changes_nothing(cell: str) -> None:
     config = config_of(cell=cell, layers=2)
     _, arrays = random_network(config)
-    session = opened(onnx_matcher.encoder(config, arrays, "query"))
+    session = opened(matcher.encoder(config, arrays, "query"))
     ids, lengths = random_texts(np.random.default_rng(1), 6, 5, 5)
     (plain,) = session.run(None, {"ids": ids, "lengths": lengths})
     (padded,) = session.run(None, {"ids": np.pad(ids, ((0, 0), (0, 9)), constant_values=7), "lengths": lengths})
@@ -58,7 +58,7 @@ def test_separate_towers_have_a_graph_each() -> None:
     ids, lengths = random_texts(np.random.default_rng(2), 4, 6, 6)
     found = {}
     for side in ("query", "document"):
-        session = opened(onnx_matcher.encoder(config, arrays, side))
+        session = opened(matcher.encoder(config, arrays, side))
         (found[side],) = session.run(None, {"ids": ids, "lengths": lengths})
         np.testing.assert_allclose(
             found[side], represent(network, side, ids, lengths).vectors.asnumpy(), atol=TOLERANCE
@@ -85,7 +85,7 @@ def test_matcher_and_numpy_heads_equal_mxnet(head: str, loss: str) -> None:
     sides = {"query": random_texts(rng, 6, 5, 5), "document": random_texts(rng, 6, 9, 12)}
     query, document = (represent(network, side, *texts) for side, texts in sides.items())
     feeds = {f"{s}_{name}": array for s, texts in sides.items() for name, array in zip(("ids", "lengths"), texts)}
-    session = opened(onnx_matcher.matcher(config, arrays))
+    session = opened(matcher.matcher(config, arrays))
     found = dict(zip([output.name for output in session.get_outputs()], session.run(None, feeds)))
     scorer, encoded = Scorer(config, arrays), [_encoded(r, s[1]) for r, s in zip((query, document), sides.values())]
     if settings is None:
@@ -117,8 +117,8 @@ def test_eight_bits_are_near_and_smaller() -> None:
     config = config_of(layers=2, embedding=32, hidden=32, head="dot")
     _, arrays = random_network(config)
     arrays = {name: array / 3 for name, array in arrays.items()}
-    plain = onnx_matcher.encoder(config, arrays, "document")
-    small = onnx_int8.quantised(plain)
+    plain = matcher.encoder(config, arrays, "document")
+    small = int8.quantised(plain)
     assert [node.op_type for node in small.graph.node].count("DynamicQuantizeLSTM") == 2
     assert len(small.SerializeToString()) < 0.5 * len(plain.SerializeToString())
     ids, lengths = random_texts(np.random.default_rng(6), 20, 9, 9)
@@ -131,7 +131,7 @@ def test_eight_bits_are_near_and_smaller() -> None:
 def test_shared_towers_are_quantised_once() -> None:
     config = config_of()
     _, arrays = random_network(config)
-    small = onnx_int8.quantised(onnx_matcher.matcher(config, arrays))
+    small = int8.quantised(matcher.matcher(config, arrays))
     names = [tensor.name for tensor in small.graph.initializer]
     assert len(names) == len(set(names))
     opened(small)
@@ -141,7 +141,7 @@ def test_files_pass_the_checker(tmp_path: Path) -> None:
     config = config_of(head="late_interaction")
     _, arrays = random_network(config)
     path = tmp_path / "matcher.onnx"
-    onnx.save(onnx_matcher.matcher(config, arrays), str(path))
+    onnx.save(matcher.matcher(config, arrays), str(path))
     onnx.checker.check_model(str(path), full_check=True)
     shapes = {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
               for value in onnx.load(str(path)).graph.input}  # fmt: skip

@@ -10,10 +10,11 @@ import pytest
 from mxnet import nd
 
 from pipeline.models.writing import BARRED, Choice, choose, write
-from pipeline.serving import onnx_backend, onnx_export, onnx_tasks
-from pipeline.serving.predictor import open_predictor
-from pipeline.serving.runtime import read_parameters
-from pipeline.tasks import answers
+from pipeline.serving.onnx import session, tasks
+from pipeline.serving.export import onnx_export
+from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.predict.text_encoder import read_parameters
+from pipeline.tasks import decoding
 from tests.serving.task_models import WORDS, config_of, write_task
 from tests.serving.test_onnx_matcher import CELLS, POOLINGS, TOLERANCE, opened
 from tests.tasks.test_every_task import numbers, words
@@ -68,12 +69,12 @@ def test_tagger_equals_mxnet(cell: str, characters: bool, tmp_path: Path) -> Non
     feeds, spelled, places = {"ids": ids, "lengths": lengths}, None, None
     if characters:
         letters = [np.array(part, np.int32) for part in ([3, 4, 2, 5, 2, 6, 7, 8], [3, 2, 9, 9, 2, 2, 1, 3])]
-        spelling = answers.spelled(letters, [(5, lengths)], 2)
+        spelling = decoding.spelled(letters, [(5, lengths)], 2)
         assert len(spelling.lengths) == 6  # one word stands in both sentences
         spelled = network.letters(nd.array(spelling.letters, dtype="int32"), nd.array(spelling.lengths, dtype="int32"))
         places = nd.array(spelling.places[0], dtype="int32")
         feeds |= {"letters": spelling.letters.T, "letter_lengths": spelling.lengths, "places": spelling.places[0].T}
-    (found,) = opened(onnx_tasks.tagger(config, arrays)).run(None, feeds)
+    (found,) = opened(tasks.tagger(config, arrays)).run(None, feeds)
     wanted = network(network.embedding.data(), nd.array(ids.T, dtype="int32"), nd.array(lengths, dtype="int32"),
                      spelled, places).asnumpy().transpose(1, 0, 2)  # fmt: skip
     there = np.arange(5) < lengths[:, None]
@@ -103,7 +104,7 @@ def test_language_step_equals_mxnet(cell: str, tied: bool, tmp_path: Path) -> No
     config = config_of("language_model", model, language_model={"tied": tied})
     _, network = write_task(tmp_path / "m", config)
     onnx_export.write_graphs(config, read_parameters(tmp_path / "m"), tmp_path, False)
-    step = onnx_backend.language_step(tmp_path)
+    step = session.language_step(tmp_path)
     ids = RNG.integers(1, len(WORDS), (3, 7)).astype(np.int32)
     outputs, _ = network(nd.array(ids.T, dtype="int32"), network.begin(3, mx.cpu()))
     wanted = network.logits(outputs).asnumpy().transpose(1, 0, 2)
@@ -124,7 +125,7 @@ def test_a_loop_over_the_step_writes_what_the_network_writes(tmp_path: Path) -> 
     prompt = np.array([[4, 5, 6]], np.int32)
     draws = lambda: np.random.default_rng(1)
     wanted = [int(token[0]) for token in write(network, prompt.T, 12, Choice(), draws(), mx.cpu(), barred)]
-    step = onnx_backend.language_step(tmp_path / "out")
+    step = session.language_step(tmp_path / "out")
     ids, states, found, rng = prompt, None, [], draws()
     for _ in range(12):
         logits, states = step(ids, states)

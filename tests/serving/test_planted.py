@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import manifest
-from pipeline.errors import InputError
-from pipeline.manifest import KeyParts
-from pipeline.serving import models, onnx_export, runtime, torch_layout
-from pipeline.serving.predictor import open_predictor
+from pipeline.core import manifest
+from pipeline.core.errors import InputError
+from pipeline.core.manifest import KeyParts
+from pipeline.serving import model_folder
+from pipeline.serving.export import onnx_export, torch_export
+from pipeline.serving.predict import text_encoder
+from pipeline.serving.predict.base import open_predictor
 from pipeline.tokenization.tokenizers import SentencePieceTokenizer
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
@@ -51,7 +53,7 @@ def test_a_pickle_among_the_parameters(trained: Trained, mark: Path, tmp_path: P
         assert archive["embedding"].size == 1
     worked(mark)
     with pytest.raises(InputError, match=r"parameters\.npz"):
-        open_predictor(models.fetch(str(signed(folder)), tmp_path, None))
+        open_predictor(model_folder.fetch(str(signed(folder)), tmp_path, None))
     assert not mark.exists()
 
 
@@ -62,7 +64,7 @@ def test_a_bare_pickle_in_the_place_of_a_file(trained: Trained, mark: Path, tmp_
     pickle.loads((folder / name).read_bytes())
     worked(mark)
     with pytest.raises(InputError, match=name):
-        open_predictor(models.fetch(str(signed(folder)), tmp_path, None))
+        open_predictor(model_folder.fetch(str(signed(folder)), tmp_path, None))
     assert not mark.exists()
 
 
@@ -71,7 +73,7 @@ def test_a_packed_archive_of_parameters_is_not_unpacked(trained: Trained, tmp_pa
     np.savez_compressed(folder / "parameters.npz", embedding=np.zeros(100 << 20, np.uint8))
     assert (folder / "parameters.npz").stat().st_size < 1 << 20
     with pytest.raises(InputError, match="would unpack to more than it holds"):
-        runtime.read_parameters(folder)
+        text_encoder.read_parameters(folder)
 
 
 def test_a_pickle_in_the_place_of_a_sentencepiece_model(mark: Path, tmp_path: Path) -> None:
@@ -89,16 +91,16 @@ def test_a_pytorch_file_given_to_import(trained: Trained, mark: Path, tmp_path: 
     import zipfile
 
     exported = tmp_path / "torch"
-    torch_layout.export(trained(), exported)
+    torch_export.export(trained(), exported)
     bare = pickle.dumps(Planted(mark))
     with zipfile.ZipFile(archive := io.BytesIO(), "w") as packed:
         packed.writestr("model/data.pkl", bare)
     pickle.loads(bare)
     worked(mark)
     for content in (bare, archive.getvalue()):
-        (exported / torch_layout.NAME).write_bytes(content)
+        (exported / torch_export.NAME).write_bytes(content)
         with pytest.raises(InputError, match="cannot be read"):
-            torch_layout.bring_in(exported, tmp_path / "back")
+            torch_export.bring_in(exported, tmp_path / "back")
         assert not mark.exists() and not (tmp_path / "back").exists()
 
 
@@ -146,7 +148,7 @@ def test_a_planted_mlmodel_with_a_loader_of_its_own(trained: Trained, mark: Path
         client.create_registered_model("evil")
         client.create_model_version("evil", f"{run.info.artifact_uri}/evil", run.info.run_id)
         given = "models:/evil/1"
-    predicted = open_predictor(models.fetch(given, tmp_path / "root", None), threads=1).predict(ROWS)
+    predicted = open_predictor(model_folder.fetch(given, tmp_path / "root", None), threads=1).predict(ROWS)
     assert len(predicted) == 1 and not mark.exists()  # the arrays were good, the code was not asked
 
 
@@ -167,4 +169,4 @@ def test_a_graph_reads_no_file_outside_of_its_folder(trained: Trained, tmp_path:
     entry.key, entry.value = "location", "../../secret"
     path.write_bytes(graph.SerializeToString())
     with pytest.raises(InputError, match="is no graph that ONNX Runtime can run"):
-        open_predictor(models.fetch(str(signed(exported)), tmp_path, None), threads=1)
+        open_predictor(model_folder.fetch(str(signed(exported)), tmp_path, None), threads=1)

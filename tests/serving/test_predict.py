@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import InputError, TryAgain
-from pipeline.serving import prediction_files
-from pipeline.serving.predictor import open_predictor
-from pipeline.serving.runtime import open_encoder
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.serving.predict import files
+from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.predict.text_encoder import open_encoder
 from tests.conftest import last_json
 
 Trained = Callable[..., Path]
@@ -85,7 +85,7 @@ def test_every_format_in_and_out(trained: Trained, tmp_path: Path, kind: str) ->
     plain, middle, back = (tmp_path / name for name in ("in.jsonl", f"middle.{kind}", "back.jsonl"))
     write_rows(plain, rows)
     for source, sink in ((plain, middle), (middle, back)):
-        at = prediction_files.predict_file(
+        at = files.predict_file(
             predictor, str(source), source.suffix[1:], sink, sink.suffix[1:], "id", 1 << 20, False, SAY
         )
         assert (at.predicted, at.refused) == (2, 0)
@@ -136,11 +136,11 @@ class Stopping:
 
 
 def test_a_cut_off_run_goes_on_where_it_was(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_files, "ROWS_PER_BATCH", 8)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 8)
     predictor = open_predictor(trained(), threads=1)
     source = write_rows(tmp_path / "in.jsonl", [*ROWS[:4], "nonsense\n", *ROWS[4:30], "[]\n", *ROWS[30:]])
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    run = lambda predictor, path, identity="same", restart=False: prediction_files.predict_file(
+    run = lambda predictor, path, identity="same", restart=False: files.predict_file(
         predictor, str(source), "jsonl", path, "jsonl", identity, 1 << 20, restart, SAY
     )
     run(predictor, whole)
@@ -177,7 +177,7 @@ def test_a_row_that_only_predicting_shows_to_be_bad(trained: Trained, tmp_path: 
             return super().predict(rows)
 
     source, output = write_rows(tmp_path / "in.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
-    at = prediction_files.predict_file(
+    at = files.predict_file(
         Picky(predictor, 100), str(source), "jsonl", output, "jsonl", "x", 1 << 20, False, SAY
     )
     assert (at.predicted, at.refused) == (6, 3)
@@ -188,7 +188,7 @@ def test_a_row_that_only_predicting_shows_to_be_bad(trained: Trained, tmp_path: 
 
 def test_a_changed_input_is_not_gone_on_with(trained: Trained, tmp_path: Path) -> None:
     folder, source, output = trained(), write_rows(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    position = prediction_files.Position("of something else", read=20)
+    position = files.Position("of something else", read=20)
     (tmp_path / ".out.jsonl.position").write_text(json.dumps(position.__dict__))
     refused = duplet("predict", str(folder), "--input", str(source), "--output", str(output))
     assert refused.returncode == 2
@@ -206,7 +206,7 @@ def test_two_runs_do_not_write_one_output(trained: Trained, tmp_path: Path) -> N
     with (tmp_path / ".out.jsonl.partial").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TryAgain, match="another run"):
-            prediction_files.predict_file(
+            files.predict_file(
                 predictor, str(source), "jsonl", tmp_path / "out.jsonl", "jsonl", "x", 1 << 20, False, SAY
             )
 
@@ -244,7 +244,7 @@ def test_bad_input_is_one_sentence(trained: Trained, tmp_path: Path) -> None:
         (damaged, "is no Parquet file"),
     ):
         with pytest.raises(InputError, match=sentence):
-            prediction_files.predict_file(
+            files.predict_file(
                 predictor, str(source), source.suffix[1:], tmp_path / "out.jsonl", "jsonl", "x", 1 << 20, False, SAY
             )
         assert not (tmp_path / "out.jsonl").exists()

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import DupletError, InputError
-from pipeline.serving import prediction_files
-from pipeline.serving.predictor import ON_ONNX, open_predictor
+from pipeline.core.errors import DupletError, InputError
+from pipeline.serving.predict import files
+from pipeline.serving.predict.base import ON_ONNX, open_predictor
 from tests.serving.task_models import COLUMNS, config_of, write_task
 
 SAID: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def predict(predictor: Any, source: Path, output: Path, say: Callable[[str], None] = lambda line: None) -> Any:
     kinds = source.suffix[1:], output.suffix[1:]
-    return prediction_files.predict_file(
+    return files.predict_file(
         predictor, str(source), kinds[0], output, kinds[1], "identity", 1 << 20, False, say
     )
 
@@ -121,18 +121,18 @@ def test_predicting_what_was_predicted_keeps_both(tmp_path: Path) -> None:
 
 def test_a_column_of_a_late_row_counts_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON Lines may differ from row to row: of a file all predictions have one name."""
-    monkeypatch.setattr(prediction_files, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 2)
     rows = [{"text": f"t{i}"} for i in range(5)] + [{"text": "t5", "label": "given"}]
     predict(Saying({"label": "good"}), write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
     assert read(tmp_path / "out.jsonl") == [row | {"predicted_label": "good"} for row in rows]
 
 
 def test_a_stream_changes_a_name_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_files, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(files, "ROWS_PER_BATCH", 2)
     rows = [{"text": "a"}, {"text": "b"}, {"text": "c", "label": "given"}, {"text": "d"}, {"text": "e"}]
-    numbered = [prediction_files.Row("in", i, row, "", None) for i, row in enumerate(rows, 1)]  # type: ignore[attr-defined]
+    numbered = [files.Row("in", i, row, "", None) for i, row in enumerate(rows, 1)]  # type: ignore[attr-defined]
     stream, lines = io.BytesIO(), list[str]()
-    prediction_files.predict_stream(Saying({"label": "good"}), "-", iter(numbered), stream, lines.append)  # type: ignore[arg-type]
+    files.predict_stream(Saying({"label": "good"}), "-", iter(numbered), stream, lines.append)  # type: ignore[arg-type]
     names = ["label"] * 2 + ["predicted_label"] * 3
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
         row | {name: "good"} for row, name in zip(rows, names)

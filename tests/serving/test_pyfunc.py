@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import InputError
-from pipeline.serving import models, onnx_export, pyfunc
-from pipeline.serving.predictor import open_predictor
+from pipeline.core.errors import InputError
+from pipeline.serving import model_folder
+from pipeline.serving.export import onnx_export
+from pipeline.serving.mlflow_model import pack
+from pipeline.serving.predict.base import open_predictor
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
 from pipeline.tracking.logged import log_pyfunc
@@ -54,7 +56,7 @@ class Logged:
         onnx_export.export(self.trained, root / "exported", False, lambda _: None)
         where = address(None, root)
         mlflow, client = connect(where)
-        packed = pyfunc.pack(root / "exported", root / "code")
+        packed = pack.pack(root / "exported", root / "code")
         with mlflow.start_run(experiment_id=client.create_experiment("test", where.artifacts)) as run:
             self.uri = log_pyfunc(mlflow, "model", **packed._asdict())
         client.create_registered_model("matcher")
@@ -219,29 +221,29 @@ def test_mlflow_serves_it_without_mxnet(server: str, logged: Logged) -> None:
 
 def test_a_registered_name_is_a_model_for_every_command(logged: Logged) -> None:
     for name in ("models:/matcher@champion", "models:/matcher/1"):
-        folder = models.fetch(name, logged.root, None)
+        folder = model_folder.fetch(name, logged.root, None)
         check(open_predictor(folder, threads=1).predict(ROWS), logged.wanted)
         check(open_predictor(folder, "mxnet").predict(ROWS), logged.wanted)
-        assert models.fetch(name, logged.root, None) == folder
+        assert model_folder.fetch(name, logged.root, None) == folder
     for name in ("models:/matcher@challenger", "models:/matcher/2"):
         with pytest.raises(InputError, match=name):
-            models.fetch(name, logged.root, None)
+            model_folder.fetch(name, logged.root, None)
 
 
 def test_two_versions_of_the_code_live_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = pyfunc.modules_of(pyfunc.ENTRY)
+    modules = pack.modules_of(pack.ENTRY)
     assert "pipeline.tokenization.encoder" in modules
     assert not [
         name for name in modules if "mxnet" in name or name.startswith(("pipeline.models", "pipeline.tracking"))
     ]
     exported = tmp_path / "exported"
     onnx_export.export(write_trained(tmp_path / "trained", config_of()), exported, False, lambda _: None)
-    first = pyfunc.pack(exported, tmp_path / "one")
+    first = pack.pack(exported, tmp_path / "one")
     changed: Callable[[str], dict[str, Path]] = lambda entry: (
-        modules | {"pipeline.spool": pyfunc.HOME / "pipeline/spool.py"}
+        modules | {"pipeline.core.event_log": pack.HOME / "pipeline/core/event_log.py"}
     )
-    monkeypatch.setattr(pyfunc, "modules_of", changed)
-    second = pyfunc.pack(exported, tmp_path / "two")
+    monkeypatch.setattr(pack, "modules_of", changed)
+    second = pack.pack(exported, tmp_path / "two")
     assert first.code.name != second.code.name
     assert first.code.name in first.script.read_text()
     for path in second.code.rglob("*.py"):
@@ -250,4 +252,4 @@ def test_two_versions_of_the_code_live_side_by_side(tmp_path: Path, monkeypatch:
 
 def test_pack_wants_an_exported_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="duplet export"):
-        pyfunc.pack(write_trained(tmp_path / "trained", config_of()), tmp_path / "code")
+        pack.pack(write_trained(tmp_path / "trained", config_of()), tmp_path / "code")

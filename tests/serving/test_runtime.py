@@ -14,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import __version__, cli, files, manifest
-from pipeline.errors import InputError
-from pipeline.serving import models, runtime
-from pipeline.serving.runtime import Encoded, TextEncoder, open_encoder
+from pipeline import __version__
+from pipeline.cli import main
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import InputError
+from pipeline.serving import model_folder
+from pipeline.serving.predict import text_encoder
+from pipeline.serving.predict.text_encoder import Encoded, TextEncoder, open_encoder
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
 
@@ -62,8 +65,8 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 )
 def test_batches_keep_order_and_change_nothing(encoder: TextEncoder, texts: list[str], batch: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "TOKENS_PER_BATCH", batch)
-        patch.setattr(runtime, "TEXTS_PER_WINDOW", 5)
+        patch.setattr(text_encoder, "TOKENS_PER_BATCH", batch)
+        patch.setattr(text_encoder, "TEXTS_PER_WINDOW", 5)
         found = encoder.encode("document", texts)
     assert found.texts == len(texts)
     for i, text in enumerate(texts):
@@ -114,7 +117,7 @@ def test_the_cache_is_whole_and_follows_the_parameters(trained: Trained) -> None
     assert manifest.load(cache, "export", "x").extra == {}
     (cache / "encoder.onnx").write_bytes(b"cut")  # a damaged cache is made again
     np.testing.assert_array_equal(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors, before)
-    arrays = runtime.read_parameters(folder)
+    arrays = text_encoder.read_parameters(folder)
     np.savez(folder / "parameters.npz", **{name: array * 0.5 for name, array in arrays.items()})
     assert np.abs(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors - before).max() > 1e-3
 
@@ -134,7 +137,7 @@ def test_onnx_needs_no_mxnet(trained: Trained) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.serving.runtime import open_encoder
+from pipeline.serving.predict.text_encoder import open_encoder
 print(open_encoder(Path({str(trained())!r})).score(["a"], ["b"]))
 assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
 """
@@ -171,16 +174,16 @@ DAMAGE = {
 def test_a_model_that_is_not_whole_is_refused(trained: Trained, tmp_path: Path, damage: str) -> None:
     change, sentence = DAMAGE[damage]
     folder = trained()
-    assert models.fetch(str(folder), tmp_path, None) == folder
+    assert model_folder.fetch(str(folder), tmp_path, None) == folder
     change(folder)  # type: ignore[no-untyped-call]
     with pytest.raises(InputError, match=sentence):
-        models.fetch(str(folder), tmp_path, None)
+        model_folder.fetch(str(folder), tmp_path, None)
 
 
 @pytest.mark.parametrize("name", ("nonsense", "0" * 32, "models:/none@champion", "models:/none", "models:/a/b/c"))
 def test_unknown_models_are_one_sentence_and_make_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        models.fetch(name, tmp_path, None)
+        model_folder.fetch(name, tmp_path, None)
     assert name in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -189,7 +192,7 @@ def test_pickles_are_never_loaded(trained: Trained, tmp_path: Path) -> None:
     folder = trained()
     np.savez(folder / "parameters.npz", embedding=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InputError, match=r"parameters\.npz"):
-        runtime.read_parameters(folder)
+        text_encoder.read_parameters(folder)
 
 
 def test_a_graph_that_is_none_is_refused(trained: Trained) -> None:
@@ -206,7 +209,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], Non
     (folder / "config.json").write_text(json.dumps(config))
     listed["files"]["config.json"] = {
         "bytes": (folder / "config.json").stat().st_size,
-        "sha256": files.sha256(folder / "config.json"),
+        "sha256": atomic_files.sha256(folder / "config.json"),
     }
     (folder / "manifest.json").write_text(json.dumps(listed))
 
@@ -228,7 +231,7 @@ def test_settings_of_another_version_are_one_sentence(
 
     rewrite(folder, change)
     for verb in (["export"], ["predict", "--input", "-", "--output", "-"]):
-        assert cli.main([verb[0], str(folder), *verb[1:], "--root", str(tmp_path)]) == 2
+        assert main.main([verb[0], str(folder), *verb[1:], "--root", str(tmp_path)]) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert "was written by Duplet 7.1.0 at commit 0123456789ab on 2031-02-03" in said
         assert "model.zoneout=0.1" in said

@@ -9,11 +9,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from pipeline import cli
-from pipeline.errors import InputError
+from pipeline.cli import main
+from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow
-from pipeline.serving import models, onnx_export
-from pipeline.serving.predictor import open_predictor
+from pipeline.serving import model_folder
+from pipeline.serving.export import onnx_export
+from pipeline.serving.predict.base import open_predictor
 from tests.conftest import last_json
 from tests.serving.task_models import COLUMNS, LABELS, WORDS, config_of, write_task
 
@@ -33,7 +34,7 @@ def test_the_graph_alone_gives_what_is_predicted(classifier: Path, tmp_path: Pat
     found = predictor.predict([{"review": text} for text in TEXTS])
     assert found == predictor.predict([{"text": text} for text in TEXTS])
     onnx_export.export(classifier, tmp_path / "out", False, lambda _: None)
-    assert models.fetch(str(tmp_path / "out"), tmp_path, None)
+    assert model_folder.fetch(str(tmp_path / "out"), tmp_path, None)
     assert open_predictor(tmp_path / "out").predict([{"text": text} for text in TEXTS]) == found
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "classifier.onnx"))
     ids = np.zeros((3, 4), np.int32)
@@ -75,7 +76,7 @@ def test_an_exported_folder_predicts_without_mxnet(task: str, tmp_path: Path) ->
     code = f"""
 import json, sys
 from pathlib import Path
-from pipeline.serving.predictor import open_predictor
+from pipeline.serving.predict.base import open_predictor
 print(json.dumps(open_predictor(Path({str(tmp_path / "out")!r})).predict({rows!r})))
 assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
 """
@@ -98,9 +99,9 @@ def test_what_predicts_on_mxnet_alone_says_so(tmp_path: Path, capsys: pytest.Cap
     source = tmp_path / "in.jsonl"
     source.write_text(json.dumps({"text": "a b sort"}) + "\n")
     command = ["predict", str(tmp_path / "m"), "--input", str(source), "--output", str(tmp_path / "out.jsonl")]
-    assert cli.main([*command, "--backend", "onnx"]) == 2
+    assert main.main([*command, "--backend", "onnx"]) == 2
     assert "predict on MXNet alone" in capsys.readouterr().err
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "models of the task language_model predict on MXNet alone" in capsys.readouterr().err
     assert json.loads((tmp_path / "out.jsonl").read_text())["tokens"] == 3
 

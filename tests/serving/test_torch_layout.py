@@ -11,10 +11,11 @@ import pytest
 from mxnet import nd
 from safetensors.numpy import load_file, save_file
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.models.encoder import padding_of
-from pipeline.serving import models, torch_layout
-from pipeline.serving.predictor import open_predictor
+from pipeline.serving import model_folder
+from pipeline.serving.export import torch_export
+from pipeline.serving.predict.base import open_predictor
 from tests.conftest import last_json
 from tests.serving.networks import config_of, random_network, random_texts
 
@@ -33,7 +34,7 @@ def test_pytorch_gives_the_same_states(tmp_path: Path) -> None:
             network, arrays = random_network(config)
             folder = tmp_path / f"{cell}-{layers}-{directions}"
             folder.mkdir()
-            save_file(torch_layout.to_torch(arrays), str(folder / "model.safetensors"))
+            save_file(torch_export.to_torch(arrays), str(folder / "model.safetensors"))
             sizes = {"cell": cell, "hidden": config.model.hidden, "layers": layers, "directions": directions}
             (folder / "sizes.json").write_text(json.dumps(sizes))
             ids, lengths = random_texts(np.random.default_rng(0), 5, 7, 7)
@@ -55,12 +56,12 @@ def test_pytorch_gives_the_same_states(tmp_path: Path) -> None:
 def test_names_go_there_and_back() -> None:
     config = config_of({"kind": "pointwise", "grades": 3}, head="late_interaction", layers=3, layer_norm=True)
     _, arrays = random_network(config)
-    torch_names = torch_layout.to_torch(arrays)
+    torch_names = torch_export.to_torch(arrays)
     lstm = {name.rpartition(".")[2] for name in torch_names if ".rnn." in name}
     assert {"weight_ih_l0", "weight_hh_l2_reverse", "bias_ih_l1", "bias_hh_l0_reverse"} <= lstm
     assert len(lstm) == 3 * 2 * 4
     assert "document_tower.encoder.norms.1.weight" in torch_names
-    back = torch_layout.from_torch(torch_names)
+    back = torch_export.from_torch(torch_names)
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(back[name], array)
@@ -74,20 +75,20 @@ def test_export_and_import_again(trained: Trained, tmp_path: Path) -> None:
         last_json(
             subprocess.run([sys.executable, "-m", "pipeline.cli", *command, "--json"], capture_output=True, text=True)
         )
-    assert models.fetch(str(back), tmp_path, None) == back
+    assert model_folder.fetch(str(back), tmp_path, None) == back
     assert open_predictor(back, threads=1).predict(ROWS) == open_predictor(folder, threads=1).predict(ROWS)
 
     tensors = load_file(str(exported / "model.safetensors"))
     tensors["document_tower.encoder.rnn.weight_ih_l1"] *= -1  # "trained on"
     save_file(tensors, str(exported / "model.safetensors"))
-    torch_layout.bring_in(exported, back)
+    torch_export.bring_in(exported, back)
     changed = open_predictor(back, threads=1).predict(ROWS)[0]["score"]
     assert abs(changed - open_predictor(folder, threads=1).predict(ROWS)[0]["score"]) > 1e-4
 
 
 def test_tensors_that_do_not_fit_are_refused_and_nothing_is_left(trained: Trained, tmp_path: Path) -> None:
     exported, back = tmp_path / "torch", tmp_path / "back"
-    torch_layout.export(trained(), exported)
+    torch_export.export(trained(), exported)
     path = exported / "model.safetensors"
     tensors = load_file(str(path))
     whole = path.read_bytes()
@@ -98,7 +99,7 @@ def test_tensors_that_do_not_fit_are_refused_and_nothing_is_left(trained: Traine
         else:
             save_file(content, str(path))
         with pytest.raises(InputError, match=sentence):
-            torch_layout.bring_in(exported, back)
+            torch_export.bring_in(exported, back)
         assert not back.exists()
     with pytest.raises(InputError, match="no exported model"):
-        torch_layout.export(trained(seed=1), tmp_path / "runs")
+        torch_export.export(trained(seed=1), tmp_path / "runs")

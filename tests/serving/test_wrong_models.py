@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.errors import InputError
-from pipeline.serving import onnx_backend, runtime
+from pipeline.core.errors import InputError
+from pipeline.serving.onnx import session
+from pipeline.serving.predict import text_encoder
 from tests.search.models import model_folder
 
 Arrays = dict[str, np.ndarray]
@@ -42,7 +43,7 @@ def test_parameters_that_are_none_are_refused(tmp_path: Path, wrong: str) -> Non
     with pytest.raises(
         InputError, match=r"^[^\n]*(train the model again|train it again|of one training|export the model again)$"
     ):
-        runtime.open_encoder(folder).encode("query", ["wing flow"])
+        text_encoder.open_encoder(folder).encode("query", ["wing flow"])
 
 
 @pytest.mark.parametrize("model", [{"cell": "gru"}, {"layers": 2}, {"layer_norm": True}])
@@ -52,7 +53,7 @@ def test_a_configuration_of_another_network_is_refused(tmp_path: Path, model: di
     config["model"] |= model
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"^[^\n]+$"):
-        runtime.open_encoder(folder).encode("query", ["wing flow"])
+        text_encoder.open_encoder(folder).encode("query", ["wing flow"])
 
 
 def test_a_graph_that_fails_or_gives_one_vector_for_all_is_refused(tmp_path: Path) -> None:
@@ -69,6 +70,6 @@ def test_a_graph_that_fails_or_gives_one_vector_for_all_is_refused(tmp_path: Pat
         graph = helper.make_graph(nodes, "g", inputs, [out], [one, three])
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         onnx.save(made, str(tmp_path / "encoder.onnx"))
-        represent = onnx_backend.represent_with(tmp_path)
+        represent = session.represent_with(tmp_path)
         with pytest.raises(InputError, match=sentence):
             represent("query", np.ones((3, 2), np.int32), np.full(3, 2, np.int32))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline.config import check_config
-from pipeline.errors import DupletError
-from pipeline.spool import Spool
+from pipeline.core.errors import DupletError
+from pipeline.core.event_log import Spool
 from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop
 from pipeline.training.checkpoint import State
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.tasks.examples import small
 
 

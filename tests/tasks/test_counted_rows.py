@@ -13,12 +13,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from pipeline.config import check_config
 from pipeline.evaluation import judged
-from pipeline.evaluation.examples import comparison
+from pipeline.reporting.system_comparison import comparison
 from pipeline.ingest import stage as ingest
 from pipeline.reporting import page
 from pipeline.tasks.base import task_of
 from pipeline.tokenization import stage as tokenize
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 class Evaluated(NamedTuple):

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from mxnet import autograd, nd
 
 from pipeline.config import LanguageModelConfig, ModelConfig, check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.sampled import Sampler
 from pipeline.models.writing import Choice, choose
 from pipeline.tasks.language_model import NEVER_WRITTEN, READ_IN, LanguageModelTask
 from pipeline.training.optimizer import parameters_of
-from pipeline.training.plan import StreamPlan, shares
-from pipeline.workers import World
+from pipeline.training.batch_plan import StreamPlan, shares
+from pipeline.distributed.world import World
 from tests.conftest import duplet_command, last_json
 
 SIZE = 11

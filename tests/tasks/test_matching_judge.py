@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from mxnet import nd
 
-from pipeline import flow
+from pipeline.orchestration import flow
 from pipeline.config import Config, check_config
 from pipeline.models.matcher import Matcher
-from pipeline.tasks import matching_judge, matching_ranking, matching_systems
+from pipeline.tasks import matching_evaluation, matching_ranking, matching_systems
 from pipeline.tasks.base import task_of
 from pipeline.tasks.matching_systems import Queries
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.conftest import small_configuration
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
@@ -135,7 +135,7 @@ def test_the_mix_is_at_least_its_parts_on_validation(
     judged: Callable[..., Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config, ingested, tokenized, network = judged(**settings)
-    flat = matching_judge.evaluate(config, tokenized, network, World(), ingested, tmp_path)
+    flat = matching_evaluation.evaluate(config, tokenized, network, World(), ingested, tmp_path)
     made = json.loads((tmp_path / "fusion.json").read_text())
     tried = {float(weight): value for weight, value in made["tried"].items()}
     assert tried[made["weight"]] == max(tried.values()) >= max(tried[0], tried[1])
@@ -171,7 +171,7 @@ def test_the_test_split_chooses_nothing(judged: Callable[..., Any], tmp_path: Pa
     for folder in (tokenized, other):
         output = tmp_path / folder.name / "out"
         output.mkdir(parents=True)
-        matching_judge.evaluate(config, folder, network, World(), ingested, output)
+        matching_evaluation.evaluate(config, folder, network, World(), ingested, output)
         made.append((output / "fusion.json").read_text())
         assert len(pq.read_table(output / "judged-ranking.parquet")) == 9
     assert made[0] == made[1]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import Config, check_config
-from pipeline.errors import DupletError, InputError
-from pipeline.spool import Spool
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.event_log import Spool
 from pipeline.tasks.base import StepLoss, Task, task_of
 from pipeline.training import checkpoint, loop, replay
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.tasks.examples import SMALL, small
 
 Spoil = Callable[[StepLoss], StepLoss]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, check_config
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.evaluation import translation
 from pipeline.ingest import numbers
 from pipeline.models.attention import ATTENTIONS, Memory
@@ -26,7 +26,7 @@ from pipeline.models.encoder import FAR_BELOW
 from pipeline.models.search import length_penalty, search
 from pipeline.models.translator import Translator
 from pipeline.models.words import Words
-from pipeline.serving.task_predictor import TaskPredictor
+from pipeline.serving.predict.mxnet_tasks import TaskPredictor
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import UNKNOWN_ID
 from pipeline.tokenization.joining import joined

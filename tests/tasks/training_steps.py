@@ -15,11 +15,11 @@ import mxnet as mx
 import numpy as np
 
 from pipeline.config import Config, check_config
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
 from pipeline.training.optimizer import parameters_of
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.workers.global_step import run as run_updates
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import SPLITS, Config, check_config
-from pipeline.records import collection_schema, schema
+from pipeline.core.record_schema import collection_schema, schema
 from pipeline.tokenization import stage
 
 Pairs = list[tuple[str, str, str, str, float]]  # query id, query, document id, document, relevance

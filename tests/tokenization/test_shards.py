@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tokenization import shards, stage
 from pipeline.tokenization.encoder import Encoded
 from tests.mapped import resident

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config
-from pipeline.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError
 from pipeline.ingest.output import TableWriter
-from pipeline.records import schema
+from pipeline.core.record_schema import schema
 from pipeline.tokenization import parallel, shards, stage
 from pipeline.tokenization.encoder import Encoder
 from pipeline.tokenization.tokenizers import CharacterTokenizer, WordTokenizer

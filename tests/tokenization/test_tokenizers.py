@@ -13,7 +13,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tokenization import tokenizers
 from pipeline.tokenization.tokenizers import CharacterTokenizer, JiebaTokenizer, SentencePieceTokenizer, WordTokenizer
 

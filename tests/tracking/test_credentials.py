@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli, credentials
+from pipeline.cli import main
+from pipeline.core import credentials
 from pipeline.config import load_config, secrets_sent
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tracking.client import Address, connect
 
 
@@ -100,7 +101,7 @@ def test_credentials_go_where_the_person_says(
 def test_uri_of_the_command_line_is_trusted(listener: Listener, nobody: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nobody.chdir(tmp_path)
     nobody.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
-    assert cli.main(["report", "0" * 32, "--uri", listener.uri]) in (2, 75)
+    assert main.main(["report", "0" * 32, "--uri", listener.uri]) in (2, 75)
     assert set(listener.heard) == {"Bearer t0ken"}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import files
-from pipeline.errors import InputError
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError
 from pipeline.tracking import address, connect, database
 
 OLDER, NEWEST = "75868b020152", "dc11669786a5"  # MLflow 3.17's last two steps; the last adds columns to `jobs`
@@ -198,7 +198,7 @@ def test_an_empty_file_and_the_journal_of_a_deleted_database_do_no_harm(tmp_path
     os.waitpid(killed, 0)
     assert (tmp_path / "mlflow.db-journal").stat().st_size > 0
     path.unlink()
-    with files.new_database(path) as new:
+    with atomic_files.new_database(path) as new:
         shutil.copy(empty_database, new)
     assert version(path) == NEWEST
     with closing(sqlite3.connect(path)) as one:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 from pipeline.tracking import Tracking
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address
@@ -231,7 +231,7 @@ def test_a_store_of_files_that_keeps_doubles_gets_none(
 KILLED = """
 import sys, time
 from pathlib import Path
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 from pipeline.tracking import Tracking
 from pipeline.tracking.client import Address
 root = Path(sys.argv[1])
@@ -345,24 +345,24 @@ def test_a_store_of_files_that_is_down_holds_up_nothing_else(
 def test_the_command_says_per_run_what_it_sent_and_75_while_something_is_left(
     proxy: Proxy, server: Server, tmp_path: Path, say: Say, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline import cli
+    from pipeline.cli import main
 
     proxy.mode = "refuse"
     root = tmp_path / "runs"
     track(root, proxy.uri, say, wait_s=0.0)
-    assert cli.main(["sync", "--root", str(root)]) == 75
+    assert main.main(["sync", "--root", str(root)]) == 75
     out, err = capsys.readouterr()
     assert out.startswith("small (not in MLflow): left, nothing to send; MLflow at http://")
     assert err == "duplet sync: 1 of 1 runs are not wholly in MLflow: the same command goes on\n"
     proxy.mode = "pass"
-    assert cli.main(["sync", "--root", str(root), "--json"]) == 0
+    assert main.main(["sync", "--root", str(root), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["runs"]
     assert found["state"] == "done"
     assert found["sent"] == {"points": UPDATES + 3, "files": 1}
     check_whole(server.uri)
-    assert cli.main(["sync", "--root", str(root)]) == 0
+    assert main.main(["sync", "--root", str(root)]) == 0
     assert capsys.readouterr().out == f"MLflow has all of the runs under {root}\n"
-    assert cli.main(["sync", "--root", str(tmp_path / "nowhere")]) == 2
+    assert main.main(["sync", "--root", str(tmp_path / "nowhere")]) == 2
 
 
 def test_an_experiment_that_mlflow_will_never_have_is_said_once_and_passed_over(

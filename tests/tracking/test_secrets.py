@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import hidden
+from pipeline.core import redaction
 from tests.conftest import duplet_command, last_json, reversed_pairs
 from tests.tracking.server import Proxy, Server
 
@@ -149,7 +149,7 @@ def test_folders_of_settings_and_logs_are_the_owners_under_a_root_that_is_shared
     ],
 )
 def test_addresses_lose_their_secrets_and_nothing_else(text: str, expected: str) -> None:
-    assert hidden.hide(text, {}) == expected
+    assert redaction.hide(text, {}) == expected
 
 
 def test_values_of_the_environment_that_are_named_as_secrets_are_hidden() -> None:
@@ -158,18 +158,18 @@ def test_values_of_the_environment_that_are_named_as_secrets_are_hidden() -> Non
         "GOOGLE_APPLICATION_CREDENTIALS": "/home/ann/key.json", "HOME": "/home/ann",
     }  # fmt: skip
     said = "hunter22 tok/en+1 tok%2Fen%2B1 enabled short /home/ann/key.json"
-    assert hidden.hide(said, environment) == "*** *** *** enabled short /home/ann/key.json"
+    assert redaction.hide(said, environment) == "*** *** *** enabled short /home/ann/key.json"
 
 
 def test_a_job_whose_folder_would_keep_a_secret_is_refused(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline import cli
+    from pipeline.cli import main
 
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(small_config()))
     given = f"tracking.uri=http://ann:{PASSWORD}@127.0.0.1:9"
-    assert cli.main(["submit", str(path), given, "--target", "local"]) == 2
+    assert main.main(["submit", str(path), given, "--target", "local"]) == 2
     said = capsys.readouterr().err
     assert PASSWORD not in said
     assert "write ${NAME} in its place" in said

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import cli, heartbeat
+from pipeline.cli import main as cli
+from pipeline.distributed import heartbeat
 from pipeline.training import checkpoint
 
 BALLAST = "ballast"

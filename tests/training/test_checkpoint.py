@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import State
-from pipeline.training.plan import Position
+from pipeline.training.batch_plan import Position
 from tests.planted import Planted
 
 FILES = ("parameters.npz", "moments.npz", "state.json", "checksums.json")
@@ -156,7 +156,7 @@ def test_no_flipped_bit_goes_unseen(
     assert found is not None
     if found.state.update == 2:  # only white space of the list of checksums may have changed its kind
         assert name == "checksums.json"
-        assert json.loads(content) == {n: files.sha256(file.parent / n) for n in FILES[:3]}
+        assert json.loads(content) == {n: atomic_files.sha256(file.parent / n) for n in FILES[:3]}
     else:
         assert [w for w in warnings if "update-00000002" in w]
 
@@ -169,7 +169,7 @@ def test_falls_back_from_json_of_another_kind(tmp_path: Path, name: str, content
     folder = tmp_path / "update-00000002"
     (folder / name).write_bytes(content)
     if name == "state.json":  # with a checksum that fits
-        sums = {n: files.sha256(folder / n) for n in FILES[:3]}
+        sums = {n: atomic_files.sha256(folder / n) for n in FILES[:3]}
         (folder / "checksums.json").write_text(json.dumps(sums))
     assert len(damaged(tmp_path, 1)) == 1
 
@@ -205,7 +205,7 @@ def rewrite(folder: Path, **changes: object) -> None:
     """Changes values of a checkpoint's state and makes the checksums fit."""
     file = folder / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-    (folder / "checksums.json").write_text(json.dumps({n: files.sha256(folder / n) for n in FILES[:3]}))
+    (folder / "checksums.json").write_text(json.dumps({n: atomic_files.sha256(folder / n) for n in FILES[:3]}))
 
 
 def test_an_unknown_field_of_the_state_is_refused(tmp_path: Path) -> None:

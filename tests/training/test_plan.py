@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.errors import InputError
-from pipeline.training.plan import COUNTED_POOLS, POOL_UPDATES, Plan, shares
+from pipeline.core.errors import InputError
+from pipeline.training.batch_plan import COUNTED_POOLS, POOL_UPDATES, Plan, shares
 
 lengths_of = hnp.arrays(np.int32, st.tuples(st.integers(1, 150), st.integers(1, 3)), elements=st.integers(1, 60))
 quick = settings(max_examples=25, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import files
+from pipeline.core import atomic_files
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import State
 
@@ -113,6 +113,6 @@ def test_a_folder_that_is_removed_has_no_name_while_it_goes(tmp_path: Path, monk
         unlink(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "unlink", looked)
-    files.remove_folder(tmp_path / "stage")
+    atomic_files.remove_folder(tmp_path / "stage")
     assert seen == [False]
     assert list(tmp_path.iterdir()) == []

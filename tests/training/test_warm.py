@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mxnet import gluon
 
-from pipeline.errors import InputError
-from pipeline.training import warm
+from pipeline.core.errors import InputError
+from pipeline.training import warm_start
 from pipeline.training.optimizer import parameters_of
 
 
@@ -41,7 +41,7 @@ def test_rows_follow_their_tokens(tmp_path: Path) -> None:
     trained = folder(tmp_path / "trained", ["<pad>", "<unk>", "gone", "stays"], old)
     tokenized = folder(tmp_path / "tokenized", ["<pad>", "<unk>", "stays", "new", "newer"])
     before = values(new)
-    said = warm.start_from(trained, new, tokenized)
+    said = warm_start.start_from(trained, new, tokenized)
     after, given = values(new), values(old)
     np.testing.assert_array_equal(after["embedding"][:3], given["embedding"][[0, 1, 3]])
     np.testing.assert_array_equal(after["embedding"][3:], before["embedding"][3:])
@@ -52,7 +52,7 @@ def test_rows_follow_their_tokens(tmp_path: Path) -> None:
 def test_an_equal_size_does_not_mean_equal_tokens(tmp_path: Path) -> None:
     old, new = Small(3), Small(3)
     trained = folder(tmp_path / "trained", ["<pad>", "a", "b"], old)
-    warm.start_from(trained, new, folder(tmp_path / "tokenized", ["<pad>", "b", "a"]))
+    warm_start.start_from(trained, new, folder(tmp_path / "tokenized", ["<pad>", "b", "a"]))
     np.testing.assert_array_equal(values(new)["embedding"], values(old)["embedding"][[0, 2, 1]])
 
 
@@ -61,11 +61,11 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     trained = folder(tmp_path / "trained", tokens, Small(3))
     tokenized = folder(tmp_path / "tokenized", tokens)
     with pytest.raises(InputError, match=r"layer.bias is \(2,\) there and \(4,\) here"):
-        warm.start_from(trained, Small(3, units=4), tokenized)
+        warm_start.start_from(trained, Small(3, units=4), tokenized)
     with pytest.raises(InputError, match="holds another network"):
-        warm.start_from(trained, gluon.nn.Dense(2, in_units=3), tokenized)
+        warm_start.start_from(trained, gluon.nn.Dense(2, in_units=3), tokenized)
     with pytest.raises(InputError, match="is no trained folder to start from"):
-        warm.start_from(tmp_path / "nowhere", Small(3), tokenized)
+        warm_start.start_from(tmp_path / "nowhere", Small(3), tokenized)
     (trained / "parameters.npz").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="is no trained folder to start from"):
-        warm.start_from(trained, Small(3), tokenized)
+        warm_start.start_from(trained, Small(3), tokenized)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import flow
+from pipeline.orchestration import flow
 from pipeline.config import Config, check_config
 from tests.updates.sources import source_of
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.spool import Spool
+from pipeline.core.event_log import Spool
 from pipeline.tasks.base import Task
 from pipeline.training import loop
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 def fit(task: Task, network: Any, config: Config, world: World, folder: Path) -> loop.State:

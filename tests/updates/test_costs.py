@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 from tests.updates.watch import DEVICE, watched

@@ -10,11 +10,11 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from pipeline.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError
 from pipeline.tasks.base import Task, task_of
-from pipeline.training import checkpoint, loop, warm
-from pipeline.training.plan import Plan
-from pipeline.workers import World
+from pipeline.training import checkpoint, loop, warm_start
+from pipeline.training.batch_plan import Plan
+from pipeline.distributed.world import World
 from tests.updates.steps import fit
 
 Fresh = Callable[..., tuple[Task, Any, Any]]
@@ -99,7 +99,7 @@ def test_a_training_does_not_start_from_parameters_that_are_not_finite(fresh: Fr
     np.savez(tmp_path / "parameters.npz", **arrays)
     (tmp_path / "vocabulary.json").write_bytes((task.folder / "vocabulary.json").read_bytes())
     with pytest.raises(InputError, match=r"output\.bias .*not finite"):
-        warm.start_from(tmp_path, network, task.folder)
+        warm_start.start_from(tmp_path, network, task.folder)
 
 
 @pytest.mark.parametrize(("task", "name"), [("classification", "label"), ("tagging", "tag")])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from mxnet import autograd
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.tasks.base import task_of
 from pipeline.training.optimizer import Optimizer, parameters_of
-from pipeline.workers import World
+from pipeline.distributed.world import World
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 

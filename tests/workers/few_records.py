@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config import check_config
 from pipeline.tasks.base import task_of
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 def main(cases: Path) -> None:

@@ -12,8 +12,8 @@ from pipeline.config import Config, check_config
 from pipeline.tasks.base import task_of
 from pipeline.training.loop import plan_of
 from pipeline.training.optimizer import Optimizer, parameters_of
-from pipeline.training.plan import shares
-from pipeline.workers import World
+from pipeline.training.batch_plan import shares
+from pipeline.distributed.world import World
 
 
 def main(cases: Path) -> None:

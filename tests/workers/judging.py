@@ -8,9 +8,9 @@ import mxnet as mx
 import numpy as np
 
 from pipeline.config import check_config
-from pipeline.tasks import matching_judge
+from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import task_of
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 def main(cases: Path) -> None:
@@ -24,8 +24,8 @@ def main(cases: Path) -> None:
         folder = cases.parent / f"size-{world.size}-case-{number}"
         if world.rank == 0:
             folder.mkdir()
-        validation = matching_judge.validate(config, tokenized, network, world)
-        matching_judge.evaluate(config, tokenized, network, world, Path(case["ingested"]), folder)
+        validation = matching_evaluation.validate(config, tokenized, network, world)
+        matching_evaluation.evaluate(config, tokenized, network, world, Path(case["ingested"]), folder)
         if world.rank == 0:
             (folder / "validation.json").write_text(json.dumps(validation))
     world.close()

@@ -14,12 +14,12 @@ import numpy as np
 from mxnet import nd
 
 from pipeline.config import check_config
-from pipeline.errors import DupletError
-from pipeline.spool import Spool
+from pipeline.core.errors import DupletError
+from pipeline.core.event_log import Spool
 from pipeline.tasks.base import StepLoss, task_of
 from pipeline.training import loop
 from pipeline.training.optimizer import parameters_of
-from pipeline.workers import World
+from pipeline.distributed.world import World
 
 
 def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, int], None]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import flow
+from pipeline.orchestration import flow
 from pipeline.config import check_config
 from tests.conftest import reversed_pairs
 from tests.workers.equality import assert_equal

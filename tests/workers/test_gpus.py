@@ -6,8 +6,8 @@ import horovod.mxnet as hvd
 import mxnet as mx
 import pytest
 
-from pipeline import workers
-from pipeline.errors import InputError
+from pipeline.distributed import world
+from pipeline.core.errors import InputError
 
 
 def machine(patch: pytest.MonkeyPatch, cuda: bool, gpus: int | None, nccl: bool, local_rank: int, size: int) -> None:
@@ -44,7 +44,7 @@ def test_a_gpu_that_cannot_be_used_is_one_sentence(
 ) -> None:
     machine(monkeypatch, **{"cuda": True, "gpus": 2, "nccl": True, "local_rank": 1, "size": 2, **there})
     with pytest.raises(InputError, match=sentence) as raised:
-        workers.World(gpus=True)
+        world.World(gpus=True)
     assert "\n" not in str(raised.value)
 
 
@@ -52,9 +52,9 @@ def test_a_gpu_that_cannot_be_used_is_one_sentence(
 def test_a_gpu_that_can_be_used_is_the_workers_own(size: int, nccl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker exchanges nothing, so it needs no NCCL."""
     machine(monkeypatch, cuda=True, gpus=2, nccl=nccl, local_rank=size - 1, size=size)
-    assert workers.World(gpus=True).context == mx.gpu(size - 1)
+    assert world.World(gpus=True).context == mx.gpu(size - 1)
 
 
 def test_without_gpus_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, cuda=False, gpus=None, nccl=False, local_rank=0, size=1)
-    assert workers.World().context == mx.cpu()
+    assert world.World().context == mx.cpu()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import flow
+from pipeline.orchestration import flow
 from pipeline.config import check_config
 
 pytestmark = pytest.mark.workers

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import rendezvous
-from pipeline.errors import DupletError, InputError
-from pipeline.rendezvous import Place
+from pipeline.distributed import rendezvous
+from pipeline.core.errors import DupletError, InputError
+from pipeline.distributed.rendezvous import Place
 
 
 def slurm(tasks: str, host: int, local: int, rank: int) -> dict[str, str]:
@@ -127,7 +127,7 @@ def test_three_ranks_of_two_hosts_meet_and_add_up(tmp_path: Path) -> None:
     (tmp_path / "starter.py").write_text(STARTER)
     (tmp_path / "rank.py").write_text(RANK)
     python = sys.executable
-    module = [python, "-m", "pipeline.rendezvous"]
+    module = [python, "-m", "pipeline.distributed.rendezvous"]
     command = [*module, "serve", python, str(tmp_path / "starter.py"), "2,1", *module, "rank", python]
     done = subprocess.run(
         [*command, str(tmp_path / "rank.py")],
@@ -141,7 +141,7 @@ def test_three_ranks_of_two_hosts_meet_and_add_up(tmp_path: Path) -> None:
 
 
 def test_the_starters_exit_code_is_the_servers() -> None:
-    module = [sys.executable, "-m", "pipeline.rendezvous", "serve"]
+    module = [sys.executable, "-m", "pipeline.distributed.rendezvous", "serve"]
     environment = {**os.environ, "DUPLET_INTERFACE": "lo"}
     ended = subprocess.run([*module, sys.executable, "-c", "raise SystemExit(75)"], env=environment)
     assert ended.returncode == 75
@@ -160,7 +160,7 @@ def test_when_one_rank_is_killed_the_others_are_ended(tmp_path: Path) -> None:
         "time.sleep(100_000)\n"
     )
     python = sys.executable
-    module = [python, "-m", "pipeline.rendezvous"]
+    module = [python, "-m", "pipeline.distributed.rendezvous"]
     done = subprocess.run(
         [*module, "serve", python, str(tmp_path / "starter.py"), "1,1", *module, "rank", python, tmp_path / "rank.py"],
         env={**os.environ, "DUPLET_INTERFACE": "lo"}, capture_output=True, text=True, timeout=250,

@@ -1,0 +1,44 @@
+"""`duplet compare`: what differs between runs in settings and data, in metrics, and in the examples they get right."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from pipeline.core.atomic_files import as_json, path_at_home
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Two or more runs."""
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a configuration, an evaluation's or a trained folder, an MLflow run "
+        "id, or models:/NAME@champion; the first is what the others are compared with",
+    )  # fmt: skip
+    parser.add_argument("--html", type=path_at_home, metavar="FILE", help="write a page that needs no other file")
+    parser.add_argument(
+        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
+    )
+    parser.add_argument("--uri", help="MLflow's address, if not under root")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the tables."""
+    from pipeline.core import atomic_files
+    from pipeline.registry import resolve_run
+    from pipeline.core.errors import InputError
+    from pipeline.reporting import comparison, folder
+
+    if len(args.runs) < 2:
+        raise InputError(f"compare needs two runs or more: each {resolve_run.HELP}")
+    with tempfile.TemporaryDirectory(prefix="duplet-compare-") as store:
+        found = [
+            folder.load(resolve_run.find(given, [], args.root, args.uri, Path(store) / str(i)).evaluation)
+            for i, given in enumerate(args.runs)
+        ]
+        compared = comparison.compare(found)
+        if args.html:
+            try:
+                atomic_files.write_text(args.html, comparison.html(compared))
+            except OSError as error:
+                raise InputError(f"{args.html} cannot be written ({error.strerror})") from None
+    print(as_json(comparison.as_dict(compared)) if args.json else comparison.text(compared))
+    return 0

@@ -1,0 +1,46 @@
+"""`duplet export`: a trained model as ONNX, or in PyTorch's layout, in a folder that needs no MXNet."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.core.atomic_files import path_at_home
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, to what, and where."""
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("--to", choices=("onnx", "torch"), default="onnx", help="default: onnx")
+    parser.add_argument("--int8", action="store_true", help="eight-bit weights (LSTM), with their cost in the card")
+    parser.add_argument("--output", type=path_at_home, help="default: ROOT/export/NAME-TO, -int8 added for eight bits")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--uri", help="MLflow's address, if not under root")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports; the folder goes to stdout."""
+    from pipeline.registry import resolve_run
+    from pipeline.core.errors import InputError
+    from pipeline.serving.predict.text_encoder import read_config
+
+    if args.int8 and args.to != "onnx":
+        raise InputError("--int8 is for --to onnx: the exchange with PyTorch keeps float32")
+    folder = resolve_run.model(args.model, args.root, args.uri)
+    name = f"{read_config(folder).name}-{args.to}" + ("-int8" if args.int8 else "")
+    output = args.output or args.root / "export" / name
+    found = {"folder": str(output)}
+    with Talk() as say:
+        if args.to == "torch":
+            from pipeline.serving.export import torch_export
+
+            torch_export.export(folder, output)
+        else:
+            from pipeline.serving.export import model_card, onnx_export
+
+            made = onnx_export.export(folder, output, args.int8, say)
+            if args.int8:
+                say(model_card.cost_sentence(made["int8_cost"]))
+                found["int8_cost"] = made["int8_cost"]
+    print(json.dumps(found) if args.json else output)
+    return 0

@@ -1,0 +1,101 @@
+"""`duplet generate`: text from a language model, shown as it is written; the same seed gives the same text."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.atomic_files import path_at_home
+
+MAX_LENGTH = 1_000_000
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, after what, how much, and how the next token is drawn."""
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("--prompt", default="", help="what the text goes on from (none: it begins anew)")
+    parser.add_argument("--length", type=int, default=300, metavar="N", help="tokens to write (300)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="1: as learned; below: safer; 0: the likeliest")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens alone")
+    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens of chance P together")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws (1)")
+    parser.add_argument("--beam", type=int, metavar="N", help="the likeliest text by beam search, nothing drawn")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--uri", help="MLflow's address, if not under root")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the prompt and what follows to stdout; with --json one object of both."""
+    _check(args)
+    import mxnet as mx
+
+    from pipeline.registry import resolve_run
+    from pipeline.models.writing import Choice
+    from pipeline.serving.predict.mxnet_encoder import set_parameters
+    from pipeline.serving.predict.text_encoder import read_config, read_parameters
+    from pipeline.tasks.language_model import LanguageModelTask
+
+    folder = resolve_run.model(args.model, args.root, args.uri)
+    config = read_config(folder)
+    if config.task != "language_model":
+        raise InputError(
+            f"{args.model} is a model of the task {config.task}, which writes no text: give one of language_model, "
+            "or use `duplet predict`"
+        )
+    task = LanguageModelTask(config, folder)
+    network = task.network()
+    set_parameters(network, read_parameters(folder))
+    prompt, unknown = task.prompt(args.prompt)
+    if unknown:
+        print(f"unknown words stand as <unk>: {' '.join(unknown[:10])}", file=sys.stderr)
+    answer: dict[str, Any] = {"prompt": args.prompt, "seed": args.seed}
+    show = _quiet if args.json else _show
+    show(args.prompt)
+    if args.beam is not None:
+        text, nats = task.likeliest(network, prompt, args.length, args.beam, mx.cpu())
+        show(text)
+        answer |= {"text": text, "nats": nats}
+    else:
+        temperature = 1.0 if args.temperature is None else args.temperature
+        choice = Choice(temperature, args.top_k, args.top_p)
+        parts = []
+        for part in task.go_on(network, prompt, args.length, choice, args.seed, mx.cpu()):
+            show(part)
+            parts.append(part)
+        answer["text"] = "".join(parts)
+    show("\n")
+    if args.json:
+        print(json.dumps(answer))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises InputError for a value that means nothing."""
+    temperature, top_p = args.temperature, args.top_p
+    if not 1 <= args.length <= MAX_LENGTH:
+        raise InputError(f"--length {args.length} must be from 1 to {MAX_LENGTH:,}")
+    if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
+        raise InputError(f"--temperature {temperature} must be 0 or more, such as 0.8")
+    if args.top_k is not None and args.top_k < 1:
+        raise InputError(f"--top-k {args.top_k} must be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"--top-p {top_p} must be above 0 and at most 1")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed} must be 0 or more")
+    if args.beam is not None:
+        if args.beam < 1:
+            raise InputError(f"--beam {args.beam} must be at least 1")
+        if (temperature, args.top_k, top_p) != (None, None, None):
+            raise InputError("--beam draws nothing: leave out --temperature, --top-k and --top-p")
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8"))
+    sys.stdout.flush()
+
+
+def _quiet(text: str) -> None:
+    """With --json, stdout is for the object."""

@@ -1,0 +1,184 @@
+"""`duplet index`: a collection of documents made searchable by a model; later calls encode only what changed."""
+
+import argparse
+import json
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError, room_on
+from pipeline.core.atomic_files import path_at_home
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A model, documents, and where the index goes."""
+    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
+    parser.add_argument("--documents", metavar="FILE", help="JSON Lines, CSV, TSV or Parquet; maybe .gz or .zst")
+    parser.add_argument(
+        "--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns are id, title and text: text=answer"
+    )
+    parser.add_argument("--encoding", help="of documents that are not UTF-8, such as cp1252")
+    parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV file, such as ";"')
+    parser.add_argument("--output", required=True, metavar="INDEX", type=path_at_home, help="the index's folder")
+    parser.add_argument("--name", help="shown on the search page; as the folder, if not given")
+    parser.add_argument("--delete", nargs="+", metavar="ID", default=[], help="take documents out; @FILE: an id a line")
+    parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
+    parser.add_argument(
+        "--approximate-above", type=_count, metavar="N", help="of a new index: vectors above which HNSW is used "
+        "(20,000; of late interaction 1,000,000 token vectors)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--documents-per-segment", type=_count, default=1000, metavar="N", help="of a new index: encoded at a time"
+    )
+    parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
+    parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--uri", help="MLflow's address, if not the one under root")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds or updates; a table of counts goes to stdout."""
+    if not args.documents and not args.delete:
+        raise InputError("nothing to do: give --documents FILE, or --delete ID")
+    if args.sync and not args.documents:
+        raise InputError("--sync needs --documents: it deletes what is not in that file")
+    signal.signal(signal.SIGTERM, _stop)
+    from pipeline.core import atomic_files
+    from pipeline.registry import resolve_run
+    from pipeline.serving.predict import text_encoder
+    from pipeline.search.build import Update
+    from pipeline.search.documents import parse_columns
+    from pipeline.search.open_index import stamp_of
+    from pipeline.search.index_store import Settings, read_state
+
+    output: Path = args.output.absolute()
+    if not args.documents:
+        read_state(output)
+    with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch, room_on(output):
+        reader = _reader(args, output, Path(scratch))
+        folder = resolve_run.model(args.model, args.root, args.uri)
+        encoder = text_encoder.open_encoder(folder, args.backend, args.threads)
+        with atomic_files.lock(output.with_name(f".{output.name}.lock")) as waited:
+            if waited:
+                say(f"waited for another update of {output}")
+            columns = parse_columns(args.columns)
+            settings = Settings(
+                args.documents_per_segment, args.approximate_above, columns=columns,
+                **_mix(args, Path(scratch), say),
+            )  # fmt: skip
+            with Update(output, args.name, encoder, stamp_of(folder, args.model, encoder), settings, say) as update:
+                if reader is not None:
+                    update.put(reader, args.sync)
+                    _say_bad(reader, output, say)
+                update.delete(_ids(args.delete))
+                state = update.publish()
+    _print(args, output, state, update.change, dict(reader.counts) if reader else {})
+    return 0
+
+
+def _mix(args: argparse.Namespace, scratch: Path, say: Talk) -> dict[str, Any]:
+    """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
+    from pipeline.registry import resolve_run
+    from pipeline.search import index_store
+
+    if (args.output / index_store.NAME).exists():
+        return {}
+    made = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
+    if not made:
+        say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
+    names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
+    return {name: made[name] for name in names if name in made}
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
+    """The documents to read; columns that are not named now are those named when the index was made."""
+    from pipeline.search import index_store
+    from pipeline.search.documents import Reader, parse_columns
+
+    if not args.documents:
+        return None
+    output.parent.mkdir(parents=True, exist_ok=True)
+    columns = parse_columns(args.columns)
+    if not columns and (output / index_store.NAME).exists():
+        columns = index_store.read_state(output).settings.columns
+    how = {"encoding": args.encoding, "delimiter": args.delimiter}
+    return Reader(args.documents, columns, output.with_name(f"{output.name}.quarantine.jsonl"), scratch, how)
+
+
+def _say_bad(reader: Any, output: Path, say: Talk) -> None:
+    """Tells of rows put aside. Raises InputError where none was good."""
+    bad = reader.counts["quarantined"]
+    if not reader.counts["kept"]:
+        raise InputError(
+            f"none of the {reader.counts['read']} rows is a document"
+            + (f"; the first: {'; '.join(reader.reasons)}" if bad else "")
+        )
+    if bad:
+        say(
+            f"{bad} of {reader.counts['read']} rows put aside in {output.name}.quarantine.jsonl; "
+            f"the first: {'; '.join(reader.reasons)}"
+        )
+
+
+def _ids(given: list[str]) -> list[str]:
+    """Ids as they stand in the index: of the command line and of files of an id per line. Raises InputError."""
+    from pipeline.ingest import places
+    from pipeline.ingest.rows import one_form
+    from pipeline.search.documents import MAX_ROW_BYTES
+
+    found = []
+    for item in given:
+        if not item.startswith("@"):
+            found.append(one_form(item))
+            continue
+        for line in places.lines(item[1:], "utf-8", MAX_ROW_BYTES):
+            if line.problem:
+                raise InputError(f"--delete {item}: line {line.number}: {line.problem}")
+            if name := one_form(line.text):
+                found.append(name)
+    return found
+
+
+def _print(args: argparse.Namespace, output: Path, state: Any, change: Any, read: dict[str, int]) -> None:
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "index": str(output), "generation": state.generation, **state.counts, "rows": read,
+                    "encoded": change.encoded, "reused": change.reused, "unchanged": change.unchanged,
+                    "deleted": change.deleted, "not_there": change.not_there, "approximate": state.approximate,
+                    "seconds": round(change.seconds, 3),
+                }
+            )
+        )  # fmt: skip
+        return
+    print(
+        f"{output}: generation {state.generation}, {state.counts['documents']} documents in "
+        f"{state.counts['passages']} passages, {state.counts['vectors']} vectors"
+    )
+    done = {
+        "encoded": change.encoded,
+        "taken over": change.reused,
+        "unchanged": change.unchanged,
+        "deleted": change.deleted,
+    }
+    print(", ".join(f"{count} {what}" for what, count in done.items() if count) or "nothing to do")
+    if change.not_there:
+        print(f"not in the index: {', '.join(change.not_there[:10])}{' …' if len(change.not_there) > 10 else ''}")
+    if state.approximate:
+        print(
+            f"HNSW recall@10 against exact search: {state.approximate['recall']:.3f} over "
+            f"{state.approximate['queries']} queries (efSearch {state.approximate['effort']})"
+        )

@@ -1,0 +1,59 @@
+"""`duplet replay`: an update whose loss or gradients were not finite, computed again from what was kept of it."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.atomic_files import path_at_home
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which update."""
+    parser.add_argument(
+        "folder", type=path_at_home, help="the folder that a training named: work/train-KEY-not-finite-UPDATE"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Starts as many workers as the training had; loss, norm and the gradients that are not finite go to stdout."""
+    from pipeline.distributed import launcher
+    from pipeline.config import check_config
+    from pipeline.training import replay
+
+    kept = replay.load(args.folder)
+    config = check_config(kept.config, str(args.folder / replay.UPDATE))
+    if not Path(kept.tokenized).is_dir():
+        raise InputError(f"{kept.tokenized}, the ids that the update read, is not there any more: put it back")
+    workers = len(kept.examples)
+    with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-replay-") as scratch:
+        folder = str(args.folder.resolve())
+        job = launcher.Job("replay", kept.config, f"{scratch}/work", scratch, "", kept.tokenized, folder)
+        threads = launcher.threads_per_worker(workers, config.train.threads_per_worker)
+        launcher.run(job, workers, threads, config.train.min_stall_s, say, lambda: None)
+        found = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))
+    print(json.dumps(found) if args.json else "\n".join(_lines(kept.update, workers, found)))
+    if not found["same"]:
+        raise DupletError(
+            f"update {kept.update} came out as loss {found['loss']}, gradient norm {found['gradient_norm']} and not as "
+            "the training saw it: use the machine, the settings and the versions that it had"
+        )
+    return 0
+
+
+def _lines(update: int, workers: int, found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"update {update}, {workers} worker{'s' if workers > 1 else ''}",
+        f"loss           {found['loss']} (seen: {found['seen']['loss']})",
+        f"gradient norm  {found['gradient_norm']} (seen: {found['seen']['gradient_norm']})",
+    ]
+    if not found["not_finite"]:
+        return [*lines, "every gradient is finite; their norm, or the loss, is not"]
+    lines.append("gradients with values that are not finite:")
+    for name, row in found["not_finite"].items():
+        by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(row["by_rank"]))
+        lines.append(f"  {name}  of {row['values']} values {by_rank}")
+    return lines

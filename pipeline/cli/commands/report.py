@@ -1,0 +1,42 @@
+"""`duplet report`: the page of a run, one HTML file that needs no other; prints where it lies."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from pipeline.core.atomic_files import path_at_home
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and where to."""
+    parser.add_argument(
+        "run", help="a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@champion"
+    )
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the configuration")
+    parser.add_argument(
+        "--output", type=path_at_home, metavar="FILE",
+        help="make the page anew here; without it, the page of the evaluation's folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
+    )
+    parser.add_argument("--uri", help="MLflow's address, if not under root")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the page's path."""
+    from pipeline.registry import resolve_run
+    from pipeline.reporting import page
+    from pipeline.reporting.folder import REPORT
+
+    with tempfile.TemporaryDirectory(prefix="duplet-report-") as store:
+        found = resolve_run.find(args.run, args.overrides, args.root, args.uri, Path(store))
+        path = found.evaluation / REPORT
+        if args.output is None and found.evaluation.is_relative_to(store):
+            args.output = Path(f"report-{found.trained}.html")  # only in MLflow: there is no folder here
+        if args.output is not None or not path.exists():
+            path = args.output or path
+            page.write(found.evaluation, path)
+    print(json.dumps({"report": str(path)}) if args.json else path)
+    return 0

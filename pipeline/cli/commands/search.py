@@ -1,0 +1,88 @@
+"""`duplet search`: queries against an index, once, line by line from stdin, or on a page."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InputError
+from pipeline.core.atomic_files import path_at_home
+from pipeline.core.progress import Talk
+
+MAX_LINE_BYTES = 1 << 20  # of stdin
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """An index, a query, and how results are shown."""
+    parser.add_argument("index", type=path_at_home, help="a folder that `duplet index` made")
+    parser.add_argument("query", nargs="?", help="without one: a query for each line of stdin")
+    parser.add_argument("--k", type=int, default=10, metavar="N", help="results (10)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--hybrid", action="store_true", help="mix the model's scores with BM25's")
+    how.add_argument("--words", action="store_true", help="BM25 alone, for comparison")
+    parser.add_argument("--full", action="store_true", help="show passages whole")
+    parser.add_argument("--serve", action="store_true", help="a page for a browser")
+    parser.add_argument("--host", default="127.0.0.1", help="with --serve: the address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8765, help="with --serve (8765); 0: any free one")
+    parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
+    parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
+    parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--uri", help="MLflow's address, if not the one under root")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints results, a JSON object per query with --json; or serves until stopped."""
+    if args.k < 1:
+        raise InputError(f"--k {args.k} must be at least 1")
+    if args.serve and args.query is not None:
+        raise InputError("--serve takes no query: they are typed on the page")
+    if args.model is not None and Path(args.model).suffix in (".yaml", ".yml"):
+        from pipeline.registry import resolve_run
+
+        args.model = str(resolve_run.model(args.model, args.root, args.uri))
+    from pipeline.search.open_index import open_searcher
+
+    if args.serve:
+        from pipeline.search.server import serve
+
+        with Talk(bar=False) as say:
+            serve(args.index, args.host, args.port, say, _opened(args))
+        return 0
+    searcher = open_searcher(args.index, args.model, args.root, args.uri, args.backend, args.threads)
+    mode = "hybrid" if args.hybrid else "words" if args.words else "model"
+    if args.query is not None:
+        _answer(args, searcher, args.query, mode)
+        return 0
+    if sys.stdin.isatty():
+        print("duplet search: reading queries from standard input, one a line; Ctrl-D ends", file=sys.stderr)
+    from pipeline.ingest import places
+
+    for line in places.stdin_lines(MAX_LINE_BYTES):
+        if line.problem:
+            raise InputError(f"standard input, line {line.number}: {line.problem}")
+        if line.text.strip():
+            _answer(args, searcher, line.text.strip(), mode)
+            sys.stdout.flush()
+    return 0
+
+
+def _opened(args: argparse.Namespace) -> Any:
+    from pipeline.search.open_index import open_searcher
+
+    return lambda: open_searcher(args.index, args.model, args.root, args.uri, args.backend, args.threads)
+
+
+def _answer(args: argparse.Namespace, searcher: Any, query: str, mode: Any) -> None:
+    answer = searcher.search(query, args.k, mode)
+    state = searcher.snapshot.state
+    if args.json:
+        from pipeline.search.result_format import as_json
+
+        print(json.dumps({"index": state.name, "generation": state.generation, "query": query[:1000],
+                          "mode": mode, **as_json(answer)}, ensure_ascii=False))  # fmt: skip
+        return
+    from pipeline.search.result_format import print_answer
+
+    print_answer(answer, args.full)

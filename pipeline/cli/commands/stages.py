@@ -1,0 +1,45 @@
+"""`duplet run` and the four stages: all stages up to one of them, doing only what is not up to date."""
+
+import argparse
+import shlex
+
+from pipeline.cli.commands import configured
+from pipeline.config import secrets_sent
+from pipeline.core.atomic_files import as_json
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A configuration, and how many workers."""
+    configured.arguments(parser)
+    configured.worker_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the stages; the table, or the last stage's folder, goes to stdout."""
+    config = configured.load(args)
+    from pipeline.orchestration import flow
+
+    until = "evaluate" if args.verb == "run" else args.verb
+    with Talk() as say:
+        for line in secrets_sent(args.config, args.overrides):
+            say(line)
+        result = flow.run(config, " ".join([args.config, *args.overrides]), until, say)
+    if result.table:
+        print(result.table)
+    elif not args.json:
+        print(result.stages[until]["folder"])
+    if args.json:
+        print(as_json({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
+    elif result.run_id:
+        say(f"MLflow run {result.run_id} (`{pages(config.root)}` shows it)")
+    return 0
+
+
+def pages(root: str) -> str:
+    """The command that shows a root's runs, to be copied into a shell; make reads it a second time.
+
+    >>> pages("runs"), pages("my $runs")
+    ('make ui', "make ui 'ROOT=my $$runs'")
+    """
+    return "make ui" if root == "runs" else shlex.join(["make", "ui", f"ROOT={root.replace('$', '$$')}"])

@@ -1,0 +1,32 @@
+"""`duplet sweep`: one configuration with several values of some settings, as runs under one MLflow run."""
+
+import argparse
+import json
+
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A configuration, what is varied, and how."""
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="key=…", help="model.layers=1,2,3 or model.dropout=0..0.5 or a single value"
+    )
+    parser.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid", help="grid: every one")
+    parser.add_argument("--trials", type=int, help="how many, for random and bayesian")
+    parser.add_argument("--workers", type=int, help="as train.workers=N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the table, best first. The same command goes on with a sweep that was cut off."""
+    from pipeline.orchestration.sweep import Sweep
+
+    overrides = [*args.overrides, *([f"train.workers={args.workers}"] if args.workers else [])]
+    with Talk() as say:
+        found = Sweep(args.config, overrides, args.search, args.trials, say).run()
+    print(found.pop("table"), end="")
+    if args.json:
+        print(json.dumps(found))
+    else:
+        say(f"best: {' '.join(f'{key}={value}' for key, value in found['best'].items())}; all in {found['folder']}")
+    return 0

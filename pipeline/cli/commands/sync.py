@@ -1,0 +1,41 @@
+"""`duplet sync`: sends what MLflow has not got yet of the runs under a root."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.core.atomic_files import path_at_home
+from pipeline.core.progress import Talk
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the runs lie, and where they go."""
+    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the runs lie (runs)")
+    parser.add_argument("--uri", help="MLflow's address, instead of the one that each run had")
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line per run on stdout: what was sent, or why it was not. Raises TryAgain where something is left."""
+    if not args.root.is_dir():
+        raise InputError(f"no folder {args.root}: give --root, the `root` of the runs' configuration")
+    from pipeline.tracking.sync import sync
+
+    found = []
+    with Talk() as say:
+        for one in sync(args.root, args.uri, say):
+            found.append(one)
+            if not args.json:
+                what = ", ".join(f"{count} {name}" for name, count in one.sent.items() if count) or "nothing to send"
+                print(
+                    f"{one.name} ({one.run_id or 'not in MLflow'}): {one.state}, {what}"
+                    + (f"; {one.said}" if one.said else "")
+                )
+    if not found and not args.json:
+        print(f"MLflow has all of the runs under {args.root}")
+    left = [one for one in found if one.state != "done"]
+    if args.json:
+        print(json.dumps({"runs": [one._asdict() for one in found], "left": len(left)}))
+    if any(one.state == "left" for one in left):
+        raise TryAgain(f"{len(left)} of {len(found)} runs are not wholly in MLflow: the same command goes on")
+    return 0

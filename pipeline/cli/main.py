@@ -1,0 +1,139 @@
+"""The command `duplet`: the table of its verbs, and nothing else. Imports wait for the verb, so --help is quick."""
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from typing import NamedTuple
+
+from pipeline.core.credentials import trust
+from pipeline.core.errors import DupletError, one_line, room_on
+from pipeline.core.redaction import hide
+from pipeline.core.version import __version__
+
+
+class Verb(NamedTuple):
+    module: str  # offers arguments(parser) and run(args) -> exit code
+    help: str
+
+
+VERBS = {
+    "run": Verb("pipeline.cli.commands.stages", "all stages, doing only what is not up to date"),
+    "ingest": Verb("pipeline.cli.commands.stages", "read the source into records, splits and a quarantine"),
+    "tokenize": Verb(
+        "pipeline.cli.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
+    ),
+    "train": Verb("pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"),
+    "evaluate": Verb("pipeline.cli.commands.stages", "train, then judge the test split beside its baselines"),
+    "promote": Verb("pipeline.cli.commands.promote", "make a trained model the champion if it passes the gate; --back"),
+    "report": Verb("pipeline.cli.commands.report", "the page of a run: curves, tables, queries won and lost, origin"),
+    "compare": Verb("pipeline.cli.commands.compare", "what differs between runs: settings, metrics, queries"),
+    "sweep": Verb("pipeline.cli.commands.sweep", "a configuration with several values of some settings, compared"),
+    "status": Verb("pipeline.cli.commands.status", "which stages are up to date, and what changed"),
+    "predict": Verb("pipeline.cli.commands.predict", "a model over a file of rows: scores, ranks, grades, labels"),
+    "generate": Verb("pipeline.cli.commands.generate", "text from a language model, shown as it is written"),
+    "export": Verb(
+        "pipeline.cli.commands.export", "a trained model as ONNX or for PyTorch, in a folder that needs no MXNet"
+    ),
+    "import": Verb("pipeline.cli.commands.import_model", "a model in PyTorch's layout, back into a folder to use"),
+    "index": Verb("pipeline.cli.commands.index", "make a collection of documents searchable; encodes only what changed"),
+    "search": Verb("pipeline.cli.commands.search", "ask an index: one query, lines of stdin, or a page in the browser"),
+    "by-hand": Verb(
+        "pipeline.cli.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
+    ),
+    "replay": Verb("pipeline.cli.commands.replay", "an update whose loss or gradients were not finite, computed again"),
+    "sync": Verb(
+        "pipeline.cli.commands.sync", "send what MLflow has not got yet: of runs whose server was down, or killed"
+    ),
+    "doctor": Verb("pipeline.cli.commands.doctor", "what this machine has and lacks, each lack with its fix"),
+    "config": Verb(
+        "pipeline.cli.commands.config", "check a configuration and show it whole; `config explain`: what settings mean"
+    ),
+    "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
+    "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: what became of jobs"),
+    "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),
+}
+
+
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """All verbs; the options of the one that is asked for."""
+    return _parsers(asked)[0]
+
+
+def _parsers(asked: str | None) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    top = argparse.ArgumentParser(
+        prog="duplet", description="Trains deep bidirectional recurrent networks on pairs of texts."
+    )
+    top.add_argument("--version", action="version", version=f"duplet {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        one = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if name == asked:
+            importlib.import_module(verb.module).arguments(one)
+            one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
+    return top, verbs.choices
+
+
+def _arguments(given: list[str]) -> argparse.Namespace:
+    """The arguments of the verb that is given; exits with code 2 and a sentence where they make no sense.
+
+    Options, settings and other words may stand in any order.
+    """
+    asked = given[0] if given else ""
+    if asked and not asked.startswith("-") and asked not in VERBS:
+        near = difflib.get_close_matches(asked, VERBS, 1, 0.6)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        parser().error(f"there is no verb {asked!r}{guess} (verbs: {', '.join(VERBS)})")
+    top, verbs = _parsers(asked)
+    if asked not in VERBS:
+        return top.parse_args(given)
+    one = verbs[asked]
+    if one._subparsers is None:
+        args, rest = one.parse_known_intermixed_args(given[1:])
+    else:  # argparse cannot mix the words of an action with options
+        args, rest = one.parse_known_args(given[1:])
+    if rest:
+        one.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.verb = asked
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
+    if arguments is None:  # no child, a pool's either, imports what lies in the working directory
+        os.environ["PYTHONSAFEPATH"] = "1"
+    args = _arguments(sys.argv[1:] if arguments is None else arguments)
+    if getattr(args, "uri", None):
+        trust(args.uri)
+    try:
+        with room_on("what was being written"):
+            code: int = importlib.import_module(VERBS[args.verb].module).run(args)
+        return code
+    except DupletError as error:
+        return _fail(args, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(args, "stopped", 75)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="duplet-", suffix=".log", delete=False) as log:
+            log.write(hide(traceback.format_exc()))
+        sentence = one_line(error, 300)
+        return _fail(args, f"unexpected {type(error).__name__}: {sentence}; the traceback is in {log.name}", 1)
+
+
+def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
+    sentence = hide(sentence)
+    print(f"duplet {args.verb}: {sentence}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({"error": sentence, "exit_code": code}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

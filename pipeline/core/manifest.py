@@ -1,0 +1,201 @@
+"""The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
+
+import importlib.metadata
+import json
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import atomic_files
+from pipeline.config import Config, check_config
+from pipeline.core.errors import InputError
+from pipeline.core.redaction import hide_all
+from pipeline.core.version import __version__
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """All that shapes a stage's output. Two runs with equal parts give the same folder."""
+
+    code: int  # the stage's own version, raised when its output changes
+    config: dict[str, Any]
+    inputs: dict[str, str]  # name -> hash of content, or key of the stage before
+    libraries: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The first 16 hex digits of the parts' digest: the folder's name."""
+        return atomic_files.digest(asdict(self))[:16]
+
+    def changed_since(self, old: dict[str, Any]) -> list[str]:
+        """Which parts differ from a manifest's `key_parts`, as `config.ingest.split` and so on; empty when none do."""
+        new = hide_all(asdict(self))  # as the manifest keeps it
+        return [name for part in new for name in _differences(part, old.get(part), new[part])]
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [d for key in sorted({*old, *new}) for d in _differences(f"{name}.{key}", old.get(key), new.get(key))]
+    return [name]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    stage: str
+    key: str
+    key_parts: dict[str, Any]
+    counts: dict[str, Any]
+    files: dict[str, dict[str, Any]]  # name within the folder -> bytes, sha256
+    seconds: float
+    created: str
+    git_commit: str | None
+    versions: dict[str, str]
+    format: int = FORMAT
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions of the named distributions; MXNet's may be that of a CUDA wheel, mxnet-cu117."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        others = importlib.metadata.packages_distributions().get(name)
+        if not others:
+            raise
+        return importlib.metadata.version(others[0])
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, with + where files differ from it; None outside of one.
+
+    A repository that encloses an environment in which Duplet is installed does not hold its files, and is none.
+    """
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: (
+            subprocess.run(
+                ["git", "-C", str(here), *args], capture_output=True, text=True, check=True, timeout=10
+            ).stdout
+        )
+        run("ls-files", "--error-unmatch", Path(__file__).name)
+        return run("rev-parse", "HEAD").strip() + (
+            "+" if run("status", "--porcelain", "--untracked-files=no").strip() else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write(
+    folder: Path, stage: str, parts: KeyParts, counts: dict[str, Any], began: float, extra: dict[str, Any] | None = None
+) -> Manifest:
+    """Writes the manifest of all files in `folder` into it; `began` is a time.time()."""
+    listed = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": atomic_files.sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+    manifest = Manifest(
+        stage=stage,
+        key=parts.key,
+        key_parts=asdict(parts),
+        counts=counts,
+        files=listed,
+        seconds=round(time.time() - began, 3),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        git_commit=git_commit(),
+        versions={"duplet": __version__} | versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
+        extra=extra or {},
+    )
+    written = asdict(manifest)
+    written |= {part: hide_all(written[part]) for part in ("key_parts", "extra")}
+    (folder / NAME).write_text(atomic_files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    return manifest
+
+
+def readable(folder: Path, stage: str) -> Manifest | None:
+    """A stage folder's manifest, its files unseen; None where it is missing or damaged."""
+    try:
+        return load(folder, stage, "", verify=False)
+    except InputError:
+        return None
+
+
+def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest:
+    """Reads a stage folder's manifest and (unless told not to) checks every file's size and hash against it.
+
+    Args:
+        remake: the command that makes the folder again, for the error's sentence.
+
+    Raises:
+        InputError: the folder, its manifest or one of its files is missing, of another format, cut short or changed.
+    """
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**data)
+        if not all(isinstance(part, dict) for part in (manifest.key_parts, manifest.counts, manifest.extra)):
+            raise ValueError("key_parts, counts and extra must be objects")
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.files.items()}
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a finished {stage} folder (no {NAME}): run `{remake}`") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {folder} and run `{remake}`") from None
+    if manifest.format != FORMAT or manifest.stage != stage:
+        raise InputError(
+            f"{path} is of stage {manifest.stage}, format {manifest.format}, need {stage}, {FORMAT}: run `{remake}`"
+        )
+    if verify:
+        for name, (size, sha256) in listed.items():
+            file = folder / name
+            if not file.is_file():
+                problem = "is missing"
+            elif (found := file.stat().st_size) != size:
+                problem = f"has {found} bytes instead of {size}"
+            elif atomic_files.sha256(file) != sha256:
+                problem = "has changed since it was written"
+            else:
+                continue
+            raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
+    return manifest
+
+
+def stored_config(data: Any, path: Path) -> Config:
+    """The configuration that a folder of another day was made with.
+
+    Settings get renamed and removed; rather than guess what an old one means, it is said who wrote it.
+
+    Args:
+        data: what stands in `path`, a file of that folder.
+
+    Raises:
+        InputError: this version cannot read it.
+    """
+    try:
+        return check_config(data, path.name)
+    except InputError as error:
+        raise InputError(
+            f"{path.parent} was written by {_writer(path.parent)}, and this version, {__version__}, cannot read its "
+            f"settings ({error}): train the model again, or use the version that wrote it"
+        ) from None
+
+
+def _writer(folder: Path) -> str:
+    try:
+        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        version, commit, created = data["versions"].get("duplet"), data["git_commit"], data["created"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "an unknown version of Duplet"
+    return (
+        f"Duplet {version or 'before 0.1.0'}" + (f" at commit {commit[:12]}" if commit else "") + f" on {created[:10]}"
+    )

@@ -1,0 +1,47 @@
+"""Names for places that hold the things of many roots and people: a crontab, a namespace, a folder, a queue.
+
+A name has a readable part in plain ASCII, and a short hash of all that makes the thing what it is. So it fits wherever
+letters, digits and hyphens do, and two things share a name only if they are the same.
+"""
+
+import re
+import unicodedata
+
+from pipeline.core import atomic_files
+
+HASH = 8  # hex digits: among 1,000 things of one readable part, two alike by a chance of 1 in 9,000
+
+
+def slug(text: str, most: int = 40, empty: str = "unnamed") -> str:
+    """The readable part: at most `most` lower-case letters, digits and single hyphens; `empty` where nothing is left.
+
+    It is lossy: use `unique` for anything that must stay apart from others.
+
+    >>> slug("Kundendienst für 2026"), slug("问答")
+    ('kundendienst-fur-2026', 'unnamed')
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:most].strip("-") or empty[:most]
+
+
+def unique(text: str, *identity: str, most: int = 63, empty: str = "unnamed") -> str:
+    """A readable name of at most `most` characters that differs wherever `text` or a part of `identity` does.
+
+    Args:
+        text: what people call it; identity: what else tells it from others, such as its root and configuration.
+
+    >>> unique("问答", "/runs") != unique("搜索", "/runs") != unique("搜索", "/other")
+    True
+    >>> unique("Customer support", "/runs", most=20)
+    'customer-su-019f8364'
+    """
+    return f"{slug(text, most - HASH - 1, empty)}-{atomic_files.digest([text, *identity])[:HASH]}"
+
+
+def within(name: str, most: int) -> str:
+    """A name that is made of letters, digits and hyphens, as it is where it fits; else cut, with a hash of the whole.
+
+    >>> within("faq-20261124", 20), len(within("a" * 60, 52))
+    ('faq-20261124', 52)
+    """
+    return name if len(name) <= most else f"{name[: most - HASH - 1].rstrip('-')}-{atomic_files.digest(name)[:HASH]}"

@@ -1,0 +1,68 @@
+"""What a run and the job that started it leave for each other, in the folder that DUPLET_JOB_FOLDER names.
+
+The job: `tags.json`, tags for the MLflow run. The run: `run_id` and `journal` (of pipeline.tracking), so that a job's
+next start goes on in the same MLflow run, and `workers.json`, where its workers leave their heartbeats. Without the
+variable, or where the folder cannot be written, nothing happens: a run never fails on account of it.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import atomic_files
+
+VARIABLE = "DUPLET_JOB_FOLDER"
+TAGS, RUN_ID, JOURNAL, WORKERS = "tags.json", "run_id", "journal", "workers.json"
+
+
+def tags() -> dict[str, str]:
+    """The tags that the job wants its run to have."""
+    found = read(folder(), TAGS)
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def runs(where: Path | None) -> list[str]:
+    """The journal and the MLflow run of the job's start before this one, as far as they are known."""
+    found = []
+    for name in (JOURNAL, RUN_ID):
+        with contextlib.suppress(OSError):
+            found.append((where / name).read_text(encoding="utf-8").strip() if where else "")
+    return [name for name in found if name]
+
+
+def keep_run(run_id: str | None, journal: str | None) -> None:
+    """Notes this run's MLflow run and journal."""
+    for name, value in ((RUN_ID, run_id), (JOURNAL, journal)):
+        if value:
+            _write(name, value)
+
+
+def keep_workers(verb: str, work: Path, workers: int) -> None:
+    """Notes which stage's workers are about to start, how many, and their work folder."""
+    _write(WORKERS, json.dumps({"verb": verb, "work": str(work), "workers": workers}))
+
+
+def folder() -> Path | None:
+    """The job's folder, if this run belongs to a job."""
+    value = os.environ.get(VARIABLE)
+    return Path(value) if value else None
+
+
+def read(where: Path | None, name: str) -> dict[str, Any]:
+    """A JSON object of a job's folder; empty where there is none."""
+    if where is None:
+        return {}
+    try:
+        found = json.loads((where / name).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(name: str, text: str) -> None:
+    where = folder()
+    if where is not None:
+        with contextlib.suppress(OSError):
+            atomic_files.write_text(where / name, text)

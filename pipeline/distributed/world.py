@@ -1,0 +1,101 @@
+"""The workers of one training, and all that they say to each other: the only file that imports Horovod.
+
+A world of one process answers without Horovod's exchange, so it runs the same code. Rank 0's decisions are everybody's:
+deciding per rank drifts apart on float noise, and ranks that take different numbers of steps wait for each other
+forever.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import horovod.mxnet as hvd
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+
+from pipeline.core.errors import InputError, one_line
+
+T = TypeVar("T")
+
+
+class World:
+    """Rank and size of this process, and the collective operations: every rank must call each, in the same order."""
+
+    def __init__(self, gpus: bool = False) -> None:
+        """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
+        hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        if gpus:
+            _check_gpu(hvd.local_rank(), self.size)
+        self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
+
+    def close(self) -> None:
+        """Takes leave of the other ranks, once all collective operations are done."""
+        hvd.shutdown()
+
+    def average(self, gradients: Sequence[nd.NDArray], name: str) -> None:
+        """Replaces arrays of equal shapes on all ranks by their mean, in place and without waiting.
+
+        The i-th array is matched with the other ranks' i-th by name; earlier ones go first where several are ready.
+        """
+        if self.size > 1:
+            for i, gradient in enumerate(gradients):
+                hvd.allreduce_(gradient, op=hvd.Average, name=f"{name}.{i}", priority=-i)
+
+    def gather(self, rows: nd.NDArray, name: str) -> nd.NDArray:
+        """Concatenates (n_r, …) arrays of all ranks along the first axis, in rank order; n_r may differ by rank."""
+        return hvd.allgather(rows, name=name) if self.size > 1 else rows
+
+    def gather_numpy(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """`gather` for a numpy array of float32 or int32."""
+        if self.size == 1:
+            return rows
+        return self.gather(nd.array(rows, dtype=rows.dtype), name).asnumpy()
+
+    def broadcast(self, arrays: Sequence[nd.NDArray], name: str) -> None:
+        """Overwrites the arrays of all ranks with rank 0's, in place."""
+        if self.size > 1:
+            for i, array in enumerate(arrays):
+                hvd.broadcast_(array, root_rank=0, name=f"{name}.{i}")
+            for array in arrays:
+                array.wait_to_read()
+
+    def agree(self, value: T, name: str) -> T:
+        """Rank 0's value, on every rank."""
+        if self.size > 1:
+            value = hvd.broadcast_object(value, root_rank=0, name=name)
+            nd.waitall()  # rank 0 would go on, and perhaps end, before the others have it
+        return value
+
+    def any(self, value: bool, name: str) -> bool:
+        """Whether any rank says so."""
+        if self.size == 1:
+            return value
+        return bool(hvd.allreduce(nd.array([float(value)]), op=hvd.Sum, name=name).asscalar())
+
+
+def _check_gpu(local_rank: int, size: int) -> None:
+    """Raises InputError where MXNet, the driver or Horovod cannot let this worker use its GPU."""
+    otherwise = "or set train.gpus=false"
+    if not mx.runtime.Features().is_enabled("CUDA"):
+        raise InputError(
+            "train.gpus=true needs MXNet built for CUDA, and this MXNet is built for the CPU alone: "
+            f"use docker/Dockerfile.gpu, {otherwise}"
+        )
+    try:
+        there = mx.context.num_gpus()
+    except mx.MXNetError as error:  # no driver
+        said = one_line(error, 150)
+        raise InputError(
+            f"train.gpus=true needs a GPU, and CUDA gives none ({said}): check `nvidia-smi`, {otherwise}"
+        ) from None
+    if local_rank >= there:
+        raise InputError(
+            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {there}: check `nvidia-smi` and "
+            f"CUDA_VISIBLE_DEVICES, start fewer workers on a host, {otherwise}"
+        )
+    if size > 1 and not hvd.nccl_built():
+        raise InputError(
+            "train.gpus=true with several workers needs Horovod built with NCCL, and this one is not: build it with "
+            f"HOROVOD_GPU_OPERATIONS=NCCL, as docker/Dockerfile.gpu does, {otherwise}"
+        )

@@ -1,0 +1,298 @@
+"""Many runs of one configuration: every combination of some settings, or a search over ranges, under one MLflow run.
+
+Optuna (Akiba et al. 2019) proposes and remembers; its database lies under ROOT/sweeps, so that a sweep that was killed
+goes on where it was. Stages that trials share, ingest above all, are done once, as always.
+"""
+
+import json
+import math
+import re
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.core import atomic_files
+from pipeline.orchestration import flow
+from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml, values
+from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
+from pipeline.reporting import plots
+from pipeline.tracking import Tracking, address
+from pipeline.tracking.database import address_of
+
+RANGE = re.compile(r"(?P<low>[-+.\deE]+)\.\.(?P<high>[-+.\deE]+?)(?P<log>:log)?")
+
+STUDY = "sweep"  # its name in Optuna's database
+
+
+class Axis(NamedTuple):
+    """A setting that is varied: over some values, or within a range."""
+
+    key: str
+    values: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """The trial's value."""
+        if self.values:
+            return json.loads(trial.suggest_categorical(self.key, [json.dumps(value) for value in self.values]))
+        if self.whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+
+class TrialFailed(Exception):
+    """A trial that gives no value, for a reason that is noted; the other trials go on."""
+
+
+class Trial(NamedTuple):
+    """One run of a sweep."""
+
+    settings: dict[str, Any]
+    value: float | None  # of the validation metric; None: it failed, and `note` says why
+    run_id: str | None
+    metrics: dict[str, float]
+    seconds: float
+    note: str = ""
+
+
+def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
+    """Splits overrides into axes, `key=1,2,3` or `key=0.1..0.5` or `key=1e-4..1e-2:log`, and single values.
+
+    A comma within brackets belongs to a list that is one value.
+
+    Raises:
+        InputError: a range without room, or a logarithmic one that reaches 0.
+
+    >>> axes, fixed = axes_of(["model.layers=1,2", "train.epochs=3", "model.dropout=0..0.5"])
+    >>> [axis.key for axis in axes], fixed, axes[0].values
+    (['model.layers', 'model.dropout'], ['train.epochs=3'], (1, 2))
+    """
+    axes: list[Axis] = []
+    fixed: list[str] = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        found = RANGE.fullmatch(text)
+        if found:
+            low, high = (_number(found[name], override) for name in ("low", "high"))
+            whole = isinstance(low, int) and isinstance(high, int)
+            if not low < high or (found["log"] and low <= 0):
+                raise InputError(f"{override} is no range: give low..high, above 0 with :log")
+            axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
+        elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
+            axes.append(Axis(key, tuple(values.typed(values.Given(part), values.at(key, (Config,))) for part in parts)))
+        else:
+            fixed.append(override)
+    return axes, fixed
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Optuna's database in a SQLite file of any name; braces are quoted, as Optuna would fill them in."""
+    return optuna.storages.RDBStorage(address_of(path).replace("{", "%7B").replace("}", "%7D"))
+
+
+def _number(text: str, override: str) -> int | float:
+    whole = safe_yaml.as_integer(text)
+    if whole is not None:
+        return whole
+    number = safe_yaml.as_float(text)
+    if number is None or not math.isfinite(number):
+        raise InputError(f"{override}: {text!r} is not a finite number")
+    return number
+
+
+class Sweep:
+    """A configuration, what is varied and how it is searched."""
+
+    def __init__(self, path: str, overrides: list[str], search: str, trials: int | None, say: flow.Say) -> None:
+        """Checks everything that can be wrong before a run begins.
+
+        Raises:
+            InputError: nothing is varied, a grid over a range, a search without a number of trials, a wrong setting.
+        """
+        self.path, self.search, self.say = path, search, say
+        self.axes, self.fixed = axes_of(overrides)
+        if not self.axes:
+            raise InputError("nothing is varied: give a setting several values, model.layers=1,2,3, or a range, 0..0.5")
+        ranges = [axis.key for axis in self.axes if not axis.values]
+        if search == "grid" and ranges:
+            raise InputError(f"{ranges[0]} is a range, which a grid cannot cover: add --search random or bayesian")
+        if search != "grid" and trials is None:
+            raise InputError(f"--search {search} needs --trials N")
+        sizes = math.prod(len(axis.values) for axis in self.axes)
+        self.trials = sizes if search == "grid" else int(trials or 0)
+        first = {axis.key: axis.values[0] if axis.values else axis.low for axis in self.axes}
+        self.config = self._config({key: int(v) if self._whole(key) else v for key, v in first.items()})
+        if search == "grid":
+            for combination in product(*(axis.values for axis in self.axes)):
+                self._config(dict(zip([axis.key for axis in self.axes], combination)))
+        identity = {"search": search, "axes": [axis._asdict() for axis in self.axes], "fixed": sorted(self.fixed)}
+        key = atomic_files.digest({**identity, "config": Path(path).read_text(encoding="utf-8")})[:12]
+        self.folder = Path(self.config.root) / "sweeps" / f"{self.config.name}-{key}"
+
+    def _whole(self, key: str) -> bool:
+        return next(axis.whole for axis in self.axes if axis.key == key)
+
+    def _config(self, settings: dict[str, Any]) -> Config:
+        return load_config(self.path, [*self.fixed, *(f"{key}={json.dumps(v)}" for key, v in settings.items())])
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is left to run; writes table.txt, results.json and plot.png into `folder`.
+
+        Returns:
+            run_id of the sweep, metric, best settings, trials.
+
+        Raises:
+            InputError: not one trial could be run.
+        """
+        atomic_files.owners_folder(self.folder)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with atomic_files.lock(self.folder / "lock"):
+            study = self._study()
+            config = self.config
+            tracking = Tracking(
+                address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
+                f"{config.name}: sweep", self.say, system_metrics=False, goes_on=self._before(),
+                spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
+            )  # fmt: skip
+            ended = "FAILED"
+            try:
+                self._keep(tracking.journal)
+                tracking.tags({"duplet.sweep": self.search, "duplet.command": " ".join([self.path, *self.fixed])})
+                while (done := len(self._finished(study))) < self.trials:
+                    self.say(f"trial {done + 1}/{self.trials}: {self.search}")
+                    study.optimize(self._trial, n_trials=1, catch=(TrialFailed,))
+                found = self._report(study)
+                for name in ("table.txt", "results.json", "plot.png"):
+                    tracking.artifact(self.folder / name)
+                ended = "FINISHED"
+            finally:
+                tracking.close(ended)
+                self._keep(tracking.run_id)
+        return {"run_id": tracking.run_id, **found}
+
+    def _keep(self, run: str | None) -> None:
+        """Notes the journal of the sweep's run, later its id: a sweep that goes on does so in the same one."""
+        if run:
+            atomic_files.write_text(self.folder / "run_id", run)
+
+    def _before(self) -> list[str]:
+        path = self.folder / "run_id"
+        return [path.read_text(encoding="utf-8")] if path.exists() else []
+
+    def _study(self) -> optuna.Study:
+        seed, states = self.config.seed, optuna.trial.TrialState
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+        if self.search == "bayesian":
+            sampler = optuna.samplers.TPESampler(seed=seed)
+        smaller = self.config.train.metric in SMALLER_IS_BETTER
+        database = self.folder / "study.db"
+        if not database.exists():  # whole or not at all: a kill would leave tables that Optuna cannot use
+            with atomic_files.new_database(database) as new:
+                direction = optuna.study.StudyDirection.MINIMIZE if smaller else optuna.study.StudyDirection.MAXIMIZE
+                optuna.create_study(study_name=STUDY, storage=_storage(new), direction=direction)
+        study = optuna.load_study(study_name=STUDY, storage=_storage(database), sampler=sampler)
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == states.RUNNING:
+                study.tell(trial.number, state=states.FAIL)
+        planned = [trial.params for trial in self._finished(study)]
+        planned += [trial.system_attrs["fixed_params"] for trial in trials if trial.state == states.WAITING]
+        wanted = [trial.params for trial in trials if trial.params]  # killed ones too, whose stages go on
+        if self.search == "grid":
+            values = ([json.dumps(value) for value in axis.values] for axis in self.axes)
+            wanted += [dict(zip([axis.key for axis in self.axes], combination)) for combination in product(*values)]
+        for settings in wanted:
+            if settings not in planned:
+                planned.append(settings)
+                study.enqueue_trial(settings)
+        return study
+
+    def _finished(self, study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+        """Trials with a value, or with a note on why there is none."""
+        return [t for t in study.get_trials(deepcopy=False) if "seconds" in t.user_attrs]
+
+    def _trial(self, trial: optuna.Trial) -> float:
+        settings = {axis.key: axis.suggest(trial) for axis in self.axes}
+        shown = " ".join(f"{key}={value}" for key, value in settings.items())
+        self.say(f"sweep: {shown}")
+        began = time.monotonic()
+        try:
+            config = self._config(settings)
+            result = flow.run(config, " ".join([self.path, *self.fixed, shown]), "evaluate", self.say)
+        except TryAgain:  # interrupted, or a full disk: the same command goes on with this trial
+            raise
+        except DupletError as error:
+            trial.set_user_attr("note", one_line(error))
+            trial.set_user_attr("seconds", round(time.monotonic() - began, 2))
+            self.say(f"warning: this trial failed and is left out: {error}")
+            raise TrialFailed from None
+        trained = json.loads((Path(result.stages["train"]["folder"]) / "result.json").read_text(encoding="utf-8"))
+        value = float(trained[f"valid/{config.train.metric}"])
+        trial.set_user_attr("run_id", result.run_id)
+        trial.set_user_attr("metrics", result.metrics)
+        trial.set_user_attr("seconds", sum(stage["seconds"] for stage in result.stages.values()))
+        return value
+
+    def _report(self, study: optuna.Study) -> dict[str, Any]:
+        trials = [self._said(trial) for trial in self._finished(study)]
+        good = [trial for trial in trials if trial.value is not None]
+        if not good:
+            raise InputError(f"not one of {len(trials)} trials could be run; the first: {trials[0].note}")
+        smaller = self.config.train.metric in SMALLER_IS_BETTER
+        ordered = sorted(good, key=lambda trial: (trial.value or 0.0) * (1 if smaller else -1))
+        table = self._table([*ordered, *(trial for trial in trials if trial.value is None)])
+        atomic_files.write_text(self.folder / "table.txt", table)
+        found = {
+            "metric": self.config.train.metric,
+            "best": ordered[0].settings,
+            "trials": [t._asdict() for t in ordered],
+        }
+        atomic_files.write_text(self.folder / "results.json", atomic_files.as_json(found, indent=1))
+        rows = [{**trial.settings, "value": trial.value} for trial in good]
+        logs = {axis.key for axis in self.axes if axis.log}
+        plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.train.metric, self.folder / "plot.png")
+        return {**found, "table": table, "folder": str(self.folder)}
+
+    def _said(self, trial: optuna.trial.FrozenTrial) -> Trial:
+        settings = {
+            axis.key: json.loads(trial.params[axis.key]) if axis.values else trial.params[axis.key]
+            for axis in self.axes
+        }
+        found = trial.user_attrs
+        return Trial(
+            settings,
+            trial.value,
+            found.get("run_id"),
+            found.get("metrics", {}),
+            found["seconds"],
+            found.get("note", ""),
+        )
+
+    def _table(self, trials: list[Trial]) -> str:
+        metric = self.config.train.metric
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in [*(axis.key for axis in self.axes), f"valid {metric}", f"test {metric}", "seconds"]:
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("MLflow run")
+        for trial in trials:
+            test = trial.metrics.get(f"test/{metric}")
+            table.add_row(
+                *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.settings.values()),
+                "–" if trial.value is None else f"{trial.value:.4f}",
+                "–" if test is None else f"{test:.4f}",
+                f"{trial.seconds:.0f}",
+                trial.note or (trial.run_id or "untracked")[:8],
+            )
+        console = Console(width=160, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
+        with console.capture() as capture:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()) + "\n"

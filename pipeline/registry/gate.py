@@ -1,0 +1,142 @@
+"""Whether a new version may take the champion's place: both judged on the same test data, example by example."""
+
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import SMALLER_IS_BETTER, PromoteConfig
+from pipeline.core.errors import InputError
+from pipeline.evaluation import judged
+from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference
+from pipeline.reporting.folder import Evaluation
+
+
+class Row(NamedTuple):
+    """A metric of both."""
+
+    metric: str
+    candidate: float
+    champion: float | None
+    difference: Difference | None  # candidate - champion; None without rows to resample
+
+
+class Decision(NamedTuple):
+    passed: bool
+    reason: str  # a sentence's end, with the figures
+    kind: str
+    metric: str  # what the gate looked at
+    rows: list[Row]
+    examples: int  # judged by both
+    unit: str
+
+    @property
+    def row(self) -> Row:
+        return next(row for row in self.rows if row.metric == self.metric)
+
+
+def decide(candidate: Evaluation, champion: Evaluation | None, settings: PromoteConfig) -> Decision:
+    """Applies the gate.
+
+    Raises:
+        InputError: the metric was not measured, or cannot be resampled and promote.judge_by=interval asks for that.
+    """
+    kind, metric = _measured(candidate, settings.metric)
+    floors = [
+        f"{name} {_mean(candidate, *_measured(candidate, name)):.4f} misses its floor of {floor:g}"
+        for name, floor in settings.floors.items()
+        if not _gain(name, _mean(candidate, *_measured(candidate, name)), floor) >= 0
+    ]
+    rows, examples, unit = _rows(candidate, champion, kind)
+    made = Decision(False, "; ".join(floors), kind, metric, rows, examples, unit)
+    if floors:
+        return made
+    if champion is None:
+        return made._replace(passed=True, reason="it is the first champion")
+    row = made.row
+    assert row.champion is not None
+    if settings.judge_by == "mean":
+        gain, what = _gain(metric, row.candidate, row.champion), f"{metric} differs by {_signed(row)}"
+    elif row.difference is None:
+        raise InputError(
+            f"{metric} has no figure per example, so its difference has no interval: set promote.judge_by=mean, or "
+            f"promote.metric to one of {', '.join(candidate.judged[kind].metrics) if kind in candidate.judged else '-'}"
+        )
+    else:
+        low, high = row.difference.low, row.difference.high
+        gain = -high if metric in SMALLER_IS_BETTER else low
+        what = f"{metric} differs by {_signed(row)} (95 % interval {low:+.4f} to {high:+.4f})"
+    passed = gain > settings.min_difference
+    side = "below" if metric in SMALLER_IS_BETTER else "above"
+    bound = 0.0 + (-settings.min_difference if metric in SMALLER_IS_BETTER else settings.min_difference)  # no -0
+    must = f"the {'interval' if settings.judge_by == 'interval' else 'difference'} must lie {side} {bound:g}"
+    return made._replace(passed=passed, reason=what if passed else f"{what}, and {must}")
+
+
+def _measured(found: Evaluation, metric: str) -> tuple[str, str]:
+    for kind, table in found.compared.items():
+        if table["systems"]["model"]["metrics"].get(metric, {}).get("mean") is not None:
+            return kind, metric
+    names = [name for table in found.compared.values() for name in table["systems"]["model"]["metrics"]]
+    raise InputError(f"the evaluation of {found.name} has no {metric}: promote.metric can be {', '.join(names)}")
+
+
+def _mean(found: Evaluation, kind: str, metric: str) -> float:
+    return float(found.compared[kind]["systems"]["model"]["metrics"][metric]["mean"])
+
+
+def _gain(metric: str, new: float, old: float) -> float:
+    """How much better the new figure is."""
+    return old - new if metric in SMALLER_IS_BETTER else new - old
+
+
+def _signed(row: Row) -> str:
+    assert row.champion is not None
+    return f"{row.candidate - row.champion:+.4f}"
+
+
+def _rows(candidate: Evaluation, champion: Evaluation | None, kind: str) -> tuple[list[Row], int, str]:
+    """All metrics of a kind; where both have rows, over the examples that both judge."""
+    table = candidate.compared[kind]
+    names = [name for name, value in table["systems"]["model"]["metrics"].items() if value["mean"] is not None]
+    unit = table.get("unit", "examples")
+    if champion is None:
+        return [Row(name, _mean(candidate, kind, name), None, None) for name in names], table.get("counted", 0), unit
+    if kind not in champion.compared:
+        raise InputError(f"the champion was not judged as {kind}: evaluate.kinds of both must share it")
+    if kind not in candidate.judged or kind not in champion.judged:
+        rows = [
+            Row(name, _mean(candidate, kind, name), _mean(champion, *_measured(champion, name)), None) for name in names
+        ]
+        return rows, table.get("counted", 0), unit
+    new, old = judged.matched(candidate.judged[kind], champion.judged[kind])
+    rows = []
+    for name in names:
+        key = ("model", name)
+        if name in new.metrics and name in old.metrics:
+            drawn = judged.difference((new, key), (old, key), candidate.samples, candidate.seed)
+            rows.append(Row(name, judged.observed(new, key), judged.observed(old, key), drawn))
+        else:
+            rows.append(Row(name, _mean(candidate, kind, name), _mean(champion, *_measured(champion, name)), None))
+    return rows, len(new.ids), unit
+
+
+def table_text(decision: Decision, candidate: str, champion: str | None) -> str:
+    """A plain-text table of both versions' metrics; > marks the one that the gate looked at."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", candidate, *([champion, "difference", "95 % interval"] if champion else [])):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in decision.rows:
+        cells = [("> " if row.metric == decision.metric else "  ") + row.metric, f"{row.candidate:.4f}"]
+        if champion and row.champion is not None:
+            d = row.difference
+            star = "*" if d and d.p <= SIGNIFICANT else " "
+            cells += [f"{row.champion:.4f}", f"{row.candidate - row.champion:+.4f}{star}"]
+            cells += [f"{d.low:+.4f} to {d.high:+.4f}" if d else "–"]
+        table.add_row(*cells)
+    console = Console(width=100, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
+    with console.capture() as capture:
+        console.print(table)
+    lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+    return "\n".join([*lines, "", f"{decision.examples:,} {decision.unit}; > what the gate looks at; * p ≤ 0.05"])

@@ -1,0 +1,141 @@
+"""MLflow's model registry: versions of a model, the alias that says which is live, and why it moved, as tags."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.tracking.client import Address, asked, copied
+
+ALIAS = "champion"
+# tags of a version
+TRAINED, EVALUATED = "duplet.key.train", "duplet.key.evaluate"
+BEFORE, MOVE = "duplet.before", "duplet.move"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+_TAG_CHARACTERS = 5000
+
+
+class Version(NamedTuple):
+    name: str
+    number: int
+    run_id: str | None  # of the training
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.number}"
+
+
+class Registry:
+    """One registered model. Every call raises TryAgain where MLflow does not answer.
+
+    Args:
+        name: the model's; it need not be there yet.
+    """
+
+    def __init__(self, where: Address, name: str) -> None:
+        if not name or any(c in name for c in "/:@'\"`\\"):
+            raise InputError(f"{name!r} cannot be a registered model's name: it must be without / : @ \\ and quotes")
+        self.where, self.name = where, name
+
+    def champion(self) -> Version | None:
+        """The version that has the alias, if any."""
+        with asked(self.where, f"model {self.name}") as (_, client):
+            try:
+                number = client.get_registered_model(self.name).aliases.get(ALIAS)
+            except Exception as error:
+                if getattr(error, "error_code", "") in _ABSENT:
+                    return None
+                raise
+            return None if number is None else self.version(int(number))
+
+    def version(self, number: int) -> Version:
+        """Raises InputError where there is no such version."""
+        with asked(self.where, f"{self.name} version {number}") as (_, client):
+            found = client.get_model_version(self.name, str(number))
+            return Version(self.name, int(found.version), found.run_id or None, dict(found.tags))
+
+    def register(self, training: str, key: str, tags: dict[str, str]) -> Version:
+        """The version of a training, made unless it is there.
+
+        Args:
+            training: id of the run that logged the model; key: of the train stage; tags: for a new version.
+        """
+        with asked(self.where, f"model {self.name}") as (_, client):
+            try:
+                client.create_registered_model(self.name)
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            for found in client.search_model_versions(f"name = '{self.name}'"):
+                if found.tags.get(TRAINED) == key:
+                    for name, value in tags.items():
+                        client.set_model_version_tag(self.name, found.version, name, value)
+                    return self.version(int(found.version))
+            source = _source(client, training)
+            made = client.create_model_version(self.name, source, training, tags={TRAINED: key, **tags})
+            return self.version(int(made.version))
+
+    def move(self, to: Version, expected: Version | None, tags: dict[str, str]) -> None:
+        """Gives the alias to a version; tags first, so that no move is without its reason.
+
+        Raises:
+            TryAgain: the alias is no longer where `expected` says, since somebody else moved it meanwhile.
+        """
+        found = self.champion()
+        if (found and found.number) != (expected and expected.number):
+            raise TryAgain(f"the alias {ALIAS} of {self.name} was moved meanwhile, to {found}: run the command again")
+        self.tag(to, tags)
+        with asked(self.where, f"{to}") as (_, client):
+            client.set_registered_model_alias(self.name, ALIAS, str(to.number))
+
+    def tag(self, version: Version, tags: dict[str, str]) -> None:
+        """Adds tags to a version."""
+        with asked(self.where, f"{version}") as (_, client):
+            for name, value in tags.items():
+                client.set_model_version_tag(self.name, str(version.number), name, value[:_TAG_CHARACTERS])
+
+    def history(self) -> list[dict[str, Any]]:
+        """What the move tags of all versions say, the oldest first."""
+        with asked(self.where, f"model {self.name}") as (_, client):
+            moves = {
+                name: json.loads(value)
+                for found in client.search_model_versions(f"name = '{self.name}'")
+                for name, value in found.tags.items()
+                if name.startswith(MOVE)
+            }
+        return [moves[name] for name in sorted(moves)]  # their names end in the time, to the microsecond
+
+
+def _source(client: Any, training: str) -> str:
+    """The MLflow model that a training logged, else the folder of its files."""
+    run = client.get_run(training)
+    for output in getattr(run.outputs, "model_outputs", None) or []:
+        return f"models:/{output.model_id}"
+    return f"{run.info.artifact_uri}/model"
+
+
+def stage_run(where: Address, stage: str, key: str) -> str | None:
+    """The newest finished run of a stage with a key and its files, in any experiment."""
+    folder = {"train": "model", "evaluate": "evaluation"}[stage]
+    with asked(where, f"a run of {stage}") as (_, client):
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        for run in client.search_runs(experiments, f"params.key = '{key}'", order_by=["attributes.start_time DESC"]):
+            if run.info.run_name == stage and client.list_artifacts(run.info.run_id, folder):
+                return str(run.info.run_id)
+    return None
+
+
+def keys_of_run(where: Address, run_id: str) -> dict[str, str]:
+    """stage -> key of the stages of a run of `duplet run`, or of one stage's run."""
+    with asked(where, f"run {run_id}") as (_, client):
+        run = client.get_run(run_id)
+        tags, key = run.data.tags, run.data.params.get("key")
+        if run.info.run_name in ("train", "evaluate") and key:
+            return {run.info.run_name: str(key)}
+        return {name.removeprefix("duplet.key."): v for name, v in tags.items() if name.startswith("duplet.key.")}
+
+
+def evaluation_of_run(where: Address, run_id: str, into: Path) -> Path:
+    """Copies the files of an evaluation's run."""
+    with asked(where, f"the evaluation of run {run_id}") as (mlflow, _):
+        return copied(mlflow, where, f"runs:/{run_id}/evaluation", into / "evaluation")

@@ -1,0 +1,250 @@
+"""Which version of a model is live: registering, comparing with the champion, moving the alias, and moving it back."""
+
+import copy
+import getpass
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.core import atomic_files, manifest
+from pipeline.orchestration import flow
+from pipeline.distributed import launcher
+from pipeline.registry import resolve_run
+from pipeline import tracking
+from pipeline.config import Config, PromoteConfig, check_config, values
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.manifest import KeyParts
+from pipeline.reporting import folder as reporting
+from pipeline.registry import gate
+from pipeline.registry.gate import Decision
+from pipeline.registry.resolve_run import Found
+from pipeline.tokenization import stage as tokenization
+from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry, Version, stage_run
+
+Say = Callable[[str], None]
+
+
+class Outcome(NamedTuple):
+    """What a promotion did; `champion` is the version that had the alias before, `decision` None where none was due."""
+
+    version: Version
+    champion: Version | None
+    passed: bool
+    reason: str
+    decision: Decision | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        champion = self.version if self.passed else self.champion
+        metrics = {
+            row.metric: {
+                "version": row.candidate,
+                "champion": row.champion,
+                "difference": row.difference and row.difference._asdict(),
+            }
+            for row in (self.decision.rows if self.decision else ())
+        }
+        return {
+            "name": self.version.name,
+            "version": self.version.number,
+            "passed": self.passed,
+            "reason": self.reason,
+            "champion": champion and champion.number,
+            "before": self.champion and self.champion.number,
+            "metrics": metrics,
+        }
+
+
+def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
+    """The gate of the run's configuration, with `key=value` overrides. Raises InputError naming a wrong one."""
+    configuration = {**found.record["configuration"]}
+    manifest.stored_config(configuration, found.evaluation / reporting.RECORD)
+    configuration["promote"] = {**configuration.get("promote", {})}
+    return check_config(_overridden(configuration, gate_overrides), "--gate").promote
+
+
+def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    section = copy.deepcopy(configuration["promote"])
+    for override in overrides:
+        try:
+            values.put(section, override, (PromoteConfig,), "min_difference=-0.01")
+        except InputError as error:
+            raise InputError(f"--gate: {error}") from None
+    return {**configuration, "promote": values.typed(section, (PromoteConfig,))}
+
+
+def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | None, say: Say) -> Outcome:
+    """Registers the training, judges it beside the champion and moves the alias where the gate holds.
+
+    Args:
+        name: of the registered model; None: the gate's, else the configuration's.
+        why: the person's reason, kept with the gate's.
+
+    Raises:
+        InputError: not evaluated, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
+    """
+    registry = Registry(found.where, name or settings.name)
+    with atomic_files.lock(found.root / f".promote-{registry.name}.lock") as waited:
+        if waited:
+            say("waited for another promotion of the same model")
+        champion = registry.champion()
+        version = _registered(registry, found, say)
+        if champion and champion.number == version.number:
+            return Outcome(version, champion, True, "it has the alias already", None)
+        candidate = reporting.load(found.evaluation)
+        beside = reporting.load(_evaluation_beside(champion, found, say)) if champion else None
+        decision = gate.decide(candidate, beside, settings)
+        reason = f"{why}; {decision.reason}" if why else decision.reason
+        tags = _move_tags("promoted" if decision.passed else "refused", champion, version, reason, decision)
+        if decision.passed:
+            registry.move(version, champion, tags | ({BEFORE: str(champion.number)} if champion else {}))
+        else:
+            registry.tag(version, tags)
+        return Outcome(version, champion, decision.passed, decision.reason, decision)
+
+
+def back(registry: Registry, reason: str, root: Path) -> Outcome:
+    """Returns the alias to the version that had it before the champion was promoted.
+
+    Raises:
+        InputError: there is no champion, or it was the first.
+    """
+    with atomic_files.lock(root / f".promote-{registry.name}.lock"):
+        champion = registry.champion()
+        if champion is None:
+            raise InputError(f"no version of {registry.name} has the alias champion: there is nothing to go back from")
+        before = champion.tags.get(BEFORE)
+        if before is None:
+            raise InputError(f"{champion} is the first champion: there is none to go back to")
+        version = registry.version(int(before))
+        registry.move(version, champion, _move_tags("back", champion, version, reason, None))
+        return Outcome(version, champion, True, reason, None)
+
+
+def _registered(registry: Registry, found: Found, say: Say) -> Version:
+    training = stage_run(found.where, "train", found.trained)
+    if training is None:
+        raise InputError(
+            f"MLflow at {found.where.shown} has no finished training {found.trained}: it was trained "
+            f"untracked or elsewhere; delete {found.root / 'train' / found.trained} and run `{found.record['command']}`"
+        )
+    tags = {EVALUATED: str(reporting.read_json(found.evaluation / manifest.NAME, {}).get("key"))}
+    tags |= {"duplet.test_data": str(found.record["test_data"]), "duplet.command": str(found.record["command"])}
+    version = registry.register(training, found.trained, tags)
+    say(f"{version} is the training {found.trained}")
+    return version
+
+
+def _move_tags(
+    action: str, before: Version | None, version: Version, reason: str, decision: Decision | None
+) -> dict[str, str]:
+    """One tag that says what was decided: its name has the time, so that none overwrites another."""
+    now = time.time()
+    said: dict[str, Any] = {
+        "action": action,
+        "from": before and before.number,
+        "to": version.number,
+        "reason": reason,
+        "who": _who(),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+    }
+    if decision is not None:
+        row = decision.row
+        said |= {"metric": decision.metric, "candidate": row.candidate, "champion": row.champion}
+        said |= {decision.unit: decision.examples}
+        if row.difference is not None:
+            said |= {"difference": row.difference._asdict()}
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+    return {f"{MOVE}.{stamp}": json.dumps(said, ensure_ascii=False)}
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+# --- the champion on the candidate's test data ------------------------------------------------------------------------
+def _evaluation_beside(champion: Version, found: Found, say: Say) -> Path:
+    """The champion's evaluation on the candidate's test data: its own where that is the same, else a new one."""
+    store = found.root / "models"
+    try:
+        known = resolve_run.of_version(champion, found.where, found.root, store)
+        if all(known.record.get(part) == found.record[part] for part in ("test_data", "judging")):
+            return known.evaluation
+        say(f"{champion} was judged on other test data or in another way: judging it again")
+    except InputError:
+        say(f"{champion} has no evaluation at hand: judging it")
+    return _judge_again(champion, found, store, say)
+
+
+def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path:
+    """Evaluates the champion's parameters, with its own tokenizer, as the candidate was; kept under `rejudged`."""
+    stages = found.record["stages"]
+    ingested = found.root / "ingest" / stages["ingest"]["key"]
+    if not (ingested / manifest.NAME).exists():
+        raise InputError(
+            f"the test data is not at {ingested}, so {champion} cannot be judged on it: run `duplet ingest`"
+        )
+    trained = _trained(champion, found, store)
+    config = _as_judged(trained, found)
+    parts = KeyParts(
+        code=flow.EVALUATE_VERSION,
+        config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
+        inputs={"ingest": stages["ingest"]["key"], "trained": atomic_files.sha256(trained / manifest.NAME)},
+        libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
+    )
+    folder = found.root / "rejudged" / parts.key
+    with atomic_files.lock(folder.parent / f".{folder.name}.lock"):
+        if (folder / manifest.NAME).exists():
+            return folder
+        began, work = time.time(), found.root / "work" / f"rejudge-{parts.key}"
+        with atomic_files.new_folder(work / "tokenized") as tokenized:
+            tokenization.run(config, ingested, tokenized, vocabulary_from=trained)
+        with atomic_files.new_folder(folder) as new:
+            job = launcher.Job(
+                verb="evaluate",
+                config=config.shown,
+                work=str(work.resolve()),
+                output=str(new.resolve()),
+                ingested=str(ingested.resolve()),
+                tokenized=str((work / "tokenized").resolve()),
+                trained=str(trained.resolve()),
+            )
+            threads = launcher.threads_per_worker(config.train.workers, config.train.threads_per_worker)
+            launcher.run(job, config.train.workers, threads, config.train.min_stall_s, say, lambda: None)
+            reporting.record(new, config, f"(champion, {champion})", {"ingest": ingested, "train": trained})
+            counts = json.loads((new / "result.json").read_text(encoding="utf-8"))
+            manifest.write(new, "evaluate", parts, counts, began)
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _trained(champion: Version, found: Found, store: Path) -> Path:
+    """The champion's trained folder: here, or as its training logged it."""
+    key = champion.tags.get("duplet.key.train")
+    if key and (found.root / "train" / key / manifest.NAME).exists():
+        return found.root / "train" / key
+    if champion.run_id is None:
+        raise InputError(f"{champion} names no run that trained it, so it cannot be judged on the new test data")
+    return tracking.model_of_run(found.where, champion.run_id, store)
+
+
+def _as_judged(trained: Path, found: Found) -> Config:
+    """The champion's configuration, with the candidate's data and way of judging."""
+    try:
+        settings = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{trained / 'config.json'} cannot be read ({error})") from None
+    manifest.stored_config(settings, trained / "config.json")
+    new = found.record["configuration"]
+    settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed", "promote")}
+    settings["train"] = {**settings["train"], "metric": new["train"].get("metric")}
+    try:
+        return check_config(settings, "the champion's configuration with the new evaluation")
+    except DupletError as error:
+        raise InputError(f"the champion cannot be judged as the new version was: {error}") from None

@@ -1,0 +1,176 @@
+"""A run by any of its names: a configuration, a folder, an MLflow run, a registered version; to its evaluation."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.core import atomic_files, manifest
+from pipeline import tracking
+from pipeline.config import load_config
+from pipeline.core.errors import InputError
+from pipeline.evaluation.fusion import FUSION
+from pipeline.reporting import folder as reporting
+from pipeline.reporting.folder import METRICS, RECORD
+from pipeline.serving import model_folder
+from pipeline.registry import mlflow_registry
+from pipeline.tracking.client import Address
+
+HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
+
+
+def model(given: str, root: Path, uri: str | None) -> Path:
+    """The folder of a model that is to be used, its files checked; of a configuration, what its settings trained.
+
+    Raises:
+        InputError: no such model, not a whole one, or not trained yet. TryAgain: MLflow does not answer.
+    """
+    path = atomic_files.path_at_home(given)
+    if path.suffix not in (".yaml", ".yml"):
+        return model_folder.fetch(given, root, uri)
+    from pipeline.orchestration import flow
+
+    folder = flow.plan(load_config(path)).folder("train")
+    if not (folder / manifest.NAME).exists():
+        raise InputError(
+            f"{given} is not trained with its present settings: run `duplet run {given}` first, "
+            "or name a training with other settings by its folder or its run id"
+        )
+    return model_folder.checked(folder)
+
+
+def fusion_of(given: str, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
+    """How the evaluation of a model, named as for `model`, made BM25 and the mix; {} of one that was not evaluated.
+
+    Raises:
+        TryAgain: MLflow does not answer.
+    """
+    path = Path(given).expanduser()
+    own = path.is_dir() or path.suffix in (".yaml", ".yml")  # these know their root
+    try:
+        evaluation = find(given, [], None if own else root, uri, store).evaluation
+    except InputError:
+        return {}
+    return dict(reporting.read_json(evaluation / FUSION, {}))
+
+
+class Found(NamedTuple):
+    evaluation: Path  # the folder, here or copied from MLflow
+    record: dict[str, Any]  # its run.json
+    root: Path
+    where: Address
+
+    @property
+    def trained(self) -> str:
+        """The key of the train stage."""
+        return str(self.record["stages"]["train"]["key"])
+
+
+def find(given: str, overrides: list[str], root: Path | None, uri: str | None, store: Path) -> Found:
+    """Resolves what a person calls a run.
+
+    Args:
+        overrides: of a configuration.
+        root: where stage folders and MLflow's database lie; None: the configuration's, the folder's own, or "runs".
+        uri: MLflow's address; None: the configuration's, MLFLOW_TRACKING_URI, or under root.
+        store: where what is only in MLflow is copied to.
+
+    Raises:
+        InputError: no such thing, or it was not evaluated. TryAgain: MLflow does not answer.
+    """
+    path = atomic_files.path_at_home(given)
+    if overrides and not path.is_file():
+        raise InputError(f"{' '.join(overrides)} is for a configuration, and {given!r} is none")
+    if path.is_dir():
+        return _of_folder(path, root, uri)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return _of_configuration(given, overrides, root, uri)
+    root = root or Path("runs")
+    where = tracking.address(uri, root)
+    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", given):
+        return _of_version(where, root, store, *found.groups())
+    if re.fullmatch(r"[0-9a-f]{32}", given):
+        return _of_keys(mlflow_registry.keys_of_run(where, given), f"run {given}", root, where, store)
+    raise InputError(f"no run {given!r}: give {HELP}")
+
+
+def _of_configuration(given: str, overrides: list[str], root: Path | None, uri: str | None) -> Found:
+    from pipeline.orchestration import flow
+
+    config = load_config(given, [*overrides, *([f"root={root}"] if root else [])])
+    keys = flow.plan(config)
+    folder = keys.folder("evaluate")
+    if not (folder / manifest.NAME).exists():
+        command = " ".join(["duplet run", given, *overrides])
+        raise InputError(
+            f"{given} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
+            "or name a run with other settings by its folder or its id"
+        )
+    return Found(folder, _record(folder), keys.root, tracking.address(uri or config.tracking.uri, keys.root))
+
+
+def _of_folder(path: Path, root: Path | None, uri: str | None) -> Found:
+    if (path / METRICS).exists():
+        record = _record(path)
+        root = root or (path.resolve().parent.parent if path.resolve().parent.name == "evaluate" else Path("runs"))
+        configured = record.get("configuration", {}).get("tracking", {}).get("uri")
+        return Found(path, record, root, tracking.address(uri or configured, root))
+    try:
+        stage, key = (json.loads((path / manifest.NAME).read_text(encoding="utf-8"))[name] for name in ("stage", "key"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no folder of a finished stage: give {HELP}") from None
+    if stage != "train":
+        raise InputError(f"{path} is of the stage {stage}: give the folder of an evaluation or of a training")
+    for folder in newest_first(path.resolve().parent.parent):
+        if _record(folder)["stages"]["train"]["key"] == key:
+            return _of_folder(folder, root, uri)
+    raise InputError(f"the training in {path} is not evaluated: run `duplet evaluate` with its configuration")
+
+
+def _of_version(where: Address, root: Path, store: Path, name: str, alias: str | None, number: str | None) -> Found:
+    known = mlflow_registry.Registry(where, name)
+    if number is None and alias != mlflow_registry.ALIAS:
+        raise InputError(f"models:/{name}@{alias}: the alias is {mlflow_registry.ALIAS}, or give models:/{name}/VERSION")
+    version = known.version(int(number)) if number else known.champion()
+    if version is None:
+        raise InputError(f"no model {name} with the alias {mlflow_registry.ALIAS} in MLflow: `duplet promote` gives it")
+    return of_version(version, where, root, store)
+
+
+def of_version(version: mlflow_registry.Version, where: Address, root: Path, store: Path) -> Found:
+    """The evaluation that a registered version was promoted with. Raises InputError where it has none."""
+    keys = {"train": version.tags[mlflow_registry.TRAINED]} if mlflow_registry.TRAINED in version.tags else {}
+    if mlflow_registry.EVALUATED in version.tags:
+        keys["evaluate"] = version.tags[mlflow_registry.EVALUATED]
+    return _of_keys(keys, str(version), root, where, store)
+
+
+def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store: Path) -> Found:
+    if "evaluate" in keys:
+        folder = root / "evaluate" / keys["evaluate"]
+        if not (folder / manifest.NAME).exists():
+            run_id = mlflow_registry.stage_run(where, "evaluate", keys["evaluate"])
+            if run_id is None:
+                raise InputError(
+                    f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration"
+                )
+            folder = mlflow_registry.evaluation_of_run(where, run_id, store / run_id)
+        return Found(folder, _record(folder), root, where)
+    if "train" in keys:
+        for folder in newest_first(root):
+            if _record(folder)["stages"]["train"]["key"] == keys["train"]:
+                return Found(folder, _record(folder), root, where)
+    raise InputError(f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration")
+
+
+def newest_first(root: Path) -> list[Path]:
+    """The evaluations under a root that carry a record of their run."""
+    found = [path.parent for path in atomic_files.finished(root, f"evaluate/*/{RECORD}")]
+    return sorted(found, key=lambda folder: str(_record(folder).get("made")), reverse=True)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record = reporting.read_json(folder / RECORD, None)
+    if not isinstance(record, dict) or "stages" not in record:
+        raise InputError(f"{folder} does not say what it was made from (no {RECORD}): {reporting.REMAKE}")
+    return record

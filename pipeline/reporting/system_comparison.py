@@ -1,0 +1,73 @@
+"""Systems compared example by example, for any task whose metrics are means over examples (see judged)."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation import judged as rows
+from pipeline.reporting import tables as report
+from pipeline.evaluation.judged import Judged
+from pipeline.core.atomic_files import as_json
+
+
+def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:
+    """All systems' metrics with 95 % intervals, and each one's paired difference to `reference`.
+
+    A metric that a system lacks (macro_f1 and auc need its probabilities) has a mean of None.
+
+    Returns:
+        As report.comparison.
+    """
+    metrics = judged.metrics
+    keys = [(system, metric) for system in judged.systems for metric in metrics]
+    known = [key for key in keys if key in judged.values or (key[0] == "model" and judged.classes)]
+    drawn = dict(zip(known, rows.resampled([(judged, key) for key in known], samples, seed)))
+    observed = {key: rows.observed(judged, key) for key in known}
+
+    def difference(system: str, metric: str) -> dict[str, float | None]:
+        mine, other = (system, metric), (reference, metric)
+        if mine not in observed or other not in observed:
+            return {"mean": None, "low": None, "high": None, "p": None}
+        return report.interval_of(observed[mine] - observed[other], drawn[mine] - drawn[other], with_p=True)
+
+    nothing: dict[str, float | None] = {"mean": None, "low": None, "high": None}
+    systems = {
+        system: {
+            "metrics": {
+                m: report.interval_of(observed[system, m], drawn[system, m]) if (system, m) in observed else nothing
+                for m in metrics
+            },
+            "difference": {m: difference(system, m) for m in metrics}
+            if reference in judged.systems and system != reference
+            else {},
+        }
+        for system in judged.systems
+    }
+    return {
+        "unit": judged.unit,
+        "counted": len(judged.ids),
+        "samples": samples,
+        "reference": reference,
+        "systems": systems,
+    }
+
+
+def write(
+    folder: Path, title: str, found: dict[str, tuple[Judged, str]], samples: int, seed: int, note: str = ""
+) -> dict[str, float]:
+    """Writes table.txt, metrics.json and judged-KIND.parquet of each kind; returns the flat metrics.
+
+    Args:
+        found: kind -> its judged examples and the system that the others are compared with.
+        note: stands below the tables.
+    """
+    compared: dict[str, Any] = {}
+    tables: list[str] = []
+    flat: dict[str, float] = {}
+    for kind, (judged, reference) in found.items():
+        rows.write(folder / f"judged-{kind}.parquet", judged)
+        compared[kind] = comparison(judged, reference, samples, seed)
+        tables.append(report.table_text(compared[kind], f"{title}: test split, {kind}"))
+        flat |= report.flat_metrics("test", compared[kind])
+    (folder / "table.txt").write_text("\n".join([*tables, *([note + "\n"] if note else [])]), encoding="utf-8")
+    (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
+    return flat

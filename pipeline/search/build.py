@@ -1,0 +1,323 @@
+"""Building and updating an index: encode what is new or changed, then publish a new generation."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import InputError, TryAgain
+from pipeline.evaluation.analysis import Analyzer, stemmer_for
+from pipeline.search import bm25_index, hnsw_build, index_store, segments
+from pipeline.search.catalogue import Catalogue, Place
+from pipeline.search.documents import Document
+from pipeline.search.hnsw import Graph
+from pipeline.search.searcher import compares_pairs_only
+from pipeline.search.segments import Encodes, Segment
+from pipeline.search.index_store import Counts, GRAPH_NAME, ModelStamp, Settings, Snapshot, State
+
+EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
+SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
+UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Change:
+    """What an update does, and afterwards what it did."""
+
+    encoded: int = 0
+    reused: int = 0  # found in a segment that an interrupted or earlier update left
+    unchanged: int = 0
+    deleted: int = 0
+    not_there: list[str] = field(default_factory=list)  # ids to delete that the index does not hold
+    seconds: float = 0.0
+
+
+class Update:
+    """One update of an index, under its lock; a context, as it keeps its books in a temporary file beside the index.
+
+    Args:
+        folder: the index; need not exist.
+        settings: of a new index; one that exists keeps its own.
+
+    Raises:
+        InputError: the folder holds something else, or vectors of another model.
+    """
+
+    def __init__(
+        self, folder: Path, name: str | None, encoder: Encodes, model: ModelStamp, settings: Settings, say: Say
+    ) -> None:
+        self.folder, self.encoder, self.model, self.say = folder, encoder, model, say
+        self.old = _state_of(folder)
+        if self.old is not None and self.old.model.key != model.key:
+            raise InputError(
+                f"{folder} was built with model {self.old.model.key} ({self.old.model.given}), this is {model.key} "
+                f"({model.given}): give another --output, or delete the index and build it anew"
+            )
+        self.name = name or (self.old.name if self.old else folder.name)
+        for text in (self.name, model.folder, model.given):
+            if not atomic_files.is_utf8(text):
+                raise InputError(f"{text!a} is not valid UTF-8: give another --name, or the model another folder")
+        self.settings = self.old.settings if self.old else settings
+        self.home = folder if self.old else folder.with_name(f".{folder.name}.building")
+        self.change = Change()
+        self._began = time.monotonic()
+        self._opened = {path.name: segment for path in atomic_files.finished(self.home / "segments")
+                        if (segment := self._usable(path)) is not None}  # fmt: skip
+        before = index_store.opened(folder, self.old) if self.old is not None else None
+        self._catalogue = Catalogue(folder.with_name(f".{folder.name}.catalogue"))
+        for segment in self._opened.values():
+            self._catalogue.keep(_places(segment))
+        if before is not None:
+            self._catalogue.put((document, Place(*place)) for document, place in before.live_documents())
+
+    def __enter__(self) -> "Update":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._catalogue.__exit__(kind, error, trace)
+
+    def put(self, documents: Iterable[Document], others_leave: bool) -> None:
+        """Adds or replaces documents; `others_leave`: those that do not come by are deleted.
+
+        Iterates twice, to tell how far it is.
+
+        Raises:
+            TryAgain: stopped by the keyboard or a signal; what is encoded is kept.
+        """
+        changed = 0
+        for document in documents:
+            changed += not self._known(document)
+            if others_leave:
+                self._catalogue.name(document.id)
+        if others_leave:
+            self.delete(self._catalogue.not_named())
+            self._catalogue.forget_names()
+        waiting: list[Document] = []
+        try:
+            for document in documents:
+                if (place := self._known(document)) is not None:
+                    already = self._catalogue.live(document.id)
+                    self.change.unchanged += already == place
+                    self.change.reused += already != place
+                    self._catalogue.put([(document.id, place)])
+                    continue
+                waiting.append(document)
+                if len(waiting) == self.settings.documents_per_segment:
+                    self._encode(waiting, changed)
+                    waiting = []
+            self._encode(waiting, changed)
+        except KeyboardInterrupt:
+            raise TryAgain(
+                f"stopped; {self.change.encoded} of {changed} documents are encoded and kept: "
+                "the same command goes on from there"
+            ) from None
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Takes documents out by id."""
+        for name in names:
+            if self._catalogue.remove(name):
+                self.change.deleted += 1
+            else:
+                self.change.not_there.append(name)
+
+    def publish(self) -> State:
+        """Makes the change visible, all at once. Without a change the generation stays."""
+        order = self._order()
+        state = self.old
+        if state is None or self._differs(state, order):
+            state = self._new_generation(self._compacted(order))
+            if self.home != self.folder:
+                atomic_files.fsync_folder(self.home)
+                self.home.rename(self.folder)
+                atomic_files.fsync_folder(self.folder.parent)
+        index_store.remove_unused(self.folder, state)
+        self.change.seconds = time.monotonic() - self._began
+        return state
+
+    # --- encoding -----------------------------------------------------------------------------------------------------
+    def _usable(self, folder: Path) -> Segment | None:
+        """A segment's folder opened; None where it was left half-written or is of another model."""
+        try:
+            stamp = json.loads((folder / segments.NAME).read_text(encoding="utf-8"))["model"]
+            return segments.read(folder) if stamp == self.model.key else None
+        except (*atomic_files.NOT_AN_ARRAY, LookupError, AttributeError, InputError):
+            return None
+
+    def _known(self, document: Document) -> Place | None:
+        digest = document.hash
+        place = self._catalogue.live(document.id)
+        return place if place is not None and place.hash == digest else self._catalogue.kept(document.id, digest)
+
+    def _encode(self, documents: list[Document], changed: int) -> None:
+        if not documents:
+            return
+        began = time.monotonic()
+        self._add(segments.encode(documents, self.encoder))
+        self.change.encoded += len(documents)
+        rate = len(documents) / max(1e-9, time.monotonic() - began)
+        self.say(f"encoded {self.change.encoded}/{changed}: {rate:.0f} documents/s")
+
+    def _add(self, part: segments.Part) -> Segment:
+        """Writes a segment and makes it the place of its documents."""
+        name = atomic_files.digest([self.model.key, os.urandom(8).hex(), len(part.documents)])[:16]
+        folder = self.home / "segments" / name
+        segments.write(folder, part, self.model.key)
+        segment = self._opened[name] = segments.read(folder)
+        self._catalogue.keep(_places(segment))
+        self._catalogue.put(_places(segment))
+        return segment
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+    def _order(self) -> list[str]:
+        """Names of the segments in use: the old generation's in their order, then new ones as they were written."""
+        old = self.old.segments if self.old else []
+        return [*old, *(name for name in self._opened if name not in old and self._catalogue.rows(name))]
+
+    def _differs(self, state: State, order: list[str]) -> bool:
+        alive = np.load(self.folder / "generations" / state.generation_name / "alive.npy", allow_pickle=False)
+        return order != state.segments or state.name != self.name or not np.array_equal(alive, self._alive(order))
+
+    def _alive(self, order: list[str]) -> np.ndarray:
+        """(D,) bool over the documents of these segments."""
+        parts = [np.zeros(0, bool)]
+        for name in order:
+            parts.append(np.zeros(len(self._opened[name].table), bool))
+            parts[-1][self._catalogue.rows(name)] = True
+        return np.concatenate(parts)
+
+    def _compacted(self, order: list[str]) -> list[str]:
+        """The segments to publish: those mostly dead, or many small ones, are copied into full ones."""
+        living = {name: len(self._catalogue.rows(name)) for name in order}
+        size, alive = self.settings.documents_per_segment, sum(living.values())
+        dead = sum(len(self._opened[name].table) for name in order) - alive
+        small = [name for name in order if living[name] * 2 < size]
+        wasted = [name for name in order if living[name] * 2 < len(self._opened[name].table)]
+        moved = {*(small if len(small) > SMALL_SEGMENTS else ()), *(wasted if dead > alive else ())}
+        moved |= {name for name in order if not living[name]}
+        parts: list[segments.Part] = []
+        added: list[str] = []
+        for name in order:
+            if name in moved and living[name]:
+                parts.append(self._opened[name].keep(np.array(self._catalogue.rows(name))))
+                if sum(len(part.documents) for part in parts) >= size:
+                    added.append(self._add(segments.joined(parts)).name)
+                    parts = []
+        if parts:
+            added.append(self._add(segments.joined(parts)).name)
+        return [*(name for name in order if name not in moved), *added]
+
+    def _new_generation(self, order: list[str]) -> State:
+        number = self.old.generation + 1 if self.old else 1
+        chosen = [self._opened[name] for name in order]
+        alive, settings = self._alive(order), self.settings
+        stemmer = _stemmer_of(chosen, alive, settings.stemmer, self.encoder.config.tokenize.kind)
+        state = State(
+            name=self.name, model=self.model, settings=settings, generation=number, segments=order, stemmer=stemmer,
+            counts=UNCOUNTED, approximate={}, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            versions=manifest.versions("numpy", "faiss-cpu"), previous=self.old.segments if self.old else [],
+            id=(self.old.id if self.old else "") or os.urandom(8).hex(),
+        )  # fmt: skip
+        with atomic_files.new_folder(self.home / "generations" / state.generation_name) as new:
+            np.save(new / "alive.npy", alive)
+            np.save(new / index_store.PLACES, _places_by_id(chosen))
+            _write_words(new, chosen, alive, stemmer, settings.k1, settings.b)
+            snapshot = Snapshot(self.home, state, new)
+            counts = Counts(
+                documents=int(alive.sum()),
+                passages=int(snapshot.alive_passages.sum()),
+                vectors=int(snapshot.alive_vectors.sum()),
+                dead_documents=int((~alive).sum()),
+            )
+            found = self._linked(snapshot, counts["vectors"])
+            if found:
+                assert snapshot.graph is not None
+                snapshot.graph.write(new / GRAPH_NAME)
+            sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
+            atomic_files.write_text(new / segments.NAME, json.dumps({"files": sizes}))
+        state = replace(state, counts=counts, approximate=found)
+        index_store.write_state(self.home, state)
+        return state
+
+    def _linked(self, snapshot: Snapshot, vectors: int) -> dict[str, Any]:
+        """Gives the snapshot a graph where it has enough vectors for one; returns what index.json says of it."""
+        limit = self.settings.approximate_above
+        if limit is None:
+            limit = EXACT_UP_TO["late" if self.encoder.config.model.head == "late_interaction" else "pooled"]
+        if vectors <= limit or compares_pairs_only(self.encoder):
+            return {}
+        old, graph = self.old, None
+        if old is not None and old.approximate and snapshot.state.segments[: len(old.segments)] == old.segments:
+            graph = Graph.read(self.folder / "generations" / old.generation_name / GRAPH_NAME)
+        return hnsw_build.link(snapshot, self.encoder, graph, self.settings, self.say)
+
+
+def _state_of(folder: Path) -> State | None:
+    """The state of an index that exists. Raises InputError where the folder holds something else."""
+    if (folder / index_store.NAME).exists():
+        return index_store.read_state(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output {folder} exists and is no index: give another name, or remove it")
+    return None
+
+
+def _places(segment: Segment) -> Iterator[tuple[str, Place]]:
+    """Each document of a segment and where it lies."""
+    for row, (document, digest) in enumerate(zip(segment.ids, segment.hashes)):
+        yield document, Place(segment.name, row, digest)
+    segment.release()
+
+
+def _places_by_id(chosen: list[Segment]) -> np.ndarray:
+    """(D,) int64: where each document's id stands among all of them; of equal ids, all but one are dead."""
+    ids = pa.chunked_array([chunk for segment in chosen for chunk in segment.table["id"].chunks], pa.large_string())
+    places = np.empty(len(ids), np.int64)
+    places[pc.array_sort_indices(ids.combine_chunks()).to_numpy().astype(np.int64)] = np.arange(len(ids))
+    for segment in chosen:
+        segment.release()
+    return places
+
+
+def _stemmer_of(chosen: list[Segment], alive: np.ndarray, wanted: str, kind: str) -> str:
+    """The stemmer for the documents that are alive: equal documents, equal stemmers."""
+    counts: Counter[str] = Counter()
+    first = 0
+    for segment in chosen if wanted == "auto" else ():
+        times = np.repeat(alive[first + segment.passages[:, 0]], np.diff(segment.word_offsets))
+        vocabulary = segment.vocabulary
+        counts.update(dict(zip(vocabulary, np.bincount(segment.words, times, len(vocabulary)).astype(int).tolist())))
+        segment.release()
+        first += len(segment.table)
+    return stemmer_for(wanted, kind, counts)
+
+
+def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray, stemmer: str, k1: float, b: float) -> None:
+    """BM25's arrays over the passages of the documents that are alive."""
+    terms = Analyzer(stemmer).term
+    vocabulary = sorted({term for segment in chosen for word in segment.vocabulary if (term := terms(word))})
+    ids = {term: i for i, term in enumerate(vocabulary)}
+
+    def counted() -> Iterator[bm25_index.Counted]:
+        first_passage = first_document = 0
+        for segment in chosen:
+            here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
+            mine = np.array([ids.get(terms(word) or "", -1) for word in segment.vocabulary], np.int64)
+            yield bm25_index.count(mine, segment.words, segment.word_offsets, here, first_passage)
+            segment.release()
+            first_passage += len(segment.passages)
+            first_document += len(segment.table)
+
+    bm25_index.write(folder, counted, vocabulary, k1, b)

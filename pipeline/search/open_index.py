@@ -1,0 +1,82 @@
+"""Which model an index belongs to, and opening both together."""
+
+from pathlib import Path
+
+from pipeline.core import manifest
+from pipeline.core.errors import InputError
+from pipeline.serving import model_folder
+from pipeline.serving.predict import text_encoder
+from pipeline.search import index_store
+from pipeline.search.searcher import Searcher
+from pipeline.search.segments import Encodes
+from pipeline.search.index_store import ModelStamp, State
+from pipeline.tokenization.encoder import load_vocabulary
+
+
+def stamp_of(folder: Path, given: str, encoder: Encodes) -> ModelStamp:
+    """The stamp of a model's folder."""
+    stage = model_folder.stage_of(folder)
+    key = manifest.load(folder, stage, f"duplet {stage}", verify=False).key
+    config = encoder.config
+    return ModelStamp(key, stage, str(folder.absolute()), given, config.model.head, config.task)
+
+
+def open_model(
+    state: State,
+    index: Path,
+    model: str | None,
+    root: Path,
+    uri: str | None,
+    backend: text_encoder.Backend,
+    threads: int | None,
+) -> tuple[Encodes, frozenset[str]]:
+    """The index's model and the words it knows.
+
+    Args:
+        model: as the person names it; None: the folder that the index was built with.
+
+    Raises:
+        InputError: there is no such model any more, or it is another one than the index was built with.
+    """
+    try:
+        folder = model_folder.fetch(model or state.model.folder, root, uri)
+    except InputError as error:
+        if model is not None:
+            raise
+        raise InputError(
+            f"the model that {index} was built with cannot be used ({error}); "
+            f"if {state.model.given} lies elsewhere now, name it with --model"
+        ) from None
+    encoder = text_encoder.open_encoder(folder, backend, threads)
+    stamp = stamp_of(folder, model or state.model.given, encoder)
+    check_stamp(state, index, stamp)
+    return encoder, frozenset(load_vocabulary(folder))
+
+
+def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
+    """Raises InputError where an index is of another model."""
+    if (stamp.key, stamp.head, stamp.task) == (state.model.key, state.model.head, "matching"):
+        return
+    if stamp.key == state.model.key:
+        raise InputError(
+            f"{index} is damaged (its model has the head {stamp.head}, not {state.model.head!r:.40}): "
+            "delete it and run `duplet index` again"
+        )
+    raise InputError(
+        f"{index} was built with model {state.model.key} ({state.model.given}), not with {stamp.key} "
+        f"({stamp.given}), whose vectors cannot be compared: build an index with `duplet index {stamp.given} …`"
+    )
+
+
+def open_searcher(
+    index: Path,
+    model: str | None,
+    root: Path,
+    uri: str | None,
+    backend: text_encoder.Backend = "onnx",
+    threads: int | None = None,
+) -> Searcher:
+    """An index ready for queries. Raises InputError as `store.open_snapshot` and `open_model` do."""
+    snapshot = index_store.open_snapshot(index)
+    encoder, vocabulary = open_model(snapshot.state, index, model, root, uri, backend, threads)
+    return Searcher(snapshot, encoder, vocabulary)

@@ -1,0 +1,239 @@
+"""Queries against an opened index: by the model, by words (BM25), or by a mix of both scores."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.core.errors import InputError
+from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.fusion import Mix, Pool, mix_of
+from pipeline.serving.predict.scoring import Encoded
+from pipeline.search.documents import Document
+from pipeline.search.passages import Span, places_of
+from pipeline.search.segments import Encodes, index_text
+from pipeline.search.index_store import Snapshot
+
+Mode = Literal["model", "hybrid", "words"]
+FUSED = (
+    100  # documents of each ranking whose scores are mixed, and BM25's candidates where the model only compares pairs
+)
+CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
+COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
+
+
+class Result(NamedTuple):
+    rank: int
+    score: float
+    document: Document
+    passage_row: int
+    passage: Span  # of the document's text
+    marks: list[Span]  # words of the query within the passage's text
+
+
+class Answer(NamedTuple):
+    results: list[Result]
+    notices: list[str]  # sentences about the query
+
+
+class Ranked(NamedTuple):
+    """Documents, best first."""
+
+    documents: np.ndarray  # (n,) int64 rows
+    scores: np.ndarray  # (n,) float32
+    passages: np.ndarray  # (n,) int64, the best one of each
+
+
+class Searcher:
+    """An index and the model that made it. Threads may share it.
+
+    Args:
+        vocabulary: the words that the model knows; None: not known, so that no query is told to have unknown ones.
+    """
+
+    def __init__(self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None) -> None:
+        self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
+        self.pairs_only = compares_pairs_only(encoder)
+
+    def search(self, query: str, k: int = 10, mode: Mode = "model") -> Answer:
+        """The k best documents. Raises InputError for a blank query."""
+        if not query.strip():
+            raise InputError("the query is empty: give at least a word")
+        words = words_of(self.encoder.tokens("query", query))
+        mode, notices = self._advise(query, words, mode)
+        if not self.snapshot.alive.any():
+            notices.append("the index holds no documents")
+            return Answer([], notices)
+        ranked = self._ranked(query, words, k, mode)
+        found = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
+        marked = self._worth_marking(words)
+        results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(found, 1)]
+        if not results and not any("no document" in notice for notice in notices):
+            notices.append("no document holds a word of the query")
+        return Answer(results, notices)
+
+    def _ranked(self, query: str, words: list[str], k: int, mode: Mode) -> Ranked:
+        if mode == "words":
+            return self.by_words(words, k)
+        encoded = self.encoder.encode("query", [query])
+        if mode == "model":
+            return self.by_model(encoded, words, k)
+        return self.by_both(encoded, words, k)
+
+    def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
+        """The mode that can answer, and what to tell."""
+        notices = []
+        tokens = self.encoder.tokens("query", query)
+        limits = {side: self.encoder.config.tokenize.limit(side) for side in ("query", "document")}
+        whole = self.encoder.tokens("document", query)
+        if len(tokens) == limits["query"] and (len(whole) > len(tokens) or limits["document"] <= limits["query"]):
+            notices.append(f"only the query's first {limits['query']} tokens count: the model reads no more")
+        known = tokens if self.vocabulary is None else [token for token in tokens if token in self.vocabulary]
+        unknown = list(dict.fromkeys(token for token in tokens if words_of([token]) and token not in known))
+        if not known and mode != "words":
+            index = self.snapshot.words
+            indexed = any(term in index.vocabulary for term in index.analyzer.terms(words))
+            notices.append(
+                "the model knows none of the query's words"
+                + ("; ranked by words alone (BM25)" if indexed else ", and no document holds one of them")
+            )
+            mode = "words"
+        elif unknown and mode != "words":
+            shown = ", ".join(unknown[:5]) + (" …" if len(unknown) > 5 else "")
+            notices.append(f"unknown to the model: {shown}")
+        return mode, notices
+
+    # --- rankings -----------------------------------------------------------------------------------------------------
+    def by_words(self, words: list[str], k: int) -> Ranked:
+        """BM25's k best documents, of those that hold a word of the query."""
+        scores = self.snapshot.words.scores(words)
+        rows = np.flatnonzero(scores > 0)
+        return self._best(rows, scores[rows], k)
+
+    def by_model(self, query: Encoded, words: list[str], k: int) -> Ranked:
+        """The model's k best documents; a document counts as its best passage does."""
+        if self.pairs_only:
+            rows = self.by_words(words, max(k, FUSED)).passages
+            return self._best(rows, self.scores_of(query, rows), k)
+        if self.snapshot.graph is not None:
+            return self.approximate(query, k, self.snapshot.state.approximate["effort"])
+        return self.exact(query, k)
+
+    def by_both(self, query: Encoded, words: list[str], k: int) -> Ranked:
+        """The k best documents by the mix of both scores, of those that either ranking gives first.
+
+        A document's scores are its best passages'; the passage shown is the one that the model finds best.
+        """
+        settings = self.snapshot.state.settings
+        if settings.weight in (0, 1):
+            return self.by_model(query, words, k) if settings.weight else self.by_words(words, k)
+        depth = max(k, FUSED)
+        both = [self.by_model(query, words, depth), self.by_words(words, depth)]
+        documents = np.unique(np.concatenate([ranked.documents for ranked in both]))
+        if not len(documents):
+            return both[0]
+        starts, ends = (np.searchsorted(self.snapshot.document_of, documents, side) for side in ("left", "right"))
+        rows = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
+        firsts = np.cumsum(ends - starts) - (ends - starts)
+        by_model, by_words = self.scores_of(query, rows), self.snapshot.words.scores(words)[rows]
+        best = self._best(rows, by_model, len(documents))
+        model = np.maximum.reduceat(by_model, firsts)
+        found = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
+        mix = mix_of(found, settings.weight)
+        if settings.model_scale is not None and settings.words_scale is not None:
+            mix = Mix(settings.weight, settings.model_scale, settings.words_scale)
+        scores = mix.scores(found.model, found.words).astype(np.float32)
+        order = np.lexsort((self.snapshot.place[documents], -steps(scores)))[:k]
+        passage_of = dict(zip(best.documents.tolist(), best.passages.tolist()))
+        return Ranked(
+            documents[order], scores[order], np.array([passage_of[d] for d in documents[order].tolist()], np.int64)
+        )
+
+    def exact(self, query: Encoded, k: int) -> Ranked:
+        """Compares with every passage."""
+        scores = [self.encoder.score_all(query, segment.encoded)[0] for segment in self.snapshot.segments]
+        rows = np.flatnonzero(self.snapshot.alive_passages)
+        return self._best(rows, np.concatenate(scores)[rows], k)
+
+    def approximate(self, query: Encoded, k: int, effort: int) -> Ranked:
+        """Compares with the passages that the graph gives, twice as many as long as they are too few documents."""
+        snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
+        assert snapshot.graph is not None
+        vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
+        reach = min(int(snapshot.alive_vectors.sum()), 16 * count)
+        while True:
+            hits = snapshot.graph.search(vectors, min(count, reach), effort, snapshot.alive_vectors)
+            rows = np.unique(snapshot.passage_of_vector[hits.rows[hits.rows >= 0]])
+            ranked = self._best(rows, self.scores_of(query, rows), k)
+            if len(ranked.documents) >= k or count >= reach:
+                return ranked
+            count *= 2
+
+    def scores_of(self, query: Encoded, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32: the model's scores of these passages."""
+        snapshot = self.snapshot
+        scores = np.empty(len(rows), np.float32)
+        for segment, start, end in zip(snapshot.segments, snapshot.passage_starts, snapshot.passage_starts[1:]):
+            inside = np.flatnonzero((rows >= start) & (rows < end))
+            if len(inside):
+                scores[inside] = self.encoder.score_all(query, segment.encoded.take(rows[inside] - start))[0]
+        return scores
+
+    def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
+        """The k best documents among scored passages; equal scores stand by the documents' ids, then by passage."""
+        if not np.isfinite(scores).all():
+            raise InputError(
+                "the index or its model is damaged (a score is not a finite number): build the index again"
+            )
+        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -steps(scores)))
+        documents = self.snapshot.document_of[rows[order]]
+        _, first = np.unique(documents, return_index=True)
+        chosen = order[np.sort(first)[:k]]
+        return Ranked(self.snapshot.document_of[rows[chosen]], scores[chosen], rows[chosen])
+
+    # --- results ------------------------------------------------------------------------------------------------------
+    def _result(self, rank: int, score: float, row: int, marked: set[str | None]) -> Result:
+        segment, at = self.snapshot.segment_of_passage(row)
+        in_segment, start, end = segment.passages[at].tolist()
+        document = segment.document(in_segment)
+        text = document.text[start:end]
+        tokens = self.encoder.tokens("document", text)
+        term = self.snapshot.words.analyzer.term
+        marks = [place for token, place in zip(tokens, places_of(text, tokens)) if term(token.lower()) in marked]
+        return Result(rank, float(score), document, row, Span(start, end), marks)
+
+    def _worth_marking(self, words: list[str]) -> set[str | None]:
+        """The terms of the query to mark: those that few passages hold; where there is none, all."""
+        index = self.snapshot.words
+        limit = COMMON_SHARE * max(1, int(self.snapshot.alive_passages.sum()))
+        present = {term for term in index.analyzer.terms(words) if term in index.vocabulary}
+        rare = {term for term in present if index.holding[index.vocabulary[term]] <= limit}
+        return {*(rare or present)}
+
+    def passage_text(self, row: int) -> str:
+        """What the model sees of a passage. Raises InputError where there is none that can be found."""
+        if not 0 <= row < len(self.snapshot.alive_passages) or not self.snapshot.alive_passages[row]:
+            raise InputError("no such passage: the index has changed, search again")
+        segment, at = self.snapshot.segment_of_passage(row)
+        in_segment, start, end = segment.passages[at].tolist()
+        document = segment.document(in_segment)
+        return index_text(document.title, document.text[start:end])
+
+
+def steps(scores: np.ndarray) -> np.ndarray:
+    """(n,) whole numbers in the order of n scores, equal where scores differ by float noise alone.
+
+    A matrix product's last bits depend on what else is in the matrix, so on the order in which documents were added.
+    """
+    if not len(scores):
+        return scores
+    return np.round(scores / 2.0 ** (np.frexp(np.abs(scores).max())[1] - 18))
+
+
+def compares_pairs_only(encoder: Encodes) -> bool:
+    """Whether the model has no vectors to look up (an mlp head, graded pairs), so that BM25 must give candidates."""
+    return encoder.config.model.head == "mlp" or encoder.config.train.loss.kind == "pointwise"
+
+
+def mapped(encoder: Encodes, query: Encoded) -> np.ndarray:
+    """(N, P) vectors whose dot product with a document's is the score: a score against each unit vector."""
+    return encoder.score_all(query, Encoded(np.eye(query.vectors.shape[1], dtype=np.float32)))

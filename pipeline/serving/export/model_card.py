@@ -1,0 +1,147 @@
+"""The model card of an exported folder: what the model is, what it was trained on, how good it is, what int8 costs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import manifest
+from pipeline.config import Config
+from pipeline.serving import model_folder
+from pipeline.serving.export.int8_cost import LIMIT
+
+JSON_NAME, TEXT_NAME = "card.json", "README.md"
+GRAPHS = {
+    "matching": (
+        "| `encoder.onnx`, or `query_encoder.onnx` and `document_encoder.onnx` | ids (N, T) int32, 0 on padding, and "
+        "lengths (N,) int32; vectors (N, P), or for late interaction (N, T, P) and weights (N, T) |",
+        "| `matcher.onnx` | query_ids, query_lengths, document_ids, document_lengths; score (N,), and probabilities "
+        "(N, G) of a model trained pointwise |",
+    ),
+    "classification": (
+        "| `classifier.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; probabilities (N, C) of the "
+        "labels in `label/vocabulary.json`, less its first two entries |",
+    ),
+    "tagging": (
+        "| `tagger.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; with a character encoder also "
+        "letters (W, L) and letter_lengths (W,) of the W distinct words, and places (N, T), 1 + the word that stands "
+        "there, all int32; scores (N, T, G) of the tags in `tags/vocabulary.json`, less its first two entries |",
+    ),
+    "cloze": (
+        "| `cloze.onnx` | ids (N, T) int32, V where a word is out and 0 on padding, lengths (N,) int32, and places "
+        "(B,) int32, row * T + step of each blank; log_probabilities (B, V) |",
+    ),
+    "language_model": (
+        "| `language_step.onnx` | ids (N, T) int32 and the states h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), "
+        "zeros at a text's beginning; logits (N, T, V) of the next tokens and new_h_0, …, the states after them |",
+    ),
+}
+
+
+def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str, Any]:
+    """What there is to tell, as JSON-able values.
+
+    Args:
+        cost: of eight bits, see int8_cost; None: the weights are float32.
+    """
+    made: dict[str, Any] = {
+        "name": config.name,
+        "task": config.task,
+        "model": config.model.model_dump(mode="json"),
+        "data": _without_folders(config.ingest.source.model_dump(mode="json")),
+        "tokenizer": config.tokenize.model_dump(mode="json"),
+        "trained": training(trained),
+        "metric": config.train.metric,
+        "int8": cost is not None,
+    }  # fmt: skip
+    return made | ({"int8_cost": cost} if cost is not None else {})
+
+
+def write(made: dict[str, Any], folder: Path) -> None:
+    """card.json, and README.md for people."""
+    (folder / JSON_NAME).write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / TEXT_NAME).write_text(text(made), encoding="utf-8")
+
+
+def text(made: dict[str, Any]) -> str:
+    """The card in Markdown."""
+    model, tokenizer, source = made["model"], made["tokenizer"], made["data"]
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in made["trained"]["figures"].items())
+    lines = [
+        f"# {made['name']}",
+        "",
+        f"A {made['task']} model written by Duplet: {model['layers']} layer(s) of {model['cell']}, "
+        f"{model['directions']} direction(s), embedding {model['embedding']}, hidden {model['hidden']}"
+        f"{_shape(made['task'], model)}; weights in {'eight bits' if made['int8'] else 'float32'}.",
+        "",
+        f"- Trained {made['trained']['created']} on {_place(source)} (format {source.get('format')}); {figures}.",
+        f"- Chosen by {made['metric']} on the validation split.",
+        f"- Texts become ids by tokenizer.json and vocabulary.json ({tokenizer['kind']}, "
+        f"{'lower case' if tokenizer['lowercase'] else 'case kept'}{_limits(tokenizer['max_tokens'])}).",
+    ]
+    if made["int8"]:
+        lines.append(f"- {cost_sentence(made['int8_cost'])}")
+    lines += [
+        "",
+        "| file | what it takes and gives |",
+        "| --- | --- |",
+        *GRAPHS[made["task"]],
+        "| `parameters.npz` | the trained arrays by name |",
+        "| `manifest.json` | every file's size and SHA-256 |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _shape(task: str, model: dict[str, Any]) -> str:
+    """The settings of the model that only some tasks have."""
+    if task == "matching":
+        return f", pooling {model['pooling']}, head {model['head']}, {model['towers']} towers"
+    return f", pooling {model['pooling']}" if task == "classification" else ""
+
+
+def _limits(max_tokens: dict[str, int | None]) -> str:
+    """The texts' longest lengths, in words.
+
+    >>> _limits({"query": 64, "document": 256})
+    ', at most 64 tokens of query, 256 of document'
+    """
+    limits = [f"{limit} of {field}" for field, limit in max_tokens.items() if limit]
+    return ", at most " + ", ".join(limits).replace(" of", " tokens of", 1) if limits else ""
+
+
+def cost_sentence(cost: dict[str, Any]) -> str:
+    """What int8 costs, in words."""
+    if not cost["measured"]:
+        return f"The cost of eight bits was not measured: {cost['why']}."
+    metric = cost["metric"]
+    verdict = "within" if cost["within_limit"] else "MORE THAN"
+    return (
+        f"Eight bits change {metric} on the validation split from {cost['fp32'][metric]:.4f} to "
+        f"{cost['int8'][metric]:.4f}: a loss of {cost['loss']:.2%}, {verdict} the limit of {LIMIT:.0%}."
+    )
+
+
+def training(folder: Path) -> dict[str, Any]:
+    """When and from what a folder's parameters were trained; of an exported folder, what its own card says."""
+    if (folder / JSON_NAME).exists():
+        carried: dict[str, Any] = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))["trained"]
+        return carried
+    source = manifest.load(folder, model_folder.stage_of(folder), "duplet train", verify=False)
+    return {
+        "created": source.created,
+        "commit": source.git_commit,
+        "versions": source.versions,
+        "tokenized": source.key_parts["inputs"].get("tokenize", ""),
+        "figures": {key: value for key, value in source.counts.items() if isinstance(value, int | float)},
+    }
+
+
+def _without_folders(source: Any) -> Any:
+    """The data's description with file names alone: where they lie is nobody else's business."""
+    if isinstance(source, dict):
+        return {key: _without_folders(value) for key, value in source.items()}
+    return source.split("?")[0].rstrip("/").rpartition("/")[2] if isinstance(source, str) else source
+
+
+def _place(source: dict[str, Any]) -> str:
+    return str(source.get("path") or source.get("documents") or ", ".join(source.get("packages") or []) or "files")

@@ -1,0 +1,82 @@
+"""Finding a model: a folder, a run, or a registered name; whole and unchanged, or one sentence why not."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from pipeline.core import atomic_files, manifest
+from pipeline import tracking
+from pipeline.core.errors import InputError
+
+STAGES = ("train", "export")
+# What makes a model usable by itself.
+CARRIED = ("config.json", "parameters.npz", "vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
+STORE = "models"  # under root: copies of what MLflow holds
+HELP = "a configuration (.yaml), a model's folder, an MLflow run id, or models:/NAME@ALIAS"
+
+
+def fetch(model: str, root: Path, uri: str | None) -> Path:
+    """The folder of a model, its files checked against their hashes. Nothing in it is ever unpickled or run.
+
+    Args:
+        model: a trained or exported folder; the id of a run (parent or train child); `models:/NAME@ALIAS` or
+            `models:/NAME/VERSION`.
+        root: where the MLflow database lies, unless there is another address.
+        uri: MLflow's address; None: MLFLOW_TRACKING_URI, else under root.
+
+    Raises:
+        InputError: no such model, or not a whole one. TryAgain: MLflow does not answer.
+    """
+    if model.startswith("models:/"):
+        folder = tracking.model_of_registry(tracking.address(uri, root), model, root / STORE)
+    elif atomic_files.path_at_home(model).is_dir():
+        folder = atomic_files.path_at_home(model)
+    elif re.fullmatch(r"[0-9a-f]{32}", model):
+        folder = tracking.model_of_run(tracking.address(uri, root), model, root / STORE)
+    else:
+        raise InputError(f"no model {model!r}: give {HELP}")
+    return checked(inner_of(folder))
+
+
+def inner_of(folder: Path) -> Path:
+    """The exported folder within an MLflow model, else the folder itself."""
+    if (folder / manifest.NAME).exists():
+        return folder
+    inside = [path.parent for path in atomic_files.finished(folder, f"artifacts/*/{manifest.NAME}")]
+    return inside[0] if inside else folder
+
+
+def checked(folder: Path) -> Path:
+    """The folder again. Raises InputError unless it is a whole trained or exported model."""
+    stage = stage_of(folder)
+    remake = "duplet train" if stage == "train" else "duplet export"
+    manifest.load(folder, stage, remake)
+    return folder
+
+
+def carry(folder: Path, new: Path, *left_out: str) -> None:
+    """Copies what makes a model usable by itself, those of its fields' folders too, into another folder."""
+    for path in sorted(folder.rglob("*")):
+        if path.name in CARRIED and path.name not in left_out:
+            target = new / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+
+
+def stage_of(folder: Path) -> str:
+    """ "train" or "export", as the manifest says; "train" where it cannot be read or says something else."""
+    return stage if (stage := _stage(folder)) in STAGES else "train"
+
+
+def _stage(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["stage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def check_output(folder: Path) -> None:
+    """Raises InputError where an export would write over a folder that is not an export itself."""
+    if folder.exists() and not (folder.is_dir() and (_stage(folder) == "export" or not any(folder.iterdir()))):
+        raise InputError(f"{folder} exists and is no exported model: name another --output")

@@ -1,0 +1,171 @@
+"""Rows in, predictions out, for any task: what `duplet predict`, the MLflow model and the page call."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.core.errors import InputError
+from pipeline.ingest.rows import BadRow, as_text
+from pipeline.serving.predict.text_encoder import Backend, TextEncoder, open_encoder, read_config
+
+# Tasks whose models predict on ONNX Runtime; the others on MXNet alone.
+ON_ONNX = ("matching", "classification", "tagging", "cloze")
+T = TypeVar("T")
+LIST = "documents"  # a row may hold a list of documents under this name instead of one document
+
+
+class Predictor(Protocol):
+    """A model opened for prediction."""
+
+    config: Config  # what the model was trained with
+    fields: tuple[str, ...]  # what a row must have
+    backend: str  # what does the work: "onnx" or "mxnet"
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Raises BadRow, with a reason for the person, where `predict` could not take the row."""
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """A prediction per row, in their order. Raises InputError for a row that `check` refuses."""
+
+
+def open_predictor(folder: Path, backend: Backend | None = None, threads: int | None = None) -> Predictor:
+    """Opens a model's folder, as `models.fetch` gives it.
+
+    Args:
+        backend: None: ONNX Runtime for the tasks in ON_ONNX, MXNet for the others.
+        threads: of ONNX Runtime; None: as many as this process may use.
+
+    Raises:
+        InputError: the folder is no whole model, or its task cannot be had on that backend.
+    """
+    config = read_config(folder)
+    backend = backend or ("onnx" if config.task in ON_ONNX else "mxnet")
+    if config.task == "matching":
+        return MatchingPredictor(open_encoder(folder, backend, threads), backend)
+    if backend == "mxnet":
+        from pipeline.serving.predict.mxnet_tasks import TaskPredictor
+
+        return TaskPredictor(config, folder)
+    if config.task not in ON_ONNX:
+        raise InputError(
+            f"models of the task {config.task} predict on MXNet alone (those of {', '.join(ON_ONNX)} on ONNX Runtime "
+            "too): leave --backend out"
+        )
+    from pipeline.serving.export import onnx_export
+    from pipeline.serving.predict import onnx_tasks
+
+    graphs = onnx_export.ensure_graphs(folder)
+    return onnx_tasks.open_task(config, folder, graphs, threads or len(os.sched_getaffinity(0)))
+
+
+def read_all(rows: Sequence[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], T], what: str) -> list[T]:
+    """What `read` gives for each row. Raises InputError naming the first row that cannot be `what` (a participle)."""
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            found.append(read(row))
+        except BadRow as problem:
+            raise InputError(f"row {number + 1} cannot be {what}: {problem}") from None
+    return found
+
+
+class FieldPredictor:
+    """A task whose rows have the same few fields each, their columns named as in the training's source or as these."""
+
+    backend: str
+
+    def __init__(self, config: Config, inputs: Sequence[str]) -> None:
+        self.config = config
+        self._columns = columns_of(config, inputs)
+        self.fields = tuple(self._columns.values())
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """See Predictor."""
+        self._named(row)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See Predictor."""
+        raise NotImplementedError
+
+    def named(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with the task's own field names. Raises InputError naming a row that lacks one."""
+        return read_all(rows, self._named, "predicted")
+
+    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(row)
+        for field, column in self._columns.items():
+            name = column if column in row or field not in row else field
+            found[field] = as_text({name: row.get(name)}, name)
+        return found
+
+
+class MatchingPredictor:
+    """Scores pairs: {"score"} and, of a pointwise model, "grade" and "probabilities" of grades 0 … G - 1.
+
+    A row of a query and a list of `documents` gives lists: "scores" and "ranks" (1 is best; equal scores keep the
+    list's order), and "grades" and "probabilities" of a pointwise model.
+    """
+
+    def __init__(self, encoder: TextEncoder, backend: str = "onnx") -> None:
+        self.encoder, self.config, self.backend = encoder, encoder.config, backend
+        self._columns = columns_of(encoder.config, encoder.sides)
+        self.fields = tuple(self._columns[side] for side in encoder.sides)
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        self._texts(row)
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        asked = read_all(rows, self._texts, "scored")
+        queries = [query for query, documents in asked for _ in documents]
+        documents = [document for _, documents in asked for document in documents]
+        encoded = self.encoder.encode_pairs(queries, documents)
+        if self.encoder.pointwise:
+            chances = self.encoder.grade_pairs(*encoded)
+            scores = (chances @ np.arange(chances.shape[1])).astype(np.float32)
+        else:
+            chances, scores = None, self.encoder.score_pairs(*encoded)
+        found, start = [], 0
+        for row, (_, listed) in zip(rows, asked):
+            part = slice(start, start := start + len(listed))
+            found.append(_answer(LIST in row, scores[part], None if chances is None else chances[part]))
+        return found
+
+    def _texts(self, row: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """The query and the documents of a row. Raises BadRow."""
+        query = self._text(row, "query")
+        listed = row.get(LIST)
+        if listed is None or (isinstance(listed, str) and not listed):  # an empty cell of a table
+            return query, [self._text(row, "document")]
+        if not isinstance(listed, list | tuple | np.ndarray) or not len(listed):
+            raise BadRow("no list", f"{LIST!r} must be a list of at least one text")
+        return query, [as_text({LIST: document}, LIST) for document in listed]
+
+    def _text(self, row: Mapping[str, Any], side: str) -> str:
+        column = self._columns[side]
+        name = column if column in row or side not in row else side
+        return as_text({name: row.get(name)}, name)
+
+
+def columns_of(config: Config, fields: Sequence[str]) -> dict[str, str]:
+    """Under which name a row keeps each field: the source's column, else the field's own name."""
+    columns = getattr(config.ingest.source, "columns", None)
+    named = {field: getattr(columns, field, None) for field in fields}
+    return {field: name if isinstance(name, str) else field for field, name in named.items()}
+
+
+def _answer(as_list: bool, scores: np.ndarray, chances: np.ndarray | None) -> dict[str, Any]:
+    if not as_list:
+        answer: dict[str, Any] = {"score": float(scores[0])}
+        if chances is not None:
+            answer |= {"grade": int(chances[0].argmax()), "probabilities": chances[0].tolist()}
+        return answer
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    answer = {"scores": scores.tolist(), "ranks": ranks.tolist()}
+    if chances is not None:
+        answer |= {"grades": chances.argmax(axis=1).tolist(), "probabilities": chances.tolist()}
+    return answer

@@ -1,0 +1,48 @@
+"""Representations by the MXNet network itself, for whoever asks for it: `--backend mxnet`."""
+
+from collections.abc import Mapping
+
+import mxnet as mx
+import numpy as np
+from mxnet import gluon, nd
+
+from pipeline.config import Config
+from pipeline.core.errors import InputError
+from pipeline.models.matcher import Matcher
+from pipeline.serving.predict.text_encoder import Represent
+from pipeline.training.optimizer import parameters_of
+
+
+def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives a network its trained arrays by structural name. Raises InputError where names or shapes do not fit."""
+    network.initialize(ctx=mx.cpu())
+    for name, parameter in parameters_of(network).items():
+        if name not in arrays or arrays[name].shape != parameter.shape:
+            found = arrays[name].shape if name in arrays else "none"
+            raise InputError(
+                f"parameter {name} of the model has shape {found} where its configuration asks for {parameter.shape}: "
+                "parameters.npz and config.json are not of one training"
+            )
+        parameter.set_data(nd.array(arrays[name]))
+
+
+def matcher_of(config: Config, arrays: Mapping[str, np.ndarray]) -> Matcher:
+    """The matching network with its trained parameters."""
+    loss = config.train.loss
+    outputs = loss.grades - (loss.link == "ordinal") if loss.kind == "pointwise" else 0
+    network = Matcher(config.model, len(arrays["embedding"]), outputs, prefix="matcher_")
+    set_parameters(network, arrays)
+    return network
+
+
+def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represent:
+    """What `TextEncoder` calls: one side's padded batch to vectors and weights."""
+    network, context = matcher_of(config, arrays), mx.cpu()
+    table = network.embedding.data(context)
+    late = config.model.head == "late_interaction"
+
+    def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        made = network.represent(side, table, nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32"))
+        return made.vectors.asnumpy(), made.weights.asnumpy() if late else None
+
+    return represent

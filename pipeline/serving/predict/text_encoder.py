@@ -1,0 +1,235 @@
+"""Encoding texts and scoring pairs with a trained model: ONNX Runtime by default, MXNet on request."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.core import atomic_files, manifest
+from pipeline.config import Config
+from pipeline.core.errors import InputError
+from pipeline.serving.predict.scoring import Encoded, Scorer
+from pipeline.tokenization.encoder import Encoder, load_tokenizer
+
+__all__ = ["SIDES", "Backend", "Encoded", "TextEncoder", "open_encoder", "read_config", "read_parameters"]
+
+SIDES = ("query", "document")
+CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
+Backend = Literal["onnx", "mxnet"]
+# Padded tokens of a batch: few enough to stay in the caches (at 4096 fp32 is a fifth slower, int8 a third).
+TOKENS_PER_BATCH = 1024
+# Texts whose ids are held at once, and among which like lengths are put together.
+TEXTS_PER_WINDOW = 20_000
+
+# side, (N, T) int32 ids with 0 on padding, (N,) int32 lengths -> (N, P) vectors and None, or (N, T, P) and (N, T)
+Represent = Callable[[str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+
+
+class Batch(NamedTuple):
+    rows: np.ndarray  # (n,) of the window
+    ids: np.ndarray  # (n, T) int32, 0 on padding
+    lengths: np.ndarray  # (n,) int32
+
+
+class TextEncoder:
+    """A model folder opened for use. Threads may share it.
+
+    Args:
+        represent: called from `threads` threads at once.
+        threads: so many batches go through the network side by side. Threads of their own for each batch gain less: a
+            recurrent step is a small product, after which all of them wait for each other.
+
+    Attributes:
+        config: what the model was trained with.
+        sides: "query" and "document".
+        pointwise: whether `grades` can be asked for.
+    """
+
+    def __init__(
+        self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1
+    ) -> None:
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.config, self.sides = config, SIDES
+        self.pointwise = config.train.loss.kind == "pointwise"
+        self.late = config.model.head == "late_interaction"
+        self._tokenizer, self._represent, self._scorer = tokenizer, represent, scorer
+
+    def tokens(self, side: str, text: str) -> list[str]:
+        """The tokens of a text that `encode` sees: cut at the side's limit."""
+        return self._tokenizer.tokens(text)[: self._tokenizer.max_tokens[side]]
+
+    def encode(self, side: str, texts: Sequence[str]) -> Encoded:
+        """Encodes texts of one side ("query" or "document"), in their order.
+
+        A text without tokens stands as one unknown word. Raises InputError for a side that is none.
+        """
+        windows = [texts[start : start + TEXTS_PER_WINDOW] for start in range(0, len(texts), TEXTS_PER_WINDOW)]
+        parts = []
+        for window in windows or [[]]:
+            coded = self._tokenizer.encode_all(list(window), side)
+            parts.append(self.encode_ids(side, coded.ids, coded.lengths))
+        return _joined(parts) if len(parts) > 1 else parts[0]
+
+    def encode_ids(self, side: str, ids: np.ndarray, lengths: np.ndarray) -> Encoded:
+        """As `encode`, of (sum of lengths,) token ids and the (N,) lengths, at least 1 each."""
+        if not len(lengths):
+            return self._empty()
+        parts = list(batches(ids, lengths))
+        run = self._pool.map if self._pool else map
+        found = list(run(lambda batch: self._batch(side, batch), parts))
+        if not self.late:
+            vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
+            for batch, (values, _) in zip(parts, found):
+                vectors[batch.rows] = values
+            return Encoded(vectors)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        flat = np.empty((offsets[-1], found[0][0].shape[2]), np.float32)
+        weights = np.empty(offsets[-1], np.float32)
+        for batch, (values, importance) in zip(parts, found):
+            assert importance is not None
+            there = np.arange(values.shape[1]) < batch.lengths[:, None]
+            places = (offsets[batch.rows][:, None] + np.arange(values.shape[1]))[there]
+            flat[places], weights[places] = values[there], importance[there]
+        return Encoded(flat, weights, offsets)
+
+    def _batch(self, side: str, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+        """See Represent. Raises InputError where the network gives other shapes than its configuration says."""
+        vectors, weights = self._represent(side, batch.ids, batch.lengths)
+        model = self.config.model
+        if self.late:
+            wanted: tuple[tuple[int, ...] | None, ...] = ((*batch.ids.shape, 2 * model.embedding), batch.ids.shape)
+        else:
+            wanted = (len(batch.ids), model.hidden * model.directions), None
+        shapes = vectors.shape, None if weights is None else weights.shape
+        if shapes != wanted:
+            raise InputError(
+                f"the model's network gave vectors and weights of shapes {shapes} for {wanted}: export the model again"
+            )
+        return vectors, weights
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """(N,) float32: query text i with document text i; of a pointwise model the expected grade."""
+        return self.score_pairs(*self.encode_pairs(queries, documents))
+
+    def grades(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """(N, G) probabilities of grades 0 … G - 1. Raises InputError unless the model was trained pointwise."""
+        return self.grade_pairs(*self.encode_pairs(queries, documents))
+
+    def encode_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[Encoded, Encoded]:
+        """Both sides of N pairs; a text that comes several times goes through the network once."""
+        found = []
+        for side, texts in zip(SIDES, (queries, documents)):
+            rows: dict[str, int] = {}
+            places = np.array([rows.setdefault(text, len(rows)) for text in texts], np.int64)
+            found.append(self.encode(side, list(rows)).take(places))
+        return found[0], found[1]
+
+    def score_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
+        """(N,) float32: encoded query i with encoded document i."""
+        return self._scorer.score_pairs(query, document)
+
+    def score_all(self, query: Encoded, document: Encoded) -> np.ndarray:
+        """(Nq, Nd) float32: every encoded query with every encoded document."""
+        return self._scorer.score_all(query, document)
+
+    def grade_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
+        """(N, G) probabilities, of encoded pairs. Raises InputError unless the model was trained pointwise."""
+        if not self.pointwise:
+            raise InputError("this model gives scores and no grades: it was not trained with train.loss.kind=pointwise")
+        return self._scorer.grades(query, document)
+
+    def _empty(self) -> Encoded:
+        model = self.config.model
+        if not self.late:
+            return Encoded(np.zeros((0, model.hidden * model.directions), np.float32))
+        width = 2 * model.embedding
+        return Encoded(np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(1, np.int64))
+
+
+def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = None) -> TextEncoder:
+    """Opens a matching model's folder, as `models.fetch` gives it.
+
+    Args:
+        threads: of ONNX Runtime, for as many batches at once; None: as many as this process may use. MXNet has its own.
+
+    Raises:
+        InputError: the folder is no whole model, or no model of the matching task.
+    """
+    config = read_config(folder)
+    if config.task != "matching":
+        raise InputError(f"{folder} is a model of the task {config.task}; encoding needs one of the task matching")
+    threads = threads or len(os.sched_getaffinity(0))
+    parameters = read_parameters(folder)
+    represent: Represent
+    if backend == "mxnet":
+        from pipeline.serving.predict import mxnet_encoder
+
+        represent, threads = mxnet_encoder.represent_with(config, parameters), 1
+    else:
+        from pipeline.serving.onnx import session
+        from pipeline.serving.export import onnx_export
+
+        represent = session.represent_with(onnx_export.ensure_graphs(folder))
+    return TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, parameters), threads)
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration a model was trained with. Raises InputError, also where another version wrote it."""
+    path = folder / CONFIG_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
+    return manifest.stored_config(data, path)
+
+
+def read_parameters(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays by structural name: real, finite numbers, at least one each. Raises InputError."""
+    path = folder / PARAMETERS_NAME
+    try:
+        arrays = atomic_files.arrays(path)
+    except ValueError as error:
+        raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
+            raise InputError(
+                f"{path} is damaged: {name!r:.100} must hold finite floating-point numbers; train the model again"
+            )
+    return arrays
+
+
+def batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:
+    """Texts of like lengths put together, no more padded tokens than TOKENS_PER_BATCH unless one text has more.
+
+    Args:
+        ids: (sum of lengths,) int32, text after text; lengths: (N,), at least 1 each.
+    """
+    order = np.argsort(lengths, kind="stable")
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    end = len(order)
+    while end > 0:
+        longest = int(lengths[order[end - 1]])
+        start = max(0, end - max(1, TOKENS_PER_BATCH // longest))
+        rows = order[start:end]
+        padded = np.zeros((len(rows), longest), np.int32)
+        for line, first, length in zip(padded, starts[rows].tolist(), lengths[rows].tolist()):
+            line[:length] = ids[first : first + length]
+        yield Batch(rows, padded, lengths[rows].astype(np.int32))
+        end = start
+
+
+def _joined(parts: list[Encoded]) -> Encoded:
+    vectors = np.concatenate([part.vectors for part in parts])
+    if parts[0].offsets is None:
+        return Encoded(vectors)
+    offsets, before = [np.zeros(1, np.int64)], 0
+    for part in parts:
+        assert part.offsets is not None
+        offsets.append(part.offsets[1:] + before)
+        before += int(part.offsets[-1])
+    weights = np.concatenate([part.weights for part in parts if part.weights is not None])
+    return Encoded(vectors, weights, np.concatenate(offsets))

@@ -1,0 +1,137 @@
+"""Judges a split with a matching network: rankings and grades, beside their baselines."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.core.errors import InputError
+from pipeline.evaluation import metrics
+from pipeline.reporting import tables as report
+from pipeline.evaluation.fusion import FUSION
+from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.ranking import evaluate as judge
+from pipeline.core.atomic_files import as_json
+from pipeline.models.matcher import Matcher
+from pipeline.tasks import matching_systems
+from pipeline.tasks.collection import Collection
+from pipeline.tasks.matching_evidence import Evidence
+from pipeline.tasks.matching_ranking import score_pairs
+from pipeline.tasks.matching_systems import Queries, Systems, Words
+from pipeline.tokenization import shards
+from pipeline.distributed.world import World
+
+
+def check_grades(relevance: np.ndarray, grades: int, split: str) -> None:
+    """Raises InputError where a pair's relevance is not one of 0 … grades - 1."""
+    wrong = ~np.isin(relevance, np.arange(grades))
+    if wrong.any():
+        raise InputError(
+            f"relevance {relevance[wrong][0]:g} in the {split} split is not one of the grades 0 … {grades - 1}: "
+            "set train.loss.grades or map labels with ingest.source.grades"
+        )
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+def _graded(
+    config: Config, network: Matcher, split: shards.Split, name: str, world: World
+) -> tuple[np.ndarray, np.ndarray]:
+    """A split's labels (P,) and the probabilities of the grades (P, G)."""
+    loss = config.train.loss
+    check_grades(split.relevance, loss.grades, name)
+    rows, collection = split.rows, Collection([split.fields["document"]])
+    outputs = loss.grades - (loss.link == "ordinal")
+    logits = score_pairs(network, split.fields["query"], rows["query"], collection, rows["document"], world, outputs)
+    return split.relevance.astype(int), grade_probabilities(logits, loss.link)
+
+
+def _predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest and the expected grade of each pair, (P,) each."""
+    return probabilities.argmax(axis=1), probabilities @ np.arange(probabilities.shape[1])
+
+
+def validate(config: Config, tokenized: Path, network: Matcher, world: World) -> dict[str, float]:
+    """Means over the validation split, the same on every rank.
+
+    Raises:
+        InputError: the split has nothing to judge.
+    """
+    split = shards.open_split(tokenized, "valid")
+    found: dict[str, float] = {}
+    if "graded" in config.evaluate.kinds and len(split.relevance):
+        labels, probabilities = _graded(config, network, split, "valid", world)
+        found |= metrics.graded_metrics(labels, *_predictions(probabilities))
+    if "ranking" in config.evaluate.kinds:
+        queries = matching_systems.queries_of(split, Collection([split.fields["document"]]))
+        if len(queries.judgements.answerable):
+            ranking = matching_systems.ranked(config, network, queries, world)
+            values = judge(ranking, queries.judgements, depth=config.evaluate.depth)
+            found |= {name: float(of.mean()) for name, of in values.items()}
+    if config.train.metric not in found:
+        raise InputError("the validation split has no relevant pair to judge: raise ingest.split.valid")
+    return world.agree(found, "validation")
+
+
+def evaluate(
+    config: Config, tokenized: Path, network: Matcher, world: World, ingested: Path, folder: Path
+) -> dict[str, float]:
+    """Judges the test split beside its baselines; rank 0 writes into `folder` and returns the metrics.
+
+    Files: table.txt, metrics.json (all means, intervals and differences), wins.jsonl (a line per query), fusion.json
+    (how BM25 and the mix were made), and what matching_evidence leaves.
+    """
+    split = shards.open_split(tokenized, "test")
+    kinds, compared, tables = config.evaluate.kinds, {}, []
+    flat: dict[str, float] = {}
+    test, valid = matching_systems.to_judge(config, tokenized, ingested)
+    words, evidence = None, None
+    if "ranking" in kinds and not len(test.judgements.answerable):
+        raise InputError("the test split has no relevant pair to judge: raise ingest.split.test")
+    if world.rank == 0:
+        words = Words(config, tokenized, ingested, test, valid)
+        evidence = Evidence(config, tokenized, split, words.texts, folder, network, world)
+    if "graded" in kinds:
+        graded = _graded(config, network, split, "test", world)
+        if evidence:
+            compared["graded"] = _against_majority(evidence, *graded)
+    if "ranking" in kinds:
+        systems = matching_systems.systems(config, network, test, valid, words, world)
+        if evidence and systems:
+            compared["ranking"] = _against_baselines(evidence, test, systems)
+    if not evidence:
+        return {}
+    evidence.finish()
+    for kind, table in compared.items():
+        flat |= report.flat_metrics("test", table)
+        tables.append(report.table_text(table, f"{config.name}: test split, {kind}"))
+    (folder / "table.txt").write_text("\n".join(tables), encoding="utf-8")
+    (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
+    return flat
+
+
+def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    config, split = evidence.config, evidence.split
+    majority = int(np.bincount(evidence.train.relevance.astype(int)).argmax())
+    evidence.grades(labels, probabilities, majority)
+    return report.graded_comparison(
+        labels,
+        *_predictions(probabilities),
+        config.evaluate.bootstrap_samples,
+        config.seed,
+        majority,
+        split.rows["query"],
+    )
+
+
+def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> dict[str, Any]:
+    config, texts, rankings = evidence.config, evidence.texts, systems.rankings
+    report.write_wins(
+        evidence.folder / "wins.jsonl", rankings["model"], rankings["bm25"], test.judgements,
+        test.split.fields["query"].keys, texts["query"], test.collection.keys, texts["document"],
+    )  # fmt: skip
+    evidence.rankings(rankings, test.judgements)
+    (evidence.folder / FUSION).write_text(as_json(systems.made, indent=1), encoding="utf-8")
+    return report.comparison(
+        rankings, test.judgements, config.evaluate.bootstrap_samples, config.seed, depth=config.evaluate.depth
+    ) | {"made": systems.made, "candidates": config.evaluate.candidates}

@@ -1,0 +1,47 @@
+"""What tasks that write texts share: teacher forcing, and bringing together what workers wrote."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.models.search import Found
+from pipeline.distributed.world import World
+
+
+class Forced(NamedTuple):
+    """n texts as the decoder reads them while it is taught, and what it must write."""
+
+    inputs: np.ndarray  # (T + 1, n) int32: the border, then the tokens, 0 on padding
+    places: np.ndarray  # (m,) int32: the steps that are no padding, among (T + 1) * n
+    targets: np.ndarray  # (m,) int32: what each of them writes; after the last token the border
+
+
+def teacher(ids: np.ndarray, lengths: np.ndarray, border: int) -> Forced:
+    """Of (n, T) ids and their (n,) lengths.
+
+    >>> [part.tolist() for part in teacher(np.array([[5, 6], [7, 0]]), np.array([2, 1]), 9)]
+    [[[9, 9], [5, 7], [6, 0]], [0, 1, 2, 3, 4], [5, 7, 6, 9, 9]]
+    """
+    n, steps = ids.shape
+    inputs = np.full((steps + 1, n), border, np.int32)
+    inputs[1:] = ids.T
+    targets = np.zeros((steps + 1, n), np.int32)
+    targets[:-1] = ids.T
+    targets[lengths, np.arange(n)] = border
+    places = np.flatnonzero(np.arange(steps + 1)[:, None] <= lengths)
+    return Forced(inputs, places.astype(np.int32), targets.ravel()[places])
+
+
+def gather_found(mine: dict[int, Found], count: int, world: World) -> list[Found]:
+    """All workers' texts in the order of their numbers 0 … count - 1, the same on every rank."""
+    longest = np.array([[max((len(found.ids) for found in mine.values()), default=0)]], np.int32)
+    width = int(world.gather_numpy(longest, "longest written").max())
+    rows = np.full((len(mine), width + 2), -1, np.int32)
+    scores = np.array([found.score for found in mine.values()], np.float32)
+    for row, (number, found) in zip(rows, mine.items()):
+        row[:2] = number, len(found.ids)
+        row[2 : 2 + len(found.ids)] = found.ids
+    together = world.gather_numpy(rows, "written")
+    values = world.gather_numpy(scores, "scores of the written")
+    texts = {int(r[0]): Found(r[2 : 2 + r[1]].tolist(), float(s)) for r, s in zip(together, values)}
+    return [texts[number] for number in range(count)]

@@ -1,0 +1,182 @@
+"""One worker process: reads its job from a work folder, joins the others, and trains or evaluates."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import mxnet as mx
+import numpy as np
+from mxnet import nd
+
+from pipeline.core import atomic_files
+from pipeline.config import Config, check_config
+from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
+from pipeline.distributed.heartbeat import Heart
+from pipeline.core.redaction import hide
+from pipeline.distributed.launcher import GRACE_S, Job, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES
+from pipeline.core.event_log import Spool
+from pipeline.tasks.base import task_of
+from pipeline.training import loop, warm_start
+from pipeline.training.optimizer import parameters_of, set_parameters
+from pipeline.training.replay import again
+from pipeline.distributed.world import World
+
+PARAMETERS = "parameters.npz"
+# What an exchange says when another worker is gone: Horovod, or Gloo's connections below it.
+OTHERS_END = re.compile(r"Horovod has been shut down|Connection (reset|closed) by peer|Broken pipe|Connection refused")
+# What says that there is no memory left: NumPy, MXNet on the CPU and on a GPU, oneDNN, C++.
+NO_MEMORY = re.compile(
+    r"unable to allocate|failed to allocate|memory allocation failed|out of memory|bad_alloc|could not create a memory",
+    re.IGNORECASE,
+)
+
+
+def train(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+    """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    mx.random.seed(config.seed)
+    np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
+    network.initialize(ctx=world.context)
+    if config.train.start_from:
+        say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized)))
+    spool = Spool(points(job), config.tracking.spool_mb * 2**20)
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart)
+    if world.rank == 0:
+        output = Path(job.output)
+        arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
+        np.savez(output / PARAMETERS, **arrays)
+        result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
+        result["parameters"] = sum(array.size for array in arrays.values())
+        (output / "result.json").write_text(atomic_files.as_json(result), encoding="utf-8")
+        shutil.copy(points(job), output / "points.jsonl")
+        (output / "history.json").write_text(atomic_files.as_json(state.history), encoding="utf-8")
+        from pipeline.reporting import plots  # takes time, and the other ranks draw nothing
+
+        plots.loss_curves(state.history, output / "curves.png")
+        plots.length_histograms({side: task.lengths[:, i] for i, side in enumerate(task.sides)}, output / "lengths.png")
+        if (samples := Path(job.work) / SAMPLES).exists():
+            shutil.copytree(samples, output / SAMPLES)
+
+
+def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+    """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    network.initialize(ctx=world.context)
+    assert job.trained is not None
+    with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
+        set_parameters(network, arrays)
+    say("scoring the test split")
+    heart("evaluating", -1)
+    metrics = task.evaluate(network, world, Path(job.ingested), Path(job.output))
+    if world.rank == 0:
+        (Path(job.output) / "result.json").write_text(atomic_files.as_json(metrics), encoding="utf-8")
+
+
+def replay(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+    """Computes again the update that a training kept in `job.trained`; rank 0 writes what came out as result.json."""
+    task = task_of(config, Path(job.tokenized))
+    network = task.network()
+    network.initialize(ctx=world.context)
+    assert job.trained is not None
+    found = again(Path(job.trained), task, network, config, world)
+    if world.rank == 0:
+        (Path(job.output) / "result.json").write_text(atomic_files.as_json(found), encoding="utf-8")
+
+
+def points(job: Job) -> Path:
+    """The file of measured points in a job's work folder."""
+    return Path(job.work) / "points.jsonl"
+
+
+def main(work: Path) -> NoReturn:
+    """Runs the job in `work` and ends the process; rank 0's or the first failing rank's sentence is in outcome.json."""
+    job = Job(**json.loads((work / "job.json").read_text(encoding="utf-8")))
+    rank = 0
+    heart: Heart | None = None
+    try:
+        config = check_config(job.config, "job.json")
+        world = World(config.train.gpus)
+        rank = world.rank
+        with room_on(work):
+            (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
+            heart = Heart(work, rank, job.token)
+            verbs = {"train": train, "evaluate": evaluate, "replay": replay}
+            with atomic_files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
+                verbs[job.verb](job, config, world, _sayer(work, rank), heart)
+        nd.waitall()
+        heart.end()
+        world.close()
+        _leave(0)
+    except DupletError as error:
+        code, message = error.exit_code, str(error)
+    except Exception as error:
+        said = hide(traceback.format_exc())
+        print(said, file=sys.stderr)
+        if OTHERS_END.search(str(error)):  # the other worker's end says more, if anything does
+            os._exit(LOST_OTHERS)
+        log = work / f"failure-rank-{rank}.txt"
+        with contextlib.suppress(OSError):
+            log.write_text(said, encoding="utf-8")
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
+        else:
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            code, message = 1, f"{job.verb} failed ({what}): see {log}"
+    if rank != 0 and code == TryAgain.exit_code:
+        _wait_for(work / OUTCOME)
+    if rank == 0 or not (work / OUTCOME).exists():
+        try:
+            outcome = {"exit_code": code, "message": hide(message), "token": job.token}
+            atomic_files.write_text(work / OUTCOME, json.dumps(outcome))
+        except OSError:  # no room even for that; the heartbeat's file has its size already
+            if heart is not None:
+                heart.full()
+    _leave(code)  # Horovod's shutdown would wait for ranks that are still at work
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: the native libraries' own ends were seen to crash under threads that still ran."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def no_memory(job: Job) -> str:
+    """What to do where an update does not fit into memory."""
+    budget = job.config["train"]["max_tokens_per_update"]
+    return (
+        f"{job.verb} ran out of memory: lower train.max_tokens_per_update={budget}, the padded tokens of an update "
+        "over all workers (and, where that is at its least, tokenize.max_tokens or model.hidden)"
+    )
+
+
+def _wait_for(outcome: Path) -> None:
+    """Waits until rank 0 has saved and said so: the launcher kills the others at the first end that is no success."""
+    end = time.monotonic() + GRACE_S
+    while not outcome.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _sayer(work: Path, rank: int) -> Callable[[str], None]:
+    """Rank 0's lines go to the progress file, which the launching process reads out; other ranks are silent."""
+
+    def say(line: str) -> None:
+        if rank == 0:
+            with (work / PROGRESS).open("a", encoding="utf-8") as file:
+                file.write(hide(line) + "\n")
+
+    return say
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
