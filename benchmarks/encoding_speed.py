@@ -25,10 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, load_config
-from pipeline.serving.onnx import session
-from pipeline.serving.export import onnx_export
-from pipeline.serving.predict.text_encoder import TextEncoder
+from pipeline.serving.onnx import graph_cache, session
 from pipeline.serving.predict.scoring import Scorer
+from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.tokenization import shards
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +37,7 @@ CONFIG = HERE.parent / "configs" / "bench.yaml"
 def random_parameters(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
     """Arrays of the network's names and shapes, so that nothing need be trained to measure speed."""
     from pipeline.models.matcher import Matcher
-    from pipeline.training.optimizer import parameters_of
+    from pipeline.models.parameters import parameters_of
 
     network = Matcher(config.model, vocabulary, prefix="matcher_")
     network.initialize()
@@ -47,7 +46,7 @@ def random_parameters(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
 
 def opened(config: Config, arrays: dict[str, np.ndarray], tokenized: Path, int8: bool, threads: int) -> TextEncoder:
     with tempfile.TemporaryDirectory() as folder:
-        onnx_export.write_graphs(config, arrays, Path(folder), int8)
+        graph_cache.write_graphs(config, arrays, Path(folder), int8)
         represent = session.represent_with(Path(folder))
     return TextEncoder(config, shards.load_tokenizer(tokenized), represent, Scorer(config, arrays), threads)
 

@@ -26,9 +26,9 @@ import numpy as np
 
 from pipeline.cli import main as cli
 from pipeline.cli.commands import index as command
-from pipeline.serving.predict import text_encoder
 from pipeline.search import build, documents, index_store, open_index
 from pipeline.search.searcher import Searcher
+from pipeline.serving import loading
 from tests.search.models import model_folder
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -51,8 +51,8 @@ class Torture:
         self._home, self._random = home, random.Random(seed)
         self._index, self._fresh = home / "index", home / "fresh"
         self._model = model_folder(home / "model", WORDS, embedding=8, hidden=4)
-        self._encoder = text_encoder.open_encoder(self._model, threads=1)
-        text_encoder.open_encoder = lambda *_: self._encoder  # opened once, for all processes
+        self._encoder = loading.open_encoder(self._model, threads=1)
+        loading.open_encoder = lambda *_: self._encoder  # opened once, for all processes
         self._documents: Documents = {}
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, check_config
+from pipeline.serving.onnx import graph_cache
 
 WORDS = 5000
 VALID = 500  # records of the validation split, whatever the size
@@ -95,9 +96,9 @@ def tokenize(config: Config, root: Path) -> None:
 
 def train(config: Config, root: Path) -> None:
     from pipeline.core.event_log import Spool
+    from pipeline.distributed.world import World
     from pipeline.tasks.base import task_of
     from pipeline.training import loop
-    from pipeline.distributed.world import World
 
     world, task = World(False), task_of(config, root / "tokenize")
     network = task.network()
@@ -107,22 +108,21 @@ def train(config: Config, root: Path) -> None:
 
 def index(config: Config, root: Path) -> None:
     from pipeline.models.matcher import Matcher
-    from pipeline.serving.onnx import session
-    from pipeline.serving.export import onnx_export
-    from pipeline.serving.predict.text_encoder import TextEncoder
-    from pipeline.serving.predict.scoring import Scorer
+    from pipeline.models.parameters import parameters_of
     from pipeline.search.build import Update
     from pipeline.search.documents import Reader
     from pipeline.search.index_store import ModelStamp, Settings
+    from pipeline.serving.onnx import session
+    from pipeline.serving.predict.scoring import Scorer
+    from pipeline.serving.predict.text_encoder import TextEncoder
     from pipeline.tokenization import shards
-    from pipeline.training.optimizer import parameters_of
 
     network = Matcher(config.model, shards.vocabulary_size(root / "tokenize"), prefix="matcher_")
     network.initialize()
     arrays = {name: parameter.data().asnumpy() for name, parameter in parameters_of(network).items()}
     graphs = root / "index" / "graphs"
     graphs.mkdir()
-    onnx_export.write_graphs(config, arrays, graphs, False)
+    graph_cache.write_graphs(config, arrays, graphs, False)
     tokenizer = shards.load_tokenizer(root / "tokenize")
     encoder = TextEncoder(config, tokenizer, session.represent_with(graphs), Scorer(config, arrays), 1)
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)

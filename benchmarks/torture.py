@@ -27,10 +27,10 @@ import numpy as np
 import psutil
 import yaml
 
-from pipeline.orchestration import flow
-from pipeline.distributed import heartbeat, launcher
 from pipeline.config import load_config
 from pipeline.core.event_log import Spool
+from pipeline.distributed import heartbeat, launcher
+from pipeline.orchestration import flow
 from pipeline.training import batch_plan
 
 PER_RUN = 10  # kills, before a training is left to finish
@@ -278,7 +278,9 @@ def seek_s(examples: int, places: int, seed: int) -> float:
     lengths = rng.integers(4, 64, (examples, 2)).astype(np.int32)
     slowest = 0.0
     for place in range(places):
-        made = batch_plan.Plan(lengths, 64, 32_768, seed + place)  # of another order each time, so none is known already
+        made = batch_plan.Plan(
+            lengths, 64, 32_768, seed + place
+        )  # of another order each time, so none is known already
         epoch, pool = int(rng.integers(10)), int(rng.integers(made.pools))
         began = time.perf_counter()
         made.updates_per_epoch()  # a training asks for that first

@@ -17,8 +17,8 @@ from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.texts import shell
 from pipeline.core import atomic_files
-from pipeline.distributed import job_folder
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import job_folder
 
 HANDLE, STATE, TAGS, LOG, CONFIG = "handle", "state.json", job_folder.TAGS, "log", specs.CONFIG
 CANCEL = "cancel"  # an empty file: the job was cancelled, rather than stopped by somebody else's signal

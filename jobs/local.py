@@ -17,8 +17,8 @@ from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState
 from jobs.texts import one_line, shell
-from pipeline.distributed import launcher
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import launcher
 
 SCRIPT = "job.sh"
 START_S = 60.0  # for a supervisor to say that it is there

@@ -18,8 +18,8 @@ from jobs import spec as specs
 from jobs import states
 from jobs.supervise import Supervisor, holding
 from pipeline.core import atomic_files, manifest
-from pipeline.distributed import job_folder
 from pipeline.core.errors import DupletError, TryAgain
+from pipeline.distributed import job_folder
 
 STANDS = "stands.json"  # where each start of the job has come to
 TERMINATION_LOG = Path("/dev/termination-log")  # what a pod leaves for its cluster to show

@@ -26,10 +26,10 @@ from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
 from jobs.texts import shell
-from pipeline.core import atomic_files, manifest, naming
-from pipeline.distributed import launcher
 from pipeline.config import Settings, load_config, variables
+from pipeline.core import atomic_files, manifest, naming
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import launcher
 
 SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
 ENVIRONMENT = "environment.json"
@@ -359,8 +359,8 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
 
 def _champion(schedule: Schedule, say: Say) -> str | None:
     """The trained folder of the registered champion, where there is one."""
-    from pipeline.tracking import address
     from pipeline.registry import mlflow_registry
+    from pipeline.tracking import address
 
     job = schedule.job
     config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))

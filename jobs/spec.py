@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.core import naming
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
+from pipeline.core import naming
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide, holds_secret, names_secret
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.spec import JobSpec
-from pipeline.distributed import heartbeat, job_folder
 from pipeline.core.errors import GateError, InputError
+from pipeline.distributed import heartbeat, job_folder
 
 SAME_STEP = 3  # failures at one step, one after the other: it would fail there again
 LONGEST_PAUSE_S = 600.0

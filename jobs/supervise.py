@@ -25,11 +25,11 @@ from jobs import folder as folders
 from jobs import states
 from jobs.states import Failure
 from jobs.texts import shell
-from pipeline.core import atomic_files
-from pipeline.distributed import job_folder, launcher
 from pipeline.config import load_config
+from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, TryAgain
 from pipeline.core.redaction import hide
+from pipeline.distributed import job_folder, launcher
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2

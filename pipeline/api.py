@@ -14,8 +14,8 @@ from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.orchestration.flow import Result
-    from pipeline.serving.predict.base import Predictor
     from pipeline.search.searcher import Searcher
+    from pipeline.serving.predict.base import Predictor
 
 Side = Literal["query", "document"]
 Mode = Literal["model", "hybrid", "words"]
@@ -37,8 +37,8 @@ def run(config: Config, until: Stage = "evaluate", say: Callable[[str], None] | 
     """
     if not isinstance(config, Config):
         raise TypeError(f"run takes a configuration from load_config, not a value of type {type(config).__name__}")
-    from pipeline.orchestration import flow
     from pipeline.core.progress import Talk
+    from pipeline.orchestration import flow
 
     if until not in flow.STAGES:
         raise ValueError(f"until={until!r} is not a stage (stages: {', '.join(flow.STAGES)})")
@@ -70,7 +70,7 @@ def load_model(
     if not isinstance(model, str | Path):
         raise TypeError(f"load_model takes a path, a run id or a model's name, not a {type(model).__name__}")
     from pipeline.registry import resolve_run
-    from pipeline.serving.predict.base import open_predictor
+    from pipeline.serving.loading import open_predictor
 
     return Model(open_predictor(resolve_run.model(str(model), Path(root), uri), backend, threads))
 

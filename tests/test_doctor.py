@@ -144,7 +144,9 @@ def test_horovod_builds() -> None:
     assert diagnostics.check_horovod(CPU_BUILD).found == "MXNet yes, Gloo yes, MPI no, NCCL no"
     assert diagnostics.check_horovod(CPU_BUILD | {"gloo": False}).state == "failed"
     assert diagnostics.check_horovod(CPU_BUILD | {"gloo": False, "mpi": True}).state == "ok"
-    without = diagnostics.check_horovod({"features": [], "extension": False, "horovod_error": "ImportError: no extension"})
+    without = diagnostics.check_horovod(
+        {"features": [], "extension": False, "horovod_error": "ImportError: no extension"}
+    )
     assert without.state == "failed" and without.found == "built without its MXNet extension"
     assert diagnostics.check_horovod({"features": [], "horovod_error": "a\n b"}).found == "a b"
     assert diagnostics.check_horovod(CUDA_BUILD).state == "ok"

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.distributed import heartbeat, launcher as launch
 from pipeline.core.errors import DupletError, TryAgain
+from pipeline.distributed import heartbeat
+from pipeline.distributed import launcher as launch
 
 # A worker with a heart and nothing else; its work folder is the last word of its command line.
 HEART = """

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.core.atomic_files import at_home
+from pipeline.core.errors import DupletError, InputError, TryAgain
 
 if TYPE_CHECKING:
     from jobs.folder import Record

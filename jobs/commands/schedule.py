@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
 from jobs.commands.dry_run import show
-from pipeline.core.errors import DupletError, InputError
 from pipeline.core.atomic_files import at_home
+from pipeline.core.errors import DupletError, InputError
 
 if TYPE_CHECKING:
     from jobs.schedule import Schedule

@@ -27,7 +27,9 @@ VERBS = {
     "tokenize": Verb(
         "pipeline.cli.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
     ),
-    "train": Verb("pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"),
+    "train": Verb(
+        "pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"
+    ),
     "evaluate": Verb("pipeline.cli.commands.stages", "train, then judge the test split beside its baselines"),
     "promote": Verb("pipeline.cli.commands.promote", "make a trained model the champion if it passes the gate; --back"),
     "report": Verb("pipeline.cli.commands.report", "the page of a run: curves, tables, queries won and lost, origin"),
@@ -40,7 +42,9 @@ VERBS = {
         "pipeline.cli.commands.export", "a trained model as ONNX or for PyTorch, in a folder that needs no MXNet"
     ),
     "import": Verb("pipeline.cli.commands.import_model", "a model in PyTorch's layout, back into a folder to use"),
-    "index": Verb("pipeline.cli.commands.index", "make a collection of documents searchable; encodes only what changed"),
+    "index": Verb(
+        "pipeline.cli.commands.index", "make a collection of documents searchable; encodes only what changed"
+    ),
     "search": Verb("pipeline.cli.commands.search", "ask an index: one query, lines of stdin, or a page in the browser"),
     "by-hand": Verb(
         "pipeline.cli.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
@@ -133,7 +137,3 @@ def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:
     if args.json:
         print(json.dumps({"error": sentence, "exit_code": code}))
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

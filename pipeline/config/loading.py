@@ -14,10 +14,12 @@ from pipeline.config.schema import Config
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
+from pipeline.core.atomic_files import at_home
 from pipeline.core.credentials import check_sent, server_of
 from pipeline.core.errors import InputError
-from pipeline.core.atomic_files import at_home
+from pipeline.core.manifest import NAME
 from pipeline.core.redaction import is_secret
+from pipeline.core.version import __version__
 
 _EXAMPLE = "{format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
 # What is said of a section that nobody can guess.
@@ -146,3 +148,34 @@ def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
         fields = model.model_fields
         model = FORMATS[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation
     return list(model.model_fields)
+
+
+def stored_config(data: Any, path: Path) -> Config:
+    """The configuration that a folder of another day was made with.
+
+    Settings get renamed and removed; rather than guess what an old one means, it is said who wrote it.
+
+    Args:
+        data: what stands in `path`, a file of that folder.
+
+    Raises:
+        InputError: this version cannot read it.
+    """
+    try:
+        return check_config(data, path.name)
+    except InputError as error:
+        raise InputError(
+            f"{path.parent} was written by {_writer(path.parent)}, and this version, {__version__}, cannot read its "
+            f"settings ({error}): train the model again, or use the version that wrote it"
+        ) from None
+
+
+def _writer(folder: Path) -> str:
+    try:
+        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        version, commit, created = data["versions"].get("duplet"), data["git_commit"], data["created"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "an unknown version of Duplet"
+    return (
+        f"Duplet {version or 'before 0.1.0'}" + (f" at commit {commit[:12]}" if commit else "") + f" on {created[:10]}"
+    )

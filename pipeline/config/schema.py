@@ -22,8 +22,8 @@ from pipeline.config.sections import (
     TranslationConfig,
 )
 from pipeline.config.sources import SplitName
-from pipeline.core.redaction import hide_all
 from pipeline.core.record_schema import FIELDS
+from pipeline.core.redaction import hide_all
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 GRADED_METRICS = ("accuracy", "macro_f1", "auc")

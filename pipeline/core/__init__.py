@@ -1,0 +1,1 @@
+"""What all rooms use: errors, atomic files, manifests, records, redaction, progress. It imports no other room."""

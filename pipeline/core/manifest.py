@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
-from pipeline.config import Config, check_config
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide_all
 from pipeline.core.version import __version__
@@ -168,34 +167,3 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
                 continue
             raise InputError(f"{file} {problem}: delete {folder} and run `{remake}`")
     return manifest
-
-
-def stored_config(data: Any, path: Path) -> Config:
-    """The configuration that a folder of another day was made with.
-
-    Settings get renamed and removed; rather than guess what an old one means, it is said who wrote it.
-
-    Args:
-        data: what stands in `path`, a file of that folder.
-
-    Raises:
-        InputError: this version cannot read it.
-    """
-    try:
-        return check_config(data, path.name)
-    except InputError as error:
-        raise InputError(
-            f"{path.parent} was written by {_writer(path.parent)}, and this version, {__version__}, cannot read its "
-            f"settings ({error}): train the model again, or use the version that wrote it"
-        ) from None
-
-
-def _writer(folder: Path) -> str:
-    try:
-        data = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        version, commit, created = data["versions"].get("duplet"), data["git_commit"], data["created"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "an unknown version of Duplet"
-    return (
-        f"Duplet {version or 'before 0.1.0'}" + (f" at commit {commit[:12]}" if commit else "") + f" on {created[:10]}"
-    )

@@ -1,0 +1,1 @@
+"""Ranks: their world, launching, heartbeats, rendezvous. The only room that imports Horovod."""

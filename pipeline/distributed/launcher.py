@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
-from pipeline.distributed import heartbeat, job_folder
 from pipeline.core.errors import DupletError, GateError, InputError, TryAgain, full_disk
+from pipeline.distributed import heartbeat, job_folder
 from pipeline.distributed.heartbeat import Watch
 
 ERRORS = {error.exit_code: error for error in (DupletError, InputError, GateError, TryAgain)}

@@ -5,9 +5,10 @@ Horovod's own launcher reaches other hosts over ssh. Inside an allocation the si
     M='python -P -m pipeline.distributed.rendezvous'
     DUPLET_LAUNCHER="$M serve srun --ntasks={workers} $M rank"
 
-takes its place (see `pipeline.distributed.launcher`). `serve` runs the rendezvous server while the starter's command runs; `rank`,
-which the starter runs once per rank, finds its place in what its starter tells it (SLURM_*, OMPI_*), gives it to
-Horovod in Horovod's own variables (horovod/runner/gloo_run.py), and runs the worker. When a worker is killed, the ranks
+takes its place (see `pipeline.distributed.launcher`). `serve` runs the rendezvous server while the starter's command
+runs; `rank`, which the starter runs once per rank, finds its place in what its starter tells it (SLURM_*, OMPI_*),
+gives it to Horovod in Horovod's own variables (horovod/runner/gloo_run.py), and runs the worker. When a worker is
+killed, the ranks
 on all hosts are ended at once.
 """
 

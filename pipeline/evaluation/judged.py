@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import InputError, one_line
 from pipeline.evaluation import bootstrap, metrics
 
+MODEL = "model"
+
 SHOWN_CHARACTERS = 200
 FORMAT = 1
 _META = b"duplet.judged"

@@ -9,7 +9,7 @@ from sacrebleu.significance import _bootstrap_resample
 from scipy import sparse
 
 from pipeline.evaluation import bootstrap
-from pipeline.reporting.tables import MODEL
+from pipeline.evaluation.judged import MODEL
 
 
 class Judges(NamedTuple):

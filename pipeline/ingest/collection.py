@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from pipeline.config import SplitShares
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core.errors import InputError
+from pipeline.core.record_schema import Record
 from pipeline.ingest import beir, places, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.rows import TWO_TEXTS, BadRow, Row, as_id, as_relevance, as_text, short_hash
 from pipeline.ingest.scratch import Missing, Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
-from pipeline.core.record_schema import Record
 
 
 class Places(NamedTuple):

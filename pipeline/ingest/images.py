@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core import atomic_files
 from pipeline.config import Config
 from pipeline.config.sources import CaptionsSource, Column, SplitName
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, one_line
 from pipeline.ingest import places
 from pipeline.ingest.rows import BadRow, Row, one_form, shorten

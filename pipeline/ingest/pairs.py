@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.config.sources import Column, Columns, PairsSource, SplitName
 from pipeline.core.errors import InputError
+from pipeline.core.record_schema import FIELDS, RESERVED, Field, Record
 from pipeline.ingest import places, tables
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
@@ -23,7 +24,6 @@ from pipeline.ingest.rows import (
 )
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
-from pipeline.core.record_schema import FIELDS, Field, RESERVED, Record
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it

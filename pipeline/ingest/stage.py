@@ -15,11 +15,11 @@ from pipeline.config.sources import (
     TextSource,
 )
 from pipeline.core.errors import InputError
+from pipeline.core.manifest import KeyParts, versions
 from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
-from pipeline.core.manifest import KeyParts, versions
 
 VERSION = 3
 _ADDRESSES = {

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pipeline.config import Config, SplitShares
 from pipeline.config.sources import LabelledSource, LinesSource, SplitName, TextSource
 from pipeline.core.errors import InputError
+from pipeline.core.record_schema import FIELDS
 from pipeline.ingest import places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten
-from pipeline.core.record_schema import FIELDS
 
 
 def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:

@@ -9,17 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core import atomic_files, manifest
-from pipeline.distributed import job_folder, launcher
-from pipeline.orchestration import summary
 from pipeline.config import SPLITS, Config
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, TryAgain, room_on
-from pipeline.evaluation import split_checks
+from pipeline.core.event_log import Spool
+from pipeline.core.manifest import KeyParts
+from pipeline.distributed import job_folder, launcher
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.places import fingerprint
-from pipeline.core.manifest import KeyParts
+from pipeline.orchestration import split_checks, summary
 from pipeline.reporting import folder as reporting
-from pipeline.core.event_log import Spool
 from pipeline.tokenization import stage as tokenization
 from pipeline.tokenization.encoder import forms
 from pipeline.tracking import Tracking, address

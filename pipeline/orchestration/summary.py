@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.config import SPLITS, Config
 from pipeline.config.schema import SMALLER_IS_BETTER
 from pipeline.core.errors import InputError
-from pipeline.ingest.rows import TWO_TEXTS
 from pipeline.core.record_schema import FIELDS
+from pipeline.ingest.rows import TWO_TEXTS
 
 NEARLY_ALL, MANY = 0.95, 0.3  # shares of tokens that the vocabulary does not know
 CUT = 0.01  # share of texts of a field that are cut, from which on it is said

@@ -17,10 +17,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.core import atomic_files
-from pipeline.orchestration import flow
 from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml, values
+from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
+from pipeline.orchestration import flow
 from pipeline.reporting import plots
 from pipeline.tracking import Tracking, address
 from pipeline.tracking.database import address_of

@@ -1,0 +1,1 @@
+"""Which run or version is meant, and which one is live."""

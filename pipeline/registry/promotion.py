@@ -9,20 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core import atomic_files, manifest
-from pipeline.orchestration import flow
-from pipeline.distributed import launcher
-from pipeline.registry import resolve_run
 from pipeline import tracking
-from pipeline.config import Config, PromoteConfig, check_config, values
+from pipeline.config import Config, PromoteConfig, check_config, loading, values
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError
 from pipeline.core.manifest import KeyParts
-from pipeline.reporting import folder as reporting
-from pipeline.registry import gate
+from pipeline.distributed import launcher
+from pipeline.orchestration import flow
+from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
-from pipeline.registry.resolve_run import Found
-from pipeline.tokenization import stage as tokenization
 from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry, Version, stage_run
+from pipeline.registry.resolve_run import Found
+from pipeline.reporting import folder as reporting
+from pipeline.tokenization import stage as tokenization
 
 Say = Callable[[str], None]
 
@@ -61,7 +60,7 @@ class Outcome(NamedTuple):
 def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
     """The gate of the run's configuration, with `key=value` overrides. Raises InputError naming a wrong one."""
     configuration = {**found.record["configuration"]}
-    manifest.stored_config(configuration, found.evaluation / reporting.RECORD)
+    loading.stored_config(configuration, found.evaluation / reporting.RECORD)
     configuration["promote"] = {**configuration.get("promote", {})}
     return check_config(_overridden(configuration, gate_overrides), "--gate").promote
 
@@ -240,7 +239,7 @@ def _as_judged(trained: Path, found: Found) -> Config:
         settings = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{trained / 'config.json'} cannot be read ({error})") from None
-    manifest.stored_config(settings, trained / "config.json")
+    loading.stored_config(settings, trained / "config.json")
     new = found.record["configuration"]
     settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed", "promote")}
     settings["train"] = {**settings["train"], "metric": new["train"].get("metric")}

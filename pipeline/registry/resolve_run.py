@@ -5,15 +5,15 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core import atomic_files, manifest
 from pipeline import tracking
 from pipeline.config import load_config
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.evaluation.fusion import FUSION
+from pipeline.registry import mlflow_registry
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import METRICS, RECORD
 from pipeline.serving import model_folder
-from pipeline.registry import mlflow_registry
 from pipeline.tracking.client import Address
 
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
@@ -130,7 +130,9 @@ def _of_folder(path: Path, root: Path | None, uri: str | None) -> Found:
 def _of_version(where: Address, root: Path, store: Path, name: str, alias: str | None, number: str | None) -> Found:
     known = mlflow_registry.Registry(where, name)
     if number is None and alias != mlflow_registry.ALIAS:
-        raise InputError(f"models:/{name}@{alias}: the alias is {mlflow_registry.ALIAS}, or give models:/{name}/VERSION")
+        raise InputError(
+            f"models:/{name}@{alias}: the alias is {mlflow_registry.ALIAS}, or give models:/{name}/VERSION"
+        )
     version = known.version(int(number)) if number else known.champion()
     if version is None:
         raise InputError(f"no model {name} with the alias {mlflow_registry.ALIAS} in MLflow: `duplet promote` gives it")

@@ -16,9 +16,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline.reporting import plots
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.judged import shown
+from pipeline.reporting import plots
 
 WIDTH_IN = 4.6  # as wide as a phone, so that letters keep their size there
 INK = "#010203"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core import atomic_files, manifest
 from pipeline.config import Config
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
+from pipeline.core.redaction import hide
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
-from pipeline.core.redaction import hide
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation import judged as rows
-from pipeline.reporting import tables as report
-from pipeline.evaluation.judged import Judged
 from pipeline.core.atomic_files import as_json
+from pipeline.evaluation import judged as rows
+from pipeline.evaluation.judged import Judged
+from pipeline.reporting import tables as report
 
 
 def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:

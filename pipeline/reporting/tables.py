@@ -10,13 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap, metrics
-from pipeline.evaluation.judged import shown
+from pipeline.evaluation.judged import MODEL, shown
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
-from pipeline.core.atomic_files import as_json
 
-MODEL = "model"
 TABLE_WIDTH = 100  # columns
 
 

@@ -21,9 +21,9 @@ from pipeline.search import bm25_index, hnsw_build, index_store, segments
 from pipeline.search.catalogue import Catalogue, Place
 from pipeline.search.documents import Document
 from pipeline.search.hnsw import Graph
+from pipeline.search.index_store import GRAPH_NAME, Counts, ModelStamp, Settings, Snapshot, State
 from pipeline.search.searcher import compares_pairs_only
 from pipeline.search.segments import Encodes, Segment
-from pipeline.search.index_store import Counts, GRAPH_NAME, ModelStamp, Settings, Snapshot, State
 
 EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones

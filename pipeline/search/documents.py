@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core import atomic_files
 from pipeline.config.sources import Column
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.ingest import places, tables
 from pipeline.ingest.rows import BadRow, Row, as_id, as_text, check_columns, short_hash

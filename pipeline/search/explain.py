@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.serving.predict.scoring import Encoded
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes
+from pipeline.serving.predict.scoring import Encoded
 
 # Words of a text that are left out one by one; a longer text is left out in groups of words, so many of them.
 MAX_GROUPS = 64

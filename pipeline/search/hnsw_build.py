@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.search.hnsw import EFFORTS, Graph, recall
+from pipeline.search.index_store import Settings, Snapshot
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
-from pipeline.search.index_store import Settings, Snapshot
 
 VECTORS_ADDED_AT_ONCE = 25_000
 RECALL_AT = 10

@@ -21,16 +21,16 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from pipeline.core import atomic_files
 from pipeline.config.sources import Column
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.evaluation.analysis import NONE, STOP_WORDS
 from pipeline.evaluation.bm25 import K1, B
 from pipeline.evaluation.fusion import UNTUNED
 from pipeline.search import segments
+from pipeline.search.bm25_index import WordIndex
 from pipeline.search.hnsw import Graph
 from pipeline.search.segments import Segment
-from pipeline.search.bm25_index import WordIndex
 
 FORMAT = 2
 NAME, GRAPH_NAME, PLACES = "index.json", "hnsw.faiss", "places.npy"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
-from pipeline.serving import model_folder
-from pipeline.serving.predict import text_encoder
 from pipeline.search import index_store
+from pipeline.search.index_store import ModelStamp, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
-from pipeline.search.index_store import ModelStamp, State
+from pipeline.serving import loading, model_folder
+from pipeline.serving.predict import text_encoder
 from pipeline.tokenization.encoder import load_vocabulary
 
 
@@ -47,7 +47,7 @@ def open_model(
             f"the model that {index} was built with cannot be used ({error}); "
             f"if {state.model.given} lies elsewhere now, name it with --model"
         ) from None
-    encoder = text_encoder.open_encoder(folder, backend, threads)
+    encoder = loading.open_encoder(folder, backend, threads)
     stamp = stamp_of(folder, model or state.model.given, encoder)
     check_stamp(state, index, stamp)
     return encoder, frozenset(load_vocabulary(folder))

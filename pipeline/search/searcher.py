@@ -7,11 +7,11 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.fusion import Mix, Pool, mix_of
-from pipeline.serving.predict.scoring import Encoded
 from pipeline.search.documents import Document
+from pipeline.search.index_store import Snapshot
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes, index_text
-from pipeline.search.index_store import Snapshot
+from pipeline.serving.predict.scoring import Encoded
 
 Mode = Literal["model", "hybrid", "words"]
 FUSED = (

@@ -15,20 +15,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import atomic_files, mapped_memory
 from pipeline.config import Config
+from pipeline.core import atomic_files, mapped_memory
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
-from pipeline.serving.predict.scoring import Encoded
 from pipeline.search.documents import Document
 from pipeline.search.passages import cut, short_title
+from pipeline.serving.predict.scoring import Encoded
 
 NAME = "segment.json"
 SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "text", "hash")])
 
 
 class Encodes(Protocol):
-    """What the index needs of a model: `pipeline.serving.predict.text_encoder.TextEncoder`, or a small double in tests."""
+    """What the index needs of a model: serving.predict.text_encoder.TextEncoder, or a small double in tests."""
 
     config: Config
 

@@ -25,8 +25,8 @@ from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.search import index_store
 from pipeline.search.connections import BACKLOG, Connection
 from pipeline.search.explain import Explanation, Side, explain
-from pipeline.search.searcher import Searcher
 from pipeline.search.result_format import as_json
+from pipeline.search.searcher import Searcher
 
 MAX_QUERY_CHARACTERS = 2_000
 MAX_BODY_BYTES = 12 * MAX_QUERY_CHARACTERS + 4096  # JSON may write a character as two escapes of six letters

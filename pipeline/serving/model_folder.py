@@ -5,9 +5,14 @@ import re
 import shutil
 from pathlib import Path
 
-from pipeline.core import atomic_files, manifest
+import numpy as np
+
 from pipeline import tracking
+from pipeline.config import Config, loading
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
+
+CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
 
 STAGES = ("train", "export")
 # What makes a model usable by itself.
@@ -80,3 +85,28 @@ def check_output(folder: Path) -> None:
     """Raises InputError where an export would write over a folder that is not an export itself."""
     if folder.exists() and not (folder.is_dir() and (_stage(folder) == "export" or not any(folder.iterdir()))):
         raise InputError(f"{folder} exists and is no exported model: name another --output")
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration a model was trained with. Raises InputError, also where another version wrote it."""
+    path = folder / CONFIG_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
+    return loading.stored_config(data, path)
+
+
+def read_parameters(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays by structural name: real, finite numbers, at least one each. Raises InputError."""
+    path = folder / PARAMETERS_NAME
+    try:
+        arrays = atomic_files.arrays(path)
+    except ValueError as error:
+        raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
+            raise InputError(
+                f"{path} is damaged: {name!r:.100} must hold finite floating-point numbers; train the model again"
+            )
+    return arrays

@@ -12,8 +12,8 @@ from mxnet import Context, gluon, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.tokenization import shards
 from pipeline.distributed.world import World
+from pipeline.tokenization import shards
 
 
 class StepLoss(NamedTuple):

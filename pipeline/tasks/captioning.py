@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.core.errors import InputError
-from pipeline.evaluation import captions
-from pipeline.reporting import captions_page, system_comparison, tables
-from pipeline.evaluation.judged import Judged
 from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
+from pipeline.evaluation import captions
+from pipeline.evaluation.judged import Judged
 from pipeline.models.captioner import Captioner
 from pipeline.models.search import Found, search
+from pipeline.reporting import captions_page, system_comparison, tables
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.captioning_images import Images
 from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_vocabulary
 from pipeline.tokenization.joining import joined
-from pipeline.distributed.world import World
 
 AT_ONCE = 128  # images whose captions are written side by side
 SHOWN = 120  # images on the page

@@ -10,8 +10,8 @@ import numpy as np
 from mxnet import Context, nd
 from mxnet.gluon.model_zoo import vision
 
-from pipeline.core import atomic_files
 from pipeline.config import CaptioningConfig
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.ingest import images
 from pipeline.ingest.rows import BadRow, short_hash

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.core.errors import InputError
-from pipeline.evaluation import baselines, metrics
-from pipeline.reporting import system_comparison
-from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
+from pipeline.evaluation import baselines, metrics
+from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
+from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer
-from pipeline.distributed.world import World
 
 
 class TextBatch(NamedTuple):

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
-from pipeline.core.errors import InputError
-from pipeline.reporting import system_comparison
-from pipeline.evaluation.judged import Judged, shown
 from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
+from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.cloze import Cloze
 from pipeline.models.sampled import Sampler, chances_of
+from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
-from pipeline.tasks.decoding import BEST, SPECIAL
 from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.decoding import BEST, SPECIAL
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
-from pipeline.distributed.world import World
 
 
 class ClozeBatch(NamedTuple):

@@ -14,23 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
-from pipeline.reporting import system_comparison
+from pipeline.distributed.world import World
 from pipeline.evaluation import ngrams, text_shape
 from pipeline.evaluation.judged import Judged
-from pipeline.core.atomic_files import as_json
 from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.sampled import Candidates, Sampler, chances_of
 from pipeline.models.writing import Choice
+from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
-from pipeline.tasks.decoding import READ_IN
 from pipeline.tasks.base import StepLoss, Task
+from pipeline.tasks.decoding import READ_IN
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.tokenization.joining import joined
 from pipeline.tokenization.tokenizers import END_OF_LINE
-from pipeline.distributed.world import World
 
 MAX_LOGITS = 2**24  # computed at once in judging
 NEVER_WRITTEN = np.array([PADDING_ID, UNKNOWN_ID])

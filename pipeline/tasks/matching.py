@@ -9,13 +9,13 @@ from mxnet import autograd, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import StepLoss, Task
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
-from pipeline.distributed.world import World
 
 
 class PairBatch(NamedTuple):

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
 from pipeline.evaluation import metrics
-from pipeline.reporting import tables as report
 from pipeline.evaluation.fusion import FUSION
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import evaluate as judge
-from pipeline.core.atomic_files import as_json
 from pipeline.models.matcher import Matcher
+from pipeline.reporting import tables as report
 from pipeline.tasks import matching_systems
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
 from pipeline.tasks.matching_ranking import score_pairs
 from pipeline.tasks.matching_systems import Queries, Systems, Words
 from pipeline.tokenization import shards
-from pipeline.distributed.world import World
 
 
 def check_grades(relevance: np.ndarray, grades: int, split: str) -> None:

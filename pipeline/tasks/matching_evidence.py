@@ -10,15 +10,15 @@ import numpy as np
 from mxnet import nd
 
 from pipeline.config import Config
+from pipeline.core.atomic_files import as_json
+from pipeline.distributed.world import World
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Classes, Judged
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
-from pipeline.core.atomic_files import as_json
 from pipeline.models.encoder import padding_of
 from pipeline.models.matcher import SIDES, Matcher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import UNKNOWN, UNKNOWN_ID
-from pipeline.distributed.world import World
 
 RARE_BELOW = 5  # occurrences in the training split, queries and documents together
 ALIGNED_DOCUMENT_TOKENS = 60  # of an example; a heat map of more cannot be read

@@ -6,11 +6,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from mxnet import nd
 
+from pipeline.distributed.world import World
 from pipeline.evaluation.ranking import Best, Judgements, Ranking, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks.collection import Collection
 from pipeline.tokenization import shards
-from pipeline.distributed.world import World
 
 # Padded tokens encoded at once: enough to keep the matrix products busy, little beside the parameters.
 TOKENS_PER_CHUNK = 16_384

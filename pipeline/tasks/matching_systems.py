@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.config.sources import CollectionSource
+from pipeline.core.record_schema import missing_name
+from pipeline.distributed.world import World
 from pipeline.evaluation import baselines, fusion
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import BS, K1S, Bm25
@@ -17,12 +19,10 @@ from pipeline.evaluation.fusion import Mix, Pool
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_listed
 from pipeline.models.matcher import SIDES, Matcher
-from pipeline.core.record_schema import missing_name
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_ranking import Asked, Found, rank, score_pairs
 from pipeline.tokenization import shards
 from pipeline.tokenization.stage import COLLECTION_NAME
-from pipeline.distributed.world import World
 
 VALIDATION_QUERIES = 1000  # at most so many choose BM25's numbers and the weight
 OTHERS = ("valid", "train")  # splits whose documents are ranked beside the test split's

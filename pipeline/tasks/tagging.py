@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
-from pipeline.reporting import system_comparison
+from pipeline.distributed.world import World
 from pipeline.evaluation import spans
 from pipeline.evaluation.judged import Judged
-from pipeline.core.atomic_files import as_json
 from pipeline.models.tagger import Tagger, crf_loss
+from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
-from pipeline.tasks.decoding import SPECIAL, Spelling, spelled, viterbi
 from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.decoding import SPECIAL, Spelling, spelled, viterbi
 from pipeline.tasks.length_bucketing import Chunk, Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import REMAKE, UNKNOWN_ID, load_tokenizer, load_vocabulary
-from pipeline.distributed.world import World
 
 
 class TagBatch(NamedTuple):
@@ -187,7 +187,10 @@ class Tagging(Task):
         split, said = self._tagged(network, "test", world)
         if world.rank > 0:
             return {}
-        given, words = decoding.tags_given(split), [split.fields["text"].ids(row) for row in split.rows["text"].tolist()]
+        given, words = (
+            decoding.tags_given(split),
+            [split.fields["text"].ids(row) for row in split.rows["text"].tolist()],
+        )
         systems = {"model": said, "word_tags": self._most_frequent(words)}
         count = np.array([len(tags) for tags in given], np.float64)
         rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.models.search import Found
 from pipeline.distributed.world import World
+from pipeline.models.search import Found
 
 
 class Forced(NamedTuple):

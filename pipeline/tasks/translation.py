@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
-from pipeline.reporting import system_comparison, tables, translation_plots
+from pipeline.distributed.world import World
 from pipeline.evaluation import translation
 from pipeline.evaluation.judged import Judged, shown
-from pipeline.core.atomic_files import as_json
 from pipeline.models.search import Found, search
 from pipeline.models.translator import Translator
+from pipeline.reporting import system_comparison, tables, translation_plots
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.length_bucketing import like_lengths
 from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.tokenization.joining import joined
-from pipeline.distributed.world import World
 
 HEAT_MAPS = 8  # drawn by evaluate
 CELLS = 4096  # source tokens decoded side by side: bounds the memory of a beam's scores

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import manifest
 from pipeline.config import SPLITS, Config
 from pipeline.config.sources import CollectionSource, SplitName
+from pipeline.core import manifest
 from pipeline.core.errors import InputError
-from pipeline.ingest import images
 from pipeline.core.manifest import KeyParts
 from pipeline.core.record_schema import FIELDS, collection_schema, missing_name, missing_schema, schema
+from pipeline.ingest import images
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
-from pipeline.distributed import launcher
 from pipeline.core.errors import InputError, one_line
+from pipeline.distributed import launcher
 
 _ADDRESS = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>[^?]+)(?P<query>\?.*)?", re.DOTALL)
 # SQLite's codes: "table … already exists", "duplicate column name" (and no full disk, no lock of others); damage

@@ -1,6 +1,6 @@
 """All that a run has to say to MLflow, on disk first: a folder ROOT/tracking/NAME per command, for its owner only.
 
-`journal.jsonl` holds it in order, a checksummed line each (see pipeline.core.event_log), numbered from 1; `sent.json` the number
+`journal.jsonl` holds it in order, a checksummed line each (see core.event_log), numbered from 1; `sent.json` the number
 of the last line that MLflow has taken, those that it has left out so far, and the id of each run there. `files/` holds
 artifacts that would not last. A line's `do` says what it is:
 
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
-from pipeline.core.redaction import hide_all
 from pipeline.core.event_log import Lines, is_training
+from pipeline.core.redaction import hide_all
 
 FOLDER = "tracking"  # under a root
 JOURNAL, SENT, FILES, LOG = "journal.jsonl", "sent.json", "files", "sender.log"

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.core import credentials
-from pipeline.distributed import launcher
 from pipeline.core.event_log import Point, Reader, Spool
+from pipeline.distributed import launcher
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address
 from pipeline.tracking.journal import Journal

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.core.errors import one_line
-from pipeline.core.redaction import hide
 from pipeline.core.event_log import Reader
+from pipeline.core.redaction import hide
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal

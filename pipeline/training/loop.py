@@ -13,17 +13,18 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline.core import atomic_files
 from pipeline.config import SMALLER_IS_BETTER, Config
+from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.distributed.launcher import SAMPLES
+from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import Task
 from pipeline.training import checkpoint, rank_consistency, replay
+from pipeline.training.batch_plan import Plan, StreamPlan, shares
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
-from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of, set_parameters
-from pipeline.training.batch_plan import Plan, StreamPlan, shares
-from pipeline.distributed.world import World
+from pipeline.training.optimizer import Optimizer, learning_rate, set_parameters
 
 CARRY = "carry:"  # before the names of what a stream's reading left behind, among a checkpoint's arrays
 

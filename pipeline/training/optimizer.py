@@ -7,13 +7,13 @@ moments) are written back.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from mxnet import autograd, gluon, nd
 
 from pipeline.config import OptimizerConfig, ScheduleConfig
 from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -140,14 +140,6 @@ class Optimizer:
         for name, moments in self.moments.items():
             for i, moment in enumerate(moments):
                 moment[:] = state[f"{name}:{i}"]
-
-
-def parameters_of(network: gluon.Block) -> dict[str, Any]:
-    """All parameters by structural name, each once where blocks share it."""
-    seen: dict[int, tuple[str, Any]] = {}
-    for name, parameter in sorted(network._collect_params_with_prefix().items()):
-        seen.setdefault(id(parameter), (name, parameter))
-    return dict(seen.values())
 
 
 def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:

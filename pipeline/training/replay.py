@@ -10,13 +10,13 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline.core import atomic_files
 from pipeline.config import Config
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
-from pipeline.tasks.base import Task
-from pipeline.training.optimizer import Optimizer, set_parameters
-from pipeline.training.batch_plan import shares
 from pipeline.distributed.world import World
+from pipeline.tasks.base import Task
+from pipeline.training.batch_plan import shares
+from pipeline.training.optimizer import Optimizer, set_parameters
 
 FORMAT = 1
 UPDATE, PARAMETERS, BEGAN = "update.json", "parameters.npz", "began.npz"

@@ -8,8 +8,8 @@ from mxnet import gluon, nd
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.models.parameters import parameters_of
 from pipeline.tokenization.encoder import VOCABULARY_NAME
-from pipeline.training.optimizer import parameters_of
 
 PARAMETERS = "parameters.npz"
 

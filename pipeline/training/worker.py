@@ -16,18 +16,19 @@ import mxnet as mx
 import numpy as np
 from mxnet import nd
 
-from pipeline.core import atomic_files
 from pipeline.config import Config, check_config
+from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
-from pipeline.distributed.heartbeat import Heart
-from pipeline.core.redaction import hide
-from pipeline.distributed.launcher import GRACE_S, Job, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES
 from pipeline.core.event_log import Spool
+from pipeline.core.redaction import hide
+from pipeline.distributed.heartbeat import Heart
+from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
+from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.training import loop, warm_start
-from pipeline.training.optimizer import parameters_of, set_parameters
+from pipeline.training.optimizer import set_parameters
 from pipeline.training.replay import again
-from pipeline.distributed.world import World
 
 PARAMETERS = "parameters.npz"
 # What an exchange says when another worker is gone: Horovod, or Gloo's connections below it.

@@ -9,8 +9,8 @@ import pytest
 
 from jobs import schedule, spec
 from pipeline.cli import main
-from pipeline.core import manifest
 from pipeline.config import Config, check_config, load_config, variables
+from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide_all
 

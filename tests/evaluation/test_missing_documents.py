@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import check_config
-from pipeline.reporting import tables
 from pipeline.evaluation.ranking import Judgements, evaluate, measures, rank_collection, rank_listed
 from pipeline.ingest import stage as ingest
+from pipeline.reporting import tables
 from pipeline.tokenization import shards
 from pipeline.tokenization import stage as tokenize
 

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from pipeline.reporting import plots
 from pipeline.reporting import figures as figures_of_page
+from pipeline.reporting import plots
 
 
 @pytest.fixture

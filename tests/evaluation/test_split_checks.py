@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow, summary
-from pipeline.distributed import launcher
 from pipeline.config import check_config
 from pipeline.core.errors import InputError
+from pipeline.distributed import launcher
+from pipeline.orchestration import flow, summary
 
 Run = Callable[..., list[str]]
 GOOD = [f"query number {i}\tdocument number {i} text\t1" for i in range(40)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow
-from pipeline.core import manifest
 from pipeline.config import check_config
+from pipeline.core import manifest
+from pipeline.orchestration import flow
 
 WHOLE = {
     "stage": "train", "key": "k", "key_parts": {"config": {"old": 1}}, "counts": {}, "files": {}, "seconds": 1.0,

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 import yaml
 
-from pipeline.orchestration import flow, sweep
 from pipeline.core.errors import DupletError, InputError
+from pipeline.orchestration import flow, sweep
 from pipeline.orchestration.sweep import Sweep, axes_of
 from tests.conftest import last_json
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from pipeline.core import atomic_files, manifest
 from pipeline.config import check_config, load_config, values
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError
 from pipeline.ingest import places, stage
 

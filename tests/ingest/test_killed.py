@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import atomic_files, manifest
 from pipeline.config import Config, check_config
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.ingest import stage
 from pipeline.tokenization import stage as tokenization

@@ -13,8 +13,8 @@ import zstandard
 
 from pipeline.config import check_config
 from pipeline.core.errors import InputError
-from pipeline.ingest import stage
 from pipeline.core.record_schema import schema
+from pipeline.ingest import stage
 
 ROWS = [("how to fry an egg", "Heat the oil.", 1), ("boil rice", "Rinse it.", 0), ("boil rice", "Use a lid.", 2)]
 TSV = "query\tdocument\tlabel\n" + "".join(f"{q}\t{d}\t{r}\n" for q, d, r in ROWS)

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.ingest import tables
-from pipeline.serving.predict import files
 from pipeline.search.documents import Document, Reader
+from pipeline.serving.predict import files
 
 NAN = float("nan")
 COLUMNS = {"query": "q", "document": "d"}

@@ -19,8 +19,8 @@ from jobs import schedule as schedules
 from jobs import spec as specs
 from jobs.schedule import Schedule
 from jobs.spec import JobSpec
-from pipeline.cli.main import main
 from pipeline.cli.commands.stages import pages
+from pipeline.cli.main import main
 from pipeline.core.errors import InputError
 
 Spec = Callable[..., JobSpec]

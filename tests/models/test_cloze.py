@@ -6,8 +6,8 @@ from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.cloze import Cloze
+from pipeline.models.parameters import parameters_of
 from pipeline.models.sampled import Candidates, Sampler
-from pipeline.training.optimizer import parameters_of
 
 WORDS, STEPS = 9, 6
 

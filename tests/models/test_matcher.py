@@ -11,7 +11,7 @@ from mxnet import autograd, nd
 from pipeline.config import ModelConfig
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.training.optimizer import parameters_of
+from pipeline.models.parameters import parameters_of
 
 HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
 TOWERS = ("shared", "separate")

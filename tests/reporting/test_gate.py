@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.registry import promotion
 from pipeline.config import PromoteConfig, check_config
 from pipeline.core.errors import InputError
 from pipeline.evaluation.judged import Judged
-from pipeline.registry import gate
-from pipeline.reporting.folder import Evaluation
+from pipeline.registry import gate, promotion
 from pipeline.registry.gate import decide
 from pipeline.registry.resolve_run import Found
+from pipeline.reporting.folder import Evaluation
 from pipeline.tracking.client import local
 from tests.reporting.conftest import ranking
 

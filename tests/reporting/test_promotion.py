@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.registry import promotion, resolve_run
 from pipeline import tracking
+from pipeline.cli import main
 from pipeline.config import PromoteConfig
 from pipeline.core.errors import InputError, TryAgain
-from pipeline.registry.promotion import Outcome
 from pipeline.registry import mlflow_registry as registries
+from pipeline.registry import promotion, resolve_run
 from pipeline.registry.mlflow_registry import BEFORE, MOVE, Registry
+from pipeline.registry.promotion import Outcome
 from tests.reporting.conftest import ranking
 
 Promote = Callable[..., Outcome]

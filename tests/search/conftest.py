@@ -11,8 +11,8 @@ import pytest
 from pipeline.search import index_store
 from pipeline.search.build import Change, Update
 from pipeline.search.documents import Document
-from pipeline.search.searcher import Searcher
 from pipeline.search.index_store import ModelStamp, Settings
+from pipeline.search.searcher import Searcher
 from tests.search.double import WordEncoder
 
 TOPICS = ("wing flow lift drag", "heart blood valve pulse", "file path read write", "tide moon wave shore")

@@ -8,8 +8,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from pipeline.core import manifest
 from pipeline.config import check_config
+from pipeline.core import manifest
 from pipeline.models.matcher import Matcher
 from pipeline.tokenization.encoder import PADDING, UNKNOWN, forms, write_settings
 from tests.serving.networks import randomise

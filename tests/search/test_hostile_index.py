@@ -163,8 +163,8 @@ def test_no_turned_bit_of_an_index_ends_the_process_or_in_a_traceback(index: Ind
 
 
 def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
-    from pipeline.serving.predict import files
     from pipeline.search.documents import Reader
+    from pipeline.serving.predict import files
 
     path = tmp_path / "a.csv"
     path.write_bytes(b"query,docu\rment,text\nx,y,z\n")

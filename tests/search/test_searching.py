@@ -11,11 +11,12 @@ from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
-from pipeline.serving.predict.scoring import Encoded
-from pipeline.search import hnsw_build, searcher as searching
+from pipeline.search import hnsw_build
+from pipeline.search import searcher as searching
 from pipeline.search.documents import Document
 from pipeline.search.hnsw import Graph
 from pipeline.search.searcher import Ranked
+from pipeline.serving.predict.scoring import Encoded
 from tests.search.conftest import Indexed, topical
 from tests.search.double import WordEncoder
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core import manifest
 from pipeline.config import Config
+from pipeline.core import manifest
 from pipeline.core.manifest import KeyParts
 from tests.serving.networks import VOCABULARY, config_of, random_network
 

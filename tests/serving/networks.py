@@ -8,7 +8,7 @@ from mxnet import nd
 
 from pipeline.config import Config, check_config
 from pipeline.models.matcher import Matcher
-from pipeline.training.optimizer import parameters_of
+from pipeline.models.parameters import parameters_of
 
 VOCABULARY = 30
 SMALL = {"embedding": 6, "hidden": 4, "dropout": 0.0, "head": "cosine"}

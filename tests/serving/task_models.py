@@ -7,8 +7,8 @@ from typing import Any
 import mxnet as mx
 import numpy as np
 
-from pipeline.core import manifest
 from pipeline.config import Config, check_config
+from pipeline.core import manifest
 from pipeline.core.manifest import KeyParts
 from pipeline.tasks.base import Task, task_of
 from tests.serving.networks import SMALL, randomise

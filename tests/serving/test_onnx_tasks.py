@@ -10,10 +10,10 @@ import pytest
 from mxnet import nd
 
 from pipeline.models.writing import BARRED, Choice, choose, write
-from pipeline.serving.onnx import session, tasks
 from pipeline.serving.export import onnx_export
-from pipeline.serving.predict.base import open_predictor
-from pipeline.serving.predict.text_encoder import read_parameters
+from pipeline.serving.loading import open_predictor
+from pipeline.serving.model_folder import read_parameters
+from pipeline.serving.onnx import graph_cache, session, tasks
 from pipeline.tasks import decoding
 from tests.serving.task_models import WORDS, config_of, write_task
 from tests.serving.test_onnx_matcher import CELLS, POOLINGS, TOLERANCE, opened
@@ -103,7 +103,7 @@ def test_language_step_equals_mxnet(cell: str, tied: bool, tmp_path: Path) -> No
     model = {"cell": cell, "embedding": 4 if tied else 6, **(DEEP if tied else {})}
     config = config_of("language_model", model, language_model={"tied": tied})
     _, network = write_task(tmp_path / "m", config)
-    onnx_export.write_graphs(config, read_parameters(tmp_path / "m"), tmp_path, False)
+    graph_cache.write_graphs(config, read_parameters(tmp_path / "m"), tmp_path, False)
     step = session.language_step(tmp_path)
     ids = RNG.integers(1, len(WORDS), (3, 7)).astype(np.int32)
     outputs, _ = network(nd.array(ids.T, dtype="int32"), network.begin(3, mx.cpu()))

@@ -17,8 +17,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.manifest import KeyParts
 from pipeline.serving import model_folder
 from pipeline.serving.export import onnx_export, torch_export
-from pipeline.serving.predict import text_encoder
-from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.loading import open_predictor
 from pipeline.tokenization.tokenizers import SentencePieceTokenizer
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
@@ -73,7 +72,7 @@ def test_a_packed_archive_of_parameters_is_not_unpacked(trained: Trained, tmp_pa
     np.savez_compressed(folder / "parameters.npz", embedding=np.zeros(100 << 20, np.uint8))
     assert (folder / "parameters.npz").stat().st_size < 1 << 20
     with pytest.raises(InputError, match="would unpack to more than it holds"):
-        text_encoder.read_parameters(folder)
+        model_folder.read_parameters(folder)
 
 
 def test_a_pickle_in_the_place_of_a_sentencepiece_model(mark: Path, tmp_path: Path) -> None:

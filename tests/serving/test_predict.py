@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError, TryAgain
+from pipeline.serving.loading import open_encoder, open_predictor
 from pipeline.serving.predict import files
-from pipeline.serving.predict.base import open_predictor
-from pipeline.serving.predict.text_encoder import open_encoder
 from tests.conftest import last_json
 
 Trained = Callable[..., Path]
@@ -177,9 +176,7 @@ def test_a_row_that_only_predicting_shows_to_be_bad(trained: Trained, tmp_path: 
             return super().predict(rows)
 
     source, output = write_rows(tmp_path / "in.jsonl", ROWS[:9]), tmp_path / "out.jsonl"
-    at = files.predict_file(
-        Picky(predictor, 100), str(source), "jsonl", output, "jsonl", "x", 1 << 20, False, SAY
-    )
+    at = files.predict_file(Picky(predictor, 100), str(source), "jsonl", output, "jsonl", "x", 1 << 20, False, SAY)
     assert (at.predicted, at.refused) == (6, 3)
     assert [row["id"] for row in read_rows(output)] == [0, 2, 3, 5, 6, 8]
     refused = read_rows(tmp_path / "out.jsonl.quarantine.jsonl")

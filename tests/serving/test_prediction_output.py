@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import DupletError, InputError
+from pipeline.serving.loading import open_predictor
 from pipeline.serving.predict import files
-from pipeline.serving.predict.base import ON_ONNX, open_predictor
+from pipeline.serving.predict.base import ON_ONNX
 from tests.serving.task_models import COLUMNS, config_of, write_task
 
 SAID: dict[str, dict[str, Any]] = {
@@ -70,9 +71,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def predict(predictor: Any, source: Path, output: Path, say: Callable[[str], None] = lambda line: None) -> Any:
     kinds = source.suffix[1:], output.suffix[1:]
-    return files.predict_file(
-        predictor, str(source), kinds[0], output, kinds[1], "identity", 1 << 20, False, say
-    )
+    return files.predict_file(predictor, str(source), kinds[0], output, kinds[1], "identity", 1 << 20, False, say)
 
 
 @pytest.mark.parametrize(

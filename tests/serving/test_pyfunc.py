@@ -23,8 +23,8 @@ import yaml
 from pipeline.core.errors import InputError
 from pipeline.serving import model_folder
 from pipeline.serving.export import onnx_export
+from pipeline.serving.loading import open_predictor
 from pipeline.serving.mlflow_model import pack
-from pipeline.serving.predict.base import open_predictor
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
 from pipeline.tracking.logged import log_pyfunc

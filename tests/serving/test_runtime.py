@@ -19,8 +19,9 @@ from pipeline.cli import main
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.serving import model_folder
+from pipeline.serving.loading import open_encoder
 from pipeline.serving.predict import text_encoder
-from pipeline.serving.predict.text_encoder import Encoded, TextEncoder, open_encoder
+from pipeline.serving.predict.text_encoder import Encoded, TextEncoder
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
 
@@ -117,7 +118,7 @@ def test_the_cache_is_whole_and_follows_the_parameters(trained: Trained) -> None
     assert manifest.load(cache, "export", "x").extra == {}
     (cache / "encoder.onnx").write_bytes(b"cut")  # a damaged cache is made again
     np.testing.assert_array_equal(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors, before)
-    arrays = text_encoder.read_parameters(folder)
+    arrays = model_folder.read_parameters(folder)
     np.savez(folder / "parameters.npz", **{name: array * 0.5 for name, array in arrays.items()})
     assert np.abs(open_encoder(folder, threads=1).encode("query", ["a b"]).vectors - before).max() > 1e-3
 
@@ -137,7 +138,7 @@ def test_onnx_needs_no_mxnet(trained: Trained) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from pipeline.serving.predict.text_encoder import open_encoder
+from pipeline.serving.loading import open_encoder
 print(open_encoder(Path({str(trained())!r})).score(["a"], ["b"]))
 assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
 """
@@ -192,7 +193,7 @@ def test_pickles_are_never_loaded(trained: Trained, tmp_path: Path) -> None:
     folder = trained()
     np.savez(folder / "parameters.npz", embedding=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InputError, match=r"parameters\.npz"):
-        text_encoder.read_parameters(folder)
+        model_folder.read_parameters(folder)
 
 
 def test_a_graph_that_is_none_is_refused(trained: Trained) -> None:

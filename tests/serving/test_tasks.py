@@ -14,7 +14,8 @@ from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow
 from pipeline.serving import model_folder
 from pipeline.serving.export import onnx_export
-from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.loading import open_predictor
+from pipeline.serving.onnx import graph_cache
 from tests.conftest import last_json
 from tests.serving.task_models import COLUMNS, LABELS, WORDS, config_of, write_task
 
@@ -108,7 +109,7 @@ def test_what_predicts_on_mxnet_alone_says_so(tmp_path: Path, capsys: pytest.Cap
 
 def test_what_has_no_export_says_so() -> None:
     with pytest.raises(InputError, match="translation have no ONNX export"):
-        onnx_export.check(config_of("translation"), False)
+        graph_cache.check(config_of("translation"), False)
 
 
 def test_parameters_of_another_training_are_one_sentence(classifier: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.models.encoder import padding_of
 from pipeline.serving import model_folder
 from pipeline.serving.export import torch_export
-from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.loading import open_predictor
 from tests.conftest import last_json
 from tests.serving.networks import config_of, random_network, random_texts
 

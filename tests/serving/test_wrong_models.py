@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.core.errors import InputError
+from pipeline.serving import loading
 from pipeline.serving.onnx import session
-from pipeline.serving.predict import text_encoder
 from tests.search.models import model_folder
 
 Arrays = dict[str, np.ndarray]
@@ -43,7 +43,7 @@ def test_parameters_that_are_none_are_refused(tmp_path: Path, wrong: str) -> Non
     with pytest.raises(
         InputError, match=r"^[^\n]*(train the model again|train it again|of one training|export the model again)$"
     ):
-        text_encoder.open_encoder(folder).encode("query", ["wing flow"])
+        loading.open_encoder(folder).encode("query", ["wing flow"])
 
 
 @pytest.mark.parametrize("model", [{"cell": "gru"}, {"layers": 2}, {"layer_norm": True}])
@@ -53,7 +53,7 @@ def test_a_configuration_of_another_network_is_refused(tmp_path: Path, model: di
     config["model"] |= model
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"^[^\n]+$"):
-        text_encoder.open_encoder(folder).encode("query", ["wing flow"])
+        loading.open_encoder(folder).encode("query", ["wing flow"])
 
 
 def test_a_graph_that_fails_or_gives_one_vector_for_all_is_refused(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import Config, check_config
+from pipeline.orchestration import flow
 from tests.tasks.examples import small
 
 Prepared = tuple[Config, Path, Path]  # configuration, ingested folder, tokenized folder

@@ -11,10 +11,10 @@ import pytest
 from pipeline.config import check_config
 from pipeline.core.errors import DupletError
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
 from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop
 from pipeline.training.checkpoint import State
-from pipeline.distributed.world import World
 from tests.tasks.examples import small
 
 

@@ -16,18 +16,18 @@ from mxnet import nd
 from mxnet.gluon.model_zoo import vision
 from PIL import Image
 
-from pipeline.orchestration import flow
 from pipeline.config import CaptioningConfig, Config, ModelConfig, check_config
 from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
 from pipeline.evaluation import captions
-from pipeline.reporting import captions_page
 from pipeline.ingest import images, scenes
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.rows import BadRow
 from pipeline.models.captioner import Captioner
+from pipeline.orchestration import flow
+from pipeline.reporting import captions_page
 from pipeline.tasks.base import task_of
 from pipeline.tasks.captioning_images import GRID, VECTOR, Images
-from pipeline.distributed.world import World
 
 
 # --- where the image enters -------------------------------------------------------------------------------------------

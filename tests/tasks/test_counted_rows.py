@@ -12,13 +12,13 @@ from seqeval.metrics import f1_score as span_f1_score
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from pipeline.config import check_config
+from pipeline.distributed.world import World
 from pipeline.evaluation import judged
-from pipeline.reporting.system_comparison import comparison
 from pipeline.ingest import stage as ingest
 from pipeline.reporting import page
+from pipeline.reporting.system_comparison import comparison
 from pipeline.tasks.base import task_of
 from pipeline.tokenization import stage as tokenize
-from pipeline.distributed.world import World
 
 
 class Evaluated(NamedTuple):

@@ -19,14 +19,14 @@ from mxnet import autograd, nd
 
 from pipeline.config import LanguageModelConfig, ModelConfig, check_config
 from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
 from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
+from pipeline.models.parameters import parameters_of
 from pipeline.models.sampled import Sampler
 from pipeline.models.writing import Choice, choose
 from pipeline.tasks.language_model import NEVER_WRITTEN, READ_IN, LanguageModelTask
-from pipeline.training.optimizer import parameters_of
 from pipeline.training.batch_plan import StreamPlan, shares
-from pipeline.distributed.world import World
 from tests.conftest import duplet_command, last_json
 
 SIZE = 11

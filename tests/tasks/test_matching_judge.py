@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from mxnet import nd
 
-from pipeline.orchestration import flow
 from pipeline.config import Config, check_config
+from pipeline.distributed.world import World
 from pipeline.models.matcher import Matcher
+from pipeline.orchestration import flow
 from pipeline.tasks import matching_evaluation, matching_ranking, matching_systems
 from pipeline.tasks.base import task_of
 from pipeline.tasks.matching_systems import Queries
-from pipeline.distributed.world import World
 from tests.conftest import small_configuration
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]

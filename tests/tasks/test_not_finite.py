@@ -13,9 +13,9 @@ import pytest
 from pipeline.config import Config, check_config
 from pipeline.core.errors import DupletError, InputError
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
 from pipeline.tasks.base import StepLoss, Task, task_of
 from pipeline.training import checkpoint, loop, replay
-from pipeline.distributed.world import World
 from tests.tasks.examples import SMALL, small
 
 Spoil = Callable[[StepLoss], StepLoss]

@@ -9,9 +9,10 @@ from typing import Any
 import onnx
 import pytest
 
-from pipeline.serving.export import onnx_export, task_validation
-from pipeline.tokenization.encoder import forms
 from pipeline.distributed.world import World
+from pipeline.serving.export import onnx_export, task_validation
+from pipeline.serving.onnx import graph_cache
+from pipeline.tokenization.encoder import forms
 from tests.serving.task_models import finish
 
 TASKS = ("classification", "tagging", "cloze", "language_model")
@@ -40,7 +41,7 @@ def trained(prepared: Callable[..., Any]) -> Callable[[str], Any]:
 @pytest.mark.parametrize("name", TASKS)
 def test_judged_as_by_validation(name: str, trained: Callable[[str], Any]) -> None:
     config, folder, tokenized, task, network = trained(name)
-    found = task_validation.judged(config, folder, onnx_export.ensure_graphs(folder), tokenized, "valid")
+    found = task_validation.judged(config, folder, graph_cache.ensure_graphs(folder), tokenized, "valid")
     wanted = task.validate(network, World())
     assert found.keys() <= wanted.keys()
     assert set(config.metrics) & found.keys() == set(config.metrics) & wanted.keys()
@@ -56,7 +57,7 @@ def test_eight_bits_are_measured(name: str, trained: Callable[[str], Any], tmp_p
     cost = made["int8_cost"]
     assert cost["measured"]
     assert cost["metric"] == config.train.metric
-    for kind, graphs in (("fp32", onnx_export.ensure_graphs(folder)), ("int8", tmp_path / "out")):
+    for kind, graphs in (("fp32", graph_cache.ensure_graphs(folder)), ("int8", tmp_path / "out")):
         assert cost[kind] == task_validation.judged(config, folder, graphs, tokenized, "valid")
     [graph] = (tmp_path / "out").glob("*.onnx")
     assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(graph).graph.node}

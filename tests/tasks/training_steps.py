@@ -16,10 +16,10 @@ import numpy as np
 
 from pipeline.config import Config, check_config
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
-from pipeline.training.optimizer import parameters_of
-from pipeline.distributed.world import World
 from tests.workers.global_step import run as run_updates
 
 

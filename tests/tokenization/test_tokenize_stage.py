@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.core.errors import DupletError, InputError
-from pipeline.ingest.output import TableWriter
 from pipeline.core.record_schema import schema
+from pipeline.ingest.output import TableWriter
 from pipeline.tokenization import parallel, shards, stage
 from pipeline.tokenization.encoder import Encoder
 from pipeline.tokenization.tokenizers import CharacterTokenizer, WordTokenizer

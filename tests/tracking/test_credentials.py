@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.core import credentials
 from pipeline.config import load_config, secrets_sent
+from pipeline.core import credentials
 from pipeline.core.errors import InputError
 from pipeline.tracking.client import Address, connect
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.core import atomic_files
 from pipeline.training import checkpoint
-from pipeline.training.checkpoint import State
 from pipeline.training.batch_plan import Position
+from pipeline.training.checkpoint import State
 from tests.planted import Planted
 
 FILES = ("parameters.npz", "moments.npz", "state.json", "checksums.json")

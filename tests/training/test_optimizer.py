@@ -9,8 +9,9 @@ import pytest
 from mxnet import autograd, gluon, nd
 
 from pipeline.config import OptimizerConfig, ScheduleConfig
-from pipeline.training.optimizer import Optimizer, learning_rate, parameters_of
 from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
+from pipeline.training.optimizer import Optimizer, learning_rate
 
 ROWS, WIDTH = 7, 3
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8

@@ -9,8 +9,8 @@ import pytest
 from mxnet import gluon
 
 from pipeline.core.errors import InputError
+from pipeline.models.parameters import parameters_of
 from pipeline.training import warm_start
-from pipeline.training.optimizer import parameters_of
 
 
 class Small(gluon.Block):

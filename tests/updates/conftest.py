@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import Config, check_config
+from pipeline.orchestration import flow
 from tests.updates.sources import source_of
 
 Made = Callable[..., tuple[Config, Path, Path]]

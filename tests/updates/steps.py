@@ -5,9 +5,9 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
 from pipeline.tasks.base import Task
 from pipeline.training import loop
-from pipeline.distributed.world import World
 
 
 def fit(task: Task, network: Any, config: Config, world: World, folder: Path) -> loop.State:

@@ -11,9 +11,9 @@ from typing import Any
 import mxnet as mx
 import pytest
 
+from pipeline.distributed.world import World
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
-from pipeline.distributed.world import World
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 from tests.updates.watch import DEVICE, watched

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from mxnet import nd
 
-from pipeline.tasks.base import task_of
 from pipeline.distributed.world import World
+from pipeline.tasks.base import task_of
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 from tests.updates.watch import DEVICE, watched

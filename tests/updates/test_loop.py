@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import DupletError, InputError
+from pipeline.distributed.world import World
 from pipeline.tasks.base import Task, task_of
 from pipeline.training import checkpoint, loop, warm_start
 from pipeline.training.batch_plan import Plan
-from pipeline.distributed.world import World
 from tests.updates.steps import fit
 
 Fresh = Callable[..., tuple[Task, Any, Any]]

@@ -10,9 +10,10 @@ import pytest
 from mxnet import autograd
 
 from pipeline.core.errors import InputError
-from pipeline.tasks.base import task_of
-from pipeline.training.optimizer import Optimizer, parameters_of
 from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
+from pipeline.tasks.base import task_of
+from pipeline.training.optimizer import Optimizer
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 

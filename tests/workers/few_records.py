@@ -8,8 +8,8 @@ import mxnet as mx
 import numpy as np
 
 from pipeline.config import check_config
-from pipeline.tasks.base import task_of
 from pipeline.distributed.world import World
+from pipeline.tasks.base import task_of
 
 
 def main(cases: Path) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 from mxnet import autograd
 
 from pipeline.config import Config, check_config
-from pipeline.tasks.base import task_of
-from pipeline.training.loop import plan_of
-from pipeline.training.optimizer import Optimizer, parameters_of
-from pipeline.training.batch_plan import shares
 from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
+from pipeline.tasks.base import task_of
+from pipeline.training.batch_plan import shares
+from pipeline.training.loop import plan_of
+from pipeline.training.optimizer import Optimizer
 
 
 def main(cases: Path) -> None:

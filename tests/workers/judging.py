@@ -8,9 +8,9 @@ import mxnet as mx
 import numpy as np
 
 from pipeline.config import check_config
+from pipeline.distributed.world import World
 from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import task_of
-from pipeline.distributed.world import World
 
 
 def main(cases: Path) -> None:

@@ -16,10 +16,10 @@ from mxnet import nd
 from pipeline.config import check_config
 from pipeline.core.errors import DupletError
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
+from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import StepLoss, task_of
 from pipeline.training import loop
-from pipeline.training.optimizer import parameters_of
-from pipeline.distributed.world import World
 
 
 def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, int], None]:

@@ -58,7 +58,12 @@ def test_children_show_no_variable_and_import_nothing_from_the_working_directory
     _, said = process.communicate(timeout=280)
     watcher.join()
     assert process.returncode == 0, said
-    for part in ("pipeline.training.worker", "pipeline.distributed.loopback_horovodrun", "pipeline.tracking", "HOROVOD_RANK=1"):
+    for part in (
+        "pipeline.training.worker",
+        "pipeline.distributed.loopback_horovodrun",
+        "pipeline.tracking",
+        "HOROVOD_RANK=1",
+    ):
         assert any(part in line for line in seen), part
     assert [line for line in seen for value in PLANTED.values() if value in line] == []
     assert sorted(here.rglob("*")) == before

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import check_config
 from pipeline.core.errors import InputError
+from pipeline.orchestration import flow
 from pipeline.training.batch_plan import Plan, shares
 from tests.updates.cases import CASES, Case
 from tests.updates.sources import rows_of

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import check_config
+from pipeline.orchestration import flow
 from tests.conftest import reversed_pairs
 from tests.workers.equality import assert_equal
 

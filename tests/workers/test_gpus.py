@@ -6,8 +6,8 @@ import horovod.mxnet as hvd
 import mxnet as mx
 import pytest
 
-from pipeline.distributed import world
 from pipeline.core.errors import InputError
+from pipeline.distributed import world
 
 
 def machine(patch: pytest.MonkeyPatch, cuda: bool, gpus: int | None, nccl: bool, local_rank: int, size: int) -> None:

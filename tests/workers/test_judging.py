@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import check_config
+from pipeline.orchestration import flow
 
 pytestmark = pytest.mark.workers
 

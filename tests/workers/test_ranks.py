@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.orchestration import flow
 from pipeline.config import check_config
 from pipeline.core.event_log import Spool
+from pipeline.distributed.world import World
+from pipeline.orchestration import flow
 from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop
-from pipeline.distributed.world import World
 from tests.conftest import small_configuration
 
 pytestmark = pytest.mark.workers

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.distributed import rendezvous
 from pipeline.core.errors import DupletError, InputError
+from pipeline.distributed import rendezvous
 from pipeline.distributed.rendezvous import Place
 
 

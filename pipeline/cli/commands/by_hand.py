@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.core.errors import InputError
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def _train(
     """Trains the net by hand; `nets` are the one that it began as and the one that it became."""
     import numpy as np
 
-    from pipeline.models import by_hand
     from pipeline.core.event_log import Spool
+    from pipeline.models import by_hand
 
     rng = np.random.default_rng(args.seed)
     net = by_hand.start(len(names), args.hidden, rng, np.float32)
@@ -180,9 +180,9 @@ def _picture(
     import numpy as np
 
     from pipeline.config import LanguageModelConfig, ModelConfig
-    from pipeline.reporting import plots
     from pipeline.models import memory
     from pipeline.models.language_model import LanguageModel
+    from pipeline.reporting import plots
 
     read = text[: LAGS + 4 * PLACES + 1]
     if len(read) < LAGS + 4 * PLACES + 1:

@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
     from pipeline.core import atomic_files
-    from pipeline.registry import resolve_run
     from pipeline.core.errors import InputError
+    from pipeline.registry import resolve_run
     from pipeline.reporting import comparison, folder
 
     if len(args.runs) < 2:

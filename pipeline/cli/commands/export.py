@@ -20,9 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports; the folder goes to stdout."""
-    from pipeline.registry import resolve_run
     from pipeline.core.errors import InputError
-    from pipeline.serving.predict.text_encoder import read_config
+    from pipeline.registry import resolve_run
+    from pipeline.serving.model_folder import read_config
 
     if args.int8 and args.to != "onnx":
         raise InputError("--int8 is for --to onnx: the exchange with PyTorch keeps float32")

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import InputError
 
 MAX_LENGTH = 1_000_000
 
@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     import mxnet as mx
 
-    from pipeline.registry import resolve_run
     from pipeline.models.writing import Choice
+    from pipeline.registry import resolve_run
+    from pipeline.serving.model_folder import read_config, read_parameters
     from pipeline.serving.predict.mxnet_encoder import set_parameters
-    from pipeline.serving.predict.text_encoder import read_config, read_parameters
     from pipeline.tasks.language_model import LanguageModelTask
 
     folder = resolve_run.model(args.model, args.root, args.uri)

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError, room_on
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
+from pipeline.serving import loading
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +54,10 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _stop)
     from pipeline.core import atomic_files
     from pipeline.registry import resolve_run
-    from pipeline.serving.predict import text_encoder
     from pipeline.search.build import Update
     from pipeline.search.documents import parse_columns
-    from pipeline.search.open_index import stamp_of
     from pipeline.search.index_store import Settings, read_state
+    from pipeline.search.open_index import stamp_of
 
     output: Path = args.output.absolute()
     if not args.documents:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch, room_on(output):
         reader = _reader(args, output, Path(scratch))
         folder = resolve_run.model(args.model, args.root, args.uri)
-        encoder = text_encoder.open_encoder(folder, args.backend, args.threads)
+        encoder = loading.open_encoder(folder, args.backend, args.threads)
         with atomic_files.lock(output.with_name(f".{output.name}.lock")) as waited:
             if waited:
                 say(f"waited for another update of {output}")

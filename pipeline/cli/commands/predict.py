@@ -30,11 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predicts; counts go to stderr, and with --json to stdout."""
     from pipeline.core import atomic_files, manifest
-    from pipeline.registry import resolve_run
     from pipeline.core.errors import TryAgain
     from pipeline.ingest import places
+    from pipeline.registry import resolve_run
+    from pipeline.serving.loading import open_predictor
     from pipeline.serving.predict import files as prediction_files
-    from pipeline.serving.predict.base import open_predictor
 
     kind = prediction_files.format_of(args.input, args.format)
     to_stdout = args.output == prediction_files.STDOUT

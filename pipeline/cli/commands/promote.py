@@ -34,9 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table and who is champion; 3 where the gate refused."""
-    from pipeline.registry import promotion, resolve_run
     from pipeline.core.errors import InputError
-    from pipeline.registry import gate
+    from pipeline.registry import gate, promotion, resolve_run
 
     if args.back:
         return _back(args)
@@ -56,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _back(args: argparse.Namespace) -> int:
-    from pipeline.registry import promotion
     from pipeline import tracking
     from pipeline.config import load_config
     from pipeline.core.errors import InputError
+    from pipeline.registry import promotion
     from pipeline.registry.mlflow_registry import Registry
 
     name, root, uri = args.name, args.root, args.uri

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import DupletError, InputError
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import DupletError, InputError
 from pipeline.core.progress import Talk
 
 
@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Starts as many workers as the training had; loss, norm and the gradients that are not finite go to stdout."""
-    from pipeline.distributed import launcher
     from pipeline.config import check_config
+    from pipeline.distributed import launcher
     from pipeline.training import replay
 
     kept = replay.load(args.folder)

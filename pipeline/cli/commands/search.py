@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InputError
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
 
 MAX_LINE_BYTES = 1 << 20  # of stdin

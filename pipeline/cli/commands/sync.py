@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.atomic_files import path_at_home
+from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.progress import Talk
 
 

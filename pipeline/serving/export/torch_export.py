@@ -20,7 +20,7 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.core.manifest import KeyParts
 from pipeline.serving import model_folder
-from pipeline.serving.predict.text_encoder import PARAMETERS_NAME, read_config, read_parameters
+from pipeline.serving.model_folder import PARAMETERS_NAME, read_config, read_parameters
 
 NAME = "model.safetensors"
 VERSION = 1
@@ -110,6 +110,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _finish(source: Path, new: Path, to: str, began: float) -> None:
     model_folder.carry(source, new, PARAMETERS_NAME)
-    content = {str(path.relative_to(new)): atomic_files.sha256(path) for path in sorted(new.rglob("*")) if path.is_file()}
+    content = {
+        str(path.relative_to(new)): atomic_files.sha256(path) for path in sorted(new.rglob("*")) if path.is_file()
+    }
     parts = KeyParts(VERSION, {"to": to}, content, manifest.versions("safetensors"))
     manifest.write(new, "export", parts, {}, began, {"configuration": read_config(source).name})

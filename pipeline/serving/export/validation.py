@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.evaluation import metrics
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, rank_collection, rank_listed, rows_per_chunk
-from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.tokenization import shards
 
 

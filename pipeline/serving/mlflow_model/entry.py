@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InputError
+from pipeline.serving.model_folder import read_config, read_parameters
 from pipeline.serving.onnx import session
 from pipeline.serving.predict import onnx_tasks
-from pipeline.serving.predict.base import MatchingPredictor, ON_ONNX, Predictor
-from pipeline.serving.predict.text_encoder import TextEncoder, read_config, read_parameters
+from pipeline.serving.predict.base import ON_ONNX, MatchingPredictor, Predictor
 from pipeline.serving.predict.scoring import Scorer
+from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.tokenization.encoder import load_tokenizer
 
 

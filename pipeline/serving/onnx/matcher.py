@@ -4,7 +4,18 @@ import numpy as np
 import onnx
 
 from pipeline.config import Config
-from pipeline.serving.onnx.graphs import Arrays, FAR_BELOW, Graph, dense, embed, last_axis, layers, padding, pooled, unit
+from pipeline.serving.onnx.graphs import (
+    FAR_BELOW,
+    Arrays,
+    Graph,
+    dense,
+    embed,
+    last_axis,
+    layers,
+    padding,
+    pooled,
+    unit,
+)
 from pipeline.serving.predict.scoring import tower_of
 
 

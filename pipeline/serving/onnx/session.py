@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from pipeline.core.errors import InputError, one_line
-from pipeline.serving.predict.text_encoder import Represent
+from pipeline.serving.predict.scoring import Represent
 
 LANGUAGE_STEP = "language_step.onnx"
 Shape = tuple[int | None, ...]  # None: any size

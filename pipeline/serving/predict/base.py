@@ -1,8 +1,6 @@
 """Rows in, predictions out, for any task: what `duplet predict`, the MLflow model and the page call."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,7 +8,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow, as_text
-from pipeline.serving.predict.text_encoder import Backend, TextEncoder, open_encoder, read_config
+from pipeline.serving.predict.text_encoder import TextEncoder
 
 # Tasks whose models predict on ONNX Runtime; the others on MXNet alone.
 ON_ONNX = ("matching", "classification", "tagging", "cloze")
@@ -30,36 +28,6 @@ class Predictor(Protocol):
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """A prediction per row, in their order. Raises InputError for a row that `check` refuses."""
-
-
-def open_predictor(folder: Path, backend: Backend | None = None, threads: int | None = None) -> Predictor:
-    """Opens a model's folder, as `models.fetch` gives it.
-
-    Args:
-        backend: None: ONNX Runtime for the tasks in ON_ONNX, MXNet for the others.
-        threads: of ONNX Runtime; None: as many as this process may use.
-
-    Raises:
-        InputError: the folder is no whole model, or its task cannot be had on that backend.
-    """
-    config = read_config(folder)
-    backend = backend or ("onnx" if config.task in ON_ONNX else "mxnet")
-    if config.task == "matching":
-        return MatchingPredictor(open_encoder(folder, backend, threads), backend)
-    if backend == "mxnet":
-        from pipeline.serving.predict.mxnet_tasks import TaskPredictor
-
-        return TaskPredictor(config, folder)
-    if config.task not in ON_ONNX:
-        raise InputError(
-            f"models of the task {config.task} predict on MXNet alone (those of {', '.join(ON_ONNX)} on ONNX Runtime "
-            "too): leave --backend out"
-        )
-    from pipeline.serving.export import onnx_export
-    from pipeline.serving.predict import onnx_tasks
-
-    graphs = onnx_export.ensure_graphs(folder)
-    return onnx_tasks.open_task(config, folder, graphs, threads or len(os.sched_getaffinity(0)))
 
 
 def read_all(rows: Sequence[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], T], what: str) -> list[T]:

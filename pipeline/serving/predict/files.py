@@ -23,8 +23,8 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.ingest import jsonl, places, tables
 from pipeline.ingest.rows import BadRow, Row, shorten, without_nan
-from pipeline.serving.predict.output import Pair, finish, json_line, names_beside
 from pipeline.serving.predict.base import Predictor
+from pipeline.serving.predict.output import Pair, finish, json_line, names_beside
 
 FORMATS = ("jsonl", "csv", "tsv", "parquet")
 ROWS_PER_BATCH = 1024

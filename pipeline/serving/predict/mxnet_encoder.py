@@ -9,8 +9,8 @@ from mxnet import gluon, nd
 from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.models.matcher import Matcher
-from pipeline.serving.predict.text_encoder import Represent
-from pipeline.training.optimizer import parameters_of
+from pipeline.models.parameters import parameters_of
+from pipeline.serving.predict.scoring import Represent
 
 
 def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:

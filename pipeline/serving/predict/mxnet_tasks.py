@@ -7,9 +7,9 @@ from typing import Any
 import mxnet as mx
 
 from pipeline.config import Config
-from pipeline.serving.predict.mxnet_encoder import set_parameters
+from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.text_encoder import read_parameters
+from pipeline.serving.predict.mxnet_encoder import set_parameters
 from pipeline.tasks.base import task_of
 
 # What a row of a task must have, where that is not one text.

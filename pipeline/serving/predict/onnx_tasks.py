@@ -9,14 +9,14 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.ingest.rows import BadRow
+from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session as onnx_backend
+from pipeline.serving.onnx.graph_cache import GRAPHS
 from pipeline.serving.onnx.session import Shape
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.text_encoder import Batch, batches, read_parameters
+from pipeline.serving.predict.text_encoder import Batch, batches
 from pipeline.tasks import decoding
 from pipeline.tokenization.encoder import load_tokenizer
-
-GRAPHS = {"classification": "classifier.onnx", "tagging": "tagger.onnx", "cloze": "cloze.onnx"}
 
 
 def open_task(config: Config, folder: Path, graphs: Path, threads: int) -> FieldPredictor:

@@ -3,13 +3,16 @@
 Each formula is `pipeline.models.matcher.Head`'s, over representations without padding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.config import Config
 from pipeline.evaluation.grades import grade_probabilities
+
+# side, (N, T) int32 ids with 0 on padding, (N,) int32 lengths -> (N, P) vectors and None, or (N, T, P) and (N, T)
+Represent = Callable[[str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 # Pairs of a query's and a document's token compared at once by late interaction: 32 MB as float32.
 COMPARED_PER_CHUNK = 8_000_000

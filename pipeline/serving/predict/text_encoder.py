@@ -1,32 +1,24 @@
 """Encoding texts and scoring pairs with a trained model: ONNX Runtime by default, MXNet on request."""
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.core import atomic_files, manifest
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.serving.predict.scoring import Encoded, Scorer
-from pipeline.tokenization.encoder import Encoder, load_tokenizer
+from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
+from pipeline.tokenization.encoder import Encoder
 
-__all__ = ["SIDES", "Backend", "Encoded", "TextEncoder", "open_encoder", "read_config", "read_parameters"]
+__all__ = ["SIDES", "Backend", "Encoded", "TextEncoder"]
 
 SIDES = ("query", "document")
-CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
 Backend = Literal["onnx", "mxnet"]
 # Padded tokens of a batch: few enough to stay in the caches (at 4096 fp32 is a fifth slower, int8 a third).
 TOKENS_PER_BATCH = 1024
 # Texts whose ids are held at once, and among which like lengths are put together.
 TEXTS_PER_WINDOW = 20_000
-
-# side, (N, T) int32 ids with 0 on padding, (N,) int32 lengths -> (N, P) vectors and None, or (N, T, P) and (N, T)
-Represent = Callable[[str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 class Batch(NamedTuple):
@@ -148,58 +140,6 @@ class TextEncoder:
             return Encoded(np.zeros((0, model.hidden * model.directions), np.float32))
         width = 2 * model.embedding
         return Encoded(np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(1, np.int64))
-
-
-def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = None) -> TextEncoder:
-    """Opens a matching model's folder, as `models.fetch` gives it.
-
-    Args:
-        threads: of ONNX Runtime, for as many batches at once; None: as many as this process may use. MXNet has its own.
-
-    Raises:
-        InputError: the folder is no whole model, or no model of the matching task.
-    """
-    config = read_config(folder)
-    if config.task != "matching":
-        raise InputError(f"{folder} is a model of the task {config.task}; encoding needs one of the task matching")
-    threads = threads or len(os.sched_getaffinity(0))
-    parameters = read_parameters(folder)
-    represent: Represent
-    if backend == "mxnet":
-        from pipeline.serving.predict import mxnet_encoder
-
-        represent, threads = mxnet_encoder.represent_with(config, parameters), 1
-    else:
-        from pipeline.serving.onnx import session
-        from pipeline.serving.export import onnx_export
-
-        represent = session.represent_with(onnx_export.ensure_graphs(folder))
-    return TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, parameters), threads)
-
-
-def read_config(folder: Path) -> Config:
-    """The configuration a model was trained with. Raises InputError, also where another version wrote it."""
-    path = folder / CONFIG_NAME
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}): give the folder of a trained model") from None
-    return manifest.stored_config(data, path)
-
-
-def read_parameters(folder: Path) -> dict[str, np.ndarray]:
-    """Arrays by structural name: real, finite numbers, at least one each. Raises InputError."""
-    path = folder / PARAMETERS_NAME
-    try:
-        arrays = atomic_files.arrays(path)
-    except ValueError as error:
-        raise InputError(f"{error}: give the folder of a trained model, or train it again") from None
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
-            raise InputError(
-                f"{path} is damaged: {name!r:.100} must hold finite floating-point numbers; train the model again"
-            )
-    return arrays
 
 
 def batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pipeline.config import SPLITS, Config
 from pipeline.config.sources import CollectionSource, PairsSource, SplitName
 from pipeline.core.errors import InputError
+from pipeline.core.record_schema import missing_name
 from pipeline.ingest import pairs
 from pipeline.ingest.places import shown_address
-from pipeline.core.record_schema import missing_name
 
 NAMED = 5  # labels that a sentence names
 THINGS = {

@@ -1,0 +1,107 @@
+"""Graphs of a trained folder, made once and kept beside it."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from pipeline.config import Config
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import InputError, one_line
+from pipeline.core.manifest import KeyParts
+from pipeline.serving.model_folder import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
+from pipeline.serving.onnx import graphs, matcher, tasks
+from pipeline.serving.onnx import int8 as onnx_int8
+from pipeline.serving.onnx.session import LANGUAGE_STEP
+
+GRAPHS = {"classification": "classifier.onnx", "tagging": "tagger.onnx", "cloze": "cloze.onnx"}
+
+EXPORT_VERSION = 2  # raised when the graphs written for equal parameters change
+CACHE_NAME = "onnx"
+# By task, its one graph's file and what writes it; matching has several.
+FILES = GRAPHS | {"language_model": LANGUAGE_STEP}
+WRITERS = {
+    "classification": tasks.classifier,
+    "tagging": tasks.tagger,
+    "cloze": tasks.cloze,
+    "language_model": tasks.language_step,
+}
+TASKS = ("matching", *FILES)
+
+
+def write_graphs(config: Config, arrays: dict[str, np.ndarray], folder: Path, int8: bool) -> None:
+    """What predicting runs: a task's one graph; for matching `encoder.onnx`, or with separate towers one per side.
+
+    Raises:
+        InputError: the parameters are not those of the configuration.
+    """
+    try:
+        if config.task != "matching":
+            _save(WRITERS[config.task](config, arrays), folder / FILES[config.task], int8)
+        elif config.model.towers == "shared":
+            _save(matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
+        else:
+            for side in ("query", "document"):
+                _save(matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
+    except KeyError as error:
+        raise InputError(
+            f"{PARAMETERS_NAME} has no {error.args[0]} that {CONFIG_NAME} asks for: they are not of one training"
+        ) from None
+    except (ValueError, IndexError, StopIteration, *graphs.REFUSALS) as error:
+        raise InputError(
+            f"{PARAMETERS_NAME} and {CONFIG_NAME} are not of one training ({one_line(error, 200)}): train it again"
+        ) from None
+
+
+def ensure_graphs(folder: Path) -> Path:
+    """The folder with a model's graphs: itself if exported, else a cache under it, made now if need be.
+
+    Where the model's folder cannot be written to, the cache lies under XDG_CACHE_HOME or ~/.cache.
+    """
+    if any(folder.glob("*.onnx")):
+        return folder
+    parts = _parts(folder, False)
+    cache = folder / CACHE_NAME
+    if not os.access(folder, os.W_OK):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        cache = home / "duplet" / parts.key
+    with atomic_files.lock(cache.with_name(f".{cache.name}.lock")):
+        if not _current(cache, parts):
+            began, config = time.time(), read_config(folder)
+            check(config, False)
+            with atomic_files.new_folder(cache) as new:
+                write_graphs(config, read_parameters(folder), new, False)
+                manifest.write(new, "export", parts, {}, began)
+    return cache
+
+
+def _current(cache: Path, parts: KeyParts) -> bool:
+    try:
+        return manifest.load(cache, "export", "duplet export").key == parts.key
+    except InputError:  # absent, damaged or of another version: made anew
+        return False
+
+
+def _parts(trained: Path, int8: bool) -> KeyParts:
+    return KeyParts(
+        code=EXPORT_VERSION,
+        config={"to": "onnx", "int8": int8},
+        inputs={name: atomic_files.sha256(trained / name) for name in (CONFIG_NAME, PARAMETERS_NAME)},
+        libraries=manifest.versions("onnx", "onnxruntime"),
+    )
+
+
+def check(config: Config, int8: bool) -> None:
+    """Raises InputError where a model of this configuration cannot be exported."""
+    if config.task not in TASKS:
+        raise InputError(f"models of the task {config.task} have no ONNX export (those of {', '.join(TASKS)} do)")
+    if int8 and config.model.cell not in onnx_int8.CELLS:
+        raise InputError(
+            f"int8 needs model.cell=lstm: ONNX Runtime has no eight-bit {config.model.cell}; export without --int8"
+        )
+
+
+def _save(model: onnx.ModelProto, path: Path, int8: bool) -> None:
+    onnx.save(onnx_int8.quantised(model) if int8 else model, str(path))
