@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings architecture fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs,
 
 settings: setup  ## docs/settings.md anew from the models of the configuration
 	@$(BIN)/duplet config explain --markdown > docs/settings.md
+
+architecture: setup  ## rooms, floors and arrows of the code, as docs/architecture.md shows them
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/architecture.py
 
 fuzz: setup  ## INPUTS (100,000) damaged inputs, guided by coverage, to every reader and loader; about 15 minutes
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \

@@ -8,6 +8,7 @@ each other, imports inside functions included.
 import graphlib
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Sized
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,15 +101,27 @@ def _reachable(module: str, imported: dict[str, set[str]]) -> set[str]:
     return found
 
 
+def figures(house: Architecture) -> str:
+    """What docs/architecture.md shows: the counts, then the floors from the top."""
+    counted: dict[str, Sized] = {
+        "rooms": house.rooms,
+        "floors": house.floors,
+        "arrows": house.arrows,
+        "circles": house.circles,
+    }
+    counts = ", ".join(f"{len(things)} {name}" for name, things in counted.items())
+    floors = [f"{number:2}  {', '.join(floor)}" for number, floor in enumerate(house.floors, 1)]
+    return "\n".join([counts, *reversed(floors)])
+
+
 def main() -> int:
     """Prints the figures; exit code 1 where there is a circle."""
     house = measure()
-    total = sum(house.lines.values())
-    print(f"{len(house.rooms)} rooms, {len(house.floors)} floors, {len(house.arrows)} arrows, {total:,} lines of code")
-    for number, floor in reversed(list(enumerate(house.floors, 1))):
-        print(f"{number:2}  " + ", ".join(f"{room} ({house.lines[room]:,})" for room in floor))
+    print(figures(house))
     for circle in house.circles:
         print("circle: " + ", ".join(sorted(circle)))
+    print("lines: " + ", ".join(f"{room} {lines:,}" for room, lines in house.lines.most_common()))
+    print(f"{sum(house.lines.values()):,} lines of code")
     return 1 if house.circles else 0
 
 
