@@ -25,7 +25,7 @@ from pipeline.tracking import Tracking, address
 
 STAGES = ("ingest", "tokenize", "train", "evaluate")
 # Raised when a stage's output for equal settings changes.
-TRAIN_VERSION, EVALUATE_VERSION = 4, 5
+TRAIN_VERSION, EVALUATE_VERSION = 4, 6
 # How the work is done and watched, not what comes out (but for float noise): no part of the key.
 EXECUTION = {
     "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",

@@ -235,10 +235,11 @@ def _ranked_together(
 def texts_of(ingested: Path, split: str, queries: Queries) -> dict[str, list[str]]:
     """The texts of a split's queries and of the collection's documents, in the order of their rows."""
     found: dict[str, dict[str, str]] = {side: {} for side in SIDES}
-    collection = [COLLECTION_NAME] if split == "test" and (ingested / COLLECTION_NAME).exists() else []
-    records = [f"records-{name}.parquet" for name in (split, *(n for n in ("test", *OTHERS) if n != split))]
+    collection = [COLLECTION_NAME] if (ingested / COLLECTION_NAME).exists() else []
+    records = [f"records-{name}.parquet" for name in (split, *(n for n in (*OTHERS, "test") if n != split))]
     judged = [missing_name(split)] if (ingested / missing_name(split)).exists() else []  # queries alone
-    for name in (*collection, *records, *judged):
+    # With train_on_titles a document of train and valid is its text without the title, which the collection has.
+    for name in (*collection, *records, *judged) if split == "test" else (*records, *collection, *judged):
         sides = SIDES if name == records[0] else SIDES[:1] if name in judged else SIDES[1:]
         for batch in pq.ParquetFile(ingested / name).iter_batches(10_000, columns=[
             column for side in sides for column in (f"{side}_id", side)

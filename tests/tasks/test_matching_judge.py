@@ -107,6 +107,37 @@ def test_the_documents_of_one_split_are_ranked(judged: Callable[..., Any]) -> No
     assert len(valid.collection) == len({row["document"] for row in pairs(12, 1)})
 
 
+@pytest.mark.parametrize("titles", [False, True])
+def test_every_document_of_a_collection_has_its_text(titles: bool, tmp_path: Path) -> None:
+    documents = {f"d{i}": (WORDS[i + 2], f"{WORDS[i]} {WORDS[i + 1]}") for i in range(12)}
+    judgements = {"train": range(4), "valid": range(4, 6), "test": range(6, 8)}  # of d8 to d11 there is none
+    lines = {
+        "corpus.jsonl": [json.dumps({"_id": k, "title": t, "text": x}) for k, (t, x) in documents.items()],
+        "queries.jsonl": [json.dumps({"_id": f"q{i}", "text": WORDS[i]}) for i in range(8)],
+        **{
+            f"qrels/{'dev' if name == 'valid' else name}.tsv": ["query-id\tcorpus-id\tscore"]
+            + [f"q{i}\td{i}\t1" for i in rows]
+            for name, rows in judgements.items()
+        },
+    }
+    (tmp_path / "qrels").mkdir()
+    for name, written in lines.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in written))
+    source = {"format": "beir", "path": str(tmp_path), "train_on_titles": titles}
+    config = check_config(small_configuration(tmp_path, ingest={"source": source}), "test")
+    stages: dict[str, Any] = flow.run(config, "test", "tokenize", lambda line: None).stages
+    ingested, tokenized = (Path(stages[stage]["folder"]) for stage in ("ingest", "tokenize"))
+    test, valid = matching_systems.to_judge(config, tokenized, ingested)
+    whole = {key: f"{title}\n{text}" for key, (title, text) in documents.items()}
+    for name, queries in (("test", test), ("valid", valid)):
+        texts = dict(zip(queries.collection.keys, matching_systems.texts_of(ingested, name, queries)["document"]))
+        # the text that was tokenized: a document has three words with its title and two without
+        assert [len(text.split()) for text in texts.values()] == queries.collection.lengths.tolist()
+        assert texts == whole or (titles and name == "valid")
+    assert titles or valid.collection is test.collection
+    matching_systems.Words(config, tokenized, ingested, test, valid)
+
+
 def test_documents_of_the_same_tokens_are_equal(judged: Callable[..., Any]) -> None:
     """Punctuation and rare words aside, two texts may be the same ids; their order must not be float noise's."""
     config, ingested, tokenized, network = judged()
