@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.tracking.client import Address, asked, copied
+from pipeline.tracking.logged import model_of
 
 ALIAS = "champion"
 # tags of a version
@@ -109,9 +110,8 @@ class Registry:
 def _source(client: Any, training: str) -> str:
     """The MLflow model that a training logged, else the folder of its files."""
     run = client.get_run(training)
-    for output in getattr(run.outputs, "model_outputs", None) or []:
-        return f"models:/{output.model_id}"
-    return f"{run.info.artifact_uri}/model"
+    model = model_of(client, run)
+    return f"models:/{model}" if model else f"{run.info.artifact_uri}/model"
 
 
 def stage_run(where: Address, stage: str, key: str) -> str | None:

@@ -177,6 +177,7 @@ def model_of_registry(where: Address, address: str, store: Path) -> Path:
 
 def copied(mlflow: Any, where: Address, address: str, folder: Path) -> Path:
     """What a run or a version logged never changes, so a copy that is there is good."""
+    folder = folder.absolute()  # as MLflow gives it back
     with atomic_files.lock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
             with atomic_files.new_folder(folder) as new:

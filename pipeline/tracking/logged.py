@@ -17,6 +17,7 @@ def log_pyfunc(
 
     Args:
         script: calls `mlflow.models.set_model`; code: the folder of the modules it imports.
+        artifacts: name -> path of a file or folder.
         answers: predictions for `example`, from which the signature is inferred.
     """
     import pandas
@@ -29,13 +30,22 @@ def log_pyfunc(
             name=name,
             python_model=str(script),
             code_paths=[str(code)],
-            artifacts=dict(artifacts),
+            # MLflow takes what it is given for an address, and would read %20 in a path as a blank
+            artifacts={name: Path(path).absolute().as_uri() for name, path in artifacts.items()},
             pip_requirements=list(requirements),
             signature=signature,
             input_example=frame,
             metadata=dict(metadata),
         )
     return str(info.model_uri)
+
+
+def model_of(client: Any, run: Any) -> str | None:
+    """The id of the model that a run logged whole; one whose files did not arrive is left out."""
+    for output in getattr(run.outputs, "model_outputs", None) or []:
+        if client.get_logged_model(output.model_id).status.name == "READY":
+            return str(output.model_id)
+    return None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pipeline.core.redaction import hide
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.logged import log_pyfunc
+from pipeline.tracking.logged import log_pyfunc, model_of
 
 METRICS_PER_CALL = 1000  # MLflow's own bounds of one call
 NAMES_PER_CALL = 100
@@ -291,7 +291,7 @@ class Sender:
 
     def _model(self, entry: dict[str, Any], run_id: str) -> None:
         run = self._ask(entry["run"], self.client.get_run, run_id)
-        if getattr(run.outputs, "model_outputs", None):
+        if self._ask(entry["run"], model_of, self.client, run):
             return
         packed = dict(entry["packed"])
         for name in ("script", "code"):
