@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ def model(given: str, root: Path, uri: str | None) -> Path:
     folder = flow.plan(load_config(path)).folder("train")
     if not (folder / manifest.NAME).exists():
         raise InputError(
-            f"{given} is not trained with its present settings: run `duplet run {given}` first, "
+            f"{given} is not trained with its present settings: run `duplet run {shlex.quote(given)}` first, "
             "or name a training with other settings by its folder or its run id"
         )
     return model_folder.checked(folder)
@@ -101,7 +102,7 @@ def _of_configuration(given: str, overrides: list[str], root: Path | None, uri: 
     keys = flow.plan(config)
     folder = keys.folder("evaluate")
     if not (folder / manifest.NAME).exists():
-        command = " ".join(["duplet run", given, *overrides])
+        command = shlex.join(["duplet", "run", given, *overrides])
         raise InputError(
             f"{given} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
             "or name a run with other settings by its folder or its id"

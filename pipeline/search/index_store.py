@@ -10,6 +10,7 @@ between two is not disturbed.
 
 import contextlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,7 @@ def read_state(folder: Path) -> State:
     except (FileNotFoundError, NotADirectoryError):
         what = "is no finished index" if folder.exists() else "does not exist"
         raise InputError(
-            f"{folder} {what}: build it with `duplet index MODEL --documents … --output {folder}`"
+            f"{folder} {what}: build it with `duplet index MODEL --documents … --output {shlex.quote(str(folder))}`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None

@@ -1,5 +1,6 @@
 """Which model an index belongs to, and opening both together."""
 
+import shlex
 from pathlib import Path
 
 from pipeline.core import manifest
@@ -64,7 +65,8 @@ def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
         )
     raise InputError(
         f"{index} was built with model {state.model.key} ({state.model.given}), not with {stamp.key} "
-        f"({stamp.given}), whose vectors cannot be compared: build an index with `duplet index {stamp.given} …`"
+        f"({stamp.given}), whose vectors cannot be compared: "
+        f"build an index with `duplet index {shlex.quote(stamp.given)} …`"
     )
 
 

@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -282,7 +283,8 @@ class Tracking:
         if done and not self._keep:
             shutil.rmtree(self._journal.folder, ignore_errors=True)
         elif not done:
-            self._say(f"not all of this run is in MLflow yet: `duplet sync --root {self._where.root}` sends the rest")
+            command = shlex.join(["duplet", "sync", "--root", str(self._where.root)])
+            self._say(f"not all of this run is in MLflow yet: `{command}` sends the rest")
         self._lock.close()
 
     def _sent_by_now(self, journal: Journal, status: str) -> bool:

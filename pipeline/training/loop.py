@@ -1,6 +1,7 @@
 """The training loop and what it calls by name: validating, saving, logging."""
 
 import math
+import shlex
 import signal
 import time
 import zlib
@@ -246,14 +247,15 @@ class Run:
             )  # fmt: skip
             replay.keep(kept, update, parameters, began)
         self.state.skipped += 1
+        command = shlex.join(["duplet", "replay", str(kept)])
         what = f"loss {loss} or gradient norm {norm} is not finite at update {sent.number}"
         if self.state.skipped > most:
             raise DupletError(
-                f"{what}: `duplet replay {kept}` shows it again; lower train.optimizer.learning_rate, set "
+                f"{what}: `{command}` shows it again; lower train.optimizer.learning_rate, set "
                 "train.optimizer.clip_norm, or let some be skipped with train.max_skipped_updates"
             )
         if self.world.rank == 0:
-            self.say(f"warning: {what}, {self.state.skipped} of {most} skipped; `duplet replay {kept}` shows it again")
+            self.say(f"warning: {what}, {self.state.skipped} of {most} skipped; `{command}` shows it again")
 
     def log_if_due(self, rate: float, loader: Loader) -> None:
         """Every log_every_updates: means of loss and norm, and what the clock says, over the updates since."""
