@@ -81,8 +81,7 @@ audit: setup  ## the installed packages against the advisories of PyPI's databas
 	@bash docker/audit.sh advisories
 
 ui: setup  ## MLflow's pages over the runs under ROOT (default runs), on the loopback
-	@mkdir -p "$$ROOT"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri "sqlite:///$$(cd "$$ROOT" && pwd)/mlflow.db"
+	@$(BIN)/duplet ui --root "$$ROOT"
 
 lock: setup  ## requirements.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \

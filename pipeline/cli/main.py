@@ -53,6 +53,7 @@ VERBS = {
     "sync": Verb(
         "pipeline.cli.commands.sync", "send what MLflow has not got yet: of runs whose server was down, or killed"
     ),
+    "ui": Verb("pipeline.cli.commands.ui", "MLflow's pages over the runs under a root, in a browser"),
     "doctor": Verb("pipeline.cli.commands.doctor", "what this machine has and lacks, each lack with its fix"),
     "config": Verb(
         "pipeline.cli.commands.config", "check a configuration and show it whole; `config explain`: what settings mean"

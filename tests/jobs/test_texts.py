@@ -211,8 +211,11 @@ def test_a_shell_line_with_a_secret_is_not_kept(
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if not texts.controls(text)])
-def test_a_command_to_copy_hands_make_the_root_as_it_is(text: str, tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text('ROOT ?= runs\nexport ROOT\nui:\n\t@printf %s "$$ROOT"\n')
-    done = subprocess.run(pages(f"/r/{text}"), shell=True, cwd=tmp_path, capture_output=True)
-    assert done.stdout.decode() == f"/r/{text}", done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
+def test_a_command_to_copy_hands_over_the_root_as_it_is(text: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "duplet"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(pages(f"/r/{text}", "3a5e"), shell=True, cwd=tmp_path, capture_output=True, env=environment)
+    assert done.stdout.decode() == f"ui\n3a5e\n--root\n/r/{text}\n", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["duplet"]

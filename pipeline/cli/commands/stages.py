@@ -32,14 +32,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
-        say(f"MLflow run {result.run_id} (`{pages(config.root)}` shows it)")
+        say(f"MLflow run {result.run_id} (`{pages(config.root, result.run_id)}` shows it)")
     return 0
 
 
-def pages(root: str) -> str:
-    """The command that shows a root's runs, to be copied into a shell; make reads it a second time.
+def pages(root: str, run_id: str) -> str:
+    """The command that shows a run's page, to be copied into a shell.
 
-    >>> pages("runs"), pages("my $runs")
-    ('make ui', "make ui 'ROOT=my $$runs'")
+    >>> pages("runs", "3a5e"), pages("my $runs", "3a5e")
+    ('duplet ui 3a5e', "duplet ui 3a5e --root 'my $runs'")
     """
-    return "make ui" if root == "runs" else shlex.join(["make", "ui", f"ROOT={root.replace('$', '$$')}"])
+    return shlex.join(["duplet", "ui", run_id, *([] if root == "runs" else ["--root", root])])
