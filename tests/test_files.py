@@ -101,8 +101,8 @@ def test_a_killed_writer_leaves_only_a_partial(tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from pipeline import files
-with files.new_folder(Path({str(tmp_path / "stage")!r})) as folder:
+from pipeline.core import atomic_files
+with atomic_files.new_folder(Path({str(tmp_path / "stage")!r})) as folder:
     (folder / "a").write_text("half")
     os.kill(os.getpid(), 9)
 """
@@ -113,8 +113,8 @@ with files.new_folder(Path({str(tmp_path / "stage")!r})) as folder:
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline import files
-with files.lock(Path(sys.argv[1])) as waited:
+from pipeline.core import atomic_files
+with atomic_files.lock(Path(sys.argv[1])) as waited:
     print("waited" if waited else "at once", flush=True)
     sys.stdin.readline()
 """

@@ -13,8 +13,8 @@ def test_a_repository_around_an_environment_is_not_taken_for_duplets(tmp_path: P
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of the project"], check=True)
     site = tmp_path / ".venv" / "site-packages"
-    shutil.copytree(Path(manifest.__file__).parent, site / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from pipeline import manifest; print(manifest.git_commit())"
+    shutil.copytree(Path(manifest.__file__).parents[1], site / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from pipeline.core import manifest as m; print(m.git_commit())"
     told = subprocess.run([sys.executable, "-P", "-c", code, str(site)], capture_output=True, text=True, check=True)
     assert told.stdout == "None\n"
     subprocess.run([*git, "add", "-A"], check=True)

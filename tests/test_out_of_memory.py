@@ -11,10 +11,10 @@ from tests.conftest import small_configuration
 CODE = """
 import json, resource, sys
 from pathlib import Path
-from pipeline import worker
 from pipeline.config import check_config
-from pipeline.ingest import stage as ingest
 from pipeline.distributed.launcher import Job
+from pipeline.ingest import stage as ingest
+from pipeline.training import worker
 from pipeline.tokenization import stage as tokenization
 
 root, megabytes = Path(sys.argv[1]), int(sys.argv[2])

@@ -1,4 +1,4 @@
-"""Tables: JSON Lines (or a JSON array), CSV, TSV and Parquet, read in one way for ingest, prediction and search."""
+"""Tables: JSON Lines , CSV, TSV and Parquet, read in one way for ingest, prediction and search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

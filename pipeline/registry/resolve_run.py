@@ -14,7 +14,7 @@ from pipeline.evaluation.fusion import FUSION
 from pipeline.registry import mlflow_registry
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import METRICS, RECORD
-from pipeline.serving import model_folder
+from pipeline.serving import fetching, model_folder
 from pipeline.tracking.client import Address
 
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
@@ -28,7 +28,7 @@ def model(given: str, root: Path, uri: str | None) -> Path:
     """
     path = atomic_files.path_at_home(given)
     if path.suffix not in (".yaml", ".yml"):
-        return model_folder.fetch(given, root, uri)
+        return fetching.fetch(given, root, uri)
     from pipeline.orchestration import flow
 
     folder = flow.plan(load_config(path)).folder("train")

@@ -9,7 +9,7 @@ from pipeline.search import index_store
 from pipeline.search.index_store import ModelStamp, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
-from pipeline.serving import loading, model_folder
+from pipeline.serving import fetching, loading, model_folder
 from pipeline.serving.predict import text_encoder
 from pipeline.tokenization.encoder import load_vocabulary
 
@@ -40,7 +40,7 @@ def open_model(
         InputError: there is no such model any more, or it is another one than the index was built with.
     """
     try:
-        folder = model_folder.fetch(model or state.model.folder, root, uri)
+        folder = fetching.fetch(model or state.model.folder, root, uri)
     except InputError as error:
         if model is not None:
             raise

@@ -1,13 +1,11 @@
-"""Finding a model: a folder, a run, or a registered name; whole and unchanged, or one sentence why not."""
+"""What the folder of a trained or exported model consists of: its files' names, reading, checking and copying them."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from pipeline import tracking
 from pipeline.config import Config, loading
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
@@ -17,31 +15,6 @@ CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
 STAGES = ("train", "export")
 # What makes a model usable by itself.
 CARRIED = ("config.json", "parameters.npz", "vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
-STORE = "models"  # under root: copies of what MLflow holds
-HELP = "a configuration (.yaml), a model's folder, an MLflow run id, or models:/NAME@ALIAS"
-
-
-def fetch(model: str, root: Path, uri: str | None) -> Path:
-    """The folder of a model, its files checked against their hashes. Nothing in it is ever unpickled or run.
-
-    Args:
-        model: a trained or exported folder; the id of a run (parent or train child); `models:/NAME@ALIAS` or
-            `models:/NAME/VERSION`.
-        root: where the MLflow database lies, unless there is another address.
-        uri: MLflow's address; None: MLFLOW_TRACKING_URI, else under root.
-
-    Raises:
-        InputError: no such model, or not a whole one. TryAgain: MLflow does not answer.
-    """
-    if model.startswith("models:/"):
-        folder = tracking.model_of_registry(tracking.address(uri, root), model, root / STORE)
-    elif atomic_files.path_at_home(model).is_dir():
-        folder = atomic_files.path_at_home(model)
-    elif re.fullmatch(r"[0-9a-f]{32}", model):
-        folder = tracking.model_of_run(tracking.address(uri, root), model, root / STORE)
-    else:
-        raise InputError(f"no model {model!r}: give {HELP}")
-    return checked(inner_of(folder))
 
 
 def inner_of(folder: Path) -> Path:

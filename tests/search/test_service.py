@@ -183,12 +183,12 @@ def _as_they_end(futures: list[Any]) -> Iterator[Any]:
 SERVE = """
 import sys
 from pathlib import Path
-from pipeline.search import service, store
+from pipeline.search import index_store, server
 from pipeline.search.searcher import Searcher
 from tests.search.double import WordEncoder
 index = Path(sys.argv[1])
-service.serve(index, "127.0.0.1", 0, lambda line: print(line, flush=True),
-              lambda: Searcher(store.open_snapshot(index), WordEncoder("late_interaction", document=30)))
+server.serve(index, "127.0.0.1", 0, lambda line: print(line, flush=True),
+              lambda: Searcher(index_store.open_snapshot(index), WordEncoder("late_interaction", document=30)))
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.core.manifest import KeyParts
-from pipeline.serving import model_folder
+from pipeline.serving import fetching, model_folder
 from pipeline.serving.export import onnx_export, torch_export
 from pipeline.serving.loading import open_predictor
 from pipeline.tokenization.tokenizers import SentencePieceTokenizer
@@ -52,7 +52,7 @@ def test_a_pickle_among_the_parameters(trained: Trained, mark: Path, tmp_path: P
         assert archive["embedding"].size == 1
     worked(mark)
     with pytest.raises(InputError, match=r"parameters\.npz"):
-        open_predictor(model_folder.fetch(str(signed(folder)), tmp_path, None))
+        open_predictor(fetching.fetch(str(signed(folder)), tmp_path, None))
     assert not mark.exists()
 
 
@@ -63,7 +63,7 @@ def test_a_bare_pickle_in_the_place_of_a_file(trained: Trained, mark: Path, tmp_
     pickle.loads((folder / name).read_bytes())
     worked(mark)
     with pytest.raises(InputError, match=name):
-        open_predictor(model_folder.fetch(str(signed(folder)), tmp_path, None))
+        open_predictor(fetching.fetch(str(signed(folder)), tmp_path, None))
     assert not mark.exists()
 
 
@@ -147,7 +147,7 @@ def test_a_planted_mlmodel_with_a_loader_of_its_own(trained: Trained, mark: Path
         client.create_registered_model("evil")
         client.create_model_version("evil", f"{run.info.artifact_uri}/evil", run.info.run_id)
         given = "models:/evil/1"
-    predicted = open_predictor(model_folder.fetch(given, tmp_path / "root", None), threads=1).predict(ROWS)
+    predicted = open_predictor(fetching.fetch(given, tmp_path / "root", None), threads=1).predict(ROWS)
     assert len(predicted) == 1 and not mark.exists()  # the arrays were good, the code was not asked
 
 
@@ -168,4 +168,27 @@ def test_a_graph_reads_no_file_outside_of_its_folder(trained: Trained, tmp_path:
     entry.key, entry.value = "location", "../../secret"
     path.write_bytes(graph.SerializeToString())
     with pytest.raises(InputError, match="is no graph that ONNX Runtime can run"):
-        open_predictor(model_folder.fetch(str(signed(exported)), tmp_path, None), threads=1)
+        open_predictor(fetching.fetch(str(signed(exported)), tmp_path, None), threads=1)
+
+
+def test_a_graph_with_a_loop_is_not_run(trained: Trained, tmp_path: Path) -> None:
+    """A loop of 2^62 turns would never end."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    exported = tmp_path / "exported"
+    onnx_export.export(trained(), exported, False, lambda _: None)
+    path = next(exported.glob("*encoder.onnx"))
+    graph = onnx.load(path)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"])], "body",
+        [helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+         helper.make_tensor_value_info("go", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])],
+    )  # fmt: skip
+    graph.graph.initializer.append(helper.make_tensor("turns", TensorProto.INT64, [], [2**62]))
+    graph.graph.initializer.append(helper.make_tensor("go_in", TensorProto.BOOL, [], [True]))
+    graph.graph.node.append(helper.make_node("Loop", ["turns", "go_in"], [], body=body))
+    path.write_bytes(graph.SerializeToString())
+    with pytest.raises(InputError, match="holds Loop, which no graph of Duplet holds"):
+        open_predictor(fetching.fetch(str(signed(exported)), tmp_path, None), threads=1)

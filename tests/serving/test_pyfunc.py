@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from pipeline.core.errors import InputError
-from pipeline.serving import model_folder
+from pipeline.serving import fetching
 from pipeline.serving.export import onnx_export
 from pipeline.serving.loading import open_predictor
 from pipeline.serving.mlflow_model import pack
@@ -221,20 +221,22 @@ def test_mlflow_serves_it_without_mxnet(server: str, logged: Logged) -> None:
 
 def test_a_registered_name_is_a_model_for_every_command(logged: Logged) -> None:
     for name in ("models:/matcher@champion", "models:/matcher/1"):
-        folder = model_folder.fetch(name, logged.root, None)
+        folder = fetching.fetch(name, logged.root, None)
         check(open_predictor(folder, threads=1).predict(ROWS), logged.wanted)
         check(open_predictor(folder, "mxnet").predict(ROWS), logged.wanted)
-        assert model_folder.fetch(name, logged.root, None) == folder
+        assert fetching.fetch(name, logged.root, None) == folder
     for name in ("models:/matcher@challenger", "models:/matcher/2"):
         with pytest.raises(InputError, match=name):
-            model_folder.fetch(name, logged.root, None)
+            fetching.fetch(name, logged.root, None)
 
 
 def test_two_versions_of_the_code_live_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = pack.modules_of(pack.ENTRY)
     assert "pipeline.tokenization.encoder" in modules
     assert not [
-        name for name in modules if "mxnet" in name or name.startswith(("pipeline.models", "pipeline.tracking"))
+        name
+        for name in modules
+        if name.startswith(("pipeline.models", "pipeline.tracking", "pipeline.serving.predict.mxnet"))
     ]
     exported = tmp_path / "exported"
     onnx_export.export(write_trained(tmp_path / "trained", config_of()), exported, False, lambda _: None)

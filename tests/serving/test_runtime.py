@@ -18,7 +18,7 @@ from pipeline import __version__
 from pipeline.cli import main
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
-from pipeline.serving import model_folder
+from pipeline.serving import fetching, model_folder
 from pipeline.serving.loading import open_encoder
 from pipeline.serving.predict import text_encoder
 from pipeline.serving.predict.text_encoder import Encoded, TextEncoder
@@ -175,16 +175,16 @@ DAMAGE = {
 def test_a_model_that_is_not_whole_is_refused(trained: Trained, tmp_path: Path, damage: str) -> None:
     change, sentence = DAMAGE[damage]
     folder = trained()
-    assert model_folder.fetch(str(folder), tmp_path, None) == folder
+    assert fetching.fetch(str(folder), tmp_path, None) == folder
     change(folder)  # type: ignore[no-untyped-call]
     with pytest.raises(InputError, match=sentence):
-        model_folder.fetch(str(folder), tmp_path, None)
+        fetching.fetch(str(folder), tmp_path, None)
 
 
 @pytest.mark.parametrize("name", ("nonsense", "0" * 32, "models:/none@champion", "models:/none", "models:/a/b/c"))
 def test_unknown_models_are_one_sentence_and_make_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        model_folder.fetch(name, tmp_path, None)
+        fetching.fetch(name, tmp_path, None)
     assert name in str(caught.value)
     assert not list(tmp_path.iterdir())
 

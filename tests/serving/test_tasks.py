@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow
-from pipeline.serving import model_folder
+from pipeline.serving import fetching
 from pipeline.serving.export import onnx_export
 from pipeline.serving.loading import open_predictor
 from pipeline.serving.onnx import graph_cache
@@ -35,7 +35,7 @@ def test_the_graph_alone_gives_what_is_predicted(classifier: Path, tmp_path: Pat
     found = predictor.predict([{"review": text} for text in TEXTS])
     assert found == predictor.predict([{"text": text} for text in TEXTS])
     onnx_export.export(classifier, tmp_path / "out", False, lambda _: None)
-    assert model_folder.fetch(str(tmp_path / "out"), tmp_path, None)
+    assert fetching.fetch(str(tmp_path / "out"), tmp_path, None)
     assert open_predictor(tmp_path / "out").predict([{"text": text} for text in TEXTS]) == found
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "classifier.onnx"))
     ids = np.zeros((3, 4), np.int32)
@@ -77,7 +77,7 @@ def test_an_exported_folder_predicts_without_mxnet(task: str, tmp_path: Path) ->
     code = f"""
 import json, sys
 from pathlib import Path
-from pipeline.serving.predict.base import open_predictor
+from pipeline.serving.loading import open_predictor
 print(json.dumps(open_predictor(Path({str(tmp_path / "out")!r})).predict({rows!r})))
 assert not {{"mxnet", "gluonnlp", "horovod", "mlflow"}} & set(sys.modules), sorted(sys.modules)
 """

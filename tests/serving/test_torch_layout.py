@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.core.errors import InputError
 from pipeline.models.encoder import padding_of
-from pipeline.serving import model_folder
+from pipeline.serving import fetching
 from pipeline.serving.export import torch_export
 from pipeline.serving.loading import open_predictor
 from tests.conftest import last_json
@@ -75,7 +75,7 @@ def test_export_and_import_again(trained: Trained, tmp_path: Path) -> None:
         last_json(
             subprocess.run([sys.executable, "-m", "pipeline.cli", *command, "--json"], capture_output=True, text=True)
         )
-    assert model_folder.fetch(str(back), tmp_path, None) == back
+    assert fetching.fetch(str(back), tmp_path, None) == back
     assert open_predictor(back, threads=1).predict(ROWS) == open_predictor(folder, threads=1).predict(ROWS)
 
     tensors = load_file(str(exported / "model.safetensors"))

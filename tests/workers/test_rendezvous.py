@@ -172,7 +172,8 @@ def test_when_one_rank_is_killed_the_others_are_ended(tmp_path: Path) -> None:
 def test_a_host_whose_name_means_another_address_takes_its_address_for_a_name() -> None:
     """Where 127.0.0.2 reaches the others and the name means something else; in a process of its own."""
     code = (
-        "import socket; from pipeline import rendezvous as r; r.use_address('127.0.0.2'); print(socket.gethostname())"
+        "import socket; from pipeline.distributed.rendezvous import use_address; "
+        "use_address('127.0.0.2'); print(socket.gethostname())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if "a name space of its own was refused" in done.stderr:

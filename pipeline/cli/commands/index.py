@@ -151,12 +151,18 @@ def _ids(given: list[str]) -> list[str]:
     return found
 
 
+def _size_mb(index: Path) -> float:
+    """What the index takes on disk, in MB of 10^6 bytes."""
+    return sum(path.stat().st_size for path in index.rglob("*") if path.is_file()) / 1e6
+
+
 def _print(args: argparse.Namespace, output: Path, state: Any, change: Any, read: dict[str, int]) -> None:
     if args.json:
         print(
             json.dumps(
                 {
-                    "index": str(output), "generation": state.generation, **state.counts, "rows": read,
+                    "index": str(output), "size_mb": round(_size_mb(output), 3),
+                    "generation": state.generation, **state.counts, "rows": read,
                     "encoded": change.encoded, "reused": change.reused, "unchanged": change.unchanged,
                     "deleted": change.deleted, "not_there": change.not_there, "approximate": state.approximate,
                     "seconds": round(change.seconds, 3),
@@ -166,7 +172,7 @@ def _print(args: argparse.Namespace, output: Path, state: Any, change: Any, read
         return
     print(
         f"{output}: generation {state.generation}, {state.counts['documents']} documents in "
-        f"{state.counts['passages']} passages, {state.counts['vectors']} vectors"
+        f"{state.counts['passages']} passages, {state.counts['vectors']} vectors, {_size_mb(output):,.1f} MB on disk"
     )
     done = {
         "encoded": change.encoded,

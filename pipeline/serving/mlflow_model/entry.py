@@ -1,4 +1,4 @@
-"""What the MLflow model runs, in environments that have neither MXNet nor this package: see `pyfunc`."""
+"""What the MLflow model runs, in environments that have neither MXNet nor this package: see `pack`."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.serving.mlflow_model.entry import open_model, predict
 
 ENTRY = "pipeline.serving.mlflow_model.entry"
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[3]
 ARTIFACT = "model"  # the exported folder within the MLflow model
 NEEDED = ("mlflow", "numpy", "onnxruntime", "pydantic", "pyyaml")
 FOR_TOKENIZER = {"sentencepiece": ("sentencepiece",), "jieba": ("jieba", "setuptools")}

@@ -14,9 +14,7 @@ from pipeline.core.manifest import KeyParts
 from pipeline.serving.model_folder import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
 from pipeline.serving.onnx import graphs, matcher, tasks
 from pipeline.serving.onnx import int8 as onnx_int8
-from pipeline.serving.onnx.session import LANGUAGE_STEP
-
-GRAPHS = {"classification": "classifier.onnx", "tagging": "tagger.onnx", "cloze": "cloze.onnx"}
+from pipeline.serving.onnx.session import GRAPHS, LANGUAGE_STEP
 
 EXPORT_VERSION = 2  # raised when the graphs written for equal parameters change
 CACHE_NAME = "onnx"
@@ -60,7 +58,9 @@ def ensure_graphs(folder: Path) -> Path:
 
     Where the model's folder cannot be written to, the cache lies under XDG_CACHE_HOME or ~/.cache.
     """
-    if any(folder.glob("*.onnx")):
+    if graphs_there := sorted(folder.glob("*.onnx")):
+        for path in graphs_there:
+            check_graph(path)
         return folder
     parts = _parts(folder, False)
     cache = folder / CACHE_NAME
@@ -75,6 +75,21 @@ def ensure_graphs(folder: Path) -> Path:
                 write_graphs(config, read_parameters(folder), new, False)
                 manifest.write(new, "export", parts, {}, began)
     return cache
+
+
+def check_graph(path: Path) -> None:
+    """Raises InputError where a graph has what no graph of ours has: a loop could run for ever.
+
+    That is a graph within a node (Loop, If, Scan), or a function of its own.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError, and others for what is no file
+        raise InputError(f"{path} is not an ONNX graph ({one_line(error, 200)}): export the model again") from None
+    inner = [node.op_type for node in model.graph.node if any(a.HasField("g") or a.graphs for a in node.attribute)]
+    if inner or model.functions:
+        named = inner[0] if inner else model.functions[0].name
+        raise InputError(f"{path} holds {named}, which no graph of Duplet holds: export the model again")
 
 
 def _current(cache: Path, parts: KeyParts) -> bool:

@@ -11,8 +11,7 @@ from pipeline.config import Config
 from pipeline.ingest.rows import BadRow
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session as onnx_backend
-from pipeline.serving.onnx.graph_cache import GRAPHS
-from pipeline.serving.onnx.session import Shape
+from pipeline.serving.onnx.session import GRAPHS, Shape
 from pipeline.serving.predict.base import FieldPredictor
 from pipeline.serving.predict.text_encoder import Batch, batches
 from pipeline.tasks import decoding
