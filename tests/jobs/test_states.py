@@ -180,7 +180,7 @@ def test_a_full_disk_takes_the_room_of_the_last_state(
 
     folder = tmp_path / "jobs" / job
     folders.write_state(folder, {"state": "running", "reason": "a long reason"})
-    monkeypatch.setattr(folders.files, "write_text", full)
+    monkeypatch.setattr(folders.atomic_files, "write_text", full)
     folders.write_state(folder, {"state": "finished"})
     assert folders.load(folder).state() == {"state": "finished"}
     assert not list(folder.glob(".*"))

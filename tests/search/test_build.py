@@ -167,7 +167,7 @@ def test_a_failure_before_publishing_leaves_the_old_generation(indexed: Make, mo
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(build.words, "write", fail)
+    monkeypatch.setattr(build.bm25_index, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         index.update([changed(document, "moon") for document in documents])
     assert index.ids("wing lift") == before

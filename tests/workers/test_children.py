@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -47,9 +46,9 @@ def test_children_show_no_variable_and_import_nothing_from_the_working_directory
     before = sorted(here.rglob("*"))
     config = small_config()
     config["train"] |= {"max_updates": 6, "workers": 2}
-    _, _, *rest = duplet_command(tmp_path, "run", config)
+    command = duplet_command(tmp_path, "run", config)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", *rest], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **PLANTED},
     )  # fmt: skip
     seen: set[str] = set()
