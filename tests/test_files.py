@@ -1,5 +1,6 @@
 """Folders exist whole or not at all, one process at a time; a manifest notices what is not as it was written."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -329,3 +330,22 @@ def test_a_history_with_a_metric_that_did_not_exist_at_times_is_drawn() -> None:
 
     history = [{"update": 1, "loss": 1.0}, {"update": 1, "valid/auc": float("nan")}, {"update": 2, "valid/auc": 0.5}]
     assert figures.curves(json.loads(atomic_files.as_json(history))).startswith("<svg")
+
+
+def test_a_file_that_its_holder_removed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process finishes, and removes the file, between our opening it and our locking it."""
+    path, lock, calls = tmp_path / "partial", fcntl.flock, []
+
+    def late(file: Any, operation: int) -> None:
+        calls.append(operation)
+        if len(calls) == 1:
+            path.unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(atomic_files.fcntl, "flock", late)
+    with atomic_files.owned(path) as file:
+        file.write(b"ours")
+        file.flush()
+        assert path.read_bytes() == b"ours" and len(calls) == 2
+        with pytest.raises(BlockingIOError):
+            atomic_files.owned(path)

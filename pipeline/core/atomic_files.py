@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,6 +234,28 @@ def lock(path: Path) -> Iterator[bool]:
             waited = True
             fcntl.flock(file, fcntl.LOCK_EX)
         yield waited
+
+
+def owned(path: Path) -> BinaryIO:
+    """Opens a file for appending, made if absent, under an exclusive lock that ends when the file is closed.
+
+    A file that its holder removed or renamed meanwhile is not taken: the path is opened again.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def is_locked(path: Path) -> bool:

@@ -6,7 +6,6 @@ cut-off run loses one batch at the most.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -107,9 +106,9 @@ def predict_file(
     partial, place = (output.with_name(f".{output.name}.{what}") for what in ("partial", "position"))
     quarantine = output.with_name(f"{output.name}.quarantine.jsonl")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab") as made, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            made = stack.enter_context(atomic_files.owned(partial))
         except BlockingIOError:
             raise TryAgain(f"another run is writing {output}: wait for it, or name another --output") from None
         at = _resumed(place, identity, output, restart)
