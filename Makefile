@@ -14,7 +14,7 @@ help:  ## this list
 setup:  ## .venv from requirements.txt; nothing when it is current
 	@bash docker/setup.sh
 
-demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
+demo: setup  ## query-document matching on real text, from source code to report, in four to six minutes
 	@$(BIN)/duplet run configs/demo.yaml
 
 test: setup  ## the tests, offline, but for those of test-jobs; three files at a time, as many of them wait
