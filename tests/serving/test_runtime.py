@@ -199,7 +199,7 @@ def test_pickles_are_never_loaded(trained: Trained, tmp_path: Path) -> None:
 def test_a_graph_that_is_none_is_refused(trained: Trained) -> None:
     folder = trained()
     (folder / "encoder.onnx").write_bytes(b"no graph")
-    with pytest.raises(InputError, match=r"encoder.onnx is no graph"):
+    with pytest.raises(InputError, match=r"encoder.onnx is not an ONNX graph"):
         open_encoder(folder, threads=1)
 
 
