@@ -1,4 +1,4 @@
-"""BM25: its formula, which the index on disk uses too (serving.search.words), and an index in memory."""
+"""BM25: its formula, which the index on disk uses too (search.bm25_index), and an index in memory."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence

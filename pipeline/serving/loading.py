@@ -13,7 +13,7 @@ from pipeline.tokenization.encoder import load_tokenizer
 
 
 def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = None) -> TextEncoder:
-    """Opens a matching model's folder, as `models.fetch` gives it.
+    """Opens a matching model's folder, as `fetching.fetch` gives it.
 
     Args:
         threads: of ONNX Runtime, for as many batches at once; None: as many as this process may use. MXNet has its own.
@@ -39,7 +39,7 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
 
 
 def open_predictor(folder: Path, backend: Backend | None = None, threads: int | None = None) -> Predictor:
-    """Opens a model's folder, as `models.fetch` gives it.
+    """Opens a model's folder, as `fetching.fetch` gives it.
 
     Args:
         backend: None: ONNX Runtime for the tasks in ON_ONNX, MXNet for the others.

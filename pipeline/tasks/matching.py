@@ -251,7 +251,7 @@ class Matching(Task):
         return matching_evaluation.validate(self.config, self.folder, network, world)
 
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Tables against the baselines, and the queries won and lost; see matching_judge."""
+        """Tables against the baselines, and the queries won and lost; see matching_evaluation."""
         return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder)
 
 

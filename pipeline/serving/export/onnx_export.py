@@ -10,7 +10,7 @@ from pipeline.serving import model_folder
 from pipeline.serving.export import int8_cost, model_card
 from pipeline.serving.model_folder import read_config, read_parameters
 from pipeline.serving.onnx import matcher
-from pipeline.serving.onnx.graph_cache import _parts, _save, check, ensure_graphs, write_graphs
+from pipeline.serving.onnx.graph_cache import check, ensure_graphs, key_parts, save, write_graphs
 
 Say = Callable[[str], None]
 
@@ -38,13 +38,13 @@ def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:
         say("writing the graphs")
         write_graphs(config, arrays, new, int8)
         if config.task == "matching":
-            _save(matcher.matcher(config, arrays), new / "matcher.onnx", int8)
+            save(matcher.matcher(config, arrays), new / "matcher.onnx", int8)
         cost = None
         if int8:
             tokenized = model_card.training(trained)["tokenized"]
             cost = int8_cost.measure(config, trained, ensure_graphs(trained), new, tokenized, say)
         made = model_card.make(trained, config, cost)
         model_card.write(made, new)
-        manifest.write(new, "export", _parts(trained, int8), {"files": len(list(new.iterdir()))}, began,
+        manifest.write(new, "export", key_parts(trained, int8), {"files": len(list(new.iterdir()))}, began,
                        {"configuration": config.name, "int8": int8})  # fmt: skip
     return made

@@ -72,7 +72,7 @@ def pack(exported: Path, into: Path) -> Packed:
     """Writes script and modules into the folder `into`.
 
     Raises:
-        InputError: not an exported folder, or of a task that is not in predictor.ON_ONNX.
+        InputError: not an exported folder, or of a task that is not in predict.base.ON_ONNX.
     """
     if not any(exported.glob("*.onnx")):
         raise InputError(f"{exported} is no exported model: run `duplet export`")

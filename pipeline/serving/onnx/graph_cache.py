@@ -37,12 +37,12 @@ def write_graphs(config: Config, arrays: dict[str, np.ndarray], folder: Path, in
     """
     try:
         if config.task != "matching":
-            _save(WRITERS[config.task](config, arrays), folder / FILES[config.task], int8)
+            save(WRITERS[config.task](config, arrays), folder / FILES[config.task], int8)
         elif config.model.towers == "shared":
-            _save(matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
+            save(matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
         else:
             for side in ("query", "document"):
-                _save(matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
+                save(matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
     except KeyError as error:
         raise InputError(
             f"{PARAMETERS_NAME} has no {error.args[0]} that {CONFIG_NAME} asks for: they are not of one training"
@@ -62,7 +62,7 @@ def ensure_graphs(folder: Path) -> Path:
         for path in graphs_there:
             check_graph(path)
         return folder
-    parts = _parts(folder, False)
+    parts = key_parts(folder, False)
     cache = folder / CACHE_NAME
     if not os.access(folder, os.W_OK):
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -99,7 +99,7 @@ def _current(cache: Path, parts: KeyParts) -> bool:
         return False
 
 
-def _parts(trained: Path, int8: bool) -> KeyParts:
+def key_parts(trained: Path, int8: bool) -> KeyParts:
     return KeyParts(
         code=EXPORT_VERSION,
         config={"to": "onnx", "int8": int8},
@@ -118,5 +118,5 @@ def check(config: Config, int8: bool) -> None:
         )
 
 
-def _save(model: onnx.ModelProto, path: Path, int8: bool) -> None:
+def save(model: onnx.ModelProto, path: Path, int8: bool) -> None:
     onnx.save(onnx_int8.quantised(model) if int8 else model, str(path))

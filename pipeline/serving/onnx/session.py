@@ -1,4 +1,4 @@
-"""Graphs that `onnx_export` wrote, run by ONNX Runtime. Imports no MXNet, and nothing that does."""
+"""Graphs that `graph_cache` wrote, run by ONNX Runtime. Imports no MXNet, and nothing that does."""
 
 from collections.abc import Callable
 from pathlib import Path
