@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 Side = Literal["query", "document"]
 Mode = Literal["model", "hybrid", "words"]
-Stage = Literal["ingest", "tokenize", "train", "evaluate"]
 
 
-def run(config: Config, until: Stage = "evaluate", say: Callable[[str], None] | None = None) -> "Result":
+def run(config: Config, until: str = "evaluate", say: Callable[[str], None] | None = None) -> "Result":
     """Runs the stages of a configuration up to `until`; stages that are up to date are not run again.
 
     Args:
@@ -40,8 +39,9 @@ def run(config: Config, until: Stage = "evaluate", say: Callable[[str], None] | 
     from pipeline.core.progress import Talk
     from pipeline.orchestration import flow
 
-    if until not in flow.STAGES:
-        raise ValueError(f"until={until!r} is not a stage (stages: {', '.join(flow.STAGES)})")
+    names = [stage.name for stage in flow.stages_of(config)]
+    if until not in names:
+        raise ValueError(f"until={until!r} is not a stage (stages: {', '.join(names)})")
     if say is not None:
         return flow.run(config, config.name, until, say)
     with Talk() as talk:

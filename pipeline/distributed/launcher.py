@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ PYTHON = (sys.executable, "-P")  # of every child: without -P a json.py of the w
 class Job:
     """One stage's work for the workers; they read it as JSON from their work folder."""
 
-    verb: str  # "train", "evaluate" or "replay"
+    verb: str  # a stage that workers do, or "replay"
     config: dict[str, Any]
     work: str  # checkpoints, points, logs; outlives a kill
     output: str  # the stage folder being written
@@ -45,6 +45,7 @@ class Job:
     tokenized: str
     trained: str | None = None  # evaluate: the folder with the parameters; replay: with the kept update
     token: str = ""  # of one start of the workers
+    others: dict[str, str] = field(default_factory=dict)  # folders of further stages that are read, by name
 
 
 def threads_per_worker(workers: int, wanted: int | None) -> int:

@@ -13,9 +13,7 @@ from pipeline import tracking
 from pipeline.config import Config, PromoteConfig, check_config, loading, values
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError
-from pipeline.core.manifest import KeyParts
-from pipeline.distributed import launcher
-from pipeline.orchestration import flow
+from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
 from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry, Version, stage_run
@@ -191,12 +189,8 @@ def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path
         )
     trained = _trained(champion, found, store)
     config = _as_judged(trained, found)
-    parts = KeyParts(
-        code=flow.EVALUATE_VERSION,
-        config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
-        inputs={"ingest": stages["ingest"]["key"], "trained": atomic_files.sha256(trained / manifest.NAME)},
-        libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
-    )
+    inputs = {"ingest": stages["ingest"]["key"], "trained": atomic_files.sha256(trained / manifest.NAME)}
+    parts = model_stages.Evaluate().key(config, inputs)
     folder = found.root / "rejudged" / parts.key
     with atomic_files.lock(folder.parent / f".{folder.name}.lock"):
         if (folder / manifest.NAME).exists():
@@ -205,19 +199,9 @@ def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path
         with atomic_files.new_folder(work / "tokenized") as tokenized:
             tokenization.run(config, ingested, tokenized, vocabulary_from=trained)
         with atomic_files.new_folder(folder) as new:
-            job = launcher.Job(
-                verb="evaluate",
-                config=config.shown,
-                work=str(work.resolve()),
-                output=str(new.resolve()),
-                ingested=str(ingested.resolve()),
-                tokenized=str((work / "tokenized").resolve()),
-                trained=str(trained.resolve()),
-            )
-            threads = launcher.threads_per_worker(config.train.workers, config.train.threads_per_worker)
-            launcher.run(job, config.train.workers, threads, config.train.min_stall_s, say, lambda: None)
+            folders = {"ingest": ingested, "tokenize": work / "tokenized", "train": trained}
+            counts = model_stages.run_workers("evaluate", config, folders, work, new, say, lambda: None)
             reporting.record(new, config, f"(champion, {champion})", {"ingest": ingested, "train": trained})
-            counts = json.loads((new / "result.json").read_text(encoding="utf-8"))
             manifest.write(new, "evaluate", parts, counts, began)
         shutil.rmtree(work, ignore_errors=True)
     return folder

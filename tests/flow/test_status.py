@@ -10,6 +10,7 @@ import pytest
 from pipeline.config import check_config
 from pipeline.core import manifest
 from pipeline.orchestration import flow
+from pipeline.orchestration.model_stages import Train
 
 WHOLE = {
     "stage": "train", "key": "k", "key_parts": {"config": {"old": 1}}, "counts": {}, "files": {}, "seconds": 1.0,
@@ -45,10 +46,10 @@ def test_a_configuration_that_never_ran_is_compared_with_no_other(
         kept = WHOLE | {"created": created, "key_parts": {"code": code}, "extra": {"configuration": name}}
         (tmp_path / "train" / folder / manifest.NAME).write_text(json.dumps(kept))
 
-    keep("aaaa", "other", "2026-01-03", flow.TRAIN_VERSION)
+    keep("aaaa", "other", "2026-01-03", Train.VERSION)
     row = flow.status(config)[2]
     assert (row["state"], row["changed"]) == ("not run", [])
-    keep("bbbb", "small", "2026-01-01", flow.TRAIN_VERSION)
+    keep("bbbb", "small", "2026-01-01", Train.VERSION)
     keep("cccc", "small", "2026-01-02", -1)
     row = flow.status(config)[2]
     assert row["state"] == "changed"

@@ -1,0 +1,69 @@
+"""The stages `ingest` and `tokenize`: a source becomes records, records become ids."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import SPLITS, Config, SplitName
+from pipeline.core import manifest
+from pipeline.core.manifest import KeyParts
+from pipeline.ingest import stage as ingestion
+from pipeline.orchestration import split_checks, summary
+from pipeline.orchestration.stage import Stage, StageContext, numbers
+from pipeline.tokenization import stage as tokenization
+
+
+class Ingest(Stage):
+    """A raw source -> records, collection and quarantine."""
+
+    name = "ingest"
+
+    def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        """See Stage."""
+        return ingestion.parts(config)
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage."""
+        return ingestion.run(context.config, folder)
+
+    def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
+        """See Stage."""
+        folder = context.plan.folder(self.name)
+        yield summary.ingest(counts, folder)
+        split_checks.check(context.config, folder, needed, context.say)
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        folder, tracking = context.plan.folder(self.name), context.tracking
+        tracking.metrics(numbers(counts))
+        tracking.artifact(folder / "quarantine.jsonl")
+        source = json.dumps(context.config.shown["ingest"]["source"])
+        listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
+        for split in SPLITS:
+            digest = listed[f"records-{split}.parquet"]["sha256"]
+            tracking.dataset(f"{context.config.name}-{split}", digest, source, json.dumps(counts), split)
+
+
+class Tokenize(Stage):
+    """Records -> ids and vocabularies."""
+
+    name = "tokenize"
+
+    def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        """See Stage."""
+        return tokenization.parts(config, keys["ingest"])
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage."""
+        return tokenization.run(context.config, context.plan.folder("ingest"), folder)
+
+    def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
+        """See Stage."""
+        yield from summary.tokenize(counts, context.config)
+        summary.check_tokens(counts, context.config, needed, context.say)
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        context.tracking.metrics(numbers(counts))
+        context.tracking.artifact(context.plan.folder(self.name) / "vocabulary.json")

@@ -1,0 +1,176 @@
+"""The stages `train` and `evaluate`, whose work is done by worker processes."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import SPLITS, Config, SplitName
+from pipeline.core import manifest
+from pipeline.core.event_log import Spool
+from pipeline.core.manifest import KeyParts
+from pipeline.distributed import launcher
+from pipeline.ingest.places import fingerprint
+from pipeline.orchestration import summary
+from pipeline.orchestration.stage import Say, Stage, StageContext
+from pipeline.reporting import folder as reporting
+from pipeline.tokenization.encoder import forms
+
+# How the work is done and watched, not what comes out (but for float noise): no part of the key.
+EXECUTION = {
+    "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
+    "max_skipped_updates", "compare_ranks_every_updates", "min_stall_s",
+    "start_from",  # its content is an input
+}  # fmt: skip
+# What a folder needs to be used by itself, copied beside the parameters.
+READING = ("vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
+
+
+def run_workers(
+    verb: str, config: Config, folders: Mapping[str, Path], work: Path, output: Path, say: Say, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """Has the workers do a stage's work and returns what they wrote as result.json.
+
+    Args:
+        folders: of the stages that are read, by name: ingest and tokenize, and train for an evaluation.
+        work: what outlives a kill.
+        tick: called about twice a second meanwhile.
+    """
+    resolved = {name: str(folder.resolve()) for name, folder in folders.items()}
+    job = launcher.Job(
+        verb=verb,
+        config=config.shown,  # workers read no source and know no server
+        work=str(work.resolve()),
+        output=str(output.resolve()),
+        ingested=resolved.pop("ingest"),
+        tokenized=resolved.pop("tokenize"),
+        trained=resolved.pop("train", None),
+        others=resolved,
+    )
+    threads = launcher.threads_per_worker(config.train.workers, config.train.threads_per_worker)
+    launcher.run(job, config.train.workers, threads, config.train.min_stall_s, say, tick)
+    result: dict[str, Any] = json.loads((output / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+class WorkerStage(Stage):
+    """A stage whose work the workers do: the verb of its name in `pipeline.training.worker`."""
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage."""
+        work = context.plan.work(self.name)
+        spool = Spool(work / "points.jsonl")
+
+        def tick() -> None:
+            context.tracking.points(spool)
+            context.tracking.new_files(work / launcher.SAMPLES)
+
+        return run_workers(self.name, context.config, context.plan.before(self.name), work, folder, context.say, tick)
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        context.tracking.metrics({name: value for name, value in counts.items() if value is not None})
+
+
+class Train(WorkerStage):
+    """Ids -> parameters."""
+
+    name = "train"
+    splits = ("train", "valid")
+    VERSION = 4  # raised when the output for equal settings changes
+
+    def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        """See Stage."""
+        settings = config.model_dump(mode="json")
+        return KeyParts(
+            code=self.VERSION,
+            config={
+                "task": config.task,
+                "seed": config.seed,
+                "model": settings["model"],
+                "options": settings.get(config.task, {}),
+                "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
+                "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
+            },
+            inputs={
+                **{name: key for name, key in keys.items() if name != "ingest"},  # that stands in tokenize's key
+                **{setting: fingerprint(path) for setting, path in config.training_files.items()},
+            },
+            libraries=manifest.versions("mxnet", "horovod"),
+        )
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage."""
+        counts = super().work(context, folder)
+        tokenized = context.plan.folder("tokenize")
+        for vocabulary in forms(context.config):
+            (folder / vocabulary).mkdir(exist_ok=True)
+            for file in READING:
+                if (tokenized / vocabulary / file).exists():
+                    shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
+        settings = json.dumps(context.config.shown, indent=1, ensure_ascii=False)
+        (folder / "config.json").write_text(settings, encoding="utf-8")
+        return counts
+
+    def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
+        """See Stage."""
+        yield summary.train(counts, context.plan.folder(self.name), context.config)
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        super().log(context, counts)
+        context.tracking.artifact(context.plan.folder(self.name), "model")
+        self._log_model(context)
+
+    def _log_model(self, context: StageContext) -> None:
+        """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
+        if not context.tracking.on:
+            return
+        from pipeline.serving.predict.base import ON_ONNX
+
+        if context.config.task not in ON_ONNX:
+            return
+        from pipeline.serving.export import onnx_export
+        from pipeline.serving.mlflow_model import pack
+
+        try:
+            scratch = context.tracking.scratch()
+            onnx_export.export(context.plan.folder(self.name), scratch / "onnx", False, lambda _: None)
+            context.tracking.model(**pack.pack(scratch / "onnx", scratch / "code")._asdict())
+        except Exception as error:  # the training is done, and must not be lost to its copy
+            context.say(f"warning: the model was not logged for serving ({type(error).__name__}: {str(error)[:200]})")
+
+
+class Evaluate(WorkerStage):
+    """Parameters -> tables, lists and a page."""
+
+    name = "evaluate"
+    splits = SPLITS
+    VERSION = 6
+
+    def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        """See Stage."""
+        return KeyParts(
+            code=self.VERSION,
+            config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
+            inputs=dict(keys),
+            libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
+        )
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage. The folder also says where it comes from, and has a page."""
+        counts = super().work(context, folder)
+        reporting.record(folder, context.config, context.command, context.plan.before(self.name))
+        try:
+            from pipeline.reporting import page  # draws with matplotlib, which the other stages do without
+
+            page.write(folder, folder / reporting.REPORT)
+        except Exception as error:  # a page that cannot be drawn costs a warning
+            context.say(f"warning: the report page was not made ({type(error).__name__}: {error})")
+        return counts
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        super().log(context, counts)
+        context.tracking.artifact(context.plan.folder(self.name), "evaluation")
