@@ -156,13 +156,13 @@ def _root(args: argparse.Namespace) -> Path:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from jobs import dates
+    from jobs import dates, nights
     from jobs import schedule as schedules
 
     root = _root(args)
     rows: list[dict[str, Any]] = []
     for one in [schedules.find(root, name) for name in args.overrides] or schedules.listed(root):
-        done = schedules.verdicts(one.folder)
+        done = nights.verdicts(one.folder)
         last = done[-1]._asdict() if done else None
         coming = dates.following(one.cron, one.now()).strftime(schedules.STAMP)
         rows.append({
@@ -204,7 +204,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from jobs import dates
+    from jobs import dates, nights
     from jobs import schedule as schedules
     from pipeline.core.progress import Talk
 
@@ -218,7 +218,7 @@ def _run(args: argparse.Namespace) -> int:
         os.environ.setdefault(variable, value)
     by_hand = dates.named(args.date, found.cron) if args.date else None
     with Talk() as say:
-        made = schedules.run(found, by_hand, say)
+        made = nights.run(found, by_hand, say)
     if args.json:
         print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
     else:

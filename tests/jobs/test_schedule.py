@@ -21,10 +21,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import airflow, cron, kubernetes, kubernetes_schedule, slurm_schedule, zones
+from jobs import airflow, cron, kubernetes, kubernetes_schedule, nights, slurm_schedule, zones
 from jobs import folder as folders
 from jobs import schedule as schedules
-from jobs.schedule import Schedule, Verdict
+from jobs.nights import Verdict
+from jobs.schedule import Schedule
 from jobs.spec import JobSpec
 from pipeline.core.errors import InputError, TryAgain
 
@@ -315,11 +316,11 @@ def days(found: list[datetime]) -> list[str]:
 
 def test_missed_dates_are_caught_up_or_skipped(nightly: Callable[..., Schedule]) -> None:
     now, done = datetime(2026, 11, 24, 2, 0, 1), [verdict("2026-11-21T02:00")]
-    assert days(schedules.pending(nightly(missed="catch_up"), done, now)) == ["22", "23", "24"]
-    assert days(schedules.pending(nightly(missed="skip"), done, now)) == ["24"]
+    assert days(nights.pending(nightly(missed="catch_up"), done, now)) == ["22", "23", "24"]
+    assert days(nights.pending(nightly(missed="skip"), done, now)) == ["24"]
     # none before the schedule was made
-    assert days(schedules.pending(nightly(missed="catch_up"), [], now)) == ["21", "22", "23", "24"]
-    assert schedules.pending(nightly(), [verdict("2026-11-24T02:00")], now) == []
+    assert days(nights.pending(nightly(missed="catch_up"), [], now)) == ["21", "22", "23", "24"]
+    assert nights.pending(nightly(), [verdict("2026-11-24T02:00")], now) == []
 
 
 def test_a_date_by_hand_marks_itself_alone(nightly: Callable[..., Schedule]) -> None:
@@ -331,12 +332,12 @@ def test_a_date_by_hand_marks_itself_alone(nightly: Callable[..., Schedule]) -> 
         ("2026-11-22T03:00", ["21", "22", "23", "24"]),
     ):
         done = [last, verdict(by_hand, by_hand=True)]
-        assert days(schedules.pending(nightly(missed="catch_up"), done, now)) == left
+        assert days(nights.pending(nightly(missed="catch_up"), done, now)) == left
     # one made on the 20th is not due for earlier dates because one of them was run by hand
     earlier = [verdict("2026-11-15T02:00", by_hand=True)]
-    assert days(schedules.pending(nightly(missed="catch_up"), earlier, now)) == ["21", "22", "23", "24"]
+    assert days(nights.pending(nightly(missed="catch_up"), earlier, now)) == ["21", "22", "23", "24"]
     # only the newest, and that was done by hand
-    assert schedules.pending(nightly(missed="skip"), [last, verdict("2026-11-24T02:00", by_hand=True)], now) == []
+    assert nights.pending(nightly(missed="skip"), [last, verdict("2026-11-24T02:00", by_hand=True)], now) == []
 
 
 @pytest.mark.parametrize(
@@ -352,8 +353,8 @@ def test_what_is_due_goes_by_the_clock_of_the_zone(
         time.tzset()
         at = zones.clock(zone, datetime(2026, 11, 21 if hour < 15 else 20, hour, 0, tzinfo=UTC))
         assert (at.hour, at.minute) == (2, 0)
-        assert schedules.pending(made, [], at - timedelta(seconds=1)) == []
-        assert schedules.pending(made, [], at) == [at]
+        assert nights.pending(made, [], at - timedelta(seconds=1)) == []
+        assert nights.pending(made, [], at) == [at]
     monkeypatch.undo()
     time.tzset()
 
@@ -363,11 +364,11 @@ def test_when_it_was_made_is_a_moment_and_not_a_clock_s_time(
 ) -> None:
     """Made at 10:30 in Shanghai, 02:30 in UTC, for a pod whose clock is UTC's; and at 21:00 in Los Angeles, 05:00."""
     hourly = nightly(cron="0 * * * *", zone="UTC", missed="catch_up", created="2026-11-29T10:30+08:00")
-    assert schedules.pending(hourly, [], datetime(2026, 11, 29, 4, 0)) == [
+    assert nights.pending(hourly, [], datetime(2026, 11, 29, 4, 0)) == [
         datetime(2026, 11, 29, 3), datetime(2026, 11, 29, 4),
     ]  # fmt: skip
     later = nightly(zone="UTC", missed="catch_up", created="2026-11-29T21:00-08:00")
-    assert schedules.pending(later, [], datetime(2026, 11, 30, 5, 10)) == []  # 02:00 was before it was made
+    assert nights.pending(later, [], datetime(2026, 11, 30, 5, 10)) == []  # 02:00 was before it was made
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     ahead = nightly(zone="Asia/Shanghai").now() - datetime.now(UTC).replace(tzinfo=None)
@@ -390,7 +391,7 @@ def test_a_night_in_which_clocks_change_has_its_date_once(
     done: list[Verdict] = []
     for minute in range(0, 24 * 60, 10):
         clock = zones.clock("Europe/Berlin", first + timedelta(minutes=minute))
-        done += [verdict(f"{when:%Y-%m-%dT%H:%M}") for when in schedules.pending(schedule, done, clock)]
+        done += [verdict(f"{when:%Y-%m-%dT%H:%M}") for when in nights.pending(schedule, done, clock)]
     assert [found.due for found in done] == [due]
 
 
@@ -405,7 +406,7 @@ def test_every_target_is_told_the_zone(nightly: Callable[..., Schedule]) -> None
 def test_dates_fill_paths_and_settings(nightly: Callable[..., Schedule]) -> None:
     text = "ingest: {source: {format: jsonl, path: 'logs/{date}/{time}.jsonl'}}\n"
     made = nightly({"config_text": text, "overrides": ["tracking.experiment=nightly-{date}"]})
-    job = schedules.dated(made, datetime(2026, 11, 24, 2, 0), "/runs/train/abc")
+    job = nights.dated(made, datetime(2026, 11, 24, 2, 0), "/runs/train/abc")
     assert job.config_text == "ingest: {source: {format: jsonl, path: 'logs/2026-11-24/0200.jsonl'}}\n"
     assert job.overrides == ("tracking.experiment=nightly-2026-11-24", 'train.start_from="/runs/train/abc"')
     assert job.id == "faq-20261124-0200"
@@ -420,12 +421,12 @@ def test_a_date_run_again_is_as_the_schedule_is_now(
 ) -> None:
     """Unless it was only stopped: then the same training goes on."""
     when = datetime(2026, 11, 24, 2, 0)
-    job = schedules.dated(nightly({"root": str(tmp_path)}), when, None)
-    schedules.place(job)
+    job = nights.dated(nightly({"root": str(tmp_path)}), when, None)
+    nights.place(job)
     folders.write_state(job.folder, {"state": state, "exit_code": code})
-    changed = schedules.dated(nightly({"root": str(tmp_path), "config_text": "x: 1\n"}), when, None)
+    changed = nights.dated(nightly({"root": str(tmp_path), "config_text": "x: 1\n"}), when, None)
     assert changed.folder == job.folder
-    schedules.place(changed)
+    nights.place(changed)
     assert folders.load(job.folder).spec == (changed if anew else job)
     assert (job.folder / "config.yaml").read_text() == (changed if anew else job).config_text
     assert folders.load(job.folder).state() == {"state": state, "exit_code": code}
@@ -439,7 +440,7 @@ def test_the_later_of_two_leaves_or_waits(tmp_path: Path, nightly: Callable[...,
         fcntl.flock(first, fcntl.LOCK_EX)
         with (
             pytest.raises(TryAgain, match=r"an earlier run is still at work.*leaves"),
-            schedules.alone(made, said.append),
+            nights.alone(made, said.append),
         ):
             raise AssertionError("two at once")
         waiting = subprocess.Popen(
@@ -457,15 +458,15 @@ def test_the_later_of_two_leaves_or_waits(tmp_path: Path, nightly: Callable[...,
 WAITING = """
 import sys
 from pathlib import Path
-from jobs import schedule
-with schedule.alone(schedule.load(Path(sys.argv[1])), lambda line: print(line, flush=True)):
+from jobs import nights, schedule
+with nights.alone(schedule.load(Path(sys.argv[1])), lambda line: print(line, flush=True)):
     print("mine", flush=True)
 """
 
 
 def test_a_line_cut_short_spoils_no_verdicts(tmp_path: Path) -> None:
     (tmp_path / "verdicts.jsonl").write_text(json.dumps(verdict("2026-11-24T02:00")._asdict()) + '\n{"due": "2026')
-    assert [found.due for found in schedules.verdicts(tmp_path)] == ["2026-11-24T02:00"]
+    assert [found.due for found in nights.verdicts(tmp_path)] == ["2026-11-24T02:00"]
 
 
 # --- a night ----------------------------------------------------------------------------------------------------------
@@ -494,7 +495,7 @@ def test_two_nights_the_second_no_better(
     second = command(tmp_path, config, "run", "small", "--root", root, "--date", "2026-11-24")
     assert second.returncode == 3
     assert "2026-11-24T02:00: not promoted" in second.stderr
-    done = schedules.verdicts(Path(root) / "schedules" / name)
+    done = nights.verdicts(Path(root) / "schedules" / name)
     assert [(v.due, v.exit_code) for v in done] == [("2026-11-23T02:00", 0), ("2026-11-24T02:00", 3)]
     log = (Path(root) / "jobs" / f"{name}-20261124-0200" / "log").read_text()
     assert "ingest: up to date" in log and "tokenize: up to date" in log and "train: done" in log

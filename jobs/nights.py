@@ -1,0 +1,201 @@
+"""What happens on a schedule's dates: which are due, one at a time, and what became of each.
+
+On a date the configuration's `{date}` and `{time}` are filled in, the job runs under the supervisor, and `duplet
+promote` decides whether its model replaces the champion. What is not new costs nothing: a stage whose inputs are the
+same is up to date.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import dates, on_cluster
+from jobs import folder as folders
+from jobs import spec as specs
+from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule
+from jobs.spec import JobSpec
+from jobs.supervise import Supervisor, holding
+from pipeline.config import load_config, variables
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import launcher
+
+Say = Callable[[str], None]
+
+
+class Verdict(NamedTuple):
+    """What became of a date; `due` in STAMP's form, `metrics` of the test split."""
+
+    due: str
+    job: str
+    exit_code: int
+    reason: str
+    seconds: float
+    metrics: dict[str, float]
+    by_hand: bool = False  # of a date that was named: says nothing of the dates before it
+
+
+def verdicts(folder: Path) -> list[Verdict]:
+    """What became of all dates so far, oldest first; a line cut short by a full disk is left out."""
+    found = []
+    try:
+        for line in (folder / VERDICTS).read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(Verdict(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
+    """The dates to work on now, oldest first: all since the last one that came by itself, or only the newest.
+
+    A date that was run by hand is not run again, and says nothing of others.
+    """
+    by_itself = [datetime.strptime(verdict.due, STAMP) for verdict in done if not verdict.by_hand]
+    found = dates.due(schedule.cron, max([schedule.start, *by_itself]), now)
+    known = {verdict.due for verdict in done}
+    newest = found if schedule.missed == "catch_up" else found[-1:]
+    return [when for when in newest if f"{when:{STAMP}}" not in known]
+
+
+@contextmanager
+def alone(schedule: Schedule, say: Say) -> Iterator[None]:
+    """Holds the schedule's lock.
+
+    Raises:
+        TryAgain: an earlier run is still at work, and the schedule says not to wait.
+    """
+    with (schedule.folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if schedule.overlap == "leave":
+                raise TryAgain(
+                    f"schedule {schedule.name}: an earlier run is still at work, this one leaves (overlap: leave)"
+                ) from None
+            say(f"an earlier run of {schedule.name} is still at work: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Verdict]:
+    """Works on the dates given by hand, or on all that are due.
+
+    Raises:
+        TryAgain: another run is at work; a signal stopped this one: the date stays due.
+        DupletError or a subclass: what became of the last date, where it did not end well. GateError: not promoted.
+    """
+    with alone(schedule, say):
+        found = by_hand if by_hand is not None else pending(schedule, verdicts(schedule.folder), schedule.now())
+        if not found:
+            say(f"nothing is due before {dates.following(schedule.cron, schedule.now()):%Y-%m-%d %H:%M}")
+        made = []
+        for when in found:
+            made.append(_one(schedule, when, say)._replace(by_hand=by_hand is not None))
+            with (schedule.folder / VERDICTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(made[-1]._asdict()) + "\n")
+            say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
+    if made and made[-1].exit_code:
+        raise launcher.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
+    return made
+
+
+def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec:
+    """The job of one date."""
+    overrides = [dates.fill(override, when) for override in schedule.job.overrides]
+    if start_from is not None:
+        overrides.append(f"train.start_from={json.dumps(variables.escaped(start_from))}")
+    return schedule.job.model_copy(
+        update={
+            "id": f"{schedule.name}-{when:%Y%m%d-%H%M}",
+            "target": "local",  # wherever it runs, its supervisor is there
+            "config_text": dates.fill(schedule.job.config_text, when),
+            "overrides": tuple(overrides),
+        }
+    )
+
+
+def place(job: JobSpec) -> None:
+    """Makes the folder of a date's job. One that was stopped goes on as it was; one that has ended is done anew."""
+    if not (job.folder / specs.SPEC).exists():
+        folders.create(job, {specs.CONFIG: job.config_text})
+        return
+    state = folders.load(job.folder).state()
+    if state.get("state") in ("finished", "failed") and state.get("exit_code") != TryAgain.exit_code:
+        atomic_files.write_text(job.folder / specs.CONFIG, job.config_text)
+        atomic_files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
+
+
+def _one(schedule: Schedule, when: datetime, say: Say) -> Verdict:
+    began = time.monotonic()
+    job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
+    place(job)
+    say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
+    workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
+    with holding(job.folder):
+        supervisor = Supervisor(job.folder, workers)
+        code = supervisor.run()
+    if code == TryAgain.exit_code:
+        if supervisor.signals:
+            on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
+        raise TryAgain(f"{when:{STAMP}}: {folders.load(job.folder).state().get('reason', 'stopped')}")
+    reason = str(folders.load(job.folder).state().get("reason", ""))
+    metrics: dict[str, float] = {}
+    if code == 0:
+        reason = "done"
+        if schedule.promote:
+            code, reason, metrics = _promote(job)
+    return Verdict(f"{when:{STAMP}}", job.id, code, reason, round(time.monotonic() - began, 1), metrics)
+
+
+def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
+    """Asks `duplet promote`; exit code, its sentence, and the new version's metrics."""
+    settings = [s for s in job.settings(job.max_workers) if not s.startswith("train.workers=")]
+    command = [job.python, "-P", "-m", "pipeline.cli", "promote", str(job.folder / specs.CONFIG), *settings, "--json"]
+    with (job.folder / folders.LOG).open("ab") as log:
+        done = subprocess.run(
+            command, cwd=job.cwd, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launcher.paths()}
+        )
+        log.write(done.stdout)
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    try:
+        said = json.loads(lines[-1])
+    except (ValueError, IndexError):
+        return done.returncode or 1, f"promote ended without a word: see {job.folder / folders.LOG}", {}
+    found = said.get("metrics", {})
+    metrics = {name: row["version"] for name, row in found.items() if isinstance(row.get("version"), int | float)}
+    before = "promoted" if done.returncode == 0 else "not promoted"
+    return done.returncode, f"{before}: {said.get('reason') or said.get('error', '')}", metrics
+
+
+def _champion(schedule: Schedule, say: Say) -> str | None:
+    """The trained folder of the registered champion, where there is one."""
+    from pipeline.registry import mlflow_registry
+    from pipeline.tracking import address
+
+    job = schedule.job
+    config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))
+    known = mlflow_registry.Registry(address(config.tracking.uri, Path(job.root)), config.promote.name)
+    try:
+        champion = known.champion()
+    except InputError:  # before the first run there is no database
+        champion = None
+    folder = Path(job.root) / "train" / (champion.tags.get(mlflow_registry.TRAINED, "") if champion else "")
+    if champion is None:
+        say("there is no champion yet: training from scratch")
+    elif (folder / manifest.NAME).exists():
+        say(f"training goes on from {champion} ({folder})")
+        return str(folder)
+    else:
+        say(f"the folder of {champion} is gone ({folder}): training from scratch")
+    return None
