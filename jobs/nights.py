@@ -5,33 +5,39 @@ promote` decides whether its model replaces the champion. What is not new costs 
 same is up to date.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs import dates, on_cluster
+from jobs import dates, on_cluster, waiting
 from jobs import folder as folders
 from jobs import spec as specs
 from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
-from pipeline.config import load_config, variables
+from pipeline.config import Config, load_config, variables
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.redaction import hide
 from pipeline.distributed import launcher
 
+OWED = timedelta(days=7)  # how long a date is tried again that began and was not done
+BEGAN = "began, and was killed or is at work"  # the word on a date until there is another
+SPARE, SPARE_BYTES = "spare", 1 << 16  # room for verdicts on a full disk
 Say = Callable[[str], None]
 
 
 class Verdict(NamedTuple):
-    """What became of a date; `due` in STAMP's form, `metrics` of the test split."""
+    """What became of a date; `due` in STAMP's form, `metrics` of the test split. With exit code 75 it stays due."""
 
     due: str
     job: str
@@ -40,32 +46,63 @@ class Verdict(NamedTuple):
     seconds: float
     metrics: dict[str, float]
     by_hand: bool = False  # of a date that was named: says nothing of the dates before it
+    restarts: int = 0  # of the training
+
+    @property
+    def owed(self) -> bool:
+        """Whether the date came by itself and is still to be done."""
+        return self.exit_code == TryAgain.exit_code and not self.by_hand
 
 
 def verdicts(folder: Path) -> list[Verdict]:
-    """What became of all dates so far, oldest first; a line cut short by a full disk is left out."""
-    found = []
+    """The last word on each date so far, in the order of writing; a line cut short by a full disk is left out."""
+    found: dict[str, Verdict] = {}
     try:
         for line in (folder / VERDICTS).read_text(encoding="utf-8").splitlines():
             try:
-                found.append(Verdict(**json.loads(line)))
+                one = Verdict(**json.loads(line))
+                before = found.pop(one.due, one)
+                found[one.due] = one._replace(by_hand=one.by_hand and before.by_hand)
             except (ValueError, TypeError):
                 continue
     except FileNotFoundError:
         pass
-    return found
+    return list(found.values())
+
+
+def note(folder: Path, verdict: Verdict) -> None:
+    """Adds a line to the verdicts; on a full disk in the room that was kept for it. Raises OSError."""
+    line = json.dumps(verdict._asdict()) + "\n"
+    spare = folder / SPARE
+    try:
+        _append(folder / VERDICTS, line)
+    except OSError:
+        spare.unlink(missing_ok=True)
+        _append(folder / VERDICTS, line)
+    with contextlib.suppress(OSError):
+        if not spare.exists():
+            spare.write_bytes(bytes(SPARE_BYTES))
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a+b") as file:
+        whole = not file.tell() or os.pread(file.fileno(), 1, file.tell() - 1) == b"\n"
+        file.write(("" if whole else "\n").encode() + line.encode())
 
 
 def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
     """The dates to work on now, oldest first: all since the last one that came by itself, or only the newest.
 
-    A date that was run by hand is not run again, and says nothing of others.
+    To these come the dates of a week that began and are still to be done. A date that was run by hand is not run
+    again, and says nothing of others.
     """
     by_itself = [datetime.strptime(verdict.due, STAMP) for verdict in done if not verdict.by_hand]
     found = dates.due(schedule.cron, max([schedule.start, *by_itself]), now)
-    known = {verdict.due for verdict in done}
+    owed = {datetime.strptime(verdict.due, STAMP) for verdict in done if verdict.owed}
+    ended = {verdict.due for verdict in done if verdict.exit_code != TryAgain.exit_code}
     newest = found if schedule.missed == "catch_up" else found[-1:]
-    return [when for when in newest if f"{when:{STAMP}}" not in known]
+    wanted = {*newest, *(when for when in owed if now - OWED <= when <= now)}
+    return sorted(when for when in wanted if f"{when:{STAMP}}" not in ended)
 
 
 @contextmanager
@@ -88,6 +125,10 @@ def alone(schedule: Schedule, say: Say) -> Iterator[None]:
         yield
 
 
+class Stopped(TryAgain):
+    """A signal stopped the work on a date; another start goes on with it."""
+
+
 def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Verdict]:
     """Works on the dates given by hand, or on all that are due.
 
@@ -101,13 +142,32 @@ def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Ve
             say(f"nothing is due before {dates.following(schedule.cron, schedule.now()):%Y-%m-%d %H:%M}")
         made = []
         for when in found:
-            made.append(_one(schedule, when, say)._replace(by_hand=by_hand is not None))
-            with (schedule.folder / VERDICTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(made[-1]._asdict()) + "\n")
+            began = Verdict(f"{when:{STAMP}}", dated_id(schedule, when), TryAgain.exit_code, BEGAN, 0.0, {})
+            began = began._replace(by_hand=by_hand is not None)
+            note(schedule.folder, began)
+            made.append(_verdict(schedule, when, began, by_hand is None and when == found[-1], say))
+            note(schedule.folder, made[-1])
             say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
     if made and made[-1].exit_code:
         raise launcher.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
     return made
+
+
+def _verdict(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
+    """What becomes of a date. Raises Stopped."""
+    start = time.monotonic()
+    try:
+        found = _one(schedule, when, began, patient, say)
+    except Stopped:
+        raise
+    except DupletError as error:
+        found = began._replace(exit_code=error.exit_code, reason=hide(str(error)))
+    return found._replace(seconds=round(time.monotonic() - start, 1))
+
+
+def dated_id(schedule: Schedule, when: datetime) -> str:
+    """The id of a date's job."""
+    return f"{schedule.name}-{when:%Y%m%d-%H%M}"
 
 
 def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec:
@@ -117,7 +177,7 @@ def dated(schedule: Schedule, when: datetime, start_from: str | None) -> JobSpec
         overrides.append(f"train.start_from={json.dumps(variables.escaped(start_from))}")
     return schedule.job.model_copy(
         update={
-            "id": f"{schedule.name}-{when:%Y%m%d-%H%M}",
+            "id": dated_id(schedule, when),
             "target": "local",  # wherever it runs, its supervisor is there
             "config_text": dates.fill(schedule.job.config_text, when),
             "overrides": tuple(overrides),
@@ -136,37 +196,61 @@ def place(job: JobSpec) -> None:
         atomic_files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
 
 
-def _one(schedule: Schedule, when: datetime, say: Say) -> Verdict:
-    began = time.monotonic()
-    job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
+def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
+    """Waits for the data, trains and promotes. Raises DupletError."""
+    job = dated(schedule, when, None)
+    config = checked(job)
+    waiting.wait(config.nights.wait_for, Path(job.cwd), patient, say, time.sleep)
+    if schedule.start_from == "champion":
+        job = dated(schedule, when, _champion(schedule, say))
     place(job)
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
     workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
     with holding(job.folder):
         supervisor = Supervisor(job.folder, workers)
         code = supervisor.run()
-    if code == TryAgain.exit_code:
-        if supervisor.signals:
-            on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
-        raise TryAgain(f"{when:{STAMP}}: {folders.load(job.folder).state().get('reason', 'stopped')}")
-    reason = str(folders.load(job.folder).state().get("reason", ""))
+    reason, restarts = str(folders.load(job.folder).state().get("reason", "")), len(supervisor.failures) - (code != 0)
+    if code == TryAgain.exit_code and supervisor.signals:
+        on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
+        raise Stopped(f"{when:{STAMP}}: {reason}")
     metrics: dict[str, float] = {}
     if code == 0:
         reason = "done"
         if schedule.promote:
+            _catch_up_tracking(job)
             code, reason, metrics = _promote(job)
-    return Verdict(f"{when:{STAMP}}", job.id, code, reason, round(time.monotonic() - began, 1), metrics)
+    return began._replace(exit_code=code, reason=reason, metrics=metrics, restarts=max(0, restarts))
 
 
-def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
-    """Asks `duplet promote`; exit code, its sentence, and the new version's metrics."""
-    settings = [s for s in job.settings(job.max_workers) if not s.startswith("train.workers=")]
-    command = [job.python, "-P", "-m", "pipeline.cli", "promote", str(job.folder / specs.CONFIG), *settings, "--json"]
+def checked(job: JobSpec) -> Config:
+    """The configuration of a date's job. Raises InputError."""
+    with tempfile.TemporaryDirectory(prefix="duplet-") as folder:
+        path = Path(folder) / f"{job.name}.yaml"
+        path.write_text(job.config_text, encoding="utf-8")
+        return load_config(path, job.settings(job.max_workers))
+
+
+def _catch_up_tracking(job: JobSpec) -> None:
+    """Sends what MLflow did not take before: a training that it does not know cannot be promoted."""
+    if any(Path(job.root).glob("tracking/*/journal.jsonl")):
+        _cli(job, "sync", "--root", job.root)
+
+
+def _cli(job: JobSpec, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs `duplet`, what it says in the job's log."""
+    command = [job.python, "-P", "-m", "pipeline.cli", *words]
     with (job.folder / folders.LOG).open("ab") as log:
         done = subprocess.run(
             command, cwd=job.cwd, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **launcher.paths()}
         )
         log.write(done.stdout)
+    return done
+
+
+def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
+    """Asks `duplet promote`; exit code, its sentence, and the new version's metrics."""
+    settings = [s for s in job.settings(job.max_workers) if not s.startswith("train.workers=")]
+    done = _cli(job, "promote", str(job.folder / specs.CONFIG), *settings, "--json")
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     try:
         said = json.loads(lines[-1])

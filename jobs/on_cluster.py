@@ -71,7 +71,7 @@ def tag(folder: Path) -> None:
 
 
 def go_on(folder: Path, slurm_job: str | None) -> int:
-    """Puts a stopped job back into SLURM's queue, unless its last three starts came no further than each other.
+    """Puts a stopped job back into SLURM's queue, unless its last starts came no further than each other.
 
     Returns 75; 1 where it is given up.
     """
@@ -80,8 +80,10 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     finished = len(list(folder.parent.parent.glob(f"*/*/{manifest.NAME}")))  # stages, of this job or another
     stands = [*job_folder.read(folder, STANDS).get("stands", []), [finished, reached]]
     atomic_files.write_text(folder / STANDS, json.dumps({"stands": stands}))
-    if len(stands) >= states.SAME_STEP and all(stand == stands[-1] for stand in stands[-states.SAME_STEP :]):
-        reason = f"{states.SAME_STEP} starts came no further than update {reached}: a longer wall time is needed"
+    # before an update whoever stops it is more likely in the way than the wall time
+    most = states.SAME_STEP if reached else max(states.SAME_STEP, folders.load(folder).spec.retries + 1)
+    if len(stands) >= most and all(stand == stands[-1] for stand in stands[-most:]):
+        reason = f"{most} starts came no further than update {reached}: a longer wall time is needed"
         ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
         atomic_files.write_text(folder / folders.STATE, json.dumps(ended))
         return _leave(ended)

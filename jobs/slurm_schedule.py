@@ -5,6 +5,7 @@ keeps two from running at once. The allocation is the training's own.
 """
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jobs import dates, programs, slurm, zones
@@ -12,9 +13,12 @@ from jobs.cron import alone, markers, run_command, with_block
 from jobs.schedule import LOG, SCHEDULE, Schedule
 from jobs.texts import cron_command, shell
 from pipeline.core import atomic_files
+from pipeline.core.errors import DupletError, TryAgain
 
 SCRIPT = "schedule.sh"
 PAUSES_S = (0, 15, 30, 60, 120, 240)  # before each try to hand over the next link
+BROKEN = "DUPLET_CHAIN_BROKEN"  # set where none was taken before the work
+MENDING_S = 4000.0  # how long it is tried after the work, unless the wall time comes first: more than an hour
 
 
 def job_name(schedule: Schedule) -> str:
@@ -52,8 +56,7 @@ def script(schedule: Schedule) -> str:
         '        sleep "$pause"',
         f'        if sbatch --begin="$({begin})" --dependency=singleton {path}; then waits=yes; break; fi',
         "    done",
-        '    [ "$waits" = yes ] || echo "SLURM takes no next link: after this date nothing comes any more until '
-        '\\`duplet schedule\\` hands it over again" >&2',
+        f'    [ "$waits" = yes ] || export {BROKEN}=1  # tried again after the work',
         "fi",
         f"exec {run_command(schedule)}",
         "",
@@ -92,9 +95,7 @@ def install(schedule: Schedule) -> str:
         _scrontab(schedule, scrontab_block(schedule))
         handle = "scrontab"
     else:
-        begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
-        said = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", str(path))
-        handle = f"SLURM job {said.strip().splitlines()[-1].split(';')[0]}"
+        handle = _link(schedule)
     if waiting:  # of the schedule as it was; not before the new one is sure
         slurm.CLIENT.run("scancel", "--state=PENDING", *waiting)
     return handle
@@ -107,6 +108,34 @@ def links(schedule: Schedule, also_running: bool = False) -> list[str]:
         "squeue", "--noheader", "--me", f"--name={job_name(schedule)}", f"--states={states}", "--format=%i"
     )
     return said.split()
+
+
+def mend(schedule: Schedule, say: Callable[[str], None], pause: Callable[[float], None]) -> str | None:
+    """Hands the next link over where the script could not; None where one waits, else why there is none.
+
+    Args:
+        pause: waits for so many seconds.
+    """
+    left, wait_s = MENDING_S, 30.0
+    while True:
+        try:
+            if not links(schedule):
+                say(f"the next link is {_link(schedule)}")
+            return None
+        except DupletError as error:
+            if left <= 0 or not isinstance(error, TryAgain):
+                again = "until `duplet schedule` hands it over again"
+                return f"SLURM takes no next link, so nothing comes any more {again}: {error}"
+        say(f"SLURM takes no next link yet: trying again in {wait_s:.0f} s")
+        pause(wait_s)
+        left, wait_s = left - wait_s, min(600.0, 2 * wait_s)
+
+
+def _link(schedule: Schedule) -> str:
+    begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
+    path = str(schedule.folder / SCRIPT)
+    said = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", path)
+    return f"SLURM job {said.strip().splitlines()[-1].split(';')[0]}"
 
 
 def remove(schedule: Schedule) -> None:

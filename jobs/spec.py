@@ -107,7 +107,8 @@ class JobSettings(Settings):
         examples=[720],
     )
     retries: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=3, description="Starts after the first one, if the job fails."
+        default=12,
+        description="Starts after the first one, if the job fails. With their pauses 12 outlast an hour's outage.",
     )
     pause_s: Annotated[float, Field(ge=0, le=600)] = Field(
         default=5.0,

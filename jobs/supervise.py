@@ -56,7 +56,7 @@ class Supervisor:
             signal.signal(number, self._count)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
         workers = self._workers()
-        if self.before:
+        if self.before and self.before.get("state") != "finished":  # one that is done anew was not interrupted
             self._note_interruption(workers)
         self._write("running", "", workers=workers, strict=True)
         while True:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.targets import JobState
 
 POLL_S = 0.5  # at first; then more and more rarely, as a cluster's controller has others to answer
-UNANSWERED = 20  # questions one after the other before `wait` gives up with 75
+UNANSWERED_S = 4000.0  # without an answer, before `wait` gives up with 75: more than an hour, as a job itself does
 
 
 ACTIONS = {
@@ -120,15 +120,16 @@ def _logs(args: argparse.Namespace, record: "Record") -> int:
 def _wait(args: argparse.Namespace, record: "Record") -> int:
     from jobs import targets
 
-    longest, pause, unanswered = targets.target(record.spec.target).ask_s, POLL_S, 0
+    longest, pause = targets.target(record.spec.target).ask_s, POLL_S
+    unanswered = 0.0
     while True:
         try:
-            state, unanswered = _state(record), 0
+            state, unanswered = _state(record), 0.0
             if state.name in targets.ENDED:
                 break
         except TryAgain:  # a controller that is busy for a while does not end the waiting
-            unanswered += 1
-            if unanswered > UNANSWERED:
+            unanswered += pause
+            if unanswered > UNANSWERED_S:
                 raise
         time.sleep(pause)
         pause = min(longest, 1.5 * pause)

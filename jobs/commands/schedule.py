@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +205,13 @@ def _remove(args: argparse.Namespace) -> int:
     return 0
 
 
+def _mend_chain(schedule: "Schedule", say: Callable[[str], None]) -> None:
+    from jobs import slurm_schedule
+
+    if os.environ.get(slurm_schedule.BROKEN) and (problem := slurm_schedule.mend(schedule, say, time.sleep)):
+        say(f"warning: {problem}")
+
+
 def _run(args: argparse.Namespace) -> int:
     from jobs import dates, nights
     from jobs import schedule as schedules
@@ -218,7 +227,10 @@ def _run(args: argparse.Namespace) -> int:
         os.environ.setdefault(variable, value)
     by_hand = dates.named(args.date, found.cron) if args.date else None
     with Talk() as say:
-        made = nights.run(found, by_hand, say)
+        try:
+            made = nights.run(found, by_hand, say)
+        finally:
+            _mend_chain(found, say)
     if args.json:
         print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
     else:

@@ -32,7 +32,7 @@ def job_arguments(parser: argparse.ArgumentParser) -> None:
         ("--cpus-per-worker", "threads of each worker"),
         ("--mem-gb", "memory of each host"),
         ("--walltime-min", "save and stop after so many minutes"),
-        ("--retries", "starts after a failure (default 3)"),
+        ("--retries", "starts after a failure (default 12)"),
     ):
         parser.add_argument(name, metavar="N", help=help)
 

@@ -2,6 +2,7 @@
 
 from pipeline.config.base import Settings
 from pipeline.config.loading import check_config, load_config, secrets_sent
+from pipeline.config.nights import ChecksConfig, KeepConfig, MessagesConfig, NightsConfig, WaitForConfig
 from pipeline.config.schema import (
     GRADED_METRICS,
     METRICS,
@@ -35,13 +36,17 @@ __all__ = [
     "SMALLER_IS_BETTER",
     "SPLITS",
     "CaptioningConfig",
+    "ChecksConfig",
     "ClozeConfig",
     "Config",
     "EvaluateConfig",
     "IngestConfig",
+    "KeepConfig",
     "LanguageModelConfig",
     "LossConfig",
+    "MessagesConfig",
     "ModelConfig",
+    "NightsConfig",
     "OptimizerConfig",
     "PromoteConfig",
     "ScheduleConfig",
@@ -53,6 +58,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "TranslationConfig",
+    "WaitForConfig",
     "check_config",
     "load_config",
     "secrets_sent",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Place, Settings
+from pipeline.config.nights import NightsConfig
 from pipeline.config.sections import (
     CaptioningConfig,
     ClozeConfig,
@@ -23,7 +24,7 @@ from pipeline.config.sections import (
 )
 from pipeline.config.sources import SplitName
 from pipeline.core.record_schema import FIELDS
-from pipeline.core.redaction import hide_all
+from pipeline.core.redaction import MASK, hide_all
 
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 GRADED_METRICS = ("accuracy", "macro_f1", "auc")
@@ -91,6 +92,7 @@ class Config(Settings):
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
+    nights: NightsConfig = NightsConfig()
     language_model: LanguageModelConfig = LanguageModelConfig()
     cloze: ClozeConfig = ClozeConfig()
     translation: TranslationConfig = TranslationConfig()
@@ -101,6 +103,9 @@ class Config(Settings):
     def shown(self) -> dict[str, Any]:
         """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
         shown: dict[str, Any] = hide_all(self.model_dump(mode="json"))
+        for name in ("slack", "webhook", "ping"):  # whoever has such an address may use it
+            if address := shown["nights"]["messages"][name]:
+                shown["nights"]["messages"][name] = f"{'/'.join(address.split('/')[:3])}/{MASK}"
         return shown
 
     @property

@@ -25,6 +25,6 @@ if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" 
         sleep "$pause"
         if sbatch --begin="$(/home/ann/duplet/.venv/bin/python -P -m jobs.dates '0 2 * * *' Europe/Berlin)" --dependency=singleton /data/runs/schedules/faq/schedule.sh; then waits=yes; break; fi
     done
-    [ "$waits" = yes ] || echo "SLURM takes no next link: after this date nothing comes any more until \`duplet schedule\` hands it over again" >&2
+    [ "$waits" = yes ] || export DUPLET_CHAIN_BROKEN=1  # tried again after the work
 fi
 exec /home/ann/duplet/.venv/bin/python -P -m pipeline.cli schedule run faq --root /data/runs

@@ -206,7 +206,7 @@ def test_a_busy_controller_ends_neither_the_night_nor_the_chain(nightly: schedul
 tries=0
 sbatch() { tries=$((tries + 1)); echo "sbatch $*"; [ "$tries" -gt "$FAILS" ]; }
 sleep() { echo "sleep $1"; }
-run() { echo "works"; }
+run() { echo "broken: ${DUPLET_CHAIN_BROKEN:-no}"; echo "works"; }
 """
     body = slurm_schedule.script(nightly).replace("\nexec ", "\nrun ").replace(nightly.job.python, "true")
     for fails, sleeps in ((0, [0]), (3, [0, 15, 30, 60]), (99, [0, 15, 30, 60, 120, 240])):
@@ -215,7 +215,32 @@ run() { echo "works"; }
         lines = done.stdout.splitlines()
         assert done.returncode == 0 and lines[-1] == "works"
         assert [line for line in lines if "sleep" in line] == [f"sleep {seconds}" for seconds in sleeps]
-        assert ("SLURM takes no next link" in done.stderr) == (fails == 99)
+        assert ("broken: 1" in lines) == (fails == 99)
+
+
+def test_a_chain_is_mended_after_the_work(nightly: schedules.Schedule, programs: Path) -> None:
+    """The controller is away for an hour; and for good; and does not want the link at all."""
+    client(programs, "squeue", 1, "slurm_load_jobs error: Unable to contact slurm controller\n")
+    client(programs, "sbatch", 0, stdout="8")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if sum(pauses) > 3600:
+            client(programs, "squeue", 0)
+
+    said: list[str] = []
+    assert slurm_schedule.mend(nightly, said.append, pause) is None
+    assert said[-1] == "the next link is SLURM job 8" and pauses[:3] == [30, 60, 120] and max(pauses) == 600
+    client(programs, "squeue", 0, stdout="7")
+    client(programs, "sbatch", 1, "sbatch: error: would be a second link\n")
+    assert slurm_schedule.mend(nightly, said.append, pause) is None  # one waits already
+    client(programs, "squeue", 1, "slurm_load_jobs error: Unable to contact slurm controller\n")
+    problem = slurm_schedule.mend(nightly, said.append, lambda _: None)
+    assert problem is not None and problem.startswith("SLURM takes no next link, so nothing comes any more until")
+    client(programs, "squeue", 0)
+    client(programs, "sbatch", 1, "sbatch: error: Invalid account\n")
+    assert "Invalid account" in (slurm_schedule.mend(nightly, said.append, pytest.fail) or "")
 
 
 def test_a_busy_controller_costs_nobody_a_scrontab(nightly: schedules.Schedule, programs: Path, tmp_path: Path) -> None:

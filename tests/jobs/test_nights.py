@@ -1,0 +1,215 @@
+"""What becomes of a schedule's dates: late data, nights that are made up, a full disk, and an hour's outage."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import nights, states, waiting
+from jobs import schedule as schedules
+from jobs.nights import Verdict
+from jobs.schedule import Schedule
+from jobs.spec import JobSettings, JobSpec
+from jobs.states import Failure
+from pipeline.config import WaitForConfig
+from pipeline.core.errors import DupletError, InputError, TryAgain
+
+Spec = Callable[..., JobSpec]
+
+
+@pytest.fixture
+def nightly(job_spec: Spec, tmp_path: Path) -> Schedule:
+    made = schedules.check({
+        "name": "faq", "cron": "0 2 * * *", "target": "cron", "zone": "UTC", "created": "2026-11-20T12:00+00:00",
+        "job": job_spec(root=str(tmp_path / "runs")).model_dump(mode="json"),
+    })  # fmt: skip
+    schedules.save(made)
+    return made
+
+
+# --- giving up --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("outage_s", [30, 3600])
+def test_an_outage_before_the_first_update_ends_nothing(outage_s: int) -> None:
+    """As the supervisor counts, each start failing at once: the pauses alone outlast it with the default settings."""
+    settings, clock = JobSettings(), 0.0
+    failures: list[Failure] = []
+    while clock < outage_s:
+        failures.append(Failure(1, "the host of the data is away", "train", None, 0))
+        assert states.give_up(failures, settings.retries) is None, f"gave up after {clock:.0f} s"
+        clock += states.pause_s(len(failures), settings.pause_s)
+
+
+# --- waiting for data -------------------------------------------------------------------------------------------------
+class Clock:
+    """Pauses that take no time, and what happens after so many of them."""
+
+    def __init__(self, *events: Callable[[], object]) -> None:
+        self.events, self.pauses = list(events), 0
+
+    def pause(self, _: float) -> None:
+        self.pauses += 1
+        if self.events:
+            self.events.pop(0)()
+
+
+def wait(folder: Path, clock: Clock, said: list[str] | None = None, patient: bool = True, **settings: Any) -> None:
+    said = [] if said is None else said
+    waiting.wait(WaitForConfig(**{"path": "logs/x.jsonl", **settings}), folder, patient, said.append, clock.pause)
+
+
+def test_late_data_is_waited_for_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "x.jsonl"
+
+    def grow(size: int) -> Callable[[], object]:
+        path.parent.mkdir(exist_ok=True)
+        return lambda: path.write_bytes(bytes(size))
+
+    clock, said = Clock(lambda: None, grow(1000), grow(2 << 20), grow(3 << 20), lambda: None), list[str]()
+    wait(tmp_path, clock, said, min_mb=2)
+    assert clock.pauses == 5  # absent, too small, large enough and growing, growing, the same twice
+    assert said == [f"waiting for {path}, at most 240 min: nothing is at {path}"]
+
+
+def test_what_lies_there_since_long_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "x.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    os.utime(path, (1, 1))
+    for named in ("logs/x.jsonl", "logs", "logs/*.jsonl", str(path)):
+        clock = Clock()
+        wait(tmp_path, clock, path=named)
+        assert clock.pauses == 0
+
+
+def test_hidden_files_are_still_being_written(tmp_path: Path) -> None:
+    (tmp_path / "logs" / ".tmp").mkdir(parents=True)
+    for name in ("logs/.part.jsonl", "logs/.tmp/x.jsonl"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(waiting.Late, match="nothing is at"):
+        wait(tmp_path, Clock(), path="logs", max_wait_min=0)
+
+
+@pytest.mark.parametrize(("minutes", "patient", "pauses"), [(2, True, 4), (240, False, 1), (0, True, 0)])
+def test_data_that_never_comes_is_a_sentence_and_try_again(
+    tmp_path: Path, minutes: int, patient: bool, pauses: int
+) -> None:
+    clock = Clock()
+    with pytest.raises(TryAgain, match=r"no data: nothing is at .*x\.jsonl; it is looked for again") as raised:
+        wait(tmp_path, clock, max_wait_min=minutes, patient=patient)
+    assert (raised.value.exit_code, clock.pauses) == (75, pauses)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "x.jsonl").write_bytes(bytes(1 << 19))
+    with pytest.raises(TryAgain, match=r"has 0\.5 MiB, and nights\.wait_for\.min_mb asks for 1;"):
+        wait(tmp_path, Clock(), max_wait_min=minutes, patient=patient, min_mb=1)
+
+
+# --- nights that are made up ------------------------------------------------------------------------------------------
+Night = Callable[[datetime], Verdict]
+
+
+def play(
+    schedule: Schedule,
+    monkeypatch: pytest.MonkeyPatch,
+    days: dict[int, int | BaseException],
+    skip: tuple[int, ...] = (),
+) -> list[list[int]]:
+    """Plays the nights of a month's days and tells which dates each worked on; `days`: how those of a date end."""
+    worked: list[int] = []
+
+    def one(_: Schedule, when: datetime, began: Verdict, patient: bool, say: object) -> Verdict:
+        worked.append(when.day if patient else -when.day)
+        end = days.get(when.day, 0)
+        if isinstance(end, BaseException):
+            raise end
+        return began._replace(exit_code=end, reason="so it was")
+
+    monkeypatch.setattr(nights, "_one", one)
+    rows = []
+    for day in range(21, 29):
+        if day in skip:
+            continue
+        worked.clear()
+        monkeypatch.setattr(Schedule, "now", lambda _, day=day: datetime(2026, 11, day, 2, 0, 1))
+        try:
+            nights.run(schedule, None, lambda _: None)
+        except DupletError:
+            pass
+        rows.append(list(worked))
+    return rows
+
+
+def test_a_night_without_data_is_made_up_and_no_other_is_lost(
+    nightly: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days: dict[int, int | BaseException] = {23: waiting.Late("no data"), 25: 2}
+    said = play(nightly, monkeypatch, days)
+    # dates before the newest do not wait again
+    assert said == [[21], [22], [23], [-23, 24], [-23, 25], [-23, 26], [-23, 27], [-23, 28]]
+    days.pop(23)
+    monkeypatch.setattr(Schedule, "now", lambda _: datetime(2026, 11, 29, 2, 0, 1))
+    nights.run(nightly, None, lambda _: None)
+    codes = {verdict.due[8:10]: verdict.exit_code for verdict in nights.verdicts(nightly.folder)}
+    assert codes == {"21": 0, "22": 0, "23": 0, "24": 0, "25": 2, "26": 0, "27": 0, "28": 0, "29": 0}
+    assert nights.pending(nightly, nights.verdicts(nightly.folder), datetime(2026, 11, 29, 3)) == []
+
+
+def test_after_a_week_a_night_is_left(nightly: Schedule) -> None:
+    owed = [Verdict("2026-11-21T02:00", "j", 75, "no data", 1.0, {}), Verdict("2026-11-29T02:00", "j", 0, "", 1.0, {})]
+    due = lambda day, hour: nights.pending(nightly, owed, datetime(2026, 11, day, hour))
+    assert due(28, 2) == [datetime(2026, 11, 21, 2)] and due(28, 3) == []
+
+
+def test_machines_off_and_nights_owed_are_different_things(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With missed=skip a date on which nothing began is left out; one that began and was not done is not."""
+    said = play(nightly, monkeypatch, {22: TryAgain("MLflow does not answer")}, skip=(23, 24))
+    assert said[:3] == [[21], [22], [-22, 25]]
+
+
+def test_a_killed_night_is_made_up(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        play(nightly, monkeypatch, {22: KeyboardInterrupt()})
+    assert [(v.due, v.exit_code, v.reason) for v in nights.verdicts(nightly.folder)][1:] == [
+        ("2026-11-22T02:00", 75, nights.BEGAN)
+    ]
+    assert nights.pending(nightly, nights.verdicts(nightly.folder), datetime(2026, 11, 24, 3)) == [
+        datetime(2026, 11, 22, 2), datetime(2026, 11, 24, 2),
+    ]  # fmt: skip
+
+
+def test_bad_input_of_one_night_is_its_verdict(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert play(nightly, monkeypatch, {22: InputError("a column is missing")})[1:3] == [[22], [23]]
+    assert {v.due: v.reason for v in nights.verdicts(nightly.folder)}["2026-11-22T02:00"] == "a column is missing"
+
+
+def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has as much room as the spare file takes."""
+    made = Verdict("2026-11-22T02:00", "j", 75, "no space is left", 1.0, {})
+    nights.note(nightly.folder, made)
+    spare, append = nightly.folder / nights.SPARE, nights._append
+    assert spare.stat().st_size == nights.SPARE_BYTES
+
+    def full(path: Path, line: str) -> None:
+        if spare.exists():
+            with path.open("a") as file:
+                file.write(line[:10])  # cut short
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(path, line)
+
+    monkeypatch.setattr(nights, "_append", full)
+    nights.note(nightly.folder, made._replace(due="2026-11-23T02:00"))
+    assert [v.due[:10] for v in nights.verdicts(nightly.folder)] == ["2026-11-22", "2026-11-23"]
+
+
+def test_the_last_word_on_a_date_counts(tmp_path: Path) -> None:
+    for code, by_hand in ((75, False), (75, True), (0, True)):
+        nights.note(tmp_path, Verdict("2026-11-22T02:00", "j", code, "", 1.0, {}, by_hand))
+    assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 3
+    [found] = nights.verdicts(tmp_path)
+    assert (found.exit_code, found.by_hand) == (0, False)  # it came by itself, and hides no earlier one
+    (tmp_path / "verdicts.jsonl").write_text(json.dumps({k: v for k, v in found._asdict().items() if k != "restarts"}))
+    assert nights.verdicts(tmp_path) == [found]  # of an older version
