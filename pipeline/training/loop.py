@@ -21,7 +21,7 @@ from pipeline.distributed.launcher import SAMPLES
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import Task
-from pipeline.training import checkpoint, rank_consistency, replay
+from pipeline.training import averaging, checkpoint, rank_consistency, replay
 from pipeline.training.batch_plan import Plan, StreamPlan, shares
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
@@ -44,7 +44,8 @@ def fit(
 ) -> State:  # fmt: skip
     """Trains until the epochs or updates are done or patience ends; goes on from the newest checkpoint under `folder`.
 
-    Returns the final state, with the network holding the best parameters that validation found.
+    Returns the final state, with the network holding the best parameters that validation found, or their means where
+    train.average is set.
 
     Raises:
         TryAgain: a signal asked to stop; a checkpoint was saved.
@@ -55,7 +56,7 @@ def fit(
     plan = plan_of(task, config)
     # of large data an estimate, so only the schedule may rest on it
     total = min(settings.epochs * plan.updates_per_epoch(), settings.max_updates or 2**62)
-    optimizer = Optimizer(network, settings.optimizer, world)
+    optimizer = Optimizer(network, settings.optimizer, world, settings.average)
     state = resume(task, network, optimizer, world, folder, log, say)
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world.rank, world.size, state.position, settings.epochs)
@@ -129,7 +130,7 @@ def resume(
     state = world.agree(found.state if found else State(), "state")
     # every rank starts from rank 0's parameters, whether new or loaded
     world.broadcast([p.data(world.context) for p in parameters_of(network).values()], "parameters")
-    world.broadcast([m for moments in optimizer.moments.values() for m in moments], "moments")
+    optimizer.share()
     if task.streams:
         arrays = found.moments if found else {}
         carried = {name.removeprefix(CARRY): array for name, array in arrays.items() if name.startswith(CARRY)}
@@ -306,11 +307,14 @@ class Run:
         self.beat("validating", self.state.update)
         began, settings, state = time.perf_counter(), self.config.train, self.state
         self.check_finite()
-        metrics, name = self.task.validate(self.network, self.world), self.config.train.metric
+        name = self.config.train.metric
+        with self.optimizer.judged(state.update):
+            metrics = self.task.validate(self.network, self.world)
+            sample = self.task.sample(self.network, self.world.context) if self.world.rank == 0 else None
         self._judge(metrics[name])
         metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}  # JSON has no other
         state.history.append({"update": state.update, **{f"valid/{key}": v for key, v in metrics.items()}})
-        if self.world.rank == 0 and (sample := self.task.sample(self.network, self.world.context)) is not None:
+        if sample is not None:
             samples = self.folder.parent / SAMPLES
             samples.mkdir(parents=True, exist_ok=True)
             atomic_files.write_text(samples / f"update-{state.update:08d}.txt", sample)
@@ -376,7 +380,8 @@ class Run:
                 raise DupletError(
                     f"the best checkpoint is lost ({error}): delete {self.folder}, and the same command trains anew"
                 ) from None
-            set_parameters(self.network, best.parameters)
+            decay = self.config.train.average
+            set_parameters(self.network, averaging.judged(best.parameters, best.moments, decay, best.state.update))
         self.world.broadcast([p.data(self.world.context) for p in parameters_of(self.network).values()], "best")
 
 

@@ -7,6 +7,7 @@ moments) are written back.
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from mxnet import autograd, gluon, nd
@@ -14,6 +15,7 @@ from mxnet import autograd, gluon, nd
 from pipeline.config import OptimizerConfig, ScheduleConfig
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
+from pipeline.training.averaging import EMBEDDING, Averages
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -39,24 +41,30 @@ class Optimizer:
 
     Adam: Kingma and Ba 2015, with bias correction. AdamW: Loshchilov and Hutter 2019, decoupled decay. Embedding rows
     that an update does not touch keep value and moments (as in lazy Adam); decay reaches touched rows only.
+
+    Args:
+        average: decay of the parameters' running mean; 0: none is kept.
     """
 
-    def __init__(self, network: gluon.Block, config: OptimizerConfig, world: World) -> None:
+    def __init__(self, network: gluon.Block, config: OptimizerConfig, world: World, average: float = 0.0) -> None:
         self.config, self.world = config, world
         self.dense = [(name, p) for name, p in parameters_of(network).items() if p.grad_req != "null"]
         embedding = getattr(network, "embedding", None)
         self.table: nd.NDArray | None = None
         arrays: dict[str, nd.NDArray] = {}
         if isinstance(embedding, gluon.Parameter) and embedding.grad_req == "null":
-            arrays["embedding"] = self.table = embedding.data(world.context)
+            arrays[EMBEDDING] = self.table = embedding.data(world.context)
         arrays |= {name: parameter.data(world.context) for name, parameter in self.dense}
         moments = 1 if config.kind == "sgd" else 2
         self.moments = {
             name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)] for name, array in arrays.items()
         }
+        self.averages = Averages(arrays, average) if average else None
+        self._tokens: np.ndarray | None = None
 
     def rows(self, tokens: np.ndarray | None) -> tuple[nd.NDArray | None, nd.NDArray | None]:
         """(U,) tokens to their index array and a copy of their embeddings (U, E) that gradients are collected on."""
+        self._tokens = tokens
         if tokens is None:
             return None, None
         index = nd.array(tokens, self.world.context, "int32")
@@ -92,16 +100,21 @@ class Optimizer:
         if loss is not None:
             scale = scale + 0 * loss
         correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
+        means = None
+        if self.averages and rows is not None:
+            assert self._tokens is not None
+            means = self.averages.before(self._tokens, index, rows.detach(), update)
         for name, parameter in self.dense:
             self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)
-        if rows is None:
-            return norm
-        with autograd.pause():
-            values = rows.detach()
-            moments = [nd.take(whole, index) for whole in self.moments["embedding"]]
-            self._apply(values, rows.grad, moments, scale, rate, correction)
-            for whole, part in zip([self.table, *self.moments["embedding"]], [values, *moments]):
-                whole[index] = part
+        if rows is not None:
+            with autograd.pause():
+                values = rows.detach()
+                moments = [nd.take(whole, index) for whole in self.moments[EMBEDDING]]
+                self._apply(values, rows.grad, moments, scale, rate, correction)
+                for whole, part in zip([self.table, *self.moments[EMBEDDING]], [values, *moments]):
+                    whole[index] = part
+        if self.averages:
+            self.averages.after(self._tokens, index, means, update)
         return norm
 
     def _apply(
@@ -132,14 +145,28 @@ class Optimizer:
             )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray]:
-        """The moments as named arrays."""
-        return {f"{name}:{i}": m.asnumpy() for name, moments in self.moments.items() for i, m in enumerate(moments)}
+        """The moments, and the means if any are kept, as named arrays."""
+        found = {f"{name}:{i}": m.asnumpy() for name, moments in self.moments.items() for i, m in enumerate(moments)}
+        return found | (self.averages.state() if self.averages else {})
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Takes moments from `state`, which must hold exactly the names that it gives itself."""
+        """Takes moments and means from `state`, which must hold exactly the names that it gives itself."""
         for name, moments in self.moments.items():
             for i, moment in enumerate(moments):
                 moment[:] = state[f"{name}:{i}"]
+        if self.averages:
+            self.averages.restore(state)
+
+    def share(self) -> None:
+        """Gives every rank what rank 0 remembers."""
+        self.world.broadcast([m for moments in self.moments.values() for m in moments], "moments")
+        if self.averages:
+            self.world.broadcast(list(self.averages.means.values()), "means")
+            self.averages.seen[:] = self.world.agree(self.averages.seen, "means' updates")
+
+    def judged(self, updates: int) -> AbstractContextManager[None]:
+        """While entered, the network's parameters are those to judge: their means after so many updates, if kept."""
+        return self.averages.in_place(updates) if self.averages else nullcontext()
 
 
 def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:

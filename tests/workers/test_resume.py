@@ -36,11 +36,13 @@ def wait_for_checkpoint(process: subprocess.Popen[str], root: Path, update: int)
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("average", [0.0, 0.9])
 def test_stopped_and_killed_training_ends_bitwise_equal(
-    small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
+    average: float, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = small_config()
     config["train"] |= {"workers": 2, "epochs": 8, "patience_validations": None, "checkpoint_every_updates": 1}
+    config["train"]["average"] = average
     undisturbed = tmp_path / "undisturbed"
     last_json(duplet("train", config, f"root={undisturbed}", "--json"))
 
