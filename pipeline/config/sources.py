@@ -1,6 +1,6 @@
 """Where raw data lies and how it is read: a section of the configuration per kind of source."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
@@ -9,20 +9,9 @@ from pipeline.config.base import OrNull, Place, Positive, Settings
 SplitName = Literal["train", "valid", "test"]
 Column = str | int
 Format = Field(description="Format of the source; the other settings depend on it.")
-Path = Annotated[
-    Place | None,
-    Field(
-        description="File with all rows, which is cut into splits; may end in .gz or .zst, or be an address such as s3://…"
-        " null: paths names the files.",
-        examples=["pairs.tsv.gz"],
-    ),
-]
-Paths = Annotated[
-    dict[SplitName, Place],
-    Field(
-        description="A file per split, in place of path. A valid or test that is missing is cut out of train.",
-        examples=[{"train": "train.tsv", "test": "test.tsv"}],
-    ),
+Files = Annotated[
+    Place | tuple[Place, ...],
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 Encoding = Annotated[
     str, Field(description="How the files' text is encoded; UTF-16 is known by its first bytes.", examples=["cp1252"])
@@ -36,11 +25,35 @@ Grades = Annotated[
 ]
 
 
-def _in_one_place(source: Any) -> Any:
-    """The source itself. Raises ValueError where not exactly one of `path` and `paths` is given."""
-    if bool(source.path) == bool(source.paths):
-        raise ValueError("give either path (one file, which is cut into splits) or paths (one file per split)")
-    return source
+class FilesSource(Settings):
+    """What all sources of files have: one place for all splits, or one per split."""
+
+    path: Files | None = Field(
+        default=None,
+        description="Where all rows lie, which are cut into splits: a file, a list, a pattern such as logs/*.tsv.gz, "
+        "or a folder. Files may end in .gz or .zst, or be addresses such as s3://… null: paths names them.",
+        examples=["pairs.tsv.gz", "logs/2026-11-*.jsonl", ["a.tsv", "b.tsv"]],
+    )
+    paths: dict[SplitName, Files] = Field(
+        default={},
+        description="A place per split, each as path. A valid or test that is missing is cut out of train.",
+        examples=[{"train": "train.tsv", "test": "test.tsv"}],
+    )
+    marker: str | None = Field(
+        default=None,
+        description="Name of the file that is written last into each folder of the source, without which the folder "
+        "is not finished. null: no folder needs one.",
+        examples=["_SUCCESS"],
+    )
+    encoding: Encoding = "utf-8"
+
+    @model_validator(mode="after")
+    def _in_one_place(self) -> Self:
+        if bool(self.path) == bool(self.paths):
+            raise ValueError(
+                "give either path (all rows: a file, a list, a pattern or a folder) or paths (the same for each split)"
+            )
+        return self
 
 
 class Columns(Settings):
@@ -93,14 +106,12 @@ def _divides(given: str | None, info: ValidationInfo) -> str | None:
     return {"tsv": "\t"}.get(str(info.data.get("format")), ",") if given is None else given
 
 
-class PairsSource(Settings):
+class PairsSource(FilesSource):
     """Rows with a column per field of the task, in one file for all splits or one per split."""
 
     free_texts = frozenset({"grades", "delimiter"})
 
     format: Literal["jsonl", "tsv", "csv", "parquet"] = Format
-    path: Path = None
-    paths: Paths = {}
     columns: Columns = Columns()
     header: bool = Field(default=True, description="TSV and CSV: the first row names the columns.")
     quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format), WithJsonSchema(_FLAG_OR_NULL)] = Field(
@@ -110,12 +121,7 @@ class PairsSource(Settings):
         default=None, validate_default=True,
         description="TSV and CSV: the character between two fields. Default: CSV a comma, TSV a tab.",
     )  # fmt: skip
-    encoding: Encoding = "utf-8"
     grades: Grades = {}
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "PairsSource":
-        return _in_one_place(self)
 
 
 class CollectionSource(Settings):
@@ -131,15 +137,17 @@ class CollectionSource(Settings):
     path: Place | None = Field(
         default=None, description="beir: the folder. null: trec and msmarco name their files.", examples=["scifact"]
     )
-    documents: Place | None = Field(
-        default=None, description="trec and msmarco: the file of documents.", examples=["docs.trec.gz"]
+    documents: Files | None = Field(
+        default=None,
+        description="trec and msmarco: the documents: a file, a list, a pattern or a folder.",
+        examples=["docs.trec.gz"],
     )
-    queries: Place | dict[SplitName, Place] | None = Field(
+    queries: Files | dict[SplitName, Files] | None = Field(
         default=None,
         description="trec and msmarco: a file of queries per split, or one for all, whose queries are divided by hash.",
         examples=[{"train": "train.topics", "test": "test.topics"}],
     )
-    judgements: Place | dict[SplitName, Place] | None = Field(
+    judgements: Files | dict[SplitName, Files] | None = Field(
         default=None,
         description="trec and msmarco: a file of judgements (qrels) per split, or one for all.",
         examples=[{"train": "train.qrels", "test": "test.qrels"}],
@@ -185,74 +193,46 @@ class DocstringsSource(Settings):
     )
 
 
-class TextSource(Settings):
+class TextSource(FilesSource):
     """Running text, in one file (its end goes to valid and test) or one per split; a record is some whole lines."""
 
     format: Literal["text"] = Format
-    path: Path = None
-    paths: Paths = {}
     lines_per_record: Positive = Field(default=1, description="Lines of text in one record.")
-    encoding: Encoding = "utf-8"
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "TextSource":
-        return _in_one_place(self)
 
 
 class LinesSource(Settings):
     """Files whose n-th lines belong together, one per field of the task, for each split."""
 
     format: Literal["lines"] = Format
-    paths: dict[SplitName, dict[str, Place]] = Field(
+    paths: dict[SplitName, dict[str, Files]] = Field(
         description="A file per field of the task, for each split.",
         examples=[{"train": {"source": "train.en", "target": "train.de"}}],
     )
     encoding: Encoding = "utf-8"
 
 
-class LabelledSource(Settings):
+class LabelledSource(FilesSource):
     """Lines of a label, one blank and a text, in one file for all splits or one per split."""
 
     format: Literal["labelled"] = Format
-    path: Path = None
-    paths: Paths = {}
-    encoding: Encoding = "utf-8"
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "LabelledSource":
-        return _in_one_place(self)
 
 
-class ConlluSource(Settings):
+class ConlluSource(FilesSource):
     """Sentences in CoNLL-U: the text is the word forms, the tags are another column."""
 
     format: Literal["conllu"] = Format
-    path: Path = None
-    paths: Paths = {}
     tag: Literal["UPOS", "XPOS"] = Field(
         default="UPOS", description="Column that holds the tags: universal parts of speech, or the language's own."
     )
-    encoding: Encoding = "utf-8"
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "ConlluSource":
-        return _in_one_place(self)
 
 
-class ConllSource(Settings):
+class ConllSource(FilesSource):
     """Sentences as lines of a word and its tag, with blank lines between them, as CoNLL-2000 and CoNLL-2003 have them.
 
     The first column is the word, the last its tag; columns between them are left out.
     """
 
     format: Literal["conll"] = Format
-    path: Path = None
-    paths: Paths = {}
-    encoding: Encoding = "utf-8"
-
-    @model_validator(mode="after")
-    def _one_place(self) -> "ConllSource":
-        return _in_one_place(self)
 
 
 class PythonSource(Settings):

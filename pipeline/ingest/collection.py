@@ -8,7 +8,7 @@ from pipeline.config import SplitShares
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import Record
-from pipeline.ingest import beir, places, readers
+from pipeline.ingest import beir, listing, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.rows import TWO_TEXTS, BadRow, Row, as_id, as_relevance, as_text, short_hash
@@ -17,11 +17,11 @@ from pipeline.ingest.splits import shares_to_cut, split_of
 
 
 class Places(NamedTuple):
-    """Addresses; queries and judgements by split, or under None for all splits."""
+    """Files; queries and judgements by split, or under None for all splits."""
 
-    documents: str
-    queries: dict[SplitName | None, str]
-    judgements: dict[SplitName | None, str]
+    documents: list[str]
+    queries: dict[SplitName | None, list[str]]
+    judgements: dict[SplitName | None, list[str]]
 
 
 def locate(source: CollectionSource) -> Places:
@@ -31,9 +31,12 @@ def locate(source: CollectionSource) -> Places:
         InputError: a BEIR folder lacks a file; or judgements of a split without queries for it.
     """
     if source.format == "beir":
-        return Places(*beir.locate(source))
-    by_split = lambda given: dict(given) if isinstance(given, dict) else {None: given}
-    found = Places(source.documents or "", by_split(source.queries), by_split(source.judgements))
+        documents, queries, judgements = beir.locate(source)
+        return Places([documents], _listed(queries), _listed(judgements))
+    by_split = lambda given: given if isinstance(given, dict) else {None: given}
+    found = Places(
+        listing.files(source.documents or ""), _listed(by_split(source.queries)), _listed(by_split(source.judgements))
+    )
     if None not in found.queries and None not in found.judgements:
         for split in found.judgements:
             if split not in found.queries:
@@ -41,12 +44,18 @@ def locate(source: CollectionSource) -> Places:
     return found
 
 
-def addresses(source: CollectionSource) -> dict[str, str]:
+def _listed(given: Mapping[SplitName | None, Any]) -> dict[SplitName | None, list[str]]:
+    return {split: listing.files(place) for split, place in given.items()}
+
+
+def files(source: CollectionSource) -> dict[str, list[str]]:
     """All files by a name that says what they are, such as `queries.train`."""
-    found = locate(source)
-    parts = {"queries": found.queries, "judgements": found.judgements}
-    named = {f"{part}.{split or 'all'}": path for part, files in parts.items() for split, path in files.items()}
-    return {"documents": found.documents, **named}
+    located = locate(source)
+    parts = {"queries": located.queries, "judgements": located.judgements}
+    named = {
+        f"{part}.{split or 'all'}": listed for part, by_split in parts.items() for split, listed in by_split.items()
+    }
+    return {"documents": located.documents, **named}
 
 
 def with_title(title: str, body: str) -> str:
@@ -86,12 +95,12 @@ class Ingest:
     def run(self) -> None:
         """Raises InputError: a file is absent, cannot be read or holds no rows."""
         self._documents()
-        for split, address in self._places.queries.items():
-            self._queries(split, address)
+        for split, files in self._places.queries.items():
+            self._queries(split, files)
         if self._source.train_on_titles:
             self._title_pairs()
-        for split, address in self._places.judgements.items():
-            self._judgements(split, address)
+        for split, files in self._places.judgements.items():
+            self._judgements(split, files)
 
     def _documents(self) -> None:
         for row in self._rows(self._reader.documents, self._places.documents):
@@ -113,8 +122,8 @@ class Ingest:
             else:
                 self._ledger.duplicate("documents")
 
-    def _queries(self, split: SplitName | None, address: str) -> None:
-        for position, row in enumerate(self._rows(self._reader.queries, address), start=1):
+    def _queries(self, split: SplitName | None, files: list[str]) -> None:
+        for position, row in enumerate(self._rows(self._reader.queries, files), start=1):
             try:
                 values = self._values(row)
                 query_id = str(position) if self._source.query_ids == "position" else as_id(values, "id")
@@ -129,10 +138,10 @@ class Ingest:
             else:
                 self._ledger.duplicate("queries")
 
-    def _judgements(self, given: SplitName | None, address: str) -> None:
+    def _judgements(self, given: SplitName | None, files: list[str]) -> None:
         """Of two judgements of a pair the higher stays. Judgements of documents that are not kept are put aside, and
         those of valid and test noted for the evaluation: a relevant document that is not there is one not found."""
-        for row in self._rows(self._reader.judgements, address):
+        for row in self._rows(self._reader.judgements, files):
             try:
                 values = self._values(row)
                 query_id, document_id = as_id(values, "query"), as_id(values, "document")
@@ -194,11 +203,11 @@ class Ingest:
         self._ledger.keep_record(split)
         self._output.add_record(split, record)
 
-    def _rows(self, read: readers.ReadFile, address: str) -> Iterator[Row]:
+    def _rows(self, read: readers.ReadFile, files: list[str]) -> Iterator[Row]:
         before = self._ledger.total_read()
-        yield from read(address, self._source.encoding, self._limit)
+        yield from listing.rows(files, lambda address: read(address, self._source.encoding, self._limit))
         if self._ledger.total_read() == before:
-            raise InputError(f"{places.shown_address(address)} holds no rows; give a file that does")
+            raise InputError(f"{listing.shown(files)} holds no rows; give a file that does")
 
     @staticmethod
     def _values(row: Row) -> Mapping[Any, Any]:

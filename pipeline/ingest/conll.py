@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.config import Config
 from pipeline.config.sources import ConllSource, ConlluSource, SplitName
-from pipeline.ingest import places
+from pipeline.ingest import listing, pairs, places
 from pipeline.ingest.rows import BadRow, Row, clean, shorten, too_long
 
 COLUMNS = 10
@@ -20,9 +20,8 @@ def read(
     source: ConlluSource | ConllSource, config: Config, limit_bytes: int
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `text`, the words, and `tags`, each joined by blanks; blanks within a word become underscores."""
-    single: dict[SplitName | None, str] = {None: source.path} if source.path else {}
-    for split, path in (single | source.paths).items():
-        yield split, _sentences(path, source, limit_bytes)
+    for split, found in pairs.files(source).items():
+        yield split, listing.rows(found, lambda address: _sentences(address, source, limit_bytes))
 
 
 def _sentences(address: str, source: ConlluSource | ConllSource, limit_bytes: int) -> Iterator[Row]:

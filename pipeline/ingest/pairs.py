@@ -8,7 +8,7 @@ from pipeline.config import Config
 from pipeline.config.sources import Column, Columns, PairsSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import FIELDS, RESERVED, Field, Record
-from pipeline.ingest import places, tables
+from pipeline.ingest import listing, tables
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.rows import (
@@ -26,16 +26,24 @@ from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
+# what is read of a folder that holds other files too, as those of `datasets` do
+ENDINGS = {"parquet": (".parquet", ".pq")}
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
 COPIES = "copies of rows in valid and test, each of which counts"
 SHARED_IDS = "rows whose id an earlier row has, told apart as ID~2, ID~3, …"
 
 
 def addresses(source: Any) -> dict[SplitName | None, Any]:
-    """Where the rows lie, by the split they were given for (None: all in one): an address, or one per field."""
+    """Where the rows lie, by the split they were given for (None: all in one): a place, or one per field."""
     path = getattr(source, "path", None)
     found: dict[SplitName | None, Any] = {None: path} if path else {}
     return found | getattr(source, "paths", {})
+
+
+def files(source: Any) -> dict[SplitName | None, list[str]]:
+    """The files of each split of a source, in their order. Raises InputError or TryAgain as `listing.files` does."""
+    endings = ENDINGS.get(source.format, ())
+    return {given: listing.files(place, source.marker, endings) for given, place in addresses(source).items()}
 
 
 def wanted_columns(columns: Columns, task: str) -> list[Column]:
@@ -96,12 +104,12 @@ def _check_tags(text: str, tags: str) -> None:
 def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -> Files:
     """The rows of each file of a source; a packed Parquet file is unpacked into `scratch`."""
     wanted = wanted_columns(source.columns, task)
-    for given, address in addresses(source).items():
-        yield given, tables.read(source, address, wanted, limit_bytes, scratch)
+    for given, found in files(source).items():
+        yield given, listing.rows(found, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
 
 
 def ingest(
-    files: Files,
+    read: Files,
     origin: Mapping[SplitName | None, str],
     columns: Columns,
     grades: Mapping[str, float],
@@ -120,7 +128,7 @@ def ingest(
         InputError: a file holds no rows.
     """
     ledger, scratch, output = tools
-    for given, rows in files:
+    for given, rows in read:
         cut, before = shares_to_cut(given, origin, config.ingest.split), ledger.total_read()
         for row in rows:
             try:
@@ -143,7 +151,7 @@ def ingest(
             ledger.keep_record(split)
             output.add_record(split, record._replace(id=own))
         if ledger.total_read() == before:
-            raise InputError(f"{places.shown_address(origin[given])} holds no rows; give a file that does")
+            raise InputError(f"{origin[given]} holds no rows; give a file that does")
 
 
 def _check_names(record: Record, scope: str, columns: Columns, task: str, scratch: Scratch) -> None:

@@ -27,7 +27,7 @@ import pyarrow as pa
 from fsspec.registry import known_implementations
 
 from pipeline.core import atomic_files
-from pipeline.core.errors import InputError, one_line
+from pipeline.core.errors import DupletError, InputError, one_line
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -60,24 +60,38 @@ def shown_address(address: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", re.split(r"[?#]", address)[0]) if is_remote(address) else address
 
 
+def path_of(address: str) -> Path:
+    """Where a local address points, whether or not anything is there."""
+    return atomic_files.path_at_home(re.sub(r"^(file|local)://", "", address))
+
+
 def local_path(address: str) -> Path:
     """The path of a local file.
 
     Raises:
         InputError: nothing there, or no plain file.
     """
-    path = atomic_files.path_at_home(re.sub(r"^(file|local)://", "", address))
+    path = path_of(address)
     if not path.exists():
-        folder = next((parent for parent in path.parents if parent.is_dir()), Path("/"))
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-        likely = difflib.get_close_matches(path.name, names, 8, 0.5)
-        names = [*likely, *(name for name in names if name not in likely)]
-        here = f"the working directory {Path.cwd()}" if folder == Path() else str(folder)
-        raise InputError(f"no source at {path}; {here} holds {', '.join(names[:8]) or 'nothing'}")
+        raise InputError(f"no source at {path}; {holds(existing_folder(path), path.name)}")
     if not path.is_file():
         kind = "folder" if path.is_dir() else "special file"
         raise InputError(f"source {path} is a {kind}, not a file; give the file itself")
     return path
+
+
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next((parent for parent in path.parents if parent.is_dir()), Path("/"))
+
+
+def holds(folder: Path, wanted: str = "") -> str:
+    """What is in a folder, for a message; names like the wanted one come first."""
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    likely = difflib.get_close_matches(wanted, names, 8, 0.5)
+    names = [*likely, *(name for name in names if name not in likely)]
+    here = f"the working directory {Path.cwd()}" if folder == Path() else str(folder)
+    return f"{here} holds {', '.join(names[:8]) or 'nothing'}"
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -104,16 +118,33 @@ def fingerprint(address: str) -> str:
     """
     try:
         if not is_remote(address):
-            return atomic_files.sha256(local_path(address))
-        system, path = file_system(address)
-        info = {str(key).lower().replace("-", ""): str(value) for key, value in system.info(path).items()}
+            path, stat = local_path(address), local_path(address).stat()
+            return _sha256(path.resolve(), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        system, remote = file_system(address)
+        info = {str(key).lower().replace("-", ""): str(value) for key, value in system.info(remote).items()}
         told = {key: info[key] for key in _STAMPS if key in info}
         # ukey of some systems is a digest of the address alone, info of some holds no version: together they do
-        return "remote:" + atomic_files.digest([str(system.ukey(path)), told])
+        return "remote:" + atomic_files.digest([str(system.ukey(remote)), told])
     except InputError:
         raise
     except Exception as error:  # each driver has errors of its own
         raise InputError(f"source {shown_address(address)} cannot be read: {_sentence(error, address)}") from None
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _sha256(path: Path, *stamp: int) -> str:
+    """A file's checksum, counted once for each state that the system's stamps of it tell."""
+    return atomic_files.sha256(path)
+
+
+def size_of(address: str) -> int | None:
+    """The bytes of a file as it lies; None where a remote file system does not tell. Raises InputError."""
+    if not is_remote(address):
+        return local_path(address).stat().st_size
+    system, path = file_system(address)
+    with sentences(shown_address(address), address):
+        size = system.info(path).get("size")
+    return None if size is None else int(size)
 
 
 @contextlib.contextmanager
@@ -127,7 +158,7 @@ def open_binary(address: str) -> Iterator[IO[bytes]]:
         stream, packed = _opened(address, stack)
         if packed and not is_remote(address.rpartition("::")[2]) and _packed_bytes(address) <= _LOOKED_THROUGH_BYTES:
             # millions of short rows would be worked on for minutes before the limit is reached
-            with _sentences(shown_address(address), address):
+            with sentences(shown_address(address), address):
                 while stream.read(1 << 20):
                     pass
             stream, _ = _opened(address, stack)
@@ -221,18 +252,18 @@ def open_seekable(address: str, scratch: Path) -> Iterator[IO[bytes]]:
                 yield file
                 return
     with open_binary(address) as stream, tempfile.TemporaryFile(dir=scratch) as copy:
-        with _sentences(shown_address(address), address):
+        with sentences(shown_address(address), address):
             shutil.copyfileobj(stream, copy, 1 << 20)
         copy.seek(0)
         yield cast(IO[bytes], copy)
 
 
 @contextlib.contextmanager
-def _sentences(shown: str, address: str = "") -> Iterator[None]:
+def sentences(shown: str, address: str = "") -> Iterator[None]:
     """What goes wrong in reading becomes an InputError; gzip, Arrow and each remote driver have errors of their own."""
     try:
         yield
-    except InputError:
+    except DupletError:
         raise
     except Exception as error:
         raise InputError(f"{shown} cannot be read to its end: {_sentence(error, address)}") from None
@@ -251,12 +282,12 @@ def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
 
 def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -> Iterator[Line]:
     """As `lines`, of a stream that is open already and has `peek`; `address` is for messages."""
-    with _sentences(shown_address(address), address):
+    with sentences(shown_address(address), address):
         stream, encoding = _with_line_feeds(stream, encoding)
     number = 0
 
     def read(size: int) -> bytes:
-        with _sentences(shown_address(address), address):
+        with sentences(shown_address(address), address):
             return stream.readline(size)
 
     while raw := read(limit_bytes + 2):

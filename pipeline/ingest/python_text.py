@@ -56,10 +56,12 @@ def _code(source: PythonSource, config: Config) -> Iterator[tuple[SplitName | No
             break
     if source.max_records:
         lines = lines[: source.max_records * source.lines_per_record]
+    name = "library.py"
     yield from in_order(
         "the standard library",
-        lambda: (Line(i, line, None) for i, line in enumerate(lines, 1) if "\0" not in line), config.ingest.split,
-        lambda part: blocks("library.py", part, source.lines_per_record, keep_blank=True),
+        lambda: ((name, Line(i, line, None)) for i, line in enumerate(lines, 1) if "\0" not in line),
+        config.ingest.split,
+        lambda part: blocks(part, source.lines_per_record, keep_blank=True),
     )  # fmt: skip
 
 

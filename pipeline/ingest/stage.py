@@ -1,5 +1,6 @@
 """The ingest stage: a raw source -> `records-SPLIT.parquet`, `collection.parquet`, `quarantine.jsonl` and counts."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ from pipeline.config.sources import (
     CollectionSource,
     Columns,
     DocstringsSource,
+    LinesSource,
     PairsSource,
     PythonSource,
     SplitName,
     TextSource,
 )
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.manifest import KeyParts, versions
-from pipeline.ingest import collection, docstrings, pairs, places, python_text, readers, scenes
+from pipeline.ingest import collection, docstrings, listing, pairs, places, python_text, readers, scenes
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
@@ -33,6 +35,7 @@ _ADDRESSES = {
     "images",
     "names",
     "splits",
+    "marker",
 }  # where a source lies shapes nothing
 
 
@@ -52,12 +55,23 @@ def parts(config: Config) -> KeyParts:
         libraries |= docstrings.versions(python_text.PACKAGES if source.of == "package" else python_text.LIBRARY)
     if isinstance(source, CaptionsSource):
         libraries |= versions("pillow")
-    inputs = {name: places.fingerprint(address) for name, address in _addresses(config).items()}
+    inputs = _versions(_look(config))
     return KeyParts(VERSION, {"task": config.task, "seed": config.seed, "ingest": settings}, inputs, libraries)
 
 
-def run(config: Config, folder: Path) -> dict[str, Any]:
+def _look(config: Config) -> dict[str, list[listing.Source]]:
+    return {name: listing.look(files) for name, files in _files(config).items()}
+
+
+def _versions(found: dict[str, list[listing.Source]]) -> dict[str, str]:
+    return {name: listing.version(sources) for name, sources in found.items()}
+
+
+def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Reads the source and writes the stage's files into `folder`, which is there and empty.
+
+    Args:
+        inputs: what `parts` found the source's files to be; they are recorded. None: nothing is known of them.
 
     Returns:
         The counts for the manifest. In `records`, and for collections also in `documents` and `queries`:
@@ -66,6 +80,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: a source is absent, unreadable, empty, lacks a column or has too many bad rows; or nothing was kept.
+        TryAgain: a file was changed, or came or went, since `inputs` were found.
     """
     ingest, source = config.ingest, config.ingest.source
     if ingest.split.valid + ingest.split.test >= 1:
@@ -91,9 +106,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             if with_collection and split != "train":
                 write_missing(folder, split, scratch.missing(split))
     ledger.check()
+    if inputs is not None:
+        _record(config, folder, inputs)
     counts = ledger.counts(SPLITS)
     if not counts["records"]["kept"]:
-        looked_at = ", ".join(dict.fromkeys(map(places.shown_address, _addresses(config).values()))) or "the source"
+        looked_at = ", ".join(dict.fromkeys(map(listing.shown, _files(config).values()))) or "the source"
         read, bad = (sum(counts[kind][what] for kind in kinds) for what in ("read", "quarantined"))
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts["quarantine_reasons"].items())
         raise InputError(
@@ -101,6 +118,18 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             + (f" ({reasons})" if bad else "")
         )
     return counts
+
+
+def _record(config: Config, folder: Path, inputs: Mapping[str, str]) -> None:
+    """Writes down which files were read. Raises TryAgain where they are no longer those of `inputs`."""
+    found = _look(config)
+    for name, version in _versions(found).items():
+        if version != inputs.get(name):
+            raise TryAgain(
+                f"{listing.shown([one.address for one in found[name]])} was changed while it was read: run again when "
+                "nothing writes to it any more"
+            )
+    listing.write(folder, found)
 
 
 def _check_task(config: Config) -> None:
@@ -142,31 +171,34 @@ def _origin(config: Config) -> dict[SplitName | None, str]:
     source = config.ingest.source
     given: dict[SplitName | None, str] = {}
     if isinstance(source, CaptionsSource):
-        return dict.fromkeys(source.splits or (None,), source.captions)
-    for split, address in pairs.addresses(source).items():
-        given[split] = address if isinstance(address, str) else next(iter(address.values()), "")
+        return dict.fromkeys(source.splits or (None,), listing.shown(source.captions))
+    for split, place in pairs.addresses(source).items():
+        given[split] = listing.shown(place)
     if (isinstance(source, TextSource) and source.path) or (isinstance(source, PythonSource) and source.of == "code"):
         return {split: given.get(None, "the standard library") for split in SPLITS}  # cut by position: all are given
     return given or {None: f"source {source.format}"}
 
 
-def _addresses(config: Config) -> dict[str, str]:
+def _files(config: Config) -> dict[str, list[str]]:
     """The source's files by what they are for; a source that is made here has none."""
     source = config.ingest.source
     if isinstance(source, CollectionSource):
-        return collection.addresses(source)
-    found: dict[str, str] = {}
+        return collection.files(source)
     if isinstance(source, CaptionsSource):
-        found |= {f"splits.{split}": path for split, path in source.splits.items()}
-        folder = [places.join(source.images, n) for n in _files(source)]
-        found |= {"captions": source.captions, **({"names": source.names} if source.names else {})}
-        return found | ({f"images.{places.name_of(path)}": path for path in folder} or {"images": source.images})
-    for split, address in pairs.addresses(source).items():
-        parts = {"": address} if isinstance(address, str) else {f".{field}": path for field, path in address.items()}
-        found |= {f"{split or 'all'}{part}": path for part, path in parts.items()}
-    return found
+        single = {f"splits.{split}": path for split, path in source.splits.items()}
+        folder = [places.join(source.images, name) for name in _images(source)]
+        single |= {"captions": source.captions, **({"names": source.names} if source.names else {})}
+        single |= {f"images.{places.name_of(path)}": path for path in folder} or {"images": source.images}
+        return {name: [path] for name, path in single.items()}
+    if isinstance(source, LinesSource):
+        return {
+            f"{split}.{field}": listing.files(place)
+            for split, fields in source.paths.items()
+            for field, place in fields.items()
+        }
+    return {split or "all": found for split, found in pairs.files(source).items()}
 
 
-def _files(source: CaptionsSource) -> list[str]:
+def _images(source: CaptionsSource) -> list[str]:
     """The files of a folder of images; none where the images are one file."""
     return [] if source.images.endswith((".zip", ".npy")) else places.names_in(source.images)

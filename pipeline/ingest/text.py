@@ -1,52 +1,59 @@
 """Plain files for tasks of one text: running text by lines, lines of label and text, and lines that belong together."""
 
 import collections
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from pipeline.config import Config, SplitShares
-from pipeline.config.sources import LabelledSource, LinesSource, SplitName, TextSource
+from pipeline.config.sources import Column, LabelledSource, LinesSource, SplitName, TextSource
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import FIELDS
-from pipeline.ingest import places
+from pipeline.ingest import listing, pairs, places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten
 
+NamedLine = tuple[str, Line]  # the name of its file, and the line
+
 
 def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
-    """Records of some whole lines, each ending in a line feed. One file is cut by position: train, valid, test.
+    """Records of some whole lines, each ending in a line feed; `path` is cut by position: train, valid, test.
 
     Raises:
-        InputError: one file has fewer lines than splits are to be cut from it.
+        InputError: there are fewer lines than splits are to be cut from them.
     """
     keep_blank = any(form.verbatim for form in FIELDS[config.task].values())
 
-    def lines(address: str) -> Iterator[Line]:
-        found = places.lines(address, source.encoding, limit_bytes)
-        return found if keep_blank else (line for line in found if line.problem or line.text.strip())
+    def lines(found: list[str]) -> Iterator[NamedLine]:
+        for address, name in listing.names(found).items():
+            for line in places.lines(address, source.encoding, limit_bytes):
+                if keep_blank or line.problem or line.text.strip():
+                    yield name, line
 
-    if source.path:
-        yield from in_order(
-            places.shown_address(source.path), lambda: lines(source.path or ""), config.ingest.split,
-            lambda part: blocks(source.path or "", part, source.lines_per_record, keep_blank),
-        )  # fmt: skip
-        return
-    for given, path in source.paths.items():
-        yield given, blocks(path, lines(path), source.lines_per_record, keep_blank)
+    for given, found in pairs.files(source).items():
+        if given is None:
+            yield from in_order(
+                listing.shown(source.path or ""), functools.partial(lines, found), config.ingest.split,
+                lambda part: blocks(part, source.lines_per_record, keep_blank),
+            )  # fmt: skip
+        else:
+            yield given, blocks(lines(found), source.lines_per_record, keep_blank)
 
 
 def in_order(
     shown: str,
-    lines: Callable[[], Iterator[Line]],
+    lines: Callable[[], Iterator[NamedLine]],
     shares: SplitShares,
-    rows: Callable[[Iterator[Line]], Iterator[Row]],
+    rows: Callable[[Iterator[NamedLine]], Iterator[Row]],
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
-    """The rows of each split that has a share, out of one file's lines, which are gone through twice.
+    """The rows of each split that has a share, out of the source's lines, which are gone through twice.
 
     Raises:
         InputError: there are fewer lines than such splits.
     """
-    counts = collections.Counter(line.problem is None for line in lines())
+    counts = collections.Counter(line.problem is None for _, line in lines())
     good, wanted = counts[True], 1 + (shares.valid > 0) + (shares.test > 0)
     if 0 < good < wanted:
         raise InputError(
@@ -78,30 +85,30 @@ def cuts(total: int, shares: SplitShares) -> dict[SplitName, tuple[int, int]]:
     return {"train": (0, valid), "valid": (valid, test), "test": (test, total)}
 
 
-def blocks(address: str, lines: Iterator[Line], size: int, keep_blank: bool) -> Iterator[Row]:
-    """Rows with a `text` of up to `size` lines; a bad line is a row of its own."""
-    name = places.name_of(address)
-    while block := list(itertools.islice(lines, size)):
-        good = [line.text for line in block if line.problem is None]
-        for line in block:
-            if line.problem is not None:
-                yield places.bad_line(address, line)
-        text = "".join(f"{line}\n" for line in good)
-        if good and (keep_blank or text.strip()):
-            yield Row(name, block[0].number, {"text": text}, shorten(text))
+def blocks(lines: Iterator[NamedLine], size: int, keep_blank: bool) -> Iterator[Row]:
+    """Rows with a `text` of up to `size` lines of one file; a bad line is a row of its own."""
+    for name, of_file in itertools.groupby(lines, operator.itemgetter(0)):
+        found = (line for _, line in of_file)
+        while block := list(itertools.islice(found, size)):
+            good = [line.text for line in block if line.problem is None]
+            for line in block:
+                if line.problem is not None:
+                    yield places.bad_line(name, line)
+            text = "".join(f"{line}\n" for line in good)
+            if good and (keep_blank or text.strip()):
+                yield Row(name, block[0].number, {"text": text}, shorten(text))
 
 
 def read_labelled(
     source: LabelledSource, config: Config, limit_bytes: int
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `label` and `text`: what stands before the first blank of a line, and after it."""
-    given: dict[SplitName | None, str] = {None: source.path} if source.path else {}
-    for split, path in (given | source.paths).items():
-        yield split, _labelled(path, places.lines(path, source.encoding, limit_bytes))
+    for split, found in pairs.files(source).items():
+        yield split, listing.rows(found, lambda address: _labelled(address, source.encoding, limit_bytes))
 
 
-def _labelled(address: str, lines: Iterator[Line]) -> Iterator[Row]:
-    for line in lines:
+def _labelled(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
+    for line in places.lines(address, encoding, limit_bytes):
         label, blank, text = line.text.partition(" ")
         problem = line.problem
         if problem is None:
@@ -125,22 +132,24 @@ def read_lines(
                 f"ingest.source.paths.{split} names files for {', '.join(files) or 'nothing'}; "
                 f"task {config.task} has the fields {', '.join(FIELDS[config.task])}"
             )
-        yield split, _aligned(files, source.encoding, limit_bytes)
+        yield split, _aligned({field: listing.files(place) for field, place in files.items()}, source, limit_bytes)
 
 
-def _aligned(files: dict[str, str], encoding: str, limit_bytes: int) -> Iterator[Row]:
-    readers = [places.lines(path, encoding, limit_bytes) for path in files.values()]
-    for lines in itertools.zip_longest(*readers):
-        ended = [path for path, line in zip(files.values(), lines) if line is None]
-        if ended:
-            longer = next(path for path, line in zip(files.values(), lines) if line is not None)
-            raise InputError(
-                f"{places.shown_address(ended[0])} has fewer lines than {places.shown_address(longer)}: "
-                "files of format lines must be equally long"
+def _aligned(files: dict[str, list[str]], source: LinesSource, limit_bytes: int) -> Iterator[Row]:
+    """Files of a field follow each other: only what all fields have together must be equally long."""
+    readers = [
+        ((address, line) for address in found for line in places.lines(address, source.encoding, limit_bytes))
+        for found in files.values()
+    ]
+    for read in itertools.zip_longest(*readers):
+        if None in read:
+            ended, longer = (
+                next(listing.shown(found) for found, one in zip(files.values(), read) if (one is None) is is_short)
+                for is_short in (True, False)
             )
+            raise InputError(f"{ended} has fewer lines than {longer}: files of format lines must be equally long")
+        lines = [line for _, line in read]
         problem = next((line.problem for line in lines if line.problem), None)
         shown = shorten(" | ".join(line.text for line in lines))
-        first = next(iter(files.values()))
-        yield Row(
-            places.name_of(first), lines[0].number, dict(zip(files, (line.text for line in lines))), shown, problem
-        )
+        values: dict[Column, Any] = dict(zip(files, (line.text for line in lines)))
+        yield Row(places.name_of(read[0][0]), lines[0].number, values, shown, problem)

@@ -25,7 +25,7 @@ class Ingest(Stage):
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         """See Stage."""
-        return ingestion.run(context.config, folder)
+        return ingestion.run(context.config, folder, context.plan.parts[self.name].inputs)
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
         """See Stage."""

@@ -14,7 +14,7 @@ from pipeline.config import SPLITS, Config
 from pipeline.config.sources import CollectionSource, PairsSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import missing_name
-from pipeline.ingest import pairs
+from pipeline.ingest import listing, pairs
 from pipeline.ingest.places import shown_address
 
 NAMED = 5  # labels that a sentence names
@@ -68,9 +68,7 @@ def _remedy(config: Config, split: SplitName) -> str:
         if source.format == "beir":
             return f"check qrels/{'dev' if split == 'valid' else split}.tsv in {shown_address(source.path or '')}"
     if split in given:
-        address = given[split]
-        files = [address] if isinstance(address, str) else list(address.values())
-        return f"check {', '.join(map(shown_address, files))} ({setting}.{split})"
+        return f"check {listing.shown(given[split])} ({setting}.{split})"
     if split == "train":
         return "check ingest.source and ingest.split"
     also = f", or give {setting}.{split}" if isinstance(source, PairsSource) or setting.endswith("judgements") else ""

@@ -163,7 +163,7 @@ def test_quotes_keep_a_text_a_text(tmp_path: Path) -> None:
 def test_an_override_of_a_text_is_the_whole_text(tmp_path: Path) -> None:
     path = write(tmp_path, BASE)
     for text in ("a #b", "a: b", "[a", "{a", "- a", "[a, b]", "{a: b}", "*a", "&a", "!b", "% c", "@d", "`e`"):
-        assert load_config(path, [f"ingest.source.path={text}"]).ingest.source.path == text  # type: ignore[union-attr]
+        assert load_config(path, [f"ingest.source.marker={text}"]).ingest.source.marker == text  # type: ignore[union-attr]
 
 
 def test_mappings_and_lists_are_typed_within(tmp_path: Path) -> None:
