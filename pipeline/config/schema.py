@@ -12,6 +12,7 @@ from pipeline.config.sections import (
     CaptioningConfig,
     ClozeConfig,
     EvaluateConfig,
+    ExecutionConfig,
     IngestConfig,
     LanguageModelConfig,
     ModelConfig,
@@ -86,6 +87,7 @@ class Config(Settings):
         Field(default="matching", description="What the model learns; see docs/tasks.md.")
     )
     ingest: IngestConfig
+    execution: ExecutionConfig = ExecutionConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

@@ -37,6 +37,26 @@ class IngestConfig(Settings):
     )
 
 
+# --- execution --------------------------------------------------------------------------------------------------------
+class ExecutionConfig(Settings):
+    """What runs the pieces of ingest and tokenize; the output is the same bytes. See docs/scale.md."""
+
+    engine: Literal["processes", "dask"] = Field(
+        default="processes",
+        description="processes: of this host. dask: the workers of a Dask cluster, which see the same folders.",
+    )
+    address: str = Field(
+        default="local",
+        min_length=1,
+        description="dask: the scheduler's address; local starts a cluster on this host.",
+        examples=["tcp://10.0.0.5:8786"],
+    )
+    workers: Positive | None = Field(
+        default=None,
+        description="Processes of this host. null: one per core, but none beside the command for little data.",
+    )
+
+
 # --- tokenize ---------------------------------------------------------------------------------------------------------
 class TokenizeConfig(Settings):
     """How texts become ids."""

@@ -17,16 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS, Config
+from pipeline.config.sections import ExecutionConfig
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
+from pipeline.core.executors import Executor
 from pipeline.core.manifest import KeyParts
 from pipeline.core.record_schema import FIELDS, collection_schema, missing_name, missing_schema, schema
 from pipeline.ingest import images
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows
-from pipeline.tokenization.parallel import PIECE_TEXTS, InProcess, Piece, Processes
+from pipeline.tokenization.parallel import PIECE_TEXTS, Piece
 from pipeline.tokenization.shards import (
     EXAMPLES_NAME,
     MISSING_NAME,
@@ -70,7 +72,7 @@ def run(
 
     Args:
         folder: exists and is empty.
-        workers: processes; None: as many as cores, but only this one for few texts. The output is the same.
+        workers: processes of this host; None: as `execution` says. The output is the same.
         vocabulary_from: a trained folder whose vocabulary and tokenizer to use, to judge that model on other data.
 
     Returns:
@@ -91,7 +93,8 @@ def run(
     if not records["train"].texts:
         raise InputError(f"{records['train'].path} has no record to learn from: check ingest.source and ingest.split")
     texts = sum(source.texts for split in SPLITS for field in fields for source in sources[split][field])
-    processes = parallel.processes_for(texts, workers)
+    execution = config.execution if workers is None else ExecutionConfig(workers=workers)
+    processes = parallel.executor_for(texts, execution)
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
@@ -127,6 +130,7 @@ def run(
         _pass_on(ingest_folder, folder)
     finally:
         processes.close()
+        parallel.forget()
     return counts
 
 
@@ -235,7 +239,7 @@ def _vocabulary(
     sources: dict[str, list[_Source]],
     folder: Path,
     rows_per_shard: int,
-    processes: InProcess | Processes,
+    processes: Executor,
 ) -> int:
     """Writes the vocabulary of the distinct texts of the fields that share it; returns its size."""
     with ExitStack() as stack:
@@ -258,7 +262,7 @@ def _write_texts(
     sources: list[_Source],
     rows: KeyRows,
     rows_per_shard: int,
-    processes: InProcess | Processes,
+    processes: Executor,
 ) -> dict[str, int]:
     """Writes the shards of a field, at least one, and fills `rows` with key -> row; returns their counts."""
     totals = dict.fromkeys(("texts", "tokens", "cut", "unknown_tokens", "empty"), 0)

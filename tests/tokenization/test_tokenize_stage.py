@@ -1,7 +1,6 @@
 """The stage over records: vocabulary, ids, counts, shards, and the same bytes whatever the workers."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config
-from pipeline.core.errors import DupletError, InputError
+from pipeline.core.errors import InputError
 from pipeline.core.record_schema import schema
 from pipeline.ingest.output import TableWriter
-from pipeline.tokenization import parallel, shards, stage
+from pipeline.tokenization import shards, stage
 from pipeline.tokenization.encoder import Encoder
 from pipeline.tokenization.tokenizers import CharacterTokenizer, WordTokenizer
 
@@ -282,15 +281,6 @@ def test_a_damaged_page_of_the_records_is_named(ingested: Ingested, tokenized: T
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path} is damaged"):
         tokenized(source, kind=kind)
-
-
-def test_a_killed_worker_ends_the_run_with_a_sentence() -> None:
-    processes = parallel.Processes(1)
-    try:
-        with pytest.raises(DupletError, match="a tokenizing process ended early"):
-            list(processes.map(os._exit, [9]))  # type: ignore[arg-type, list-item]
-    finally:
-        processes.close()
 
 
 def test_the_key_follows_the_settings_and_the_ingest(configuration: Callable[..., Config]) -> None:
