@@ -10,6 +10,7 @@ from pipeline.ingest.rows import BadRow, Row, clean, shorten, too_long
 
 COLUMNS = 10
 FORM, TAGS = 1, {"UPOS": 3, "XPOS": 4}
+_BLANKS = re.compile(" +")  # no other blank divides columns: a word may hold a no-break space
 _WORD, _OTHER = re.compile("[1-9][0-9]*"), re.compile(r"[1-9][0-9]*-[1-9][0-9]*|[0-9]+\.[1-9][0-9]*")
 
 # a line -> its word and tag; None: the line is no word. Raises BadRow.
@@ -81,7 +82,7 @@ def _conll() -> Parse:
 
     def parse(line: str) -> tuple[str, str] | None:
         nonlocal width
-        cells = line.split("\t") if "\t" in line else line.split()
+        cells = line.split("\t") if "\t" in line else _BLANKS.split(line.strip(" "))
         if cells[0] == "-DOCSTART-":
             return None
         width = width or len(cells)

@@ -99,7 +99,7 @@ def _row(name: str, number: int, cells: dict[Column, Any], limit_bytes: int) -> 
     try:
         values = {key: cell.decode("utf-8") if isinstance(cell, bytes) else cell for key, cell in cells.items()}
     except UnicodeDecodeError as error:
-        return Row(name, number, {}, shown, BadRow("undecodable bytes", f"no utf-8 ({str(error)[-60:]})"))
+        return Row(name, number, {}, shown, places.undecodable(error, "utf-8"))
     return Row(name, number, values, shorten(values), None)
 
 

@@ -34,6 +34,7 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PIECE = 1 << 16
 # What a packed file may unpack to: so many times its size, or so many bytes where that is more.
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
+_NAME_IT = ": name the encoding it is in, such as cp1252 (ingest.source.encoding, or --encoding)"
 _LOOKED_THROUGH_BYTES = 8 << 20  # packed files up to this size are unpacked once before they are read
 _STAMPS = ("etag", "size", "mtime", "lastmodified", "last_modified", "updated", "created", "md5hash", "crc32c")
 
@@ -302,7 +303,7 @@ def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -
         try:
             yield Line(number, _without_mark(content.decode(encoding)), None)
         except UnicodeError as error:
-            yield Line(number, _without_mark(content.decode(encoding, "replace")), _undecodable(error, encoding))
+            yield Line(number, _without_mark(content.decode(encoding, "replace")), undecodable(error, encoding, _NAME_IT))
 
 
 def stdin_lines(limit_bytes: int) -> Iterator[Line]:
@@ -327,14 +328,12 @@ def _without_mark(text: str) -> str:
     return text.lstrip("\ufeff")
 
 
-def _undecodable(error: UnicodeError, encoding: str) -> BadRow:
+def undecodable(error: UnicodeError, encoding: str, remedy: str = "") -> BadRow:
+    """What is wrong with bytes that are not of an encoding: which one, and where."""
     where = ""
     if isinstance(error, UnicodeDecodeError):
         where = f" (byte 0x{error.object[error.start]:02x} at position {error.start})"
-    return BadRow(
-        "undecodable bytes",
-        f"not {encoding}{where}: name the encoding it is in, such as cp1252 (ingest.source.encoding, or --encoding)",
-    )
+    return BadRow("undecodable bytes", f"not {encoding}{where}{remedy}")
 
 
 def bad_line(address: str, line: Line) -> Row:

@@ -66,3 +66,9 @@ def test_a_sentence_of_another_number_of_columns_is_one_bad_row(ingest: Any, wri
 def test_another_encoding(ingest: Any, write: Any) -> None:
     found = read(ingest, write, "für ADP\n".encode("latin-1"), "conll", encoding="latin-1")
     assert sentences(found) == {("für", "ADP")}
+
+
+def test_only_blanks_and_tabs_divide_columns(ingest: Any, write: Any) -> None:
+    """As in CoNLL-U, a blank within a word becomes an underscore: numbers are often written with a no-break space."""
+    found = read(ingest, write, "10\u00a0000 B-NUM\nmen  O \n\na O\n", "conll")
+    assert sentences(found) == {("10_000 men", "B-NUM O"), ("a", "O")}
