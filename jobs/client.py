@@ -78,7 +78,7 @@ class Client(NamedTuple):
         short = said if len(said) <= 400 else f"{said[:150]} … {said[-250:]}"  # what is the matter often stands last
         if any(words.lower() in said.lower() for words in self.busy):
             return TryAgain(f"{self.cluster} cannot take this now ({short}): try again later")
-        return InputError(f"{self.cluster} refuses ({short}): mend what it names and do the same again")
+        return InputError(f"{self.cluster} refuses ({short}): fix this and run the same command again")
 
 
 def lines_of(

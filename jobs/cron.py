@@ -79,7 +79,7 @@ def read() -> str:
     need()
     done = programs.run("crontab", "-l")
     if done.returncode and "no crontab" not in done.stderr:
-        raise InputError(f"crontab refuses ({' '.join(done.stderr.split())}): mend what it names and do the same again")
+        raise InputError(f"crontab refuses ({' '.join(done.stderr.split())}): fix this and run the same command again")
     return done.stdout if done.returncode == 0 else ""
 
 
@@ -99,5 +99,5 @@ def _write(table: str) -> None:
     if done.returncode:
         said = one_line(done.stderr)
         if "space" in said:
-            raise TryAgain(f"crontab cannot write ({said}): make room and do the same again")
-        raise InputError(f"crontab refuses ({said}): mend what it names and do the same again")
+            raise TryAgain(f"crontab cannot write ({said}): make room and run the same command again")
+        raise InputError(f"crontab refuses ({said}): fix this and run the same command again")

@@ -59,8 +59,8 @@ def check(expression: str) -> str:
         for part in text.split(","):
             if not _makes_sense(part, field):
                 raise InputError(
-                    f"cron expression {expression!r}: {field.name} {part!r} makes no sense "
-                    f"({field.low} to {field.high}, lists, ranges and steps such as 1-5/2): {HELP}"
+                    f"cron expression {expression!r}: {field.name} {part!r} is not valid "
+                    f"(numbers {field.low} to {field.high}, lists, ranges, and steps such as 1-5/2): {HELP}"
                 )
     plain = " ".join(_plain(text, field) for text, field in zip(fields, FIELDS))
     try:

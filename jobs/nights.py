@@ -118,7 +118,7 @@ def alone(schedule: Schedule, say: Say) -> Iterator[None]:
         except BlockingIOError:
             if schedule.overlap == "leave":
                 raise TryAgain(
-                    f"schedule {schedule.name}: an earlier run is still at work, this one leaves (overlap: leave)"
+                    f"schedule {schedule.name}: an earlier run is not finished, so this one is skipped (overlap: leave)"
                 ) from None
             say(f"an earlier run of {schedule.name} is still at work: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -255,7 +255,7 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
     try:
         said = json.loads(lines[-1])
     except (ValueError, IndexError):
-        return done.returncode or 1, f"promote ended without a word: see {job.folder / folders.LOG}", {}
+        return done.returncode or 1, f"promote ended without a message: see {job.folder / folders.LOG}", {}
     found = said.get("metrics", {})
     metrics = {name: row["version"] for name, row in found.items() if isinstance(row.get("version"), int | float)}
     before = "promoted" if done.returncode == 0 else "not promoted"

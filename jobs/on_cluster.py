@@ -71,7 +71,7 @@ def tag(folder: Path) -> None:
 
 
 def go_on(folder: Path, slurm_job: str | None) -> int:
-    """Puts a stopped job back into SLURM's queue, unless its last starts came no further than each other.
+    """Puts a stopped job back into SLURM's queue, unless its last starts made no progress.
 
     Returns 75; 1 where it is given up.
     """
@@ -83,7 +83,7 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     # before an update whoever stops it is more likely in the way than the wall time
     most = states.SAME_STEP if reached else max(states.SAME_STEP, folders.load(folder).spec.retries + 1)
     if len(stands) >= most and all(stand == stands[-1] for stand in stands[-most:]):
-        reason = f"{most} starts came no further than update {reached}: a longer wall time is needed"
+        reason = f"no progress in {most} starts (update {reached}): raise walltime_min"
         ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
         atomic_files.write_text(folder / folders.STATE, json.dumps(ended))
         return _leave(ended)

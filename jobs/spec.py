@@ -163,7 +163,7 @@ class JobSpec(JobSettings):
     @model_validator(mode="after")
     def _fits(self) -> "JobSpec":
         if self.min_workers > self.max_workers:
-            raise ValueError(f"workers={self.min_workers}:{self.max_workers} has its ends the wrong way round")
+            raise ValueError(f"workers={self.min_workers}:{self.max_workers}: the minimum is larger than the maximum")
         if self.workers_per_host is not None and self.workers_per_host > self.max_workers:
             raise ValueError(
                 f"workers_per_host={self.workers_per_host} is more than workers={self.max_workers} altogether"

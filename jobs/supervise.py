@@ -104,7 +104,10 @@ class Supervisor:
         self._watch(process)
         for pump in last:
             pump.thread.join(5.0)  # a worker that outlives the run may hold the pipe open
-        said = states.outcome(last[0].line).get("error") or f"the run ended without a word (exit {process.returncode})"
+        said = (
+            states.outcome(last[0].line).get("error")
+            or f"the run exited with code {process.returncode} and no error message"
+        )
         return process.returncode, str(said)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:

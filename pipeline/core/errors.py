@@ -90,5 +90,5 @@ def _is_full(error: Exception) -> bool:
 
 
 def full_disk(where: Path | str) -> str:
-    """What a full disk ends with."""
+    """The error message for a full disk."""
     return f"no space is left on the disk of {where}: make room there, then the same command goes on"

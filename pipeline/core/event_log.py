@@ -125,7 +125,7 @@ class Lines:
 
 
 def _to_drop(places: dict[int, int]) -> set[int]:
-    """Of the older half, every second of those that stand no farther apart than most do: what is left is even."""
+    """Every second entry of the older half, in its densest stretches, so that the rest is evenly spaced."""
     older = list(places)[: (len(places) + 1) // 2]
     gaps = [places[after] - places[before] for before, after in pairwise(older)]
     if not gaps:

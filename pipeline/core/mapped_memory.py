@@ -11,7 +11,7 @@ _LIBC = ctypes.CDLL(None)
 
 
 def release(address: int, size: int) -> None:
-    """Lets go of the pages of a file's map, from an address in its first page on; what is asked for next is read again.
+    """Frees the memory of a file's map, from an address in its first page on; later reads fetch it again.
 
     What was written to a shared map stays written. Any other memory than a file's map would lose its content.
     """
@@ -21,7 +21,7 @@ def release(address: int, size: int) -> None:
 
 
 def release_array(array: np.memmap) -> None:
-    """Lets go of the pages of a mapped array."""
+    """Frees the memory of a mapped array."""
     release(array.ctypes.data, array.nbytes)
 
 

@@ -26,7 +26,7 @@ BYTES = 512  # of a heartbeat file, so that it is written in one piece
 
 
 class Beat(NamedTuple):
-    """Where a worker stands: what it is at since which update, and the slowest of each kind so far, in seconds."""
+    """A worker's phase, its last finished update, and the longest duration of each phase so far, in seconds."""
 
     rank: int
     pid: int

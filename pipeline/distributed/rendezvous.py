@@ -40,7 +40,7 @@ GLOO_TIMEOUT_S = 120
 
 
 class Place(NamedTuple):
-    """Where a process stands: among all, among those of its host, and its host among those with as many ranks."""
+    """A process's global, local and cross rank and size, as Horovod defines them."""
 
     rank: int
     size: int

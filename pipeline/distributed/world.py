@@ -30,7 +30,7 @@ class World:
         self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
 
     def close(self) -> None:
-        """Takes leave of the other ranks, once all collective operations are done."""
+        """Shuts Horovod down, once all collective operations are done."""
         hvd.shutdown()
 
     def average(self, gradients: Sequence[nd.NDArray], name: str) -> None:

@@ -81,7 +81,9 @@ def find(given: str, overrides: list[str], root: Path | None, uri: str | None, s
     """
     path = atomic_files.path_at_home(given)
     if overrides and not path.is_file():
-        raise InputError(f"{' '.join(overrides)} is for a configuration, and {given!r} is none")
+        raise InputError(
+            f"{' '.join(overrides)}: key=value settings need a configuration file, and {given!r} is not one"
+        )
     if path.is_dir():
         return _of_folder(path, root, uri)
     if path.suffix in (".yaml", ".yml") or path.is_file():

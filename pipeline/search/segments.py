@@ -62,7 +62,7 @@ class Segment:
         return self.folder.name
 
     def release(self) -> None:
-        """Lets go of the pages of its files that are held in memory; what is asked for next is read again."""
+        """Frees the memory that holds pages of its files; a later access reads them again."""
         for address, size in self.maps:
             mapped_memory.release(address, size)
 

@@ -1,4 +1,4 @@
-"""What a task is to the loop, the checkpoints and the workers: nothing else of it is known to them."""
+"""The interface of a task: all that the training loop, the checkpoints and the workers know of it."""
 
 import functools
 import importlib

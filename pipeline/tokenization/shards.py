@@ -190,7 +190,7 @@ class Split(NamedTuple):
     missing: Missing = Missing(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
     def release(self) -> None:
-        """Lets go of the pages of its files that are held in memory; what is asked for next is read again."""
+        """Frees the memory that holds pages of its files; a later access reads them again."""
         for file in (self.file, *(file for field in self.fields.values() for file in field.files)):
             file.release()
 

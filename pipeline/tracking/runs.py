@@ -139,7 +139,7 @@ class Tracking:
 
     @property
     def on(self) -> bool:
-        """Whether what is said goes anywhere."""
+        """Whether the run is being recorded."""
         return self._journal is not None
 
     @property
@@ -264,7 +264,7 @@ class Tracking:
         trouble = state.get("trouble")
         if trouble and "away" not in self._told:
             self._told.add("away")
-            self._warn(f"MLflow at {self._where.shown} does not take all ({trouble}); it is kept for later")
+            self._warn(f"MLflow at {self._where.shown} does not take all ({trouble}); the rest is kept and sent later")
         elif not trouble and "away" in self._told:
             self._told.discard("away")
             self._say("MLflow takes what is sent again")

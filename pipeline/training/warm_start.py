@@ -27,7 +27,7 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
         found = atomic_files.arrays(folder / PARAMETERS)
         old, new = _tokens(folder), _tokens(tokenized)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"train.start_from={folder} is no trained folder to start from ({error})") from None
+        raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
     parameters = parameters_of(network)
     if found.keys() != parameters.keys():
         odd = sorted(found.keys() ^ parameters.keys())[0]

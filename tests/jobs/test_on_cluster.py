@@ -60,7 +60,7 @@ def test_a_job_that_comes_no_further_is_given_up(job: Path, scontrol: Path) -> N
     assert [on_cluster.go_on(job, "4711") for _ in range(3)] == [75, 75, 1]
     assert scontrol.read_text() == "requeue 4711\n" * 2
     assert (state(job)["state"], state(job)["exit_code"]) == ("failed", 1)
-    assert "3 starts came no further than update 10: a longer wall time is needed" in state(job)["reason"]
+    assert "no progress in 3 starts (update 10): raise walltime_min" in state(job)["reason"]
 
 
 def test_a_finished_stage_is_getting_further(job: Path, scontrol: Path) -> None:

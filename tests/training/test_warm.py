@@ -64,8 +64,8 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         warm_start.start_from(trained, Small(3, units=4), tokenized)
     with pytest.raises(InputError, match="holds another network"):
         warm_start.start_from(trained, gluon.nn.Dense(2, in_units=3), tokenized)
-    with pytest.raises(InputError, match="is no trained folder to start from"):
+    with pytest.raises(InputError, match="is not a trained model folder"):
         warm_start.start_from(tmp_path / "nowhere", Small(3), tokenized)
     (trained / "parameters.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(InputError, match="is no trained folder to start from"):
+    with pytest.raises(InputError, match="is not a trained model folder"):
         warm_start.start_from(trained, Small(3), tokenized)

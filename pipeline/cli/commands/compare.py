@@ -1,4 +1,4 @@
-"""`duplet compare`: what differs between runs in settings and data, in metrics, and in the examples they get right."""
+"""`duplet compare`: shows how runs differ: in settings and data, in metrics, and in the examples they get right."""
 
 import argparse
 import tempfile
@@ -14,9 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "id, or models:/NAME@champion; the first is what the others are compared with",
     )  # fmt: skip
     parser.add_argument("--html", type=path_at_home, metavar="FILE", help="write a page that needs no other file")
-    parser.add_argument(
-        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
-    )
+    parser.add_argument("--root", type=path_at_home, help="the folder of all runs (default: the run's, or runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -31,7 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "(20,000; of late interaction 1,000,000 token vectors)",
     )  # fmt: skip
     parser.add_argument(
-        "--documents-per-segment", type=_count, default=1000, metavar="N", help="of a new index: encoded at a time"
+        "--documents-per-segment",
+        type=_count,
+        default=1000,
+        metavar="N",
+        help="how many documents are encoded at a time (new index only)",
     )
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
     parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")

@@ -18,7 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--input", required=True, help="JSON Lines, CSV, TSV or Parquet; - reads JSON Lines from stdin")
     parser.add_argument("--output", required=True, help="the same formats; - writes JSON Lines to stdout")
-    parser.add_argument("--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of an input whose name hides it")
+    parser.add_argument(
+        "--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of the input, where its name does not end in it"
+    )
     parser.add_argument("--encoding", help="of an input that is not UTF-8, such as cp1252")
     parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV input, such as ";"')
     parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")

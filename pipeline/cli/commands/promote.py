@@ -26,9 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--back", action="store_true", help="return the alias to the version that had it before")
     parser.add_argument("--reason", help="kept with the move")
-    parser.add_argument(
-        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
-    )
+    parser.add_argument("--root", type=path_at_home, help="the folder of all runs (default: the run's, or runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

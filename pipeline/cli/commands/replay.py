@@ -1,4 +1,4 @@
-"""`duplet replay`: an update whose loss or gradients were not finite, computed again from what was kept of it."""
+"""`duplet replay`: computes an update again whose loss or gradients were not finite, from what was kept of it."""
 
 import argparse
 import json

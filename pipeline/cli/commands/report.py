@@ -18,9 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=path_at_home, metavar="FILE",
         help="make the page anew here; without it, the page of the evaluation's folder",
     )  # fmt: skip
-    parser.add_argument(
-        "--root", type=path_at_home, help="where stage folders and mlflow.db lie (default: the run's, or runs)"
-    )
+    parser.add_argument("--root", type=path_at_home, help="the folder of all runs (default: the run's, or runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -1,4 +1,4 @@
-"""`duplet sync`: sends what MLflow has not got yet of the runs under a root."""
+"""`duplet sync`: sends to MLflow what it missed of the runs under a root."""
 
 import argparse
 import json
