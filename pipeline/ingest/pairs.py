@@ -30,6 +30,7 @@ Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each fil
 ENDINGS = {"parquet": (".parquet", ".pq")}
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
 COPIES = "copies of rows in valid and test, each of which counts"
+OWN_DOCUMENTS = "rows whose document id has another text in another split's file, told apart as ID~SPLIT"
 SHARED_IDS = "rows whose id an earlier row has, told apart as ID~2, ID~3, …"
 
 
@@ -128,6 +129,7 @@ def ingest(
         InputError: a file holds no rows.
     """
     ledger, scratch, output = tools
+    own_ids = config.task == "matching" and columns.document_id is not None
     for given, rows in read:
         cut, before = shares_to_cut(given, origin, config.ingest.split), ledger.total_read()
         for row in rows:
@@ -137,6 +139,8 @@ def ingest(
             except BadRow as problem:
                 ledger.quarantine("records", row, problem)
                 continue
+            if own_ids:
+                record = _own_document(record, given, scratch, ledger)
             split = given if given and given != "train" else split_of(group, config.seed, cut)
             learnt = split == "train"
             relevance = record.relevance if learnt else None
@@ -166,3 +170,19 @@ def _check_names(record: Record, scope: str, columns: Columns, task: str, scratc
             raise BadRow(TWO_TEXTS, f"{names[1]} id {names[2][:60]!r} is another text's")
     for text, names in named:
         scratch.name(text, *names)
+
+
+def _own_document(record: Record, given: SplitName | None, scratch: Scratch, ledger: Ledger) -> Record:
+    """The record of a pair, its document id changed where that stands for another text in another split's file.
+
+    The documents of all splits are ranked together, and ids often count from 1 in each file.
+    """
+    query, document = record.keys
+    own = document
+    while scratch.named_otherwise(record.texts[1], "*", "document", own):
+        own = f"{own}~{given}"
+    scratch.name(record.texts[1], "*", "document", own)
+    if own == document:
+        return record
+    ledger.note(OWN_DOCUMENTS)
+    return record._replace(keys=(query, own))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.config.sources import Column, PairsSource
 from pipeline.core.errors import InputError
 from pipeline.ingest import places
-from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
+from pipeline.ingest.rows import Row, check_columns, shorten, too_long
 
 _ROWS_AT_ONCE = 256
 # What a column of a row group may unpack to: so many times its size, or so many bytes where that is more.

@@ -303,7 +303,9 @@ def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -
         try:
             yield Line(number, _without_mark(content.decode(encoding)), None)
         except UnicodeError as error:
-            yield Line(number, _without_mark(content.decode(encoding, "replace")), undecodable(error, encoding, _NAME_IT))
+            yield Line(
+                number, _without_mark(content.decode(encoding, "replace")), undecodable(error, encoding, _NAME_IT)
+            )
 
 
 def stdin_lines(limit_bytes: int) -> Iterator[Line]:

@@ -23,7 +23,7 @@ from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
 
-VERSION = 3
+VERSION = 4
 _ADDRESSES = {
     "path",
     "paths",

@@ -404,3 +404,27 @@ def test_the_key_follows_content_and_settings_but_not_paths(write: Any) -> None:
     assert len({key(first), *others}) == 4
     one = {"format": "tsv", "paths": {"train": first}}
     assert stage.parts(check_config({"name": "t", "ingest": {"source": one}}, "t")).key != key(first)
+
+
+def test_a_document_id_that_two_splits_use_for_two_texts_is_two_documents(ingest: Any, write: Any) -> None:
+    """Ids often count from 1 in each file, and the documents of all splits are ranked together."""
+    head = "qid\tquery\tdid\tdocument\n"
+    paths = {
+        "train": write("train.tsv", head + "1\ta\t1\tfirst\n2\tb\t2\tsame\n"),
+        "valid": write("valid.tsv", head + "1\tc\t1\tsecond\n2\td\t1~test\tthird\n"),
+        "test": write("test.tsv", head + "1\te\t1\tfourth\n2\tf\t1\tfourth\n3\tg\t2\tsame\n4\th\t1\tfifth\n"),
+    }
+    columns = {"query_id": "qid", "document_id": "did"}
+    found = ingest({"format": "tsv", "paths": paths, "columns": columns}, max_quarantined_share=0.5)
+    documents = [(row["query"], row["document_id"], row["document"]) for row in found.records()]
+    assert sorted(documents) == [
+        ("a", "1", "first"), ("b", "2", "same"), ("c", "1~valid", "second"), ("d", "1~test", "third"),
+        ("e", "1~test~test", "fourth"), ("f", "1~test~test", "fourth"), ("g", "2", "same"),
+    ]  # fmt: skip
+    assert [entry["reason"] for entry in found.quarantine] == [
+        "id used with two texts: document id '1' is another text's"
+    ]
+    assert [found.counts["notes"][note] for note in found.counts["notes"]] == [3]
+    texts = {}
+    for _, key, text in documents:
+        assert texts.setdefault(key, text) == text
