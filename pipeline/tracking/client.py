@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.core import atomic_files, credentials
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line, unusable
 from pipeline.core.redaction import MASK, hide
-from pipeline.tracking import database
+from pipeline.tracking import database, deadline
 from pipeline.tracking.lending import lend
 
 
@@ -31,6 +31,11 @@ class Address(NamedTuple):
     def under_root(self) -> bool:
         """Whether it is the database under the root, which is found there also when the root is moved."""
         return self.uri == local(self.root).uri
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a server, which may answer late or never."""
+        return self.uri.lower().startswith(("http:", "https:"))
 
     @property
     def being_made(self) -> bool:
@@ -127,7 +132,8 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
         connected = connect(where, aside.append)
         if aside:
             raise InputError(f"no {wanted}: {aside[0]}")
-        yield connected
+        with deadline.within(deadline.QUESTIONS_S) if where.is_remote else contextlib.nullcontext():
+            yield connected
     except DupletError:
         raise
     except Exception as error:

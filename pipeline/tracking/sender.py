@@ -4,15 +4,18 @@ MLflow's databases keep equal points once, its folders of files do not, and noth
 wherever an answer was lost (an error, a kill), MLflow is asked what it has before more is sent.
 """
 
+import contextlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import one_line
 from pipeline.core.event_log import Reader
 from pipeline.core.redaction import hide
+from pipeline.tracking import deadline
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal
@@ -29,6 +32,10 @@ _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INV
 
 class Away(Exception):
     """MLflow does not answer, or with a failure of its own: later, the same again."""
+
+
+class Slow(Away):
+    """An answer of MLflow's did not end."""
 
 
 class Gone(Exception):
@@ -58,6 +65,7 @@ class Sender:
         self._unsure = (journal.folder / journals.SENT).exists()  # what came of an earlier sender's last call?
         journal.keep_sent(self.state)
         self._had: dict[tuple[str, str], set[tuple[int, int]]] = {}
+        self.slow_store = False  # a file's answer did not end: no other is tried in this round
 
     @property
     def runs(self) -> dict[str, str]:
@@ -72,6 +80,7 @@ class Sender:
             Away, Gone: the rest stays for later.
         """
         points: list[dict[str, Any]] = []
+        self.slow_store = False
         try:
             for entry in self._new():
                 if entry["do"] in ("point", "figures"):
@@ -268,12 +277,15 @@ class Sender:
 
     # --- files: where these fail, the rest goes on --------------------------------------------------------------------
     def _file(self, entry: dict[str, Any]) -> bool:
+        if self.slow_store:
+            return False
         try:
             self._put(entry)
             return True
         except (Away, Gone, Refused):
             raise
         except Exception as error:  # a store of artifacts has errors of its own; MLflow itself may be well
+            self.slow_store = isinstance(error, deadline.TooLong)
             self._ask(entry["run"], self.client.get_run, self.runs[entry["run"]])
             self.state["why_left"] = said(error)
             return False
@@ -287,7 +299,8 @@ class Sender:
         if not path.exists():
             raise Refused(f"{path} is no longer there")
         put = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        put(run_id, str(path), entry["folder"])
+        with self._patience(_size(path)):
+            put(run_id, str(path), entry["folder"])
 
     def _model(self, entry: dict[str, Any], run_id: str) -> None:
         run = self._ask(entry["run"], self.client.get_run, run_id)
@@ -299,7 +312,8 @@ class Sender:
         packed["artifacts"] = {name: str(self.journal.found(path)) for name, path in packed["artifacts"].items()}
         if not packed["script"].exists():
             raise Refused(f"{packed['script']} is no longer there")
-        with self.mlflow.start_run(run_id=run_id):
+        size = sum(_size(Path(path)) for path in packed["artifacts"].values())
+        with self._patience(size), self.mlflow.start_run(run_id=run_id):
             log_pyfunc(self.mlflow, "model", **packed)
         # the block above ends the run
         self._ask(entry["run"], self._status, run_id, run.info.status, run.info.end_time)
@@ -322,25 +336,43 @@ class Sender:
     def _ask(self, run: str | None, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """What a call to MLflow, about a run or none, gives; its failure as Away, Gone or Refused."""
         try:
-            return call(*args, **named)
+            with self._patience():
+                return call(*args, **named)
         except Refused:
             raise
+        except deadline.TooLong as error:
+            raise Slow(said(error)) from None
         except Exception as error:
             if run is None or getattr(error, "error_code", "") not in _NO:
                 raise Away(said(error)) from None
             self._check_there(run)
             raise Refused(said(error)) from None
 
+    def _patience(self, size: int = 0) -> contextlib.AbstractContextManager[None]:
+        """Bounds the time of a call that sends so many bytes. A database is never left in the midst of its work."""
+        if not self.where.is_remote:
+            return contextlib.nullcontext()
+        return deadline.within(deadline.ANSWER_S + size / deadline.UPLOAD_BYTES_PER_S)
+
     def _check_there(self, run: str) -> None:
         run_id = self.runs[run]
         try:
-            stage = self.client.get_run(run_id).info.lifecycle_stage
+            with self._patience():
+                stage = self.client.get_run(run_id).info.lifecycle_stage
+        except deadline.TooLong as error:
+            raise Slow(said(error)) from None
         except Exception as error:
             if getattr(error, "error_code", "") in _NO:
                 raise Gone(run, run_id, False) from None
             raise Away(said(error)) from None
         if stage != "active":
             raise Gone(run, run_id, True)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def said(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pipeline.core.errors import InputError
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.sender import Away, Gone, Sender, said
+from pipeline.tracking.sender import Away, Gone, Sender, Slow, said
 
 TRIES = 20  # runs that may have to be brought back within one journal
 SENDERS_END_S = 60.0  # for the sender of a command that is gone: it finishes a database that it is making, and ends
@@ -31,9 +31,12 @@ class Outcome(NamedTuple):
 def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Outcome]:
     """Sends every journal under a root, the oldest first; one that MLflow has wholly taken is removed.
 
+    A server whose answer did not end is not asked for the journals that come later: each would wait as long.
+
     Args:
         uri: where to, instead of the address that each run had.
     """
+    slow: set[str] = set()
     for journal in journals.under(root):
         with contextlib.ExitStack() as locks:
             held = ((journals.WRITER, 0.0), (journals.SENDER, SENDERS_END_S))
@@ -45,10 +48,14 @@ def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Ou
             except InputError as error:
                 yield _outcome(journal, None, "left", str(error))
                 continue
-            yield _send(journal, where, say)
+            if where.uri in slow:
+                yield _outcome(journal, None, "left", f"MLflow at {where.shown} did not answer in time before")
+                continue
+            yield _send(journal, where, say, slow)
 
 
-def _send(journal: Journal, where: Address, say: Callable[[str], None]) -> Outcome:
+def _send(journal: Journal, where: Address, say: Callable[[str], None], slow: set[str]) -> Outcome:
+    """Adds the address to `slow` where its answer did not end."""
     _end_killed(journal)
     sender = None
     try:
@@ -63,12 +70,16 @@ def _send(journal: Journal, where: Address, say: Callable[[str], None]) -> Outco
         else:
             return _outcome(journal, sender, "left", f"runs are deleted in MLflow at {where.shown} while they are sent")
     except Away as error:
+        if isinstance(error, Slow):
+            slow.add(where.uri)
         return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not take it ({error})")
     except Exception as error:
         return _outcome(journal, sender, "left", f"MLflow at {where.shown}: {said(error)}")
     for sentence in sender.refused:
         say(f"warning: {sentence}")
     if sender.state["left"]:
+        if sender.slow_store:
+            slow.add(where.uri)
         return _outcome(journal, sender, "left", f"{len(sender.state['left'])} files: {sender.state.get('why_left')}")
     outcome = _outcome(journal, sender, "done", "")
     shutil.rmtree(journal.folder, ignore_errors=True)

@@ -81,7 +81,8 @@ class Proxy:
     """Passes requests on to a server, as `mode` says:
 
     pass: and the answers back; refuse: none, 500 instead; lose: passes them on, then 500 instead of the answer;
-    cut: passes them on, then closes the connection; hang: neither, until the mode changes; slow: each a second later.
+    cut: passes them on, then closes the connection; hang: neither, until the mode changes; slow: each a second later;
+    drip: an answer of some bytes a second that never ends, until the mode changes.
     `only`: the mode is for requests whose path holds this, others pass.
     """
 
@@ -122,6 +123,9 @@ class Proxy:
             time.sleep(0.05)
         if mode == "slow":
             time.sleep(1.0)
+        if mode == "drip":
+            self._drip(request)
+            return
         if mode in ("refuse", "hang"):
             self._answer(request, 500, b"no", [])
             return
@@ -144,6 +148,16 @@ class Proxy:
         else:
             kept = [(name, value) for name, value in got.getheaders() if name.lower().startswith(("content-t", "x-"))]
             self._answer(request, status, answer, kept)
+
+    def _drip(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+        request.send_response(200)
+        request.send_header("Content-Length", str(1 << 20))
+        with contextlib.suppress(OSError):
+            request.end_headers()
+            while self.mode == "drip":
+                request.wfile.write(b" ")
+                time.sleep(0.2)
 
     @staticmethod
     def _answer(

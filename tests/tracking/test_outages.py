@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import TryAgain
 from pipeline.core.event_log import Spool
-from pipeline.tracking import Tracking
+from pipeline.tracking import Tracking, deadline
 from pipeline.tracking import journal as journals
-from pipeline.tracking.client import Address
+from pipeline.tracking.client import Address, model_of_run
 from pipeline.tracking.sync import Outcome, sync
 from tests.tracking.server import Proxy, Server
 
@@ -378,3 +379,31 @@ def test_an_experiment_that_mlflow_will_never_have_is_said_once_and_passed_over(
     tracking.close("FINISHED")
     assert [line[:60] for line in said] == ["warning: MLflow: run refused: an experiment named 'eeeeeeeee"[:60]]
     assert not journals.under(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("only", ["", "/artifacts/"])
+def test_an_answer_that_never_ends_is_given_up_and_not_waited_for_twice(
+    only: str, proxy: Proxy, server: Server, tmp_path: Path, said: list[str], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then meets each timeout of a read, so that `duplet sync` would wait for as long as bytes come."""
+    proxy.mode = "refuse"
+    for _ in range(2):
+        track(tmp_path / "runs", proxy.uri, say, wait_s=0.0)
+    monkeypatch.setattr(deadline, "ANSWER_S", 2.0)
+    proxy.mode, proxy.only, proxy.failed = "drip", only, 0
+    first, second = sync(tmp_path / "runs", None, say)
+    assert (first.state, second.state) == ("left", "left")
+    assert "TooLong: an answer took more than 2 s" in first.said
+    assert "did not answer in time before" in second.said and proxy.failed == 1
+    proxy.mode = "pass"
+    assert [one.state for one in sync(tmp_path / "runs", None, say)] == ["done", "done"]
+    check_whole(server.uri, 2)
+
+
+def test_a_question_to_a_server_that_drips_is_given_up(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "QUESTIONS_S", 2.0)
+    proxy.mode = "drip"
+    with pytest.raises(TryAgain, match="does not answer when asked for run 123: an answer took more than 2 s"):
+        model_of_run(Address(proxy.uri, None, tmp_path), "123", tmp_path)
