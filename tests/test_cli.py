@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,18 @@ def test_nothing_is_imported_from_where_the_person_stands(tmp_path: Path) -> Non
     done = subprocess.run([duplet, "status", "c.yaml"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "imported").exists()
+
+
+def test_an_output_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
+    """A text may hold what the terminal's encoding does not have, and a file's name what no encoding has."""
+    duplet = Path(sys.executable).with_name("duplet")
+    (tmp_path / "c.yaml").write_text(
+        "name: caf\u00e9 \u95ee\ningest: {source: {format: docstrings}}\n", encoding="utf-8"
+    )
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([duplet, "config", "c.yaml"], cwd=tmp_path, capture_output=True, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(rb"name: caf\xe9 \u95ee")
+    done = subprocess.run([duplet, "status", b"\xff.yaml"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(rb"duplet status: no configuration at \udcff.yaml")

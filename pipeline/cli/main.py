@@ -1,8 +1,9 @@
-"""The command `duplet`: the table of its verbs, and nothing else. Imports wait for the verb, so --help is quick."""
+"""The command `duplet`: a table of verbs. A verb's module is imported when it is called, so --help is quick."""
 
 import argparse
 import difflib
 import importlib
+import io
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "run": Verb("pipeline.cli.commands.stages", "all stages, doing only what is not up to date"),
+    "run": Verb("pipeline.cli.commands.stages", "run all stages; skip those that are up to date"),
     "ingest": Verb("pipeline.cli.commands.stages", "read the source into records, splits and a quarantine"),
     "tokenize": Verb(
         "pipeline.cli.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
@@ -30,36 +31,48 @@ VERBS = {
     "train": Verb(
         "pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"
     ),
-    "evaluate": Verb("pipeline.cli.commands.stages", "train, then judge the test split beside its baselines"),
+    "evaluate": Verb(
+        "pipeline.cli.commands.stages", "train, then measure the model and its baselines on the test split"
+    ),
     "promote": Verb("pipeline.cli.commands.promote", "make a trained model the champion if it passes the gate; --back"),
-    "report": Verb("pipeline.cli.commands.report", "the page of a run: curves, tables, queries won and lost, origin"),
-    "compare": Verb("pipeline.cli.commands.compare", "what differs between runs: settings, metrics, queries"),
-    "sweep": Verb("pipeline.cli.commands.sweep", "a configuration with several values of some settings, compared"),
-    "status": Verb("pipeline.cli.commands.status", "which stages are up to date, and what changed"),
-    "predict": Verb("pipeline.cli.commands.predict", "a model over a file of rows: scores, ranks, grades, labels"),
-    "generate": Verb("pipeline.cli.commands.generate", "text from a language model, shown as it is written"),
+    "report": Verb(
+        "pipeline.cli.commands.report", "make the page of a run: curves, tables, best and worst queries, settings"
+    ),
+    "compare": Verb("pipeline.cli.commands.compare", "show how runs differ: in settings, metrics and queries"),
+    "sweep": Verb(
+        "pipeline.cli.commands.sweep", "run a configuration with several values of some settings, and compare them"
+    ),
+    "status": Verb("pipeline.cli.commands.status", "show which stages are up to date, and what changed"),
+    "predict": Verb("pipeline.cli.commands.predict", "apply a model to a file of rows: scores, ranks, grades, labels"),
+    "generate": Verb("pipeline.cli.commands.generate", "write text with a language model, shown as it is written"),
     "export": Verb(
-        "pipeline.cli.commands.export", "a trained model as ONNX or for PyTorch, in a folder that needs no MXNet"
+        "pipeline.cli.commands.export",
+        "write a trained model as ONNX or for PyTorch, into a folder that needs no MXNet",
     ),
-    "import": Verb("pipeline.cli.commands.import_model", "a model in PyTorch's layout, back into a folder to use"),
+    "import": Verb(
+        "pipeline.cli.commands.import_model", "read a model in PyTorch's layout back into a folder that can be used"
+    ),
     "index": Verb(
-        "pipeline.cli.commands.index", "make a collection of documents searchable; encodes only what changed"
+        "pipeline.cli.commands.index", "make a collection of documents searchable; only changed documents are encoded"
     ),
-    "search": Verb("pipeline.cli.commands.search", "ask an index: one query, lines of stdin, or a page in the browser"),
+    "search": Verb(
+        "pipeline.cli.commands.search",
+        "search an index: one query, a query per line of stdin, or a page in the browser",
+    ),
     "by-hand": Verb(
-        "pipeline.cli.commands.by_hand", "train the recurrent net written out in NumPy, and see what its states keep"
+        "pipeline.cli.commands.by_hand", "train a recurrent network written in NumPy, and show what its states remember"
     ),
-    "replay": Verb("pipeline.cli.commands.replay", "an update whose loss or gradients were not finite, computed again"),
+    "replay": Verb("pipeline.cli.commands.replay", "compute an update again whose loss or gradients were not finite"),
     "sync": Verb(
-        "pipeline.cli.commands.sync", "send what MLflow has not got yet: of runs whose server was down, or killed"
+        "pipeline.cli.commands.sync", "send to MLflow what it missed: its server was down, or the command was killed"
     ),
-    "ui": Verb("pipeline.cli.commands.ui", "MLflow's pages over the runs under a root, in a browser"),
-    "doctor": Verb("pipeline.cli.commands.doctor", "what this machine has and lacks, each lack with its fix"),
+    "ui": Verb("pipeline.cli.commands.ui", "show the runs under a root in MLflow's pages, in a browser"),
+    "doctor": Verb("pipeline.cli.commands.doctor", "check this machine, and say how to fix what is missing"),
     "config": Verb(
         "pipeline.cli.commands.config", "check a configuration and show it whole; `config explain`: what settings mean"
     ),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
-    "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: what became of jobs"),
+    "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: manage submitted jobs"),
     "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),
 }
 
@@ -109,8 +122,11 @@ def _arguments(given: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 our failure, 2 yours, 3 refused by a gate, 75 try again."""
-    if arguments is None:  # no child, a pool's either, imports what lies in the working directory
-        os.environ["PYTHONSAFEPATH"] = "1"
+    if arguments is None:
+        os.environ["PYTHONSAFEPATH"] = "1"  # no child, a pool's either, imports what lies in the working directory
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # else it is closed
+                stream.reconfigure(errors="backslashreplace")  # for letters that the terminal's encoding does not have
     args = _arguments(sys.argv[1:] if arguments is None else arguments)
     if getattr(args, "uri", None):
         trust(args.uri)
