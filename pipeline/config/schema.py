@@ -102,6 +102,11 @@ class Config(Settings):
     tagging: TaggingConfig = TaggingConfig()
 
     @property
+    def split_seed(self) -> int:
+        """Start of the random numbers that cut the splits."""
+        return self.seed if self.ingest.split.seed is None else self.ingest.split.seed
+
+    @property
     def shown(self) -> dict[str, Any]:
         """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
         shown: dict[str, Any] = hide_all(self.model_dump(mode="json"))

@@ -22,6 +22,11 @@ class SplitShares(Settings):
     test: Share = Field(
         default=0.1, description="Share of the groups that go to test, which is measured once, at the end."
     )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        default=None,
+        description="Start of the random numbers that cut the splits and make made-up sources. null: seed. Set it to "
+        "train with several seeds on the same splits, as `duplet run --seeds` does.",
+    )
 
 
 class IngestConfig(Settings):
@@ -34,6 +39,13 @@ class IngestConfig(Settings):
     )
     max_quarantined_share: Share = Field(
         default=0.01, description="Most bad rows, as a share of all rows of a kind; above it ingest ends with an error."
+    )
+    leaks: Literal["warn", "put_aside", "refuse"] = Field(
+        default="warn",
+        description="What becomes of training records whose text stands in valid or test too, but for case, spacing "
+        "and punctuation: the query where rankings are measured, the pair where grades are, the text of other tasks. "
+        "warn: they are counted and one is named. put_aside: they are left out of train. refuse: ingest ends with an "
+        "error.",
     )
 
 

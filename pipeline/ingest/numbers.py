@@ -28,7 +28,7 @@ FIRST_YEAR, LAST_YEAR = 1500, 2099
 
 def read(source: NumbersSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `source` and `target`, distinct, in the direction asked for; the seed decides which."""
-    yield None, _rows(source, config.seed)
+    yield None, _rows(source, config.split_seed)
 
 
 def _rows(source: NumbersSource, seed: int) -> Iterator[Row]:

@@ -141,7 +141,7 @@ def ingest(
                 continue
             if own_ids:
                 record = _own_document(record, given, scratch, ledger)
-            split = given if given and given != "train" else split_of(group, config.seed, cut)
+            split = given if given and given != "train" else split_of(group, config.split_seed, cut)
             learnt = split == "train"
             relevance = record.relevance if learnt else None
             if scratch.seen(split, output.places[split], relevance, given or "", split, *record.keys):

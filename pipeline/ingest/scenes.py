@@ -38,7 +38,7 @@ def read(
     source: ScenesSource, config: Config, limit_bytes: int, folder: Path
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `image`, its name, and `caption`; leaves the pictures in `folder` (see images.Writer)."""
-    yield None, _rows(source.count, config.seed, folder)
+    yield None, _rows(source.count, config.split_seed, folder)
 
 
 def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:

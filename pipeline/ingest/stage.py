@@ -18,7 +18,7 @@ from pipeline.config.sources import (
 )
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.manifest import KeyParts, versions
-from pipeline.ingest import collection, docstrings, listing, pairs, places, python_text, readers, scenes
+from pipeline.ingest import collection, docstrings, leaks, listing, pairs, places, python_text, readers, scenes
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
@@ -48,6 +48,7 @@ def parts(config: Config) -> KeyParts:
     source = config.ingest.source
     settings = config.ingest.model_dump(mode="json")
     settings["source"] = {key: value for key, value in settings["source"].items() if key not in _ADDRESSES}
+    settings["split"].pop("seed")  # stands beside it
     libraries = versions("pyarrow")
     if isinstance(source, DocstringsSource):
         libraries |= docstrings.versions(source)
@@ -56,7 +57,7 @@ def parts(config: Config) -> KeyParts:
     if isinstance(source, CaptionsSource):
         libraries |= versions("pillow")
     inputs = _versions(_look(config))
-    return KeyParts(VERSION, {"task": config.task, "seed": config.seed, "ingest": settings}, inputs, libraries)
+    return KeyParts(VERSION, {"task": config.task, "seed": config.split_seed, "ingest": settings}, inputs, libraries)
 
 
 def _look(config: Config) -> dict[str, list[listing.Source]]:
@@ -79,7 +80,8 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
         rows by kind; `warnings` names splits without a record, `notes` counts what else a person should know.
 
     Raises:
-        InputError: a source is absent, unreadable, empty, lacks a column or has too many bad rows; or nothing was kept.
+        InputError: a source is absent, unreadable, empty, lacks a column or has too many bad rows; or nothing was kept;
+            or train holds what stands in valid or test and ingest.leaks is refuse.
         TryAgain: a file was changed, or came or went, since `inputs` were found.
     """
     ingest, source = config.ingest, config.ingest.source
@@ -96,7 +98,7 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
         with Output(folder, config.task, with_collection) as output:
             tools = (ledger, scratch, output)
             if isinstance(source, CollectionSource):
-                collection.Ingest(source, config.seed, ingest.split, limit_bytes, tools).run()
+                collection.Ingest(source, config.split_seed, ingest.split, limit_bytes, tools).run()
             else:
                 files, columns, grades = _rows(config, limit_bytes, folder)
                 pairs.ingest(files, _origin(config), columns, grades, config, tools)
@@ -117,7 +119,7 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
             f"{looked_at}: not one record could be kept; of {read} rows read ({' and '.join(kinds)}) {bad} are bad"
             + (f" ({reasons})" if bad else "")
         )
-    return counts
+    return leaks.check(config, folder, counts)
 
 
 def _record(config: Config, folder: Path, inputs: Mapping[str, str]) -> None:

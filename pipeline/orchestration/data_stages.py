@@ -31,6 +31,7 @@ class Ingest(Stage):
         """See Stage."""
         folder = context.plan.folder(self.name)
         yield summary.ingest(counts, folder)
+        yield from summary.leaks(counts, context.config)
         split_checks.check(context.config, folder, needed, context.say)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pipeline.config import SPLITS, Config
 from pipeline.config.schema import SMALLER_IS_BETTER
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import FIELDS
+from pipeline.ingest import leaks as leaks_of
 from pipeline.ingest.rows import TWO_TEXTS
 
 NEARLY_ALL, MANY = 0.95, 0.3  # shares of tokens that the vocabulary does not know
@@ -29,6 +30,20 @@ def ingest(counts: dict[str, Any], folder: Path) -> str:
         named = ", ".join(f"{number:,} {_PUT_ASIDE.get(reason, reason)}" for reason, number in reasons.items())
         parts.append(f"put aside: {named}: {folder / 'quarantine.jsonl'}")
     return f"ingest: {'; '.join(parts)}"
+
+
+def leaks(counts: dict[str, Any], config: Config) -> list[str]:
+    """A warning where train has texts of valid or test; nothing where there are none."""
+    found = counts.get("leaks")
+    if not found:
+        return []
+    said = leaks_of.sentence(found, config)
+    if config.ingest.leaks == "put_aside":
+        return [f"note: {said}; they were left out of train (ingest.leaks)"]
+    return [
+        f"warning: {said}; what is measured on them says little of unseen text: ingest.leaks=put_aside leaves them out "
+        "of train"
+    ]
 
 
 _PUT_ASIDE = {

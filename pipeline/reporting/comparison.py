@@ -16,6 +16,7 @@ from pipeline.reporting import figures, page
 from pipeline.reporting.figures import Series
 from pipeline.reporting.folder import Evaluation
 
+RANDOMISATIONS = 10_000
 EXAMPLES = 8  # of each change of sides
 OTHER_DATA = (
     "The runs were judged on different test data or in different ways: means are not comparable, and differences, over "
@@ -34,6 +35,7 @@ class Metric(NamedTuple):
     means: list[Interval | None]  # one of each run, as it was judged
     differences: list[Difference | None]  # of each further run to the first, over `common` examples
     common: list[int]
+    p: list[float | None]  # of each difference, by a paired randomisation test
 
 
 class Change(NamedTuple):
@@ -121,6 +123,7 @@ def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
             [_mean(run, kind, name) for run in runs],
             [_difference(pair, name, runs[0].samples, runs[0].seed) for pair in pairs],
             [len(pair[0].ids) if pair else 0 for pair in pairs],
+            [_p(pair, name, runs[0].seed) for pair in pairs],
         )
         for name in names
     ]
@@ -136,6 +139,13 @@ def _difference(pair: tuple[Judged, Judged] | None, name: str, samples: int, see
         return None
     key = ("model", name)
     return judged.difference((pair[0], key), (pair[1], key), samples, seed)
+
+
+def _p(pair: tuple[Judged, Judged] | None, name: str, seed: int) -> float | None:
+    if pair is None or not all(name in rows.metrics for rows in pair):
+        return None
+    key = ("model", name)
+    return judged.randomised((pair[0], key), (pair[1], key), RANDOMISATIONS, seed)
 
 
 def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> Changes:
@@ -187,6 +197,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
                 "means": [mean and mean._asdict() for mean in metric.means],
                 "differences": [one and one._asdict() for one in metric.differences],
                 "common": metric.common,
+                "p_randomisation": metric.p,
             }
             for metric in found.metrics
         ],
@@ -214,11 +225,12 @@ def text(found: Comparison) -> str:
         table = Table("metric", *found.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
         for metric in found.metrics:
             cells = [f"{m.mean:.4f}\n{m.low:.3f}–{m.high:.3f}" if m else "–" for m in metric.means]
-            for one in metric.differences:
-                star = "*" if one and one.p <= SIGNIFICANT else " "
-                cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}" if one else "–")
+            for one, p in zip(metric.differences, metric.p):
+                star = "*" if p is not None and p <= SIGNIFICANT else " "
+                cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}\np {p:.4f}" if one else "–")
             table.add_row(metric.name, *cells)
         console.print(table)
+        console.print("* p ≤ 0.05 by a paired randomisation test; ranges are 95 % bootstrap intervals\n", markup=False)
         if not found.same_test_data:
             console.print(f"{OTHER_DATA}\n", markup=False, highlight=False)
         for change in found.changes:

@@ -1,15 +1,18 @@
 """Rows come back as written, and their statistics are those of the bootstrap."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap, judged
-from pipeline.evaluation.judged import Judged
+from pipeline.evaluation.judged import Classes, Judged
 from pipeline.evaluation.metrics import graded_metrics
 from tests.reporting.conftest import grades, ranking
 
@@ -51,6 +54,49 @@ def test_statistics_are_the_bootstraps() -> None:
     assert judged.intervals(rows, [MODEL], 300, 4)[0] == pytest.approx(bootstrap.mean_interval(a, 300, 4))
     found = judged.difference((rows, MODEL), (rows, BM25), 300, 4)
     assert found == pytest.approx(bootstrap.paired_difference(a, b, 300, 4))
+
+
+def permutation_p(a: np.ndarray, b: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    """scipy's p-value over all 2 ** N ways to hand out each pair."""
+    found = stats.permutation_test((a, b), statistic, permutation_type="samples", n_resamples=np.inf)
+    return float(found.pvalue)
+
+
+def test_randomisation_is_scipys_of_all_permutations() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random(12), rng.random(12) - 0.4
+    values = lambda x: Judged("queries", [str(i) for i in range(12)], [""] * 12, None, {}, {MODEL: x})
+    exact = permutation_p(a, b, lambda x, y: float(np.mean(x) - np.mean(y)))
+    assert 0.01 < exact < 0.2
+    assert judged.randomised((values(a), MODEL), (values(b), MODEL), 40_000, 1) == pytest.approx(exact, abs=0.006)
+    assert judged.randomised((values(a), MODEL), (values(a), MODEL), 500, 1) == 1
+    assert judged.randomised((values(a + 9), MODEL), (values(b), MODEL), 9_999, 1) < 0.002
+
+
+def test_randomisation_hands_out_whole_groups_weights_and_classes() -> None:
+    rng = np.random.default_rng(4)
+    nats = ("model", "nats")
+    weights = rng.integers(1, 40, 8).astype(float)
+    a, b = rng.random(8) + 0.15, rng.random(8)
+
+    def of(values: np.ndarray, groups: list[str] | None = None) -> Judged:
+        return Judged("texts", list("abcdefgh"), [""] * 8, groups, {}, {nats: values}, {nats: weights})
+
+    weighted = lambda x: float((x * weights).sum() / weights.sum())
+    exact = permutation_p(a, b, lambda x, y: weighted(x) - weighted(y))
+    assert judged.randomised((of(a), nats), (of(b), nats), 40_000, 1) == pytest.approx(exact, abs=0.008)
+
+    groups = list("uuuuvvvv")  # two ways that differ in size, each twice: p is 1 or 1/2
+    found = judged.randomised((of(a + 1, groups), nats), (of(b, groups), nats), 20_000, 1)
+    assert found == pytest.approx(0.5, abs=0.02)
+
+    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1])
+    said = [np.array([0, 1, 0, 1, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 0, 1, 1, 0])]
+    rows = [of(a)._replace(classes=Classes(["no", "yes"], labels, np.eye(2)[one])) for one in said]
+    f1 = lambda x: float(f1_score(labels, x, average="macro"))
+    exact = permutation_p(said[0], said[1], lambda x, y: f1(x) - f1(y))
+    key = ("model", "macro_f1")
+    assert judged.randomised((rows[0], key), (rows[1], key), 40_000, 1) == pytest.approx(exact, abs=0.01)
 
 
 def test_weights_make_a_ratio_of_sums() -> None:

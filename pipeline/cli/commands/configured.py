@@ -19,11 +19,16 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", action="store_true", help="as train.gpus=true")
 
 
-def load(args: argparse.Namespace) -> Config:
-    """The configuration that a verb's arguments give. Raises InputError."""
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """The overrides that a verb's arguments give, shorthands included."""
     overrides = list(args.overrides)
     if getattr(args, "workers", None) is not None:
         overrides.append(f"train.workers={args.workers}")
     if getattr(args, "gpus", False):
         overrides.append("train.gpus=true")
-    return load_config(args.config, overrides)
+    return overrides
+
+
+def load(args: argparse.Namespace) -> Config:
+    """The configuration that a verb's arguments give. Raises InputError."""
+    return load_config(args.config, overrides_of(args))

@@ -6,6 +6,7 @@ import shlex
 from pipeline.cli.commands import configured
 from pipeline.config import secrets_sent
 from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
 
 
@@ -13,10 +14,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, and how many workers."""
     configured.arguments(parser)
     configured.worker_arguments(parser)
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="duplet run: with N seeds on the same splits, for means and intervals"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the stages; the table, or the last stage's folder, goes to stdout."""
+    if args.seeds is not None:
+        return _several(args)
     config = configured.load(args)
     from pipeline.orchestration import flow
 
@@ -33,6 +39,24 @@ def run(args: argparse.Namespace) -> int:
         print(as_json({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
         say(f"MLflow run {result.run_id} (`{pages(config.root, result.run_id)}` shows it)")
+    return 0
+
+
+def _several(args: argparse.Namespace) -> int:
+    """All stages with several seeds; the table of their means goes to stdout."""
+    if args.verb != "run":
+        raise InputError("--seeds belongs to `duplet run`, which judges what was trained")
+    from pipeline.orchestration.seeds import Seeds
+
+    with Talk() as say:
+        for line in secrets_sent(args.config, args.overrides):
+            say(line)
+        found = Seeds(args.config, configured.overrides_of(args), args.seeds, say).run()
+    print(found.pop("table"), end="")
+    if args.json:
+        print(as_json(found))
+    else:
+        say(f"all in {found['folder']}")
     return 0
 
 

@@ -1,0 +1,133 @@
+"""One configuration trained with several seeds on the same splits: the runs under one MLflow run, and their means.
+
+A seed decides the start, the order of the examples and the dropout, so its spread is what a single figure may be off
+by; the intervals of a run's own table are another thing, what other test examples would have given.
+"""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from pipeline.config import Config, load_config
+from pipeline.core import atomic_files
+from pipeline.core.errors import InputError
+from pipeline.orchestration import flow
+from pipeline.tracking import Tracking, address
+
+MOST = 100
+
+
+class Spread(NamedTuple):
+    """A figure over N seeds."""
+
+    mean: float
+    low: float  # of the 95 % interval of the mean, by Student's t with N - 1 degrees of freedom
+    high: float
+    deviation: float  # of the seeds, with N - 1
+    values: list[float]  # one of each seed
+
+
+def spread(values: list[float]) -> Spread:
+    """The mean of two or more figures and its interval.
+
+    >>> [round(value, 3) for value in spread([1.0, 2.0, 3.0])[:4]]
+    [2.0, -0.484, 4.484, 1.0]
+    """
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Spread(mean, mean - half, mean + half, deviation, values)
+
+
+class Seeds:
+    """A configuration and how many seeds it is run with: its own and those after it."""
+
+    def __init__(self, path: str, overrides: list[str], count: int, say: flow.Say) -> None:
+        """Raises InputError where the number makes no sense or a setting is wrong."""
+        if not 2 <= count <= MOST:
+            raise InputError(f"--seeds {count}: give a number of runs from 2 to {MOST}")
+        self.path, self.overrides, self.say = path, overrides, say
+        first = load_config(path, overrides)
+        self.configs = [self._config(first, first.seed + i) for i in range(count)]
+
+    def _config(self, first: Config, seed: int) -> Config:
+        fixed = [f"seed={seed}", f"ingest.split.seed={first.split_seed}"]
+        return load_config(self.path, [*self.overrides, *fixed])
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is not up to date; writes table.txt and results.json under ROOT/seeds.
+
+        Returns:
+            run_id of the whole, seeds, metrics (name -> Spread as a mapping), table, folder.
+
+        Raises:
+            DupletError or a subclass: a run's own sentence; the same command goes on with what is left.
+        """
+        config, command = self.configs[0], " ".join([self.path, *self.overrides])
+        tracking = Tracking(
+            address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
+            f"{config.name}: {len(self.configs)} seeds", self.say, system_metrics=False,
+            spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
+        )  # fmt: skip
+        ended, found = "FAILED", []
+        try:
+            tracking.tags({"duplet.seeds": str(len(self.configs)), "duplet.command": command})
+            for one in self.configs:
+                self.say(f"seed {one.seed}")
+                result = flow.run(one, f"{command} seed={one.seed}", "evaluate", self.say)
+                found.append(result)
+            spreads = {
+                name: spread([one.metrics[name] for one in found])
+                for name in found[0].metrics
+                if all(name in one.metrics for one in found)
+            }
+            folder = self._write(spreads, [one.run_id for one in found])
+            tracking.metrics({name: value.mean for name, value in spreads.items()})
+            tracking.metrics({f"{name}/deviation": value.deviation for name, value in spreads.items()})
+            for name in ("table.txt", "results.json"):
+                tracking.artifact(folder / name)
+            ended = "FINISHED"
+        finally:
+            tracking.close(ended)
+        return {
+            "run_id": tracking.run_id,
+            "seeds": [one.seed for one in self.configs],
+            "metrics": {name: value._asdict() for name, value in spreads.items()},
+            "table": (folder / "table.txt").read_text(encoding="utf-8"),
+            "folder": str(folder),
+        }
+
+    def _write(self, spreads: dict[str, Spread], runs: list[str | None]) -> Path:
+        config, seeds = self.configs[0], [one.seed for one in self.configs]
+        keys = [flow.plan(one).parts["evaluate"].key for one in self.configs]
+        folder = Path(config.root) / "seeds" / f"{config.name}-{atomic_files.digest(keys)[:12]}"
+        atomic_files.owners_folder(folder)
+        atomic_files.write_text(folder / "table.txt", table_of(config, seeds, spreads))
+        metrics = {name: value._asdict() for name, value in spreads.items()}
+        results = {"seeds": seeds, "runs": runs, "evaluations": keys, "metrics": metrics}
+        atomic_files.write_text(folder / "results.json", atomic_files.as_json(results, indent=1))
+        return folder
+
+
+def table_of(config: Config, seeds: list[int], spreads: dict[str, Spread]) -> str:
+    """A line per system and metric: mean, interval, deviation, and each seed's figure."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = f"{config.name}: test split, {len(seeds)} seeds"
+    table.add_column("", no_wrap=True)
+    for name in ("mean", "95 % interval", "deviation", *(f"seed {seed}" for seed in seeds[:5])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, value in spreads.items():
+        figures = (f"{one:.4f}" for one in value.values[:5])
+        table.add_row(
+            name, f"{value.mean:.4f}", f"{value.low:.3f} to {value.high:.3f}", f"{value.deviation:.4f}", *figures
+        )
+    console = Console(width=120, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
+    with console.capture() as capture:
+        console.print(table)
+    lines = [line.rstrip() for line in capture.get().strip("\n").splitlines()]
+    return "\n".join([*lines, "", "95 % interval: of the mean over seeds, on the same test data"]) + "\n"
