@@ -110,7 +110,7 @@ def index(config: Config, root: Path) -> None:
     from pipeline.models.matcher import Matcher
     from pipeline.models.parameters import parameters_of
     from pipeline.search.build import Update
-    from pipeline.search.documents import Reader
+    from pipeline.search.documents import Table
     from pipeline.search.index_store import ModelStamp, Settings
     from pipeline.serving.onnx import session
     from pipeline.serving.predict.scoring import Scorer
@@ -128,7 +128,7 @@ def index(config: Config, root: Path) -> None:
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)
     # exact search: the graph would hold all vectors in memory, as faiss has it
     settings = Settings(documents_per_segment=20_000, approximate_above=10**9)
-    reader = Reader(str(root / "pairs.tsv"), {"text": "document"}, root / "index" / "bad", root / "index")
+    reader = Table(str(root / "pairs.tsv"), {"text": "document"}, root / "index" / "bad", root / "index")
     with Update(root / "index" / "made", None, encoder, stamp, settings, print) as update:
         update.put(reader, False)
         update.publish()

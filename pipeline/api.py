@@ -143,6 +143,7 @@ class Hit(NamedTuple):
     id: str
     title: str
     text: str  # the passage that matched best
+    fields: dict[str, Any]  # what else the documents' columns or files tell: url, date, author, …
 
 
 class Index:
@@ -151,11 +152,11 @@ class Index:
     def __init__(self, searcher: "Searcher") -> None:
         self._searcher = searcher
 
-    def search(self, query: str, k: int = 10, mode: Mode = "model") -> list[Hit]:
+    def search(self, query: str, k: int = 10, mode: Mode | None = None) -> list[Hit]:
         """The k best documents for a query, best first.
 
         Args:
-            mode: model; words: BM25; hybrid: both.
+            mode: model; words: BM25; hybrid: both; None: the one that the model's evaluation found best.
 
         Raises:
             InputError: the query is blank.
@@ -164,7 +165,7 @@ class Index:
             raise TypeError(f"search takes one text as its query, not a {type(query).__name__}")
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k={k!r} is not a whole number of at least 1")
-        if mode not in ("model", "hybrid", "words"):
+        if mode not in (None, "model", "hybrid", "words"):
             raise ValueError(f"mode={mode!r} is not one of model, hybrid, words")
         answer = self._searcher.search(query, k, mode)
         return [
@@ -174,6 +175,7 @@ class Index:
                 found.document.id,
                 found.document.title,
                 found.document.text[found.passage.start : found.passage.end],
+                found.document.known,
             )
             for found in answer.results
         ]

@@ -25,7 +25,7 @@ class WordIndex:
     Attributes:
         analyzer: words to terms.
         vocabulary: term -> id.
-        holding: (V,) int, in how many passages a term stands.
+        holding: (V,) int, in how many passages a term stands; passages: how many there are.
     """
 
     def __init__(self, folder: Path, passages: int, stemmer: str) -> None:
@@ -38,11 +38,11 @@ class WordIndex:
         if self._starts.shape != (len(self.vocabulary) + 1,) or self._indices.shape != self._data.shape:
             raise ValueError("BM25's arrays differ in length")
         self.holding = np.diff(np.asarray(self._starts))
-        self._passages = passages
+        self.passages = passages
 
     def scores(self, words: Iterable[str]) -> np.ndarray:
         """(P,) float32; a word asked twice counts twice, a stop word and one that is nowhere count nothing."""
-        scores = np.zeros(self._passages, np.float32)
+        scores = np.zeros(self.passages, np.float32)
         for term in self.analyzer.terms(words):
             if (i := self.vocabulary.get(term)) is not None:
                 part = slice(self._starts[i], self._starts[i + 1])

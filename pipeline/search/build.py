@@ -27,6 +27,7 @@ from pipeline.search.segments import Encodes, Segment
 
 EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
+MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settings that come with a model
 UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
 
 Say = Callable[[str], None]
@@ -44,45 +45,71 @@ class Change:
     seconds: float = 0.0
 
 
+class Held:
+    """The documents that an index holds, gone through as often as asked."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __iter__(self) -> Iterator[Document]:
+        opened = {segment.name: segment for segment in self._snapshot.segments}
+        for _, (name, row, _) in self._snapshot.live_documents():
+            yield opened[name].document(row)
+
+
 class Update:
     """One update of an index, under its lock; a context, as it keeps its books in a temporary file beside the index.
 
     Args:
         folder: the index; need not exist.
-        settings: of a new index; one that exists keeps its own.
+        model: None: the index has none, and `encoder` is `WordsAlone`. A model may join an index that has none: its
+            documents are encoded then.
+        settings: of a new index; one that exists keeps its own, but for those of the mix where a model joins.
 
     Raises:
         InputError: the folder holds something else, or vectors of another model.
     """
 
     def __init__(
-        self, folder: Path, name: str | None, encoder: Encodes, model: ModelStamp, settings: Settings, say: Say
+        self, folder: Path, name: str | None, encoder: Encodes, model: ModelStamp | None, settings: Settings, say: Say
     ) -> None:
         self.folder, self.encoder, self.model, self.say = folder, encoder, model, say
         self.old = _state_of(folder)
-        if self.old is not None and self.old.model.key != model.key:
+        before = self.old.model if self.old else None
+        if before is not None and (model is None or before.key != model.key):
+            this = f"this is {model.key} ({model.given})" if model else "this call names none"
             raise InputError(
-                f"{folder} was built with model {self.old.model.key} ({self.old.model.given}), this is {model.key} "
-                f"({model.given}): give another --output, or delete the index and build it anew"
+                f"{folder} was built with model {before.key} ({before.given}), {this}: "
+                "give another --output, or delete the index and build it anew"
             )
         self.name = name or (self.old.name if self.old else folder.name)
-        for text in (self.name, model.folder, model.given):
+        for text in (self.name, *((model.folder, model.given) if model else ())):
             if not atomic_files.is_utf8(text):
                 raise InputError(f"{text!a} is not valid UTF-8: give another --name, or the model another folder")
+        self.joins = self.old is not None and before is None and model is not None
         self.settings = self.old.settings if self.old else settings
+        if self.joins:
+            self.settings = replace(self.settings, **{name: getattr(settings, name) for name in MIXED})
         self.home = folder if self.old else folder.with_name(f".{folder.name}.building")
         self.change = Change()
         self._began = time.monotonic()
         self._opened = {path.name: segment for path in atomic_files.finished(self.home / "segments")
                         if (segment := self._usable(path)) is not None}  # fmt: skip
-        before = index_store.opened(folder, self.old) if self.old is not None else None
+        opened = index_store.opened(folder, self.old) if self.old is not None else None
         self._catalogue = Catalogue(folder.with_name(f".{folder.name}.catalogue"))
         for segment in self._opened.values():
             self._catalogue.keep(_places(segment))
-        if before is not None:
-            self._catalogue.put((document, Place(*place)) for document, place in before.live_documents())
+        self._before = Held(opened) if opened is not None and self.joins else None  # to be encoded
+        if opened is not None and not self.joins:
+            self._catalogue.put((document, Place(*place)) for document, place in opened.live_documents())
 
     def __enter__(self) -> "Update":
+        if self._before is not None:
+            try:
+                self.put(self._before, False)
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -153,9 +180,13 @@ class Update:
         """A segment's folder opened; None where it was left half-written or is of another model."""
         try:
             stamp = json.loads((folder / segments.NAME).read_text(encoding="utf-8"))["model"]
-            return segments.read(folder) if stamp == self.model.key else None
+            return segments.read(folder) if stamp == self._key else None
         except (*atomic_files.NOT_AN_ARRAY, LookupError, AttributeError, InputError):
             return None
+
+    @property
+    def _key(self) -> str:
+        return self.model.key if self.model else ""
 
     def _known(self, document: Document) -> Place | None:
         digest = document.hash
@@ -166,16 +197,41 @@ class Update:
         if not documents:
             return
         began = time.monotonic()
-        self._add(segments.encode(documents, self.encoder))
-        self.change.encoded += len(documents)
+        parts, new = self._taken_over(documents)
+        if new:
+            parts.append(segments.encode(new, self.encoder))
+        self._add(segments.joined(parts) if len(parts) > 1 else parts[0])
+        self.change.reused += len(documents) - len(new)
+        self.change.encoded += len(new)
         rate = len(documents) / max(1e-9, time.monotonic() - began)
         self.say(f"encoded {self.change.encoded}/{changed}: {rate:.0f} documents/s")
 
+    def _taken_over(self, documents: list[Document]) -> tuple[list[segments.Part], list[Document]]:
+        """Of documents that changed in their other fields alone, what was made of their texts; and the rest."""
+        places: dict[str, dict[int, Document]] = {}
+        new, looked_at = [], set()
+        for document in documents:
+            for place in self._catalogue.places(document.id):
+                looked_at.add(place.segment)
+                old = self._opened[place.segment].document(place.row)
+                if (old.title, old.text) == (document.title, document.text):
+                    places.setdefault(place.segment, {})[place.row] = document
+                    break
+            else:
+                new.append(document)
+        parts = []
+        for name, rows in places.items():
+            part = self._opened[name].keep(np.array(sorted(rows)))
+            parts.append(part._replace(documents=[rows[row] for row in sorted(rows)]))
+        for name in looked_at:
+            self._opened[name].release()
+        return parts, new
+
     def _add(self, part: segments.Part) -> Segment:
         """Writes a segment and makes it the place of its documents."""
-        name = atomic_files.digest([self.model.key, os.urandom(8).hex(), len(part.documents)])[:16]
+        name = atomic_files.digest([self._key, os.urandom(8).hex(), len(part.documents)])[:16]
         folder = self.home / "segments" / name
-        segments.write(folder, part, self.model.key)
+        segments.write(folder, part, self._key)
         segment = self._opened[name] = segments.read(folder)
         self._catalogue.keep(_places(segment))
         self._catalogue.put(_places(segment))
@@ -184,12 +240,13 @@ class Update:
     # --- publishing ---------------------------------------------------------------------------------------------------
     def _order(self) -> list[str]:
         """Names of the segments in use: the old generation's in their order, then new ones as they were written."""
-        old = self.old.segments if self.old else []
+        old = self.old.segments if self.old and not self.joins else []
         return [*old, *(name for name in self._opened if name not in old and self._catalogue.rows(name))]
 
     def _differs(self, state: State, order: list[str]) -> bool:
         alive = np.load(self.folder / "generations" / state.generation_name / "alive.npy", allow_pickle=False)
-        return order != state.segments or state.name != self.name or not np.array_equal(alive, self._alive(order))
+        told = self.joins or state.name != self.name
+        return told or order != state.segments or not np.array_equal(alive, self._alive(order))
 
     def _alive(self, order: list[str]) -> np.ndarray:
         """(D,) bool over the documents of these segments."""
@@ -239,7 +296,7 @@ class Update:
             counts = Counts(
                 documents=int(alive.sum()),
                 passages=int(snapshot.alive_passages.sum()),
-                vectors=int(snapshot.alive_vectors.sum()),
+                vectors=int(snapshot.alive_vectors.sum()) if self.model else 0,
                 dead_documents=int((~alive).sum()),
             )
             found = self._linked(snapshot, counts["vectors"])

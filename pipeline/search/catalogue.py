@@ -56,6 +56,11 @@ class Catalogue(ScratchDatabase):
         """The place of a document's content, live or not."""
         return self._place("SELECT segment, row, hash FROM kept WHERE id = ? AND hash = ?", document, digest)
 
+    def places(self, document: str) -> list[Place]:
+        """Where any content of a document is kept, live or not."""
+        found = self._db.execute("SELECT segment, row, hash FROM kept WHERE id = ?", (document,))
+        return [Place(*place) for place in found]
+
     def rows(self, segment: str) -> list[int]:
         """The rows of a segment that are live, ascending."""
         found = self._db.execute("SELECT row FROM live WHERE segment = ? ORDER BY row", (segment,))

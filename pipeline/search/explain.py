@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.bm25 import rarity
+from pipeline.search.bm25_index import WordIndex
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes
 from pipeline.serving.predict.scoring import Encoded
@@ -21,7 +23,7 @@ class Side(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    kind: str  # "alignment" or "occlusion"
+    kind: str  # "alignment", "occlusion" or "words"
     score: float
     query: Side
     document: Side
@@ -33,6 +35,20 @@ def explain(encoder: Encodes, query: str, text: str) -> Explanation:
     if encoder.config.model.head == "late_interaction":
         return alignment(encoder, query, text)
     return occlusion(encoder, query, text)
+
+
+def by_words(index: WordIndex, encoder: Encodes, query: str, text: str) -> Explanation:
+    """Without a model: a link is the inverse document frequency of a term that stands on both sides."""
+    sides = [_tokens(encoder, side, given) for side, given in (("query", query), ("document", text))]
+    terms = [[index.analyzer.term(given[p.start : p.end].lower()) for p in pieces]
+             for given, pieces in ((query, sides[0]), (text, sides[1]))]  # fmt: skip
+    rarities = rarity(index.holding, index.passages)
+    worth = {term: float(rarities[index.vocabulary[term]]) for term in terms[0] if term in index.vocabulary}
+    links = np.array([[worth.get(asked or "", 0.0) * (asked == found) for found in terms[1]] for asked in terms[0]],
+                     np.float32).reshape(len(sides[0]), len(sides[1]))  # fmt: skip
+    weights = [np.array([worth.get(term or "", 0.0) for term in terms[0]]), links.max(axis=0, initial=0)]
+    asking, answering = (Side(*of, _scaled(w)) for *of, w in zip((query, text), sides, weights))
+    return Explanation("words", float(links.max(axis=1, initial=0).sum()), asking, answering, links)
 
 
 def alignment(encoder: Encodes, query: str, text: str) -> Explanation:

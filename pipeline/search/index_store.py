@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,7 +33,7 @@ from pipeline.search.bm25_index import WordIndex
 from pipeline.search.hnsw import Graph
 from pipeline.search.segments import Segment
 
-FORMAT = 2
+FORMAT = 3
 NAME, GRAPH_NAME, PLACES = "index.json", "hnsw.faiss", "places.npy"
 MAPPED = (".npy", ".arrow")  # files that are read through memory maps
 MAX_EFFORT = 10_000  # efSearch; nearest.EFFORTS are smaller
@@ -74,7 +74,7 @@ class Settings:
     wanted_recall: Share = 0.95  # of the 10 best, which the graph's effort is chosen to reach
     recall_queries: Annotated[int, Field(ge=1)] = 100
     # as --columns named them, for later files too
-    columns: dict[Annotated[str, Field(pattern="^(id|title|text)$")], Column] = field(default_factory=dict)
+    columns: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")], Column] = field(default_factory=dict)
     stemmer: str = "auto"  # of BM25's words, as evaluate.stemmer
     k1: Scale = K1  # BM25's
     b: Share = B
@@ -82,6 +82,7 @@ class Settings:
     weight: Share = UNTUNED
     model_scale: Scale | None = None
     words_scale: Scale | None = None
+    tokens: Literal["word", "jieba"] = "word"  # of BM25's words, in an index without a model
 
 
 class Counts(TypedDict):
@@ -110,7 +111,7 @@ class State:
     __pydantic_config__ = STRICT
 
     name: str
-    model: ModelStamp
+    model: ModelStamp | None  # None: words alone
     settings: Settings
     generation: Annotated[int, Field(ge=1)]
     segments: list[Name]
@@ -154,7 +155,7 @@ def read_state(folder: Path) -> State:
     except (FileNotFoundError, NotADirectoryError):
         what = "is no finished index" if folder.exists() else "does not exist"
         raise InputError(
-            f"{folder} {what}: build it with `duplet index MODEL --documents … --output {shlex.quote(str(folder))}`"
+            f"{folder} {what}: build it with `duplet index --documents … --output {shlex.quote(str(folder))}`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None

@@ -9,6 +9,7 @@ from pipeline.search import index_store
 from pipeline.search.index_store import ModelStamp, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
+from pipeline.search.words_alone import WordsAlone
 from pipeline.serving import fetching, loading, model_folder
 from pipeline.serving.predict import text_encoder
 from pipeline.tokenization.encoder import load_vocabulary
@@ -30,8 +31,8 @@ def open_model(
     uri: str | None,
     backend: text_encoder.Backend,
     threads: int | None,
-) -> tuple[Encodes, frozenset[str]]:
-    """The index's model and the words it knows.
+) -> tuple[Encodes, frozenset[str] | None]:
+    """The index's model and the words it knows; of an index without one, what cuts texts into words, and None.
 
     Args:
         model: as the person names it; None: the folder that the index was built with.
@@ -39,6 +40,13 @@ def open_model(
     Raises:
         InputError: there is no such model any more, or it is another one than the index was built with.
     """
+    if state.model is None:
+        if model is not None:
+            raise InputError(
+                f"{index} has no model: leave --model out, or let the model join it with "
+                f"`{shlex.join(['duplet', 'index', model, '--output', str(index)])}`"
+            )
+        return WordsAlone(state.settings.tokens), None
     try:
         folder = fetching.fetch(model or state.model.folder, root, uri)
     except InputError as error:
@@ -56,6 +64,7 @@ def open_model(
 
 def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
     """Raises InputError where an index is of another model."""
+    assert state.model is not None
     if (stamp.key, stamp.head, stamp.task) == (state.model.key, state.model.head, "matching"):
         return
     if stamp.key == state.model.key:

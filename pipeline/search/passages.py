@@ -9,6 +9,16 @@ Tokens = Callable[[str], list[str]]  # a text's tokens, at least up to the model
 # A run without white space and the white space after it; punctuation of scripts without spaces ends one too.
 _CHUNK = re.compile(r"[^\s。！？；，、]+[。！？；，、]*\s*|[。！？；，、]+\s*")
 _SENTENCE_END = re.compile(r"[.!?:;]['\")\]]*\s+$|[。！？；]['\")\]]*\s*$|\n\s*$")
+_MARKED = re.compile(r"^#{1,6} \S", re.MULTILINE)
+# By a document's format (file_formats): where a section of its text begins.
+SECTIONS = {
+    "markdown": _MARKED,
+    "html": _MARKED,
+    "word": _MARKED,
+    "text": re.compile(r"^\S[^\n]{0,200}\n([=~^#*-])\1{2,}[ \t]*$", re.MULTILINE),  # an underlined line
+    "code": re.compile(r"(?<=\n\n)[^\s#/*})\]]"),  # what follows a blank line in the first column
+}
+JOINED_SHARE = 0.25  # of a passage's tokens: a shorter section is joined with the next
 OVERLAP_SHARE = 0.15  # of a passage's tokens, repeated at the beginning of the next
 MAX_CHARACTERS = 20_000  # of a passage: a word of four million letters is one token of some tokenizers
 TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
@@ -19,14 +29,36 @@ class Span(NamedTuple):
     end: int
 
 
-def cut(text: str, max_tokens: int, tokens: Tokens) -> list[Span]:
+def cut(text: str, max_tokens: int, tokens: Tokens, form: str = "") -> list[Span]:
     """Spans of `text` of at most `max_tokens` tokens and MAX_CHARACTERS characters each.
 
     Together they hold all of it but for white space.
 
     A span ends with a sentence where one ends in its last third; the next begins about OVERLAP_SHARE of it earlier, so
-    that a sentence's context is not lost at a cut.
+    that a sentence's context is not lost at a cut. Of the forms in SECTIONS, no span goes beyond its section, unless
+    sections are short: those are joined with the next.
     """
+    if len(text) <= MAX_CHARACTERS and len(tokens(text)) < max_tokens:
+        return [_stripped(text, 0, len(text))]
+    found: list[Span] = []
+    for section in _sections(text, max_tokens, tokens, form):
+        part = text[section.start : section.end]
+        found += (Span(span.start + section.start, span.end + section.start) for span in _cut(part, max_tokens, tokens))
+    return [span for span in found if span.end > span.start] or [_stripped(text, 0, len(text))]
+
+
+def _sections(text: str, max_tokens: int, tokens: Tokens, form: str) -> list[Span]:
+    """The text from heading to heading; a section begins only where the one before has JOINED_SHARE of the limit."""
+    starts, begun = [0], 0
+    for match in SECTIONS[form].finditer(text) if form in SECTIONS else ():
+        part = text[begun : match.start()]
+        if len(part) > MAX_CHARACTERS or len(tokens(part)) >= JOINED_SHARE * max_tokens:
+            begun = match.start()
+            starts.append(begun)
+    return [Span(start, end) for start, end in zip(starts, [*starts[1:], len(text)])]
+
+
+def _cut(text: str, max_tokens: int, tokens: Tokens) -> list[Span]:
     if len(text) <= MAX_CHARACTERS and len(tokens(text)) < max_tokens:
         return [_stripped(text, 0, len(text))]
     chunks = [piece for match in _CHUNK.finditer(text)

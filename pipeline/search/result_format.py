@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.search.documents import Document
 from pipeline.search.passages import Span
 from pipeline.search.searcher import Answer, Result
 
@@ -24,6 +25,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "rank": result.rank,
         "id": document.id,
         "title": title_of(result),
+        "fields": document.known,
         "score": round(result.score, 6),
         "passage": passage[part.start : part.end],
         "passage_start": start + part.start,
@@ -34,11 +36,14 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 
 def title_of(result: Result) -> str:
-    """The title, up to MAX_TITLE characters, or the beginning of a text that has none."""
-    if result.document.title:
-        return _shortened(result.document.title, MAX_TITLE)
-    begin = result.document.text[:MAX_CHARACTERS]
-    return _shortened(next((line.strip() for line in begin.splitlines() if line.strip()), result.document.id), 80)
+    """The title, up to MAX_TITLE characters, or the id of a document that has none."""
+    return _shortened(result.document.title or result.document.id, MAX_TITLE)
+
+
+def told(document: Document) -> str:
+    """What a terminal shows of the other fields: author, date and address, where they are known."""
+    known = document.known
+    return " · ".join(str(known[name]) for name in ("author", "date", "url") if known.get(name))
 
 
 def _shortened(text: str, limit: int) -> str:
@@ -79,8 +84,11 @@ def print_answer(answer: Answer, full: bool) -> None:
     for result in answer.results:
         heading = Text(f"{result.rank:3}  {result.score:.3f}  ")
         heading.append(title_of(result), "bold")
-        heading.append(f"  {result.document.id}", "dim")
+        if result.document.title:
+            heading.append(f"  {result.document.id}", "dim")
         say(heading)
+        if about := told(result.document):
+            say(Text(about, "dim"), left=12)
         passage = result.document.text[result.passage.start : result.passage.end]
         part = Span(0, len(passage)) if full else excerpt(passage, result.marks)
         text = Text(passage[part.start : part.end])

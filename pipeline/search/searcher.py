@@ -54,12 +54,21 @@ class Searcher:
         self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
         self.pairs_only = compares_pairs_only(encoder)
 
-    def search(self, query: str, k: int = 10, mode: Mode = "model") -> Answer:
-        """The k best documents. Raises InputError for a blank query."""
+    @property
+    def best_mode(self) -> Mode:
+        """The ranking that the model's evaluation found best; of a model without one, the model's; without a model,
+        by words."""
+        settings = self.snapshot.state.settings
+        if self.snapshot.state.model is None or settings.weight == 0:
+            return "words"
+        return "hybrid" if settings.model_scale is not None and settings.weight < 1 else "model"
+
+    def search(self, query: str, k: int = 10, mode: Mode | None = None) -> Answer:
+        """The k best documents; without a mode, by `best_mode`. Raises InputError for a blank query."""
         if not query.strip():
             raise InputError("the query is empty: give at least a word")
         words = words_of(self.encoder.tokens("query", query))
-        mode, notices = self._advise(query, words, mode)
+        mode, notices = self._advise(query, words, mode or self.best_mode)
         if not self.snapshot.alive.any():
             notices.append("the index holds no documents")
             return Answer([], notices)
@@ -82,11 +91,14 @@ class Searcher:
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""
         notices = []
+        if self.snapshot.state.model is None and mode != "words":
+            notices.append("the index has no model: ranked by words alone (BM25)")
+            mode = "words"
         tokens = self.encoder.tokens("query", query)
         limits = {side: self.encoder.config.tokenize.limit(side) for side in ("query", "document")}
         whole = self.encoder.tokens("document", query)
         if len(tokens) == limits["query"] and (len(whole) > len(tokens) or limits["document"] <= limits["query"]):
-            notices.append(f"only the query's first {limits['query']} tokens count: the model reads no more")
+            notices.append(f"only the query's first {limits['query']} tokens count: no more are read")
         known = tokens if self.vocabulary is None else [token for token in tokens if token in self.vocabulary]
         unknown = list(dict.fromkeys(token for token in tokens if words_of([token]) and token not in known))
         if not known and mode != "words":

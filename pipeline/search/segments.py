@@ -1,14 +1,15 @@
 """A segment: some documents, their passages, what the model makes of them, and their words; written once.
 
-Folder: `documents.arrow` (id, title, text, hash), `passages.npy` (P, 3: document row, first and last + 1 character),
-`vectors.npy` and, of late interaction, `weights.npy` and `offsets.npy` (P + 1: a passage's first token); for BM25
-`words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and `words.json` (id -> word);
+Folder: `documents.arrow` (id, title, text, fields, hash), `passages.npy` (P, 3: document row, first and last + 1
+character), `vectors.npy` and, of late interaction, `weights.npy` and `offsets.npy` (P + 1: a passage's first token);
+for BM25 `words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and `words.json` (id -> word);
 `segment.json` with every file's size, written last.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,11 +21,12 @@ from pipeline.core import atomic_files, mapped_memory
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
 from pipeline.search.documents import Document
-from pipeline.search.passages import cut, short_title
+from pipeline.search.passages import Tokens, cut, short_title
 from pipeline.serving.predict.scoring import Encoded
 
 NAME = "segment.json"
-SCHEMA = pa.schema([(name, pa.large_string()) for name in ("id", "title", "text", "hash")])
+WORDS_REMEMBERED, MAX_WORD = 1 << 16, 40  # characters
+SCHEMA = pa.schema([(name, pa.large_string()) for name in (*Document._fields, "hash")])
 
 
 class Encodes(Protocol):
@@ -116,11 +118,12 @@ def index_text(title: str, passage: str) -> str:
 def encode(documents: list[Document], encoder: Encodes) -> Part:
     """Cuts documents into passages and encodes those."""
     limit = encoder.config.tokenize.limit("document")
-    tokens = lambda text: encoder.tokens("document", text)
+    tokens = _remembered(lambda text: encoder.tokens("document", text))
     rows, texts = [], []
     for row, document in enumerate(documents):
         title = short_title(document.title, limit, tokens)
-        for span in cut(document.text, limit - len(tokens(title)), tokens):
+        form = str(document.known.get("format", "")) if document.fields else ""
+        for span in cut(document.text, limit - len(tokens(title)), tokens, form):
             rows.append(Passage(row, *span))
             texts.append(index_text(title, document.text[span.start : span.end]))
     encoded = encoder.encode("document", texts)
@@ -131,6 +134,12 @@ def encode(documents: list[Document], encoder: Encodes) -> Part:
         encoded = Encoded((encoded.vectors / norm).astype(np.float32))
     words = [words_of(tokens(text)) for text in texts]
     return Part(documents, np.array(rows, np.int64).reshape(-1, 3), encoded, words)
+
+
+def _remembered(tokens: Tokens) -> Tokens:
+    """The tokens of short texts are kept: a collection's words are asked for again and again."""
+    short = lru_cache(WORDS_REMEMBERED)(tokens)
+    return lambda text: short(text) if len(text) <= MAX_WORD else tokens(text)
 
 
 def joined(parts: list[Part]) -> Part:

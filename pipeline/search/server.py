@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.search import index_store
 from pipeline.search.connections import BACKLOG, Connection
-from pipeline.search.explain import Explanation, Side, explain
+from pipeline.search.explain import Explanation, Side, by_words, explain
 from pipeline.search.result_format import as_json
 from pipeline.search.searcher import Searcher
 
@@ -50,7 +50,7 @@ class Asked(BaseModel):
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)
     k: int = Field(10, ge=1, le=MAX_RESULTS)
-    mode: Literal["model", "hybrid", "words"] = "model"
+    mode: Literal["model", "hybrid", "words"] | None = None  # None: the one that validation found best
 
 
 class AskedWhy(BaseModel):
@@ -88,7 +88,7 @@ class Desk:
         if not self._is_current() and self._changing.acquire(blocking=False):
             try:
                 before = self._searcher.snapshot.state
-                if index_store.read_state(self._index).model.key == before.model.key:
+                if index_store.read_state(self._index).model == before.model:
                     snapshot = index_store.open_snapshot(self._index)
                     self._searcher = Searcher(snapshot, self._searcher.encoder, self._searcher.vocabulary)
                 else:
@@ -155,12 +155,14 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        state = (await asyncio.to_thread(lambda: desk.searcher)).snapshot.state  # it may open a new generation
+        searcher = await asyncio.to_thread(lambda: desk.searcher)  # it may open a new generation
+        state = searcher.snapshot.state
+        head = state.model.head if state.model else None
         return {
             "status": "ok", "index": state.id, "name": state.name,
             "generation": state.generation, "documents": state.counts["documents"],
-            "model": state.model.key, "head": state.model.head,
-            "aligned": state.model.head == "late_interaction",
+            "model": state.model.key if state.model else None, "head": head,
+            "aligned": head == "late_interaction", "best": searcher.best_mode,
         }  # fmt: skip
 
     @app.post("/api/search")
@@ -201,7 +203,10 @@ def _search(searcher: Searcher, asked: Asked) -> dict[str, Any]:
 def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
     if not desk.holds(searcher, asked.index, asked.generation):
         raise InputError("the index has changed since this search: search again")
-    return explanation_json(explain(searcher.encoder, asked.query, searcher.passage_text(asked.passage_row)))
+    text, snapshot = searcher.passage_text(asked.passage_row), searcher.snapshot
+    if snapshot.state.model is None:
+        return explanation_json(by_words(snapshot.words, searcher.encoder, asked.query, text))
+    return explanation_json(explain(searcher.encoder, asked.query, text))
 
 
 def explanation_json(found: Explanation) -> dict[str, Any]:

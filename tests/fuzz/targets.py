@@ -393,14 +393,14 @@ def _index(data: bytes) -> None:
 
 
 def _documents(data: bytes) -> None:
-    from pipeline.search.documents import Reader
+    from pipeline.search.documents import Table
 
     names = ("d.jsonl", "d.csv", "d.tsv", "d.parquet")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, names[data[0] % len(names) if data else 0])
         path.write_bytes(data[1:])
         with one_sentence():
-            reader = Reader(str(path), {}, Path(folder, "bad"), Path(folder))
+            reader = Table(str(path), {}, Path(folder, "bad"), Path(folder))
             kept = len(list(reader))
             counts = reader.counts
             assert kept == counts["kept"]

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.ingest import tables
-from pipeline.search.documents import Document, Reader
+from pipeline.search.documents import Document, Table
 from pipeline.serving.predict import files
 
 NAN = float("nan")
@@ -26,7 +26,7 @@ def predicted(path: str, kind: str, **how: str) -> list[dict[Any, Any]]:
 
 
 def indexed(path: str, **how: str) -> list[Document]:
-    return list(Reader(path, {}, Path(path).with_name("bad.jsonl"), Path(path).parent, how))
+    return list(Table(path, {}, Path(path).with_name("bad.jsonl"), Path(path).parent, how))
 
 
 @pytest.mark.parametrize("content", [

@@ -253,7 +253,7 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
     path = index.folder / index_store.NAME
     for other in (1, 99):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"format": other}))
-        with pytest.raises(InputError, match=f"an index of format {other}, this version reads 2: build it again"):
+        with pytest.raises(InputError, match=f"an index of format {other}, this version reads 3: build it again"):
             index.open()
     path.write_text("{")
     with pytest.raises(InputError, match="is damaged"):

@@ -76,7 +76,7 @@ def test_build_search_update_search(index: Path, model: Path, documents: Path) -
 
 def test_results_are_plain_in_a_pipe_and_marked_on_a_terminal(index: Path) -> None:
     plain = run("search", index, "own5", "--words")
-    assert plain.returncode == 0 and re.match(r"  1  \d\.\d{3}  .*  d5\n", plain.stdout) and "\x1b" not in plain.stdout
+    assert plain.returncode == 0 and re.match(r"  1  \d\.\d{3}  d5\n", plain.stdout) and "\x1b" not in plain.stdout
     command = f"{sys.executable} -m pipeline.cli search {index} own5 --words"
     shown = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60,
                            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})  # fmt: skip
@@ -95,7 +95,7 @@ def test_odd_queries_get_clear_answers(index: Path) -> None:
     done = run("search", index, "--json", given=lines)
     assert done.returncode == 0, done.stderr
     long, unknown, markup, colour = (json.loads(line) for line in done.stdout.splitlines())
-    assert long["notices"][0] == "only the query's first 12 tokens count: the model reads no more"
+    assert long["notices"][0] == "only the query's first 12 tokens count: no more are read"
     assert unknown["results"] == [] and "no document holds one of them" in unknown["notices"][0]
     assert markup["results"] == [] and colour["results"]
     assert "\x1b" not in run("search", index, given="\x1b[0m wing\n").stdout
@@ -132,11 +132,11 @@ def test_mistakes_are_told_in_a_sentence(
             ("index", model, "--documents", bad, "--output", new),
             "none of the 2 rows is a document; the first: bad.jsonl:1",
         ),
-        (("index", model, "--output", new), "nothing to do: give --documents FILE, or --delete ID"),
+        (("index", model, "--output", new), "nothing to do: give --documents FOLDER (or a file), or --delete ID"),
         (("index", model, "--delete", "x", "--output", new), "does not exist"),
         (("index", other, "--documents", documents, "--output", index), "was built with model"),
         (("index", model, "--documents", documents, "--output", documents), "exists and is no index"),
-        (("search", new, "wing"), "does not exist: build it with `duplet index MODEL"),
+        (("search", new, "wing"), "does not exist: build it with `duplet index --documents"),
         (("search", tmp_path, "wing"), "is no finished index"),
         (("search", index, " "), "the query is empty"),
         (("search", index, "wing", "--k", 0), "--k 0 must be at least 1"),
@@ -201,3 +201,54 @@ def test_the_page_is_served_until_a_signal(index: Path) -> None:
         assert json.loads(answer.read())["name"] == "Topics"
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+
+
+def test_a_folder_is_searched_without_a_model(tmp_path: Path, model: Path) -> None:
+    folder, index = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    (folder / "wing.md").write_text(
+        "---\nurl: https://example.org/w\ndate: 2024-05-06\n---\n# Wings\n\nflows and lifts\n"
+    )
+    (folder / "tide.txt").write_text("The moon makes waves.")
+    (folder / "blank.txt").write_text("")
+    (folder / "photo.png").write_bytes(b"x")
+    done = run("index", "--documents", folder, "--output", index)
+    assert done.returncode == 0, done.stderr
+    assert "2 documents in 2 passages, no model (ranked by words)" in done.stdout
+    assert "1 of 3 files put aside in index.quarantine.jsonl; the first: blank.txt: empty text" in done.stderr
+    assert "left out, as not read: 1 .png (1 files)" in done.stderr
+    found = last_json(run("search", index, "lifting flow", "--json"))
+    assert [result["id"] for result in found["results"]] == ["wing.md"] and found["mode"] == "words"
+    assert found["results"][0]["fields"]["url"] == "https://example.org/w"
+    assert "2024-05-06 · https://example.org/w" in run("search", index, "flow").stdout
+    assert "the index has no model" in run("search", index, "flow", "--hybrid").stdout
+    (folder / "tide.txt").unlink()
+    again = last_json(run("index", "--documents", folder, "--output", index, "--sync", "--json"))
+    assert (again["unchanged"], again["deleted"], again["encoded"]) == (1, 1, 0)
+    joined = run("index", model, "--output", index)
+    assert joined.returncode == 0 and "1 documents in 1 passages, 6 vectors" in joined.stdout, joined
+    assert last_json(run("search", index, "flow", "--json"))["mode"] == "model"
+    (folder / "heart.txt").write_text("A pulse of blood.")
+    again = last_json(run("index", "--documents", folder, "--output", index, "--json"))
+    assert (again["unchanged"], again["encoded"]) == (1, 1), "by the model that the index has"
+
+
+def test_mistakes_with_folders_are_told(tmp_path: Path, model: Path) -> None:
+    folder, index = tmp_path / "docs", tmp_path / "index"
+    folder.mkdir()
+    cases = [
+        (("index", "--documents", folder, "--output", index), "holds no file to read"),
+        (("index", folder, "--output", index), "is a folder without a model; for its files: `duplet index --documents"),
+        (("index", "--output", index), "nothing to do: give --documents FOLDER"),
+        (("index", "--documents", tmp_path / "no", "--output", index), "no source at"),
+        (("index", "--documents", folder, "--columns", "text=a", "--output", index), "are for tables"),
+    ]
+    for arguments, sentence in cases:
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr, (arguments, done)
+    (folder / "a.txt").write_text("moon")
+    assert run("index", "--documents", folder, "--output", index).returncode == 0
+    done = run("search", index, "moon", "--model", model)
+    assert (
+        done.returncode == 2 and "has no model: leave --model out, or let the model join it with `duplet" in done.stderr
+    )

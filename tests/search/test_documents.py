@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.search.documents import Document, Reader, parse_columns
+from pipeline.search.documents import Document, Table, parse_columns
 from tests.search.conftest import write_lines
 
 ROWS = [("a", "First", "one two"), ("b", "", "three, four")]
 
 
-def reader_of(path: Path, *columns: str) -> Reader:
-    return Reader(str(path), parse_columns(list(columns)), path.with_name("bad.jsonl"), path.parent)
+def reader_of(path: Path, *columns: str) -> Table:
+    return Table(str(path), parse_columns(list(columns)), path.with_name("bad.jsonl"), path.parent)
 
 
 def quarantined(path: Path) -> list[tuple[int, str]]:
@@ -75,7 +75,12 @@ def test_without_ids_a_hash_of_the_text_is_one(tmp_path: Path) -> None:
         ("docs.csv", "", [], "holds no documents"),
         ("docs.jsonl", '{"words": "x"}\n', [], "no column that looks like a document's text; columns found: words"),
         ("docs.jsonl", '{"text": "x"}\n', ["text=txet"], "has no column 'txet'.*nearest name: 'text'"),
-        ("docs.jsonl", '{"text": "x"}\n', ["body=text"], "must be one of id=COLUMN, title=COLUMN, text=COLUMN"),
+        (
+            "docs.jsonl",
+            '{"text": "x"}\n',
+            ["Body=text"],
+            "must be FIELD=COLUMN: a field is id, title",
+        ),
         ("docs.xml", "<a/>", [], "the name must end in one of .jsonl"),
         ("docs.parquet", "no parquet", [], "is no Parquet file"),
     ],

@@ -163,7 +163,7 @@ def test_no_turned_bit_of_an_index_ends_the_process_or_in_a_traceback(index: Ind
 
 
 def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
-    from pipeline.search.documents import Reader
+    from pipeline.search.documents import Table
     from pipeline.serving.predict import files
 
     path = tmp_path / "a.csv"
@@ -171,7 +171,7 @@ def test_a_header_that_is_no_csv_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the header on line 1 cannot be read"):
         list(files.read(str(path), "csv", 1024, tmp_path))
     with pytest.raises(InputError, match="the header on line 1 cannot be read"):
-        Reader(str(path), {}, tmp_path / "bad", tmp_path)
+        Table(str(path), {}, tmp_path / "bad", tmp_path)
 
 
 WRONG = [

@@ -67,3 +67,19 @@ def test_tokens_are_found_where_they_stand(text: str) -> None:
 def test_marked_pieces_and_changed_letters_get_places() -> None:
     assert places_of("Hello worlds", ["▁hello", "▁world", "s"]) == [(0, 5), (6, 11), (11, 12)]
     assert places_of("a ﬁx b", ["a", "fix", "b"]) == [(0, 1), (2, 4), (5, 6)]
+
+
+def test_passages_begin_at_headings() -> None:
+    words = lambda text: text.split()
+    sections = [f"## Part {i}\n\n" + " ".join(f"w{i}.{j}" for j in range(6 + i)) for i in range(5)]
+    text = "\n\n".join(["intro", *sections])
+    spans = cut(text, 14, words, "markdown")
+    found = [text[span.start : span.end] for span in spans]
+    # the introduction is too short to stand alone, Part 4 too long for one passage
+    assert [piece.partition("\n")[0] for piece in found[:5]] == ["intro", *(f"## Part {i}" for i in (1, 2, 3, 4))]
+    assert all(len(words(piece)) <= 14 for piece in found)
+    assert {word for piece in found for word in piece.split()} == {*text.split()}
+    plain = [text[span.start : span.end] for span in cut(text, 14, words)]
+    assert not all(piece.startswith(("intro", "##")) for piece in plain)
+    code = "import a\n\ndef one():\n    x = 1\n\n    return x\n\ndef two():\n    return 2\n"
+    assert [code[s.start :][:7] for s in cut(code, 8, words, "code")] == ["import ", "def one", "def two"]

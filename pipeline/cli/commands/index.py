@@ -1,7 +1,8 @@
-"""`duplet index`: a collection of documents made searchable by a model; later calls encode only what changed."""
+"""`duplet index`: documents made searchable, by words alone or by a model too; later calls read only what changed."""
 
 import argparse
 import json
+import shlex
 import signal
 import tempfile
 from pathlib import Path
@@ -15,11 +16,18 @@ from pipeline.serving import loading
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A model, documents, and where the index goes."""
-    parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
-    parser.add_argument("--documents", metavar="FILE", help="JSON Lines, CSV, TSV or Parquet; maybe .gz or .zst")
     parser.add_argument(
-        "--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns are id, title and text: text=answer"
-    )
+        "model", nargs="?", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS; without "
+        "one: the model that the index has, or words alone (BM25)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--documents", metavar="PATH", help="a folder of files (.txt, .md, .html, .pdf, .docx, code), one such file, "
+        "or a table: JSON Lines, CSV, TSV or Parquet, maybe .gz or .zst",
+    )  # fmt: skip
+    parser.add_argument(
+        "--columns", nargs="+", metavar="FIELD=COLUMN", help="of a table: which columns are id, title and text, and "
+        "what else is kept: text=answer topic=category",
+    )  # fmt: skip
     parser.add_argument("--encoding", help="of documents that are not UTF-8, such as cp1252")
     parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV file, such as ";"')
     parser.add_argument("--output", required=True, metavar="INDEX", type=path_at_home, help="the index's folder")
@@ -51,34 +59,26 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Builds or updates; a table of counts goes to stdout."""
-    if not args.documents and not args.delete:
-        raise InputError("nothing to do: give --documents FILE, or --delete ID")
-    if args.sync and not args.documents:
-        raise InputError("--sync needs --documents: it deletes what is not in that file")
+    output: Path = args.output.absolute()
+    _check(args, output)
     signal.signal(signal.SIGTERM, _stop)
     from pipeline.core import atomic_files
-    from pipeline.registry import resolve_run
     from pipeline.search.build import Update
     from pipeline.search.documents import parse_columns
-    from pipeline.search.index_store import Settings, read_state
-    from pipeline.search.open_index import stamp_of
+    from pipeline.search.index_store import Settings
 
-    output: Path = args.output.absolute()
-    if not args.documents:
-        read_state(output)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch, room_on(output):
         reader = _reader(args, output, Path(scratch))
-        folder = resolve_run.model(args.model, args.root, args.uri)
-        encoder = loading.open_encoder(folder, args.backend, args.threads)
+        encoder, stamp = _encoder(args, output, reader)
         with atomic_files.lock(output.with_name(f".{output.name}.lock")) as waited:
             if waited:
                 say(f"waited for another update of {output}")
             columns = parse_columns(args.columns)
             settings = Settings(
                 args.documents_per_segment, args.approximate_above, columns=columns,
-                **_mix(args, Path(scratch), say),
+                tokens="jieba" if encoder.config.tokenize.kind == "jieba" else "word", **_mix(args, Path(scratch), say),
             )  # fmt: skip
-            with Update(output, args.name, encoder, stamp_of(folder, args.model, encoder), settings, say) as update:
+            with Update(output, args.name, encoder, stamp, settings, say) as update:
                 if reader is not None:
                     update.put(reader, args.sync)
                     _say_bad(reader, output, say)
@@ -88,12 +88,52 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace, output: Path) -> None:
+    """Raises InputError where the arguments ask for nothing, or for what there is not."""
+    from pipeline.search import index_store
+
+    there = (output / index_store.NAME).exists()
+    if args.model and not args.documents and (folder := Path(args.model).expanduser()).is_dir() and not there:
+        from pipeline.core import manifest
+
+        if not (folder / manifest.NAME).exists():
+            raise InputError(
+                f"{args.model} is a folder without a model; for its files: "
+                f"`{shlex.join(['duplet', 'index', '--documents', args.model, '--output', str(args.output)])}`"
+            )
+    if not args.documents and not args.delete and not (args.model and there):
+        raise InputError("nothing to do: give --documents FOLDER (or a file), or --delete ID")
+    if args.sync and not args.documents:
+        raise InputError("--sync needs --documents: it deletes what is not in that file")
+    if not args.documents:
+        index_store.read_state(output)
+
+
+def _encoder(args: argparse.Namespace, output: Path, reader: Any) -> tuple[Any, Any]:
+    """What encodes the documents, and its stamp; of no model, what cuts them into words, and None."""
+    from pipeline.registry import resolve_run
+    from pipeline.search import index_store
+    from pipeline.search.open_index import open_model, stamp_of
+    from pipeline.search.words_alone import WordsAlone, kind_for
+
+    if args.model:
+        folder = resolve_run.model(args.model, args.root, args.uri)
+        encoder = loading.open_encoder(folder, args.backend, args.threads)
+        return encoder, stamp_of(folder, args.model, encoder)
+    if (output / index_store.NAME).exists():
+        state = index_store.read_state(output)
+        return open_model(state, output, None, args.root, args.uri, args.backend, args.threads)[0], state.model
+    return WordsAlone(kind_for(document.text for document in reader)), None
+
+
 def _mix(args: argparse.Namespace, scratch: Path, say: Talk) -> dict[str, Any]:
     """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
     from pipeline.registry import resolve_run
     from pipeline.search import index_store
 
-    if (args.output / index_store.NAME).exists():
+    if not args.model:
+        return {}
+    if (args.output / index_store.NAME).exists() and index_store.read_state(args.output).model is not None:
         return {}
     made = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
     if not made:
@@ -109,7 +149,8 @@ def _stop(number: int, frame: Any) -> None:
 def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
     """The documents to read; columns that are not named now are those named when the index was made."""
     from pipeline.search import index_store
-    from pipeline.search.documents import Reader, parse_columns
+    from pipeline.search.documents import Table, parse_columns
+    from pipeline.search.files import Files, is_for_files
 
     if not args.documents:
         return None
@@ -118,7 +159,12 @@ def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
     if not columns and (output / index_store.NAME).exists():
         columns = index_store.read_state(output).settings.columns
     how = {"encoding": args.encoding, "delimiter": args.delimiter}
-    return Reader(args.documents, columns, output.with_name(f"{output.name}.quarantine.jsonl"), scratch, how)
+    quarantine = output.with_name(f"{output.name}.quarantine.jsonl")
+    if is_for_files(args.documents):
+        if args.columns or args.delimiter:
+            raise InputError(f"--columns and --delimiter are for tables, and {args.documents} is none")
+        return Files(path_at_home(args.documents), quarantine, scratch, args.encoding)
+    return Table(args.documents, columns, quarantine, scratch, how)
 
 
 def _say_bad(reader: Any, output: Path, say: Talk) -> None:
@@ -126,14 +172,16 @@ def _say_bad(reader: Any, output: Path, say: Talk) -> None:
     bad = reader.counts["quarantined"]
     if not reader.counts["kept"]:
         raise InputError(
-            f"none of the {reader.counts['read']} rows is a document"
+            f"none of the {reader.counts['read']} {reader.what} is a document"
             + (f"; the first: {'; '.join(reader.reasons)}" if bad else "")
         )
     if bad:
         say(
-            f"{bad} of {reader.counts['read']} rows put aside in {output.name}.quarantine.jsonl; "
+            f"{bad} of {reader.counts['read']} {reader.what} put aside in {output.name}.quarantine.jsonl; "
             f"the first: {'; '.join(reader.reasons)}"
         )
+    if left_out := getattr(reader, "left_out", None):
+        say(f"left out, as not read: {reader.told_left_out()} ({left_out.total():,} files)")
 
 
 def _ids(given: list[str]) -> list[str]:
@@ -176,7 +224,9 @@ def _print(args: argparse.Namespace, output: Path, state: Any, change: Any, read
         return
     print(
         f"{output}: generation {state.generation}, {state.counts['documents']} documents in "
-        f"{state.counts['passages']} passages, {state.counts['vectors']} vectors, {_size_mb(output):,.1f} MB on disk"
+        f"{state.counts['passages']} passages, "
+        + (f"{state.counts['vectors']} vectors, " if state.model else "no model (ranked by words), ")
+        + f"{_size_mb(output):,.1f} MB on disk"
     )
     done = {
         "encoded": change.encoded,

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             serve(args.index, args.host, args.port, say, _opened(args))
         return 0
     searcher = open_searcher(args.index, args.model, args.root, args.uri, args.backend, args.threads)
-    mode = "hybrid" if args.hybrid else "words" if args.words else "model"
+    mode = "hybrid" if args.hybrid else "words" if args.words else None
     if args.query is not None:
         _answer(args, searcher, args.query, mode)
         return 0
@@ -81,7 +81,7 @@ def _answer(args: argparse.Namespace, searcher: Any, query: str, mode: Any) -> N
         from pipeline.search.result_format import as_json
 
         print(json.dumps({"index": state.name, "generation": state.generation, "query": query[:1000],
-                          "mode": mode, **as_json(answer)}, ensure_ascii=False))  # fmt: skip
+                          "mode": mode or searcher.best_mode, **as_json(answer)}, ensure_ascii=False))  # fmt: skip
         return
     from pipeline.search.result_format import print_answer
 
