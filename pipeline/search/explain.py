@@ -47,7 +47,7 @@ def by_words(index: WordIndex, encoder: Encodes, query: str, text: str) -> Expla
     links = np.array([[worth.get(asked or "", 0.0) * (asked == found) for found in terms[1]] for asked in terms[0]],
                      np.float32).reshape(len(sides[0]), len(sides[1]))  # fmt: skip
     weights = [np.array([worth.get(term or "", 0.0) for term in terms[0]]), links.max(axis=0, initial=0)]
-    asking, answering = (Side(*of, _scaled(w)) for *of, w in zip((query, text), sides, weights))
+    asking, answering = (Side(of, pieces, _scaled(w)) for of, pieces, w in zip((query, text), sides, weights))
     return Explanation("words", float(links.max(axis=1, initial=0).sum()), asking, answering, links)
 
 
