@@ -136,10 +136,17 @@ class ModelConfig(Settings):
         description="Share of the embeddings, and of the values between layers, that training sets to 0. A larger one "
         "helps against overfitting.",
     )
+    word_dropout: Share = Field(
+        default=0.0,
+        description="Share of a text's tokens that training leaves out of what the encoder reads, drawn anew for each "
+        "update. Helps where texts are few; 0.1 is much used.",
+        examples=[0.1],
+    )
     layer_norm: bool = Field(default=False, description="Normalizes the states of each layer.")
     residual: bool = Field(default=False, description="Adds a layer's input to its output where both are equally wide.")
-    pooling: Literal["last", "max", "mean", "attention"] = Field(
-        default="max", description="How the states of all tokens become one vector of the text."
+    pooling: Literal["last", "max", "mean", "max_mean", "attention"] = Field(
+        default="max",
+        description="How the states of all tokens become one vector of the text; max_mean: both, side by side.",
     )
     towers: Literal["shared", "separate"] = Field(
         default="shared",
@@ -240,6 +247,17 @@ class TrainConfig(Settings):
         default=None,
         description="Trained folder whose parameters training starts from. null: new parameters.",
         examples=["runs/train/3f2a91c4d0b7"],
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="Task classification and train.loss.kind=pointwise: how much a class or grade counts in the loss. "
+        "balanced: the rarer it is in train, the more, so that all together count alike; better for macro_f1 where "
+        "some are rare, and often worse for accuracy.",
+    )
+    join_naive_bayes: bool = Field(
+        default=True,
+        description="Task classification: joins naive Bayes over words and pairs of words to the network, with a "
+        "weight chosen on valid, and predicts by both. It cannot be worse on valid than the better of the two.",
     )
     average: Share = Field(
         default=0.0,

@@ -1,9 +1,8 @@
 """What a model has to beat: BM25 and chance, over the collection or over candidate lists."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
 
 from pipeline.core.errors import DupletError
 from pipeline.evaluation.analysis import NONE
@@ -65,24 +64,3 @@ def rank(chunks: Iterator[tuple[np.ndarray, np.ndarray]], judgements: Judgements
         part = slice(judgements.starts[rows[0]], judgements.starts[rows[-1] + 1])
         scores[part] = chunk[judgements.query_rows[part] - rows[0], judgements.document_rows[part]]
     return rank_listed(scores, judgements)
-
-
-def naive_bayes(train: Iterable[np.ndarray], labels: np.ndarray, test: Iterable[np.ndarray]) -> np.ndarray:
-    """(M,) classes that multinomial naive Bayes with add-one smoothing gives to bags of words.
-
-    Args:
-        train: (T,) ids of each training text, whose classes are `labels` (N,).
-        test: ids of each text to classify.
-    """
-    from sklearn.naive_bayes import MultinomialNB
-
-    def matrix(texts: Iterable[np.ndarray], width: int | None = None) -> sparse.csr_matrix:
-        bags = list(texts)
-        ends = np.cumsum([0, *(len(bag) for bag in bags)])
-        ids = np.concatenate([np.zeros(0, np.int32), *bags])
-        width = width or int(ids.max(initial=0)) + 1
-        ids = np.minimum(ids, width - 1)
-        return sparse.csr_matrix((np.ones(len(ids)), ids, ends), shape=(len(bags), width))
-
-    known = matrix(train)
-    return MultinomialNB().fit(known, labels).predict(matrix(test, known.shape[1]))

@@ -29,7 +29,7 @@ class Classifier(gluon.Block):
             self.encoder = Encoder(config)
             self.pooling = Pooling(config.pooling, config.hidden, config.directions)
             self.dropout = gluon.nn.Dropout(config.dropout)
-            self.output = gluon.nn.Dense(classes, in_units=self.encoder.width, weight_initializer=init.Xavier())
+            self.output = gluon.nn.Dense(classes, in_units=self.pooling.width, weight_initializer=init.Xavier())
 
     def packed(self, context: Context) -> list[nd.NDArray]:
         """The recurrent parameters, for several calls of `forward`."""

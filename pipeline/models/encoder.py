@@ -29,6 +29,7 @@ class Encoder(gluon.Block):
         self.residual = config.residual
         with self.name_scope():
             self.dropout = gluon.nn.Dropout(config.dropout)
+            self.words = gluon.nn.Dropout(config.word_dropout, axes=(2,))  # a whole vector or none of it
             self.layers = gluon.nn.Sequential()
             self.norms = gluon.nn.Sequential()
             inputs = config.embedding
@@ -44,7 +45,7 @@ class Encoder(gluon.Block):
 
     def forward(self, embedded: nd.NDArray, padding: nd.NDArray, packed: list[nd.NDArray] | None = None) -> nd.NDArray:
         """(T, N, E) embedded tokens and (T, N, 1) padding to (T, N, width) states, not masked."""
-        x = embedded
+        x = self.words(embedded)
         for i, (layer, weights) in enumerate(zip(self.layers, packed or self.packed(embedded.context))):
             x = self.dropout(x)
             y = layer(x, padding, weights)
@@ -58,13 +59,14 @@ class Pooling(gluon.Block):
     """States (T, N, W) to one vector per text (N, W), from the valid steps alone.
 
     last: the last valid state forwards with the first backwards, each the end of its direction's reading; max and mean:
-    over time; attention: weights softmax(v . tanh(A h)) over time (Yang et al. 2016, eq. 5-7).
+    over time; max_mean: both; attention: weights softmax(v . tanh(A h)) over time (Yang et al. 2016, eq. 5-7).
     """
 
     def __init__(self, kind: str, hidden: int, directions: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kind, self.hidden = kind, hidden
         width = hidden * directions
+        self.width = width * 2 if kind == "max_mean" else width
         if kind == "attention":
             with self.name_scope():
                 self.project = gluon.nn.Dense(
@@ -75,13 +77,13 @@ class Pooling(gluon.Block):
                 )
 
     def forward(self, states: nd.NDArray, lengths: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
-        """(T, N, W), (N,) and (T, N, 1) to (N, W)."""
+        """(T, N, W), (N,) and (T, N, 1) to (N, W), of max_mean (N, 2 W)."""
+        if self.kind == "max_mean":
+            return nd.concat(self._max(states, lengths), self._mean(states, lengths, padding), dim=1)
         if self.kind == "max":
-            masked = nd.SequenceMask(states, lengths.astype("float32"), use_sequence_length=True, value=FAR_BELOW)
-            return masked.max(axis=0)
+            return self._max(states, lengths)
         if self.kind == "mean":
-            total = nd.broadcast_mul(states, 1 - padding).sum(axis=0)
-            return nd.broadcast_div(total, lengths.astype("float32").reshape((-1, 1)))
+            return self._mean(states, lengths, padding)
         if self.kind == "attention":
             weights = nd.softmax(self.query(self.project(states)) + padding * FAR_BELOW, axis=0)  # (T, N, 1)
             return nd.broadcast_mul(states, weights).sum(axis=0)
@@ -91,3 +93,13 @@ class Pooling(gluon.Block):
             return last
         first = nd.slice_axis(states[0], axis=1, begin=self.hidden, end=None)
         return nd.concat(last, first, dim=1)
+
+    @staticmethod
+    def _max(states: nd.NDArray, lengths: nd.NDArray) -> nd.NDArray:
+        masked = nd.SequenceMask(states, lengths.astype("float32"), use_sequence_length=True, value=FAR_BELOW)
+        return masked.max(axis=0)
+
+    @staticmethod
+    def _mean(states: nd.NDArray, lengths: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
+        total = nd.broadcast_mul(states, 1 - padding).sum(axis=0)
+        return nd.broadcast_div(total, lengths.astype("float32").reshape((-1, 1)))

@@ -1,5 +1,6 @@
 """The matching losses: plain functions of scores, each a mean over the pairs it is given."""
 
+import numpy as np
 from mxnet import nd
 
 from pipeline.models.encoder import FAR_BELOW
@@ -36,12 +37,28 @@ def hinge(scores: nd.NDArray, positives: nd.NDArray, negatives: nd.NDArray, marg
     return (costs.sum() / nd.maximum(there.sum(), 1)).reshape(1)
 
 
-def graded_softmax(logits: nd.NDArray, grades: nd.NDArray) -> nd.NDArray:
-    """Mean cross entropy of (N, G) logits against (N,) grades 0 … G-1, (1,)."""
-    return -nd.pick(nd.log_softmax(logits, axis=1), grades, axis=1).mean().reshape(1)
+def graded_softmax(logits: nd.NDArray, grades: nd.NDArray, weights: nd.NDArray | None = None) -> nd.NDArray:
+    """Mean cross entropy of (N, G) logits against (N,) grades 0 … G-1, times (N,) weights if any, (1,)."""
+    return _mean(-nd.pick(nd.log_softmax(logits, axis=1), grades, axis=1), weights)
 
 
-def ordinal(logits: nd.NDArray, grades: nd.NDArray) -> nd.NDArray:
+def _mean(losses: nd.NDArray, weights: nd.NDArray | None) -> nd.NDArray:
+    return (losses if weights is None else losses * weights).mean().reshape(1)
+
+
+def balanced(classes: np.ndarray, count: int) -> np.ndarray:
+    """(count,) float32 weights of classes 0 … count - 1, by which all that occur in (N,) `classes` weigh alike in sum,
+    and the mean weight of an example is 1.
+
+    >>> balanced(np.array([0, 0, 0, 1]), 3).round(3).tolist()
+    [0.667, 2.0, 0.0]
+    """
+    counts = np.bincount(classes.astype(np.int64), minlength=count).astype(np.float64)
+    there = counts > 0
+    return np.where(there, len(classes) / (there.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def ordinal(logits: nd.NDArray, grades: nd.NDArray, weights: nd.NDArray | None = None) -> nd.NDArray:
     """Mean over pairs of the G-1 binary losses "is the grade above g?", (1,).
 
     Args:
@@ -51,4 +68,4 @@ def ordinal(logits: nd.NDArray, grades: nd.NDArray) -> nd.NDArray:
     """
     above = nd.broadcast_greater(grades.expand_dims(1), nd.arange(logits.shape[1], ctx=logits.context).expand_dims(0))
     losses = nd.relu(logits) - logits * above + nd.log1p(nd.exp(-nd.abs(logits)))
-    return losses.sum(axis=1).mean().reshape(1)
+    return _mean(losses.sum(axis=1), weights)

@@ -33,7 +33,8 @@ class Matcher(gluon.Block):
         super().__init__(**kwargs)
         self.config = config
         self.late = config.head == "late_interaction"
-        width = 2 * config.embedding if self.late else config.hidden * config.directions
+        pooled = config.hidden * config.directions * (2 if config.pooling == "max_mean" else 1)
+        width = 2 * config.embedding if self.late else pooled
         with self.name_scope():
             # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
             self.embedding = self.params.get(

@@ -78,7 +78,7 @@ class Train(WorkerStage):
 
     name = "train"
     splits = ("train", "valid")
-    VERSION = 4  # raised when the output for equal settings changes
+    VERSION = 5  # raised when the output for equal settings changes
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         """See Stage."""

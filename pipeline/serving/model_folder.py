@@ -14,7 +14,15 @@ CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
 
 STAGES = ("train", "export")
 # What makes a model usable by itself.
-CARRIED = ("config.json", "parameters.npz", "vocabulary.json", "tokenizer.json", "sentencepiece.model", "images.json")
+CARRIED = (
+    "config.json",
+    "parameters.npz",
+    "vocabulary.json",
+    "tokenizer.json",
+    "sentencepiece.model",
+    "images.json",
+    "naive_bayes.npz",
+)
 
 
 def inner_of(folder: Path) -> Path:

@@ -38,6 +38,7 @@ class Task:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder = config, folder
+        self.trained = folder  # what `finish` wrote lies here
         # What a stream's reading left behind, (own streams, …) arrays by name; checkpoints keep it.
         self.carry: dict[str, nd.NDArray] = {}
         # What the newest update's reading began with, likewise: after an update that is skipped, it is the carry again.
@@ -86,6 +87,9 @@ class Task:
     def evaluate(self, network: Any, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Rank 0 writes tables and lists on the test split into `folder` and returns metrics; others return none."""
         raise NotImplementedError
+
+    def finish(self, network: Any, world: World, folder: Path) -> None:
+        """What a task adds to the folder of a training whose best parameters are in the network; rank 0 writes."""
 
     def sample(self, network: Any, context: Context) -> str | None:
         """What the model makes up at a validation, if that tells anything; on rank 0."""

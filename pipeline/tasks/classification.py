@@ -11,9 +11,10 @@ from mxnet import Context, nd
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import baselines, metrics
+from pipeline.evaluation import metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
+from pipeline.models.losses import balanced
 from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
@@ -54,6 +55,11 @@ class Classification(Task):
             raise InputError(f"the label of record {record} of the train split is in no vocabulary: {REMAKE}")
         return classes
 
+    @functools.cached_property
+    def _weights(self) -> np.ndarray:
+        """(C,) float32: how much a class counts in the loss."""
+        return balanced(self._classes, len(self.names))
+
     def prepare(self) -> None:
         """See Task: the training texts' classes."""
         _ = self._classes
@@ -79,6 +85,8 @@ class Classification(Task):
             for c in batch.texts.chunks
         ]
         losses = -nd.pick(nd.log_softmax(nd.concat(*logits, dim=0)), nd.array(batch.classes, context))
+        if self.config.train.class_weights == "balanced":
+            losses = losses * nd.array(self._weights[batch.classes], context)
         # the average over workers of these is the mean over all texts, whatever each worker's number of them
         value = losses.sum().reshape(1) * (world.size / sum(batch.texts.counts))
         return StepLoss(value, value)
@@ -86,19 +94,42 @@ class Classification(Task):
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Classifier, world: World) -> dict[str, float]:
         """accuracy and macro_f1. Raises InputError where the split is empty."""
-        split = shards.open_split(self.folder, "valid", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the validation split has no text to judge: raise ingest.split.valid")
+        split = self._split("valid")
         labels = decoding.classes_given(split, len(self.names))
         predicted = self._probabilities(network, split, world).argmax(axis=1)
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
 
-    def evaluate(self, network: Classifier, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Beside the majority class and naive Bayes over words; also writes predictions.jsonl."""
-        split = shards.open_split(self.folder, "test", self.config.task)
+    def _split(self, name: str) -> shards.Split:
+        """Raises InputError where the split is empty."""
+        split = shards.open_split(self.folder, name, self.config.task)
         if not len(split.relevance):
-            raise InputError("the test split has no text to judge: raise ingest.split.test")
+            called = "validation" if name == "valid" else name
+            raise InputError(f"the {called} split has no text to judge: raise ingest.split.{name}")
+        return split
+
+    def finish(self, network: Classifier, world: World, folder: Path) -> None:
+        """Naive Bayes over the training texts, and its weight beside the network, chosen on the validation split."""
+        if not self.config.train.join_naive_bayes:
+            return
+        valid = self._split("valid")
+        probabilities = self._probabilities(network, valid, world)
+        if world.rank > 0:
+            return
+        labels, size = decoding.classes_given(valid, len(self.names)), shards.vocabulary_size(self.folder)
+        model = naive_bayes.fit(_bags(self.train), self._classes, len(self.names), size)
+        metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
+        found, _ = naive_bayes.joined(model, probabilities, _bags(valid), labels, metric)
+        naive_bayes.save(folder, found)
+
+    @functools.cached_property
+    def _joined(self) -> naive_bayes.Joined | None:
+        """What `finish` wrote."""
+        return naive_bayes.load(self.trained, len(self.names))
+
+    def evaluate(self, network: Classifier, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside the majority class, naive Bayes, and both together; also writes predictions.jsonl."""
+        split = self._split("test")
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
@@ -106,10 +137,14 @@ class Classification(Task):
         given = texts_of(ingested, split, "label")
         unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
-        others = {
-            "majority": np.full(len(labels), np.bincount(train).argmax()),
-            "naive_bayes": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
-        }
+        bayes = naive_bayes.fit(_bags(self.train), train, len(self.names), shards.vocabulary_size(self.folder))
+        others = {"naive_bayes": bayes.log_probabilities(_bags(split)).argmax(axis=1)}
+        if self._joined is not None:
+            said = self._joined.probabilities(probabilities, _bags(split))
+            others["fused"] = said.argmax(axis=1)
+        else:
+            said = probabilities
+        others["majority"] = np.full(len(labels), np.bincount(train).argmax())
         values = {("model", "accuracy"): probabilities.argmax(axis=1) == labels}
         values |= {(name, "accuracy"): predicted == labels for name, predicted in others.items()}
         texts = texts_of(ingested, split, "text")
@@ -123,7 +158,7 @@ class Classification(Task):
             classes=Classes([*self.names, *unseen.values()], labels, padded),
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, label, row in zip(split.ids, texts, given, probabilities):
+            for key, text, label, row in zip(split.ids, texts, given, said):
                 line = {"id": key, "text": shown(text), "given": label}
                 file.write(as_json(line | decoding.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
@@ -158,8 +193,11 @@ class Classification(Task):
             ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
             for row, place in zip(ids, part):
                 row[: lengths[place]] = encoded[place]
-            for place, probabilities in zip(part, self._softmax(network, ids, lengths[part], context)):
-                found[place] = decoding.label_of(self.names, probabilities)
+            chances = self._softmax(network, ids, lengths[part], context)
+            if self._joined is not None:
+                chances = self._joined.probabilities(chances, [encoded[place] for place in part])
+            for place, row in zip(part, chances):
+                found[place] = decoding.label_of(self.names, row)
         return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mxnet import autograd, nd
+from mxnet import Context, autograd, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
@@ -172,8 +172,18 @@ class Matching(Task):
         # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
         # of all
         weight = len(batch.grades) * world.size / sum(batch.sides["query"].counts)
-        value = link(logits, grades) * weight
+        value = link(logits, grades, self._weights(batch.grades, context)) * weight
         return StepLoss(value, value)
+
+    @functools.cached_property
+    def _class_weights(self) -> np.ndarray:
+        return losses.balanced(self.train.relevance, self.config.train.loss.grades)
+
+    def _weights(self, grades: np.ndarray, context: Context) -> nd.NDArray | None:
+        """(n,) how much each pair of a worker counts; None: all alike."""
+        if self.config.train.class_weights == "none":
+            return None
+        return nd.array(self._class_weights[grades.astype(np.int64)], context)
 
     def _represent(
         self, network: Matcher, side: str, table: nd.NDArray, batch: PairBatch, packed: list[nd.NDArray]

@@ -51,6 +51,7 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized)))
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
     state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart)
+    task.finish(network, world, Path(job.output))
     if world.rank == 0:
         output = Path(job.output)
         arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
@@ -74,6 +75,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None
+    task.trained = Path(job.trained)
     with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
         set_parameters(network, arrays)
     say("scoring the test split")

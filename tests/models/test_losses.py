@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from mxnet import autograd, nd
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.models import losses
@@ -196,3 +199,17 @@ def test_softmax_probabilities_equal_the_loss() -> None:
     found = grade_probabilities(SCORES[:, :3], "softmax")
     cost = -np.log(found[np.arange(3), GRADES.astype(int)]).mean()
     assert losses.graded_softmax(nd.array(SCORES[:, :3]), nd.array(GRADES)).asscalar() == pytest.approx(cost, rel=1e-5)
+
+
+def test_balanced_weights_are_scikit_learns_and_weigh_each_pair() -> None:
+    grades = np.array([0, 0, 0, 2, 2, 1, 0])
+    weights = losses.balanced(grades, 3)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=grades)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    logits = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    each = nd.array(weights[grades])
+    found = losses.graded_softmax(nd.array(logits), nd.array(grades), each).asscalar()
+    assert found == pytest.approx(log_loss(grades, softmax(logits, axis=1), sample_weight=expected[grades]), rel=1e-5)
+    two = np.concatenate([logits[:, :1], logits[:, :1] - 1], axis=1)
+    parts = [ordinal_by_hand(two[i : i + 1], grades[i : i + 1]) * weights[grades[i]] for i in range(7)]
+    assert losses.ordinal(nd.array(two), nd.array(grades), each).asscalar() == pytest.approx(np.mean(parts), rel=1e-5)

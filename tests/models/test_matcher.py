@@ -15,7 +15,7 @@ from pipeline.models.parameters import parameters_of
 
 HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
 TOWERS = ("shared", "separate")
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 VOCABULARY = 40
 LENGTHS: dict[str, tuple[int, ...]] = {"query": (3, 9, 1, 5), "document": (14, 2, 7, 1)}
 Texts = dict[str, tuple[nd.NDArray, nd.NDArray]]

@@ -11,7 +11,7 @@ from pipeline.config import ModelConfig
 from pipeline.models.encoder import Encoder, Pooling, padding_of
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 LENGTHS = (3, 21, 1, 12)
 WIDTH, HIDDEN = 6, 8
 
@@ -140,3 +140,30 @@ def test_dropout_really_drops_between_layers() -> None:
     training, inference = seen
     assert 0.2 < (training == 0).mean() < 0.8
     assert (inference != 0).all()
+
+
+def test_word_dropout_takes_whole_words_and_only_in_training() -> None:
+    mx.random.seed(1)
+    encoder = Encoder(ModelConfig(layers=1, dropout=0.0, word_dropout=0.25, embedding=WIDTH, hidden=HIDDEN))
+    encoder.initialize()
+    x, padding = nd.ones((50, 8, WIDTH)), nd.zeros((50, 8, 1))
+    seen: list[np.ndarray] = []
+    encoder.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].asnumpy()))
+    with autograd.train_mode():
+        encoder(x, padding)
+    encoder(x, padding)
+    training, inference = seen
+    gone = (training == 0).all(axis=2)
+    assert ((training == 0).any(axis=2) == gone).all(), "a whole word or none of it"
+    assert 0.18 < gone.mean() < 0.32
+    np.testing.assert_allclose(training[~gone], 1 / 0.75, rtol=1e-6)
+    assert (inference == 1).all()
+
+
+def test_max_mean_is_both_side_by_side() -> None:
+    states, lengths = nd.random.normal(shape=(5, 3, 2 * HIDDEN)), nd.array([2, 5, 1], dtype="int32")
+    padding = padding_of(lengths, 5)
+    parts = [Pooling(kind, HIDDEN, 2)(states, lengths, padding) for kind in ("max", "mean")]
+    both = Pooling("max_mean", HIDDEN, 2)
+    assert both.width == 4 * HIDDEN
+    np.testing.assert_array_equal(both(states, lengths, padding).asnumpy(), nd.concat(*parts, dim=1).asnumpy())

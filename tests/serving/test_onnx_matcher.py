@@ -13,7 +13,7 @@ from pipeline.serving.predict.scoring import Encoded, Scorer
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 TOLERANCE = 1e-4
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from mxnet import nd
 
+from pipeline.evaluation import naive_bayes
 from pipeline.models.writing import BARRED, Choice, choose, write
 from pipeline.serving.export import onnx_export
 from pipeline.serving.loading import open_predictor
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import graph_cache, session, tasks
 from pipeline.tasks import decoding
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import load_tokenizer
 from tests.serving.task_models import WORDS, config_of, write_task
 from tests.serving.test_onnx_matcher import CELLS, POOLINGS, TOLERANCE, opened
 from tests.tasks.test_every_task import numbers, words
@@ -43,6 +46,22 @@ def test_classifier_equals_mxnet(cell: str, pooling: str, tmp_path: Path) -> Non
     deep = DEEP if pooling == "mean" else {}
     write_task(tmp_path / "m", config_of("classification", {"cell": cell, "pooling": pooling, **deep}))
     check(tmp_path / "m", [{"review": text} for text in TEXTS])
+
+
+def test_naive_bayes_joins_in_on_either_backend(tmp_path: Path) -> None:
+    """P ∝ network ^ a · naive Bayes ^ b, by hand from what the network alone says."""
+    write_task(tmp_path / "m", config_of("classification", {}))
+    rows = [{"review": text} for text in TEXTS]
+    alone = np.array([list(row["probabilities"].values()) for row in both(tmp_path / "m", rows)[0]])
+    tokenizer = load_tokenizer(tmp_path / "m")
+    texts, classes = [tokenizer.encode(text, "text") for text in TEXTS], alone.shape[1]
+    model = naive_bayes.fit(texts, np.arange(len(texts)) % classes, classes, shards.vocabulary_size(tmp_path / "m"))
+    naive_bayes.save(tmp_path / "m", naive_bayes.Joined(model, 0.5, 0.25))
+    check(tmp_path / "m", rows)
+    found = np.array([list(row["probabilities"].values()) for row in both(tmp_path / "m", rows)[0]])
+    expected = alone**0.5 * np.exp(model.log_probabilities(texts)) ** 0.25
+    np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), atol=2e-5)
+    assert np.abs(found - alone).max() > 0.05
 
 
 @pytest.mark.parametrize("cell", CELLS)

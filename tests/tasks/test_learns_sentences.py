@@ -34,19 +34,22 @@ def configured(folder: Path, task: str, rows: list[dict[str, str]], **sections: 
             for name, value in base.items()} | {k: v for k, v in sections.items() if k not in base}  # fmt: skip
 
 
-def test_the_last_output_alone_learns_which_of_two_words_came_first(duplet: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooling", ["last", "max_mean"])
+def test_it_learns_which_of_two_words_came_first(pooling: str, duplet: Callable[..., Any], tmp_path: Path) -> None:
     """Both words are in every text, so that a bag of words knows nothing; they stand anywhere between fillers."""
     rng, rows = random.Random(1), []
     for _ in range(700):
         words = rng.choices(FILLERS, k=rng.randint(4, 9))
-        first, second = sorted(rng.sample(range(len(words)), 2))
+        first, second = sorted(rng.sample(range(len(words) - 1), 2))
+        second += 1  # never side by side, where a bag of pairs would see them
         one, two = rng.sample(["red", "blue"], 2)
         words[first], words[second] = one, two
         rows.append({"text": " ".join(words), "label": one})
-    config = configured(tmp_path, "classification", rows, model={"pooling": "last"})
+    config = configured(tmp_path, "classification", rows, model={"pooling": pooling})
     metrics = last_json(duplet("run", config, "--json"))["metrics"]
     assert metrics["test/naive_bayes/accuracy"] < 0.65
     assert metrics["test/accuracy"] > 0.95
+    assert metrics["test/fused/accuracy"] > 0.95
 
 
 @pytest.mark.parametrize("crf", [False, True])

@@ -19,7 +19,7 @@ LOSSES: dict[str, Case] = {
 }
 # what the matching cases take turns in, beside head and loss
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-POOLINGS = ("last", "max", "mean", "attention")
+POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 OPTIMIZERS: tuple[Case, ...] = ({"kind": "adam"}, {"kind": "adamw", "clip_norm": None}, {"kind": "sgd"})
 TOWERS = ("shared", "separate")
 SAMPLED = {"sampled": 5}
@@ -55,7 +55,7 @@ CASES: dict[str, Case] = {
     **_matching(),
     **{
         f"classification {cell} {pooling}": {"task": "classification", "model": {"cell": cell, "pooling": pooling}}
-        for cell, pooling in zip(CELLS, POOLINGS)
+        for cell, pooling in zip((*CELLS, "gru"), POOLINGS)
     },
     **{
         f"tagging {cell} {crf} {characters}": {

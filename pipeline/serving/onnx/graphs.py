@@ -168,6 +168,9 @@ def pooled(graph: Graph, states: str, ids: str, lengths: str, model: ModelConfig
     """`pipeline.models.encoder.Pooling`, under NAME in `arrays`: (T, N, W) to (N, W)."""
     over, numbers = padding(graph, ids, lengths)
     time = graph.weight(np.array([0], np.int64))
+    if model.pooling == "max_mean":
+        kinds = (model.model_copy(update={"pooling": kind}) for kind in ("max", "mean"))
+        return graph.op("Concat", *(pooled(graph, states, ids, lengths, one, arrays, name) for one in kinds), axis=1)
     if model.pooling == "max":
         masked = graph.op("Where", over, graph.weight(np.float32(FAR_BELOW)), states)
         return graph.op("ReduceMax", masked, time, keepdims=0)

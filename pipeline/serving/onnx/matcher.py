@@ -24,7 +24,8 @@ def encoder(config: Config, arrays: Arrays, side: str) -> onnx.ModelProto:
     graph, late = Graph(f"{side}_encoder"), config.model.head == "late_interaction"
     ids, lengths = _inputs(graph, "")
     vectors, weights = _represent(graph, config, arrays, side, ids, lengths)
-    width = 2 * config.model.embedding if late else config.model.hidden * config.model.directions
+    pooled_width = config.model.hidden * config.model.directions * (2 if config.model.pooling == "max_mean" else 1)
+    width = 2 * config.model.embedding if late else pooled_width
     graph.output(vectors, "vectors", np.float32, ("N", "T", width) if late else ("N", width))
     if late:
         graph.output(weights, "weights", np.float32, ("N", "T"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.evaluation import naive_bayes
 from pipeline.ingest.rows import BadRow
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session as onnx_backend
@@ -61,9 +62,10 @@ class OnnxClassifier(OnnxTask):
     def __init__(self, config: Config, folder: Path, session: Any, threads: int) -> None:
         super().__init__(config, folder, session, threads)
         self.names = decoding.tokens_by_id(folder / "label")[decoding.SPECIAL :]
+        self._joined = naive_bayes.load(folder, len(self.names))
 
     def probabilities(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, C) float32, from (T,) int32 ids of each text, at least one."""
+        """(N, C) float32 of the network alone, from (T,) int32 ids of each text, at least one."""
         found = np.empty((len(texts), len(self.names)), np.float32)
         width = len(self.names)
         run = lambda batch: self._run((len(batch.ids), width), batch.ids, batch.lengths)
@@ -73,7 +75,10 @@ class OnnxClassifier(OnnxTask):
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         texts = [self._tokenizer.encode(row["text"], "text") for row in self.named(rows)]
-        return [decoding.label_of(self.names, row) for row in self.probabilities(texts)]
+        found = self.probabilities(texts)
+        if self._joined is not None:
+            found = self._joined.probabilities(found, texts)
+        return [decoding.label_of(self.names, row) for row in found]
 
 
 class OnnxTagger(OnnxTask):
