@@ -1,6 +1,7 @@
 """`duplet schedule CONFIG --cron … --target …`, and `duplet schedule list|remove|run`."""
 
 import argparse
+import contextlib
 import json
 import os
 import time
@@ -212,6 +213,23 @@ def _mend_chain(schedule: "Schedule", say: Callable[[str], None]) -> None:
         say(f"warning: {problem}")
 
 
+def _keep(schedule: "Schedule", say: Callable[[str], None]) -> None:
+    """Removes what nights.keep does not keep; whatever comes of that, the night is as it was."""
+    from jobs import nights, retention
+    from pipeline.registry import disk
+
+    with contextlib.suppress(InputError):  # a night whose configuration cannot be read has said so
+        keep = nights.checked(schedule.job).nights.keep
+        if keep.nights is None:
+            return
+        try:
+            done = retention.collect(Path(schedule.job.root), keep.nights, keep.champions, False, say)
+            sizes = f"{disk.shown(done.before)} before, {disk.shown(done.after)} after"
+            say(f"{len(done.nights)} old nights removed: {sizes}")
+        except (DupletError, OSError) as error:
+            say(f"warning: old nights were not removed: {error}")
+
+
 def _run(args: argparse.Namespace) -> int:
     from jobs import dates, nights
     from jobs import schedule as schedules
@@ -231,6 +249,7 @@ def _run(args: argparse.Namespace) -> int:
             made = nights.run(found, by_hand, say)
         finally:
             _mend_chain(found, say)
+            _keep(found, say)
     if args.json:
         print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
     else:

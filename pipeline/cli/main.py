@@ -73,6 +73,7 @@ VERBS = {
     ),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
     "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: manage submitted jobs"),
+    "gc": Verb("jobs.commands.gc", "remove old nights of schedules: folders, runs and versions that nothing needs"),
     "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),
 }
 

@@ -1,8 +1,9 @@
 """What a run and the job that started it leave for each other, in the folder that DUPLET_JOB_FOLDER names.
 
 The job: `tags.json`, tags for the MLflow run. The run: `run_id` and `journal` (of pipeline.tracking), so that a job's
-next start goes on in the same MLflow run, and `workers.json`, where its workers leave their heartbeats. Without the
-variable, or where the folder cannot be written, nothing happens: a run never fails on account of it.
+next start goes on in the same MLflow run, `stages.json`, the keys of its stages, and `workers.json`, where its workers
+leave their heartbeats. Without the variable, or where the folder cannot be written, nothing happens: a run never fails
+on account of it.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import Any
 from pipeline.core import atomic_files
 
 VARIABLE = "DUPLET_JOB_FOLDER"
-TAGS, RUN_ID, JOURNAL, WORKERS = "tags.json", "run_id", "journal", "workers.json"
+TAGS, RUN_ID, JOURNAL, WORKERS, STAGES = "tags.json", "run_id", "journal", "workers.json", "stages.json"
 
 
 def tags() -> dict[str, str]:
@@ -42,6 +43,11 @@ def keep_run(run_id: str | None, journal: str | None) -> None:
 def keep_workers(verb: str, work: Path, workers: int) -> None:
     """Notes which stage's workers are about to start, how many, and their work folder."""
     _write(WORKERS, json.dumps({"verb": verb, "work": str(work), "workers": workers}))
+
+
+def keep_stages(keys: dict[str, str]) -> None:
+    """Notes the key of each stage that this run needs or makes."""
+    _write(STAGES, json.dumps(keys))
 
 
 def folder() -> Path | None:

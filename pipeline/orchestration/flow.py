@@ -116,6 +116,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         keep=job_folder.folder() is not None,  # for the next start, and for whoever supervises the job
     )
     job_folder.keep_run(None, tracking.journal)
+    job_folder.keep_stages({stage: parts.key for stage, parts in planned.parts.items()})
     ended = "FAILED"
     try:
         tracking.params(config.shown)

@@ -1,6 +1,8 @@
 """MLflow's model registry: versions of a model, the alias that says which is live, and why it moved, as tags."""
 
+import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +97,15 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.name, str(version.number), name, value[:_TAG_CHARACTERS])
 
+    def remove(self, version: Version) -> None:
+        """Takes a version out of the registry; one that is gone already is no error."""
+        with asked(self.where, f"{version}") as (_, client):
+            try:
+                client.delete_model_version(self.name, str(version.number))
+            except Exception as error:
+                if getattr(error, "error_code", "") not in _ABSENT:
+                    raise
+
     def history(self) -> list[dict[str, Any]]:
         """What the move tags of all versions say, the oldest first."""
         with asked(self.where, f"model {self.name}") as (_, client):
@@ -105,6 +116,62 @@ class Registry:
                 if name.startswith(MOVE)
             }
         return [moves[name] for name in sorted(moves)]  # their names end in the time, to the microsecond
+
+
+class All(NamedTuple):
+    """All versions of all models: those to keep, and others; `there`: whether there is a registry at all."""
+
+    kept: list[Version]
+    others: list[Version]
+    there: bool = True
+
+
+def all_versions(where: Address, champions: int) -> All:
+    """Keeps what has an alias, what `duplet promote --back` would return to, and the newest that were champion.
+
+    Args:
+        champions: how many of these last, of each model. Raises TryAgain where MLflow does not answer.
+    """
+    if where.database and not where.database.exists():
+        return All([], [], False)
+    found = All([], [])
+    with asked(where, "registered model") as (_, client):
+        for model in _pages(lambda token: client.search_registered_models(page_token=token)):
+            aliases = client.get_registered_model(model.name).aliases
+            aliased = {int(number) for number in aliases.values()}
+            named = "name = '{}'".format(model.name.replace("'", "\\'"))
+            listed = _pages(functools.partial(_versions_page, client, named))
+            versions = [Version(one.name, int(one.version), one.run_id or None, dict(one.tags)) for one in listed]
+            were = [number for number in _champions(versions) if number not in aliased][:champions]
+            back = {int(v.tags[BEFORE]) for v in versions if v.number in aliased and BEFORE in v.tags}
+            for version in versions:
+                keep = version.number in {*aliased, *were, *back}
+                (found.kept if keep else found.others).append(version)
+    return found
+
+
+def _versions_page(client: Any, named: str, token: str | None) -> Any:
+    return client.search_model_versions(named, page_token=token)
+
+
+def _champions(versions: list[Version]) -> list[int]:
+    """The numbers of the versions that became champion, the newest first."""
+    moves = sorted(
+        ((name, json.loads(value)) for one in versions for name, value in one.tags.items() if name.startswith(MOVE)),
+        key=lambda move: move[0], reverse=True,
+    )  # fmt: skip
+    return list(dict.fromkeys(int(said["to"]) for _, said in moves if said.get("action") in ("promoted", "back")))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All that a paged question has for an answer."""
+    token = None
+    while True:
+        found = ask(token)
+        yield from found
+        token = found.token
+        if not token:
+            return
 
 
 def _source(client: Any, training: str) -> str:

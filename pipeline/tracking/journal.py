@@ -119,6 +119,19 @@ def under(root: Path) -> list[Journal]:
     return [Journal(path.parent) for path in sorted((root / FOLDER).glob(f"*/{JOURNAL}"))]
 
 
+def keys_at_work(root: Path) -> set[str]:
+    """The keys of the stages that commands at work under a root need."""
+    return {
+        str(key)
+        for one in under(root)
+        if atomic_files.is_locked(one.folder / WRITER)
+        for entry in one.entries()
+        if entry["do"] == "tags"
+        for name, key in entry["values"].items()
+        if name.startswith("duplet.key.")
+    }
+
+
 @contextlib.contextmanager
 def held(folder: Path, name: str, patience_s: float = 0.0) -> Iterator[bool]:
     """Holds the lock WRITER or SENDER of a journal; yields False where another process has it."""

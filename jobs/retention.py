@@ -1,0 +1,282 @@
+"""What `duplet gc` removes: nights past the newest, with their folders, runs and versions; and what it never touches.
+
+Only what a schedule's night has made is ever removed, and of that nothing to which a kept night, another job, a run at
+work, a lock, an evaluation or training made by hand, or the registry refers. A night goes in an order that a kill may
+cut anywhere: its versions, its runs, its folders (each renamed aside first), its job's folder; the next call goes on.
+"""
+
+import contextlib
+import fcntl
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import folder as folders
+from jobs import nights, supervise
+from jobs.nights import Verdict
+from jobs.spec import JobSpec
+from jobs.targets import ENDED
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.distributed import job_folder
+from pipeline.registry import disk, mlflow_registry
+from pipeline.registry.mlflow_registry import Version
+from pipeline.tracking import address, journal, removal
+from pipeline.tracking.client import Address
+
+LOCK = ".gc.lock"
+NIGHT = re.compile(r"(?P<schedule>.+)-(?P<date>\d{8}-\d{4})")
+RUN = re.compile(r"[0-9a-f]{32}")  # an id of MLflow
+FOLDERS = (*disk.STAGES, "rejudged")
+Say = Callable[[str], None]
+
+
+class Night(NamedTuple):
+    """A date's job: its folder, and the stages that it used as (stage, key)."""
+
+    schedule: str
+    when: datetime
+    record: folders.Record
+    stages: frozenset[tuple[str, str]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.schedule} {self.when:%Y-%m-%dT%H:%M}"
+
+
+class Removal(NamedTuple):
+    """What goes with a night."""
+
+    night: Night
+    versions: list[Version]
+    runs: list[str]
+    folders: list[Path]
+    where: Address
+
+
+class Outcome(NamedTuple):
+    """What a call removed, or would remove; bytes on the disk of the whole root."""
+
+    nights: list[str]
+    versions: int
+    runs: int
+    folders: int
+    before: int
+    after: int
+
+
+def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, say: Say) -> Outcome:
+    """Removes what is past the newest nights and champions.
+
+    Raises:
+        InputError: told to keep nothing; the root has something of another version: nothing is removed.
+        TryAgain: another call is at work, or the registry does not answer: nothing is removed.
+    """
+    if keep_nights < 1 or keep_champions < 1:
+        raise InputError("gc keeps at least one night and one champion: give --keep-nights and --keep-champions from 1")
+    if not root.is_dir():
+        raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
+    with _alone(root):
+        before = disk.taken(root)
+        if not dry_run:
+            _finish(root)
+        planned = plan(root, keep_nights, keep_champions, say)
+        for one in planned:
+            what = f"{len(one.folders)} folders, {len(one.runs)} runs, {len(one.versions)} versions"
+            say(f"{'would remove' if dry_run else 'removing'} {one.night.name}: {what}")
+            if not dry_run:
+                remove(root, one, say)
+        after = disk.taken(root) if not dry_run else before - sum(_bytes(one) for one in planned)
+    versions, runs = sum(len(one.versions) for one in planned), sum(len(one.runs) for one in planned)
+    names, paths = [one.night.name for one in planned], sum(len(one.folders) for one in planned)
+    return Outcome(names, versions, runs, paths, before, after)
+
+
+def _bytes(one: Removal) -> int:
+    return sum(disk.taken(path) for path in (*one.folders, one.night.record.folder))
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    try:
+        with atomic_files.owned(root / LOCK):
+            yield
+    except BlockingIOError:
+        raise TryAgain(f"another `duplet gc` is at work under {root}: nothing was removed") from None
+
+
+# --- what goes --------------------------------------------------------------------------------------------------------
+def plan(root: Path, keep_nights: int, keep_champions: int, say: Say) -> list[Removal]:
+    """The nights that go, oldest first, each with what nothing else refers to. Raises as `collect`."""
+    records = list(_records(root))
+    by_schedule: dict[str, list[Night]] = defaultdict(list)
+    for record in records:
+        if night := _night(root, record):
+            by_schedule[night.schedule].append(night)
+    old = []
+    for schedule, found in by_schedule.items():
+        found.sort(key=lambda night: night.when)
+        ended = {f"{verdict.due}": verdict for verdict in nights.verdicts(root / "schedules" / schedule)}
+        for night in found[:-keep_nights]:
+            if reason := _at_work(root, night, ended.get(f"{night.when:%Y-%m-%dT%H:%M}")):
+                say(f"{night.name} stays: {reason}")
+            else:
+                old.append(night)
+    if not old:
+        return []
+    going = {night.record.spec.id for night in old}
+    used = {stage for record in records if record.spec.id not in going for stage in _stages(record)}
+    used |= {("any", key) for key in journal.keys_at_work(root)}
+    wheres = {night.record.spec.id: _where(night.record.spec) for night in old}
+    registries = {where: mlflow_registry.all_versions(where, keep_champions) for where in set(wheres.values())}
+    for known in registries.values():
+        used |= {stage for version in known.kept for stage in _of_version(version)}
+    candidates = {stage for night in old for stage in night.stages}
+    used = _with_inputs(root, used, candidates)
+    return [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
+
+
+def _oldest_first(found: list[Night]) -> list[Night]:
+    return sorted(found, key=lambda night: (night.when, night.schedule))
+
+
+def _records(root: Path) -> Iterator[folders.Record]:
+    """All jobs. Raises InputError where one cannot be read: what it refers to is not known."""
+    for path in sorted((root / "jobs").glob("[!.]*")):
+        if path.is_dir():
+            try:
+                yield folders.load(path)
+            except InputError as error:
+                raise InputError(f"nothing was removed, since what a job needs is not known: {error}") from None
+
+
+def _night(root: Path, record: folders.Record) -> Night | None:
+    match = NIGHT.fullmatch(record.spec.id)
+    if match is None or not (root / "schedules" / match["schedule"]).is_dir():
+        return None
+    when = datetime.strptime(match["date"], "%Y%m%d-%H%M")
+    return Night(match["schedule"], when, record, frozenset(_stages(record)))
+
+
+def _stages(record: folders.Record) -> Iterator[tuple[str, str]]:
+    """The stages that a job has used."""
+    for stage, key in job_folder.read(record.folder, job_folder.STAGES).items():
+        yield stage, str(key)
+
+
+def _at_work(root: Path, night: Night, verdict: Verdict | None) -> str:
+    """Why a night cannot go yet, if so."""
+    state = night.record.state().get("state")
+    if supervise.supervised(night.record.folder):
+        return "its job is at work"
+    if state not in ENDED:
+        return f"its job is {state or 'not begun'}"
+    if verdict is not None and verdict.owed:
+        return "it is still to be done"
+    if any((root / journal.FOLDER / name).exists() for name in job_folder.runs(night.record.folder)):
+        return "MLflow has not got all of it (`duplet sync` sends it)"
+    return ""
+
+
+def _where(spec: JobSpec) -> Address:
+    """MLflow's address of a night's runs. Raises InputError."""
+    try:
+        return address(nights.checked(spec).tracking.uri, Path(spec.root))
+    except DupletError as error:
+        raise InputError(f"nothing was removed, since the MLflow of {spec.id} is not known: {error}") from None
+
+
+def _of_version(version: Version) -> Iterator[tuple[str, str]]:
+    for stage, tag in (("train", mlflow_registry.TRAINED), ("evaluate", mlflow_registry.EVALUATED)):
+        if tag in version.tags:
+            yield stage, version.tags[tag]
+
+
+def _with_inputs(
+    root: Path, used: set[tuple[str, str]], candidates: set[tuple[str, str]]
+) -> set[tuple[str, str]]:  # fmt: skip
+    """What is used, and the inputs of every folder that no night has made: those of runs by hand."""
+    named = {key for stage, key in used if stage == "any"}
+    used = used | {(stage, key) for stage, key in candidates if key in named}
+    for stage in reversed(FOLDERS):
+        for path in atomic_files.finished(root, f"{stage}/*/{manifest.NAME}"):
+            one = (stage, path.parent.name)
+            if one in candidates or stage == "rejudged":
+                continue
+            inputs = manifest.readable(path.parent, stage)
+            if inputs is None:
+                raise InputError(
+                    f"{path} is damaged or of another version, so what it needs is not known: nothing was removed; "
+                    f"run the stage again, or delete {path.parent}"
+                )
+            used |= {(name, str(key)) for name, key in inputs.key_parts.get("inputs", {}).items()}
+    return used
+
+
+def _removal(
+    root: Path, night: Night, where: Address, registries: dict[Address, mlflow_registry.All],
+    used: set[tuple[str, str]],
+) -> Removal:  # fmt: skip
+    gone = night.stages - used
+    keys = {key for _, key in gone}
+    known = registries[where]
+    versions = [one for one in known.others if one.tags.get(mlflow_registry.TRAINED) in keys]
+    kept_runs = {one.run_id for one in known.kept}
+    run_id = next(iter(job_folder.runs(night.record.folder)[::-1]), "")  # MLflow's, where it is known
+    below = removal.with_stages(where, run_id) if RUN.fullmatch(run_id) and known.there else []
+    used_keys = {key for _, key in used}
+    stay = {one.run_id for one in below if one.run_id in kept_runs or (one.key and one.key in used_keys)}
+    runs = [one.run_id for one in reversed(below) if one.run_id not in stay]
+    if stay and run_id in runs:
+        runs.remove(run_id)  # what stays has its parent
+    paths = [root / stage / key for stage, key in sorted(gone) if (root / stage / key).exists()]
+    paths += [path for stage, key in sorted(gone) if (path := root / "work" / f"{stage}-{key}").exists()]
+    paths += [path for run in runs if (path := root / "models" / run).exists()]
+    return Removal(night, versions, runs, paths, where)
+
+
+# --- how it goes ------------------------------------------------------------------------------------------------------
+def remove(root: Path, one: Removal, say: Say) -> None:
+    """Removes a night; what is locked meanwhile stays, and so does the job's folder, for the next call."""
+    for version in one.versions:
+        mlflow_registry.Registry(one.where, version.name).remove(version)
+    if one.runs:
+        removal.remove(one.where, one.runs)
+    whole = True
+    for path in one.folders:
+        if not _remove_unlocked(path):
+            say(f"{path} stays: somebody is at work on it")
+            whole = False
+    if whole:
+        with contextlib.suppress(FileNotFoundError):
+            atomic_files.remove_folder(one.night.record.folder)
+
+
+def _remove_unlocked(path: Path) -> bool:
+    """Removes a folder under its lock, so that no run begins or goes on with it meanwhile; False where one does."""
+    name = path.name if path.parent.name != "work" else path.name.partition("-")[2]
+    stage = path.parent if path.parent.name != "work" else path.parent.parent / path.name.partition("-")[0]
+    lock = stage / f".{name}.lock"
+    stage.mkdir(exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            atomic_files.remove_folder(path)
+    return True
+
+
+def _finish(root: Path) -> None:
+    """Removes what a call that was killed had renamed aside."""
+    for stage in (*FOLDERS, "jobs", "models", "work"):
+        for path in (root / stage).glob(".*.old"):
+            place = path.with_name(path.name.removeprefix(".").removesuffix(".old"))
+            lock = path.with_name(f".{place.name}.lock")
+            if not atomic_files.is_locked(lock):
+                shutil.rmtree(path, ignore_errors=True)
