@@ -5,13 +5,16 @@ deciding per rank drifts apart on float noise, and ranks that take different num
 forever.
 """
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import horovod.mxnet as hvd
 import mxnet as mx
 import numpy as np
+from horovod.mxnet.mpi_ops import MPI_MXNET_LIB_CTYPES as LIBRARY
 from mxnet import nd
+from mxnet.base import c_handle_array, c_str, check_call
 
 from pipeline.core.errors import InputError, one_line
 
@@ -25,6 +28,7 @@ class World:
         """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
+        self._given: dict[str, list[list[nd.NDArray]]] = {}  # name -> the newest results of `_without_waiting`
         if gpus:
             _check_gpu(hvd.local_rank(), self.size)
         self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
@@ -52,6 +56,37 @@ class World:
             return rows
         return self.gather(nd.array(rows, dtype=rows.dtype), name).asnumpy()
 
+    def gather_equal(self, arrays: Sequence[nd.NDArray], name: str) -> list[nd.NDArray]:
+        """(n, …) arrays of equal shapes on all ranks to (ranks * n, …) in rank order, together and without waiting."""
+        shapes = [(self.size * a.shape[0], *a.shape[1:]) for a in arrays]
+        call = lambda *given: LIBRARY.horovod_mxnet_allgather_async(*given)
+        return self._without_waiting(arrays, shapes, name, call)
+
+    def sum_parts(self, arrays: Sequence[nd.NDArray], name: str) -> list[nd.NDArray]:
+        """(ranks * n, …) arrays to the sum over ranks of their (n, …) rank-th part, together and without waiting."""
+        shapes = [(a.shape[0] // self.size, *a.shape[1:]) for a in arrays]
+        last = (ctypes.c_int(hvd.Sum), ctypes.c_double(1.0), ctypes.c_double(1.0))
+        call = lambda *given: LIBRARY.horovod_mxnet_reducescatter_async(*given, *last)
+        return self._without_waiting(arrays, shapes, name, call)
+
+    def _without_waiting(
+        self, arrays: Sequence[nd.NDArray], shapes: list[tuple[int, ...]], name: str, call: Callable[..., int]
+    ) -> list[nd.NDArray]:
+        """Horovod's own functions wait for the result, whose shape they do not know; here it is known.
+
+        Horovod keeps a bare pointer to each result, so it must outlive its exchange: two generations are kept, and a
+        caller's next exchange of a name depends on what the one before it gave.
+        """
+        given = [nd.empty(shape, a.context, a.dtype) for shape, a in zip(shapes, arrays)]
+        check_call(
+            call(
+                c_handle_array(arrays), c_handle_array(given), c_str(name), ctypes.c_int(0), ctypes.c_int(0),
+                ctypes.c_int(len(given)),
+            )
+        )  # fmt: skip
+        self._given[name] = [*self._given.get(name, [])[-1:], given]
+        return given
+
     def broadcast(self, arrays: Sequence[nd.NDArray], name: str) -> None:
         """Overwrites the arrays of all ranks with rank 0's, in place."""
         if self.size > 1:
@@ -72,6 +107,18 @@ class World:
         if self.size == 1:
             return value
         return bool(hvd.allreduce(nd.array([float(value)]), op=hvd.Sum, name=name).asscalar())
+
+
+def steady(count: int) -> int:
+    """The count rounded up by an eighth at most, so that there are few different ones.
+
+    Horovod negotiates an exchange anew when its shape was not seen before; see docs/training.md.
+
+    >>> [steady(n) for n in (3, 9, 100, 1000, 1025)]
+    [3, 9, 104, 1024, 1152]
+    """
+    step = 2 ** max(0, count.bit_length() - 4)
+    return -(-count // step) * step
 
 
 def _check_gpu(local_rank: int, size: int) -> None:

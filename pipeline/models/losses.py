@@ -6,18 +6,23 @@ from mxnet import nd
 from pipeline.models.encoder import FAR_BELOW
 
 
-def in_batch_softmax(scores: nd.NDArray, positives: nd.NDArray, excluded: nd.NDArray, temperature: float) -> nd.NDArray:
+def in_batch_softmax(
+    scores: nd.NDArray, positives: nd.NDArray, excluded: nd.NDArray | None, temperature: float
+) -> nd.NDArray:
     """Mean cross entropy of each query's own document against all documents of the update, (1,).
 
     Args:
         scores: (N, M) of each query with each document.
         positives: (N,) the column of each query's own document.
-        excluded: (N, M) 1 where a document must not count as a negative (it is relevant too, or the same text), else 0.
+        excluded: (N, M) 1 where a document must not count as a negative (it is relevant too, or the same text), else 0;
+            None where none is.
         temperature: divides the scores; small ones look at the hardest negatives.
 
     Henderson et al., "Efficient natural language response suggestion", 2017, eq. 6; temperature as in Wu et al. 2018.
     """
-    logits = scores / temperature + excluded * FAR_BELOW
+    logits = scores / temperature
+    if excluded is not None:
+        logits = logits + excluded * FAR_BELOW
     return -nd.pick(nd.log_softmax(logits, axis=1), positives, axis=1).mean().reshape(1)
 
 

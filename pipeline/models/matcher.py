@@ -84,6 +84,18 @@ class Matcher(gluon.Block):
         """(N,) scores of query i with document i, equal to the diagonal of `score_all`."""
         return self.head.pairs(query, document, getattr(self, "output", None))
 
+    @property
+    def scoring_parameters(self) -> list[gluon.Parameter]:
+        """The parameters that `score_all` uses."""
+        output = self.output.collect_params().values() if self.head.kind == "mlp" else ()
+        return [*self.head.collect_params().values(), *output]
+
+    def numbers_per_score(self, query: nd.NDArray, document: nd.NDArray) -> int:
+        """How many numbers `score_all` holds for one score, given both sides' vectors."""
+        if self.late:
+            return int(query.shape[1] * document.shape[1])
+        return 8 * self.head.width if self.head.kind == "mlp" else 1
+
     def pair_outputs(self, query: Representation, document: Representation) -> nd.NDArray:
         """(N, outputs): a learned linear map of what the head knows of pair i; logits for a graded loss."""
         return self.output(self.head.pair_features(query, document))

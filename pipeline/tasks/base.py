@@ -52,6 +52,11 @@ class Task:
             raise InputError(f"the training split under {self.folder} has no record: check ingest.source")
         return split
 
+    @functools.cached_property
+    def embedding_rows(self) -> int:
+        """Ids are below it: the vocabulary and, of a cloze, the blank."""
+        return shards.vocabulary_size(self.folder) + 1
+
     @property
     def lengths(self) -> np.ndarray:
         """(N, S) whole numbers: tokens of each side of each training example."""
@@ -70,14 +75,28 @@ class Task:
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> Any:
         """This rank's part of an update, a named tuple of numpy arrays, made in the loader's thread.
 
-        `shares` are all ranks' example numbers; `seed` is the update's own. Its fields `real` and `cells`, its tokens
-        without and with padding, are of all workers together, and so is `tokens`, (U,) int32: the ids of the embedding
-        rows that the update needs, ascending, or None where the network has no embedding to be updated row by row.
+        `shares` are all ranks' example numbers; `seed` is the update's own. Only the rank's own texts are read, so that
+        the work does not grow with the number of ranks. Its fields `real` and `cells` are this rank's tokens without
+        and with padding; `tokens`, (U,) int32, the ids of the embedding rows that it needs, ascending, or None where
+        the network has no embedding to be updated row by row.
         """
         raise NotImplementedError
 
+    def told(self, batch: Any) -> np.ndarray:
+        """(k,) int32: what the other ranks must know of this rank's part; k must be the same on all ranks."""
+        return np.zeros(0, np.int32)
+
+    def joined(self, batch: Any, told: np.ndarray, rank: int) -> Any:
+        """This rank's part, once (ranks, k) is known of all ranks; made outside of the main thread."""
+        return batch
+
     def loss(self, network: Any, table: nd.NDArray | None, batch: Any, world: World) -> StepLoss:
-        """The loss of an update, called while recording; `table` holds the embedding rows of `batch.tokens`, if any."""
+        """The loss of an update, called while recording.
+
+        Args:
+            table: (U, E) the embedding rows of `batch.tokens`, if any.
+            batch: what `joined` gave.
+        """
         raise NotImplementedError
 
     def validate(self, network: Any, world: World) -> dict[str, float]:

@@ -31,7 +31,7 @@ class CaptionBatch(NamedTuple):
     """n captions of one worker with their images; N captions and M tokens over all workers."""
 
     tokens: None  # the embedding has a gradient of its own
-    real: int  # tokens of all workers' captions
+    real: int  # tokens of the captions
     cells: int  # the same with padding
     images: np.ndarray  # (n, *shape)
     inputs: np.ndarray  # (T + 1, n) int32: the border, then the caption's tokens, 0 on padding
@@ -81,8 +81,8 @@ class Captioning(Task):
         forced = teacher(*self.train.fields["caption"].padded(self.train.rows["caption"][shares[rank]]), self._border)
         return CaptionBatch(
             tokens=None,
-            real=sum(int(part.sum()) for part in lengths),
-            cells=sum(int(len(part) * part.max()) for part in lengths),
+            real=int(lengths[rank].sum()),
+            cells=int(len(lengths[rank]) * lengths[rank].max(axis=0).sum()),
             images=self._seen[self.train.rows["image"][shares[rank]]],
             inputs=forced.inputs,
             places=forced.places,

@@ -26,11 +26,12 @@ from pipeline.tokenization.encoder import REMAKE, load_tokenizer
 class TextBatch(NamedTuple):
     """The texts and classes of one worker."""
 
-    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
-    real: int  # tokens of all workers' texts
+    tokens: np.ndarray  # (U,) int32, ascending, the texts' token ids and 0
+    real: int  # tokens of the texts
     cells: int  # the same with padding
     texts: Chunked
     classes: np.ndarray  # (n,) int32, in the order of the chunks
+    total: int  # texts of all workers
 
 
 class Classification(Task):
@@ -70,11 +71,11 @@ class Classification(Task):
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TextBatch:
         """See TextBatch."""
-        field = self.train.fields["text"]
-        rows = [self.train.rows["text"][share] for share in shares]
-        tokens = distinct_tokens([(field, part) for part in rows])
-        texts = chunked(field, rows, rank, tokens)
-        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[shares[rank]][texts.rows])
+        ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
+        tokens = distinct_tokens(ids)
+        texts = chunked(ids, tokens)
+        total = sum(len(share) for share in shares)
+        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[shares[rank]][texts.rows], total)
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' texts."""
@@ -88,7 +89,7 @@ class Classification(Task):
         if self.config.train.class_weights == "balanced":
             losses = losses * nd.array(self._weights[batch.classes], context)
         # the average over workers of these is the mean over all texts, whatever each worker's number of them
-        value = losses.sum().reshape(1) * (world.size / sum(batch.texts.counts))
+        value = losses.sum().reshape(1) * (world.size / batch.total)
         return StepLoss(value, value)
 
     # --- judging ------------------------------------------------------------------------------------------------------

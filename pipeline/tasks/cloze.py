@@ -26,8 +26,8 @@ from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
 class ClozeBatch(NamedTuple):
     """The passages of one worker, with blanks."""
 
-    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids, 0 and the blank
-    real: int  # tokens of all workers' passages
+    tokens: np.ndarray  # (U,) int32, ascending, the passages' token ids, 0 and the blank
+    real: int  # tokens of the passages
     cells: int  # the same with padding
     texts: Chunked  # ids with blanks in them
     places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each word to say
@@ -68,20 +68,17 @@ class FillIn(Task):
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
-        field, rows = self.train.fields["text"], self.train.rows["text"]
-        texts_rows = [rows[share] for share in shares]
+        rows = self.train.rows["text"][shares[rank]]
+        read = self.train.fields["text"].read(rows)
         candidates = np.zeros(0, np.int32)
         if self.config.cloze.sampled:
             candidates = self._sampler.draw(np.random.default_rng([*seed, self.vocabulary]))
-            tokens = np.append(distinct_tokens([(field, part) for part in texts_rows]), candidates)
+            tokens = np.append(distinct_tokens(read), candidates)
             tokens = np.unique(np.append(tokens, self.vocabulary)).astype(np.int32)
         else:
             tokens = np.arange(self.vocabulary + 1, dtype=np.int32)
-        texts = chunked(field, texts_rows, rank)
-        own = texts_rows[rank][texts.rows]
-        masks = [
-            self._blanks(ids, np.random.default_rng([*seed, row])) for row, ids in zip(own.tolist(), field.read(own))
-        ]
+        texts = chunked(read)
+        masks = [self._blanks(read[i], np.random.default_rng([*seed, int(rows[i])])) for i in texts.rows.tolist()]
         chunks, places, words, start = [], [], [], 0
         for chunk in texts.chunks:
             ends = start + len(chunk.lengths)
@@ -92,10 +89,18 @@ class FillIn(Task):
             hidden = _hidden(chunk.ids, masks[start:ends], self.vocabulary)
             chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
             start = ends
-        said = sum(int((ids != UNKNOWN_ID).sum()) for part in texts_rows for ids in field.read(part))
+        said = sum(int((ids != UNKNOWN_ID).sum()) for ids in read)
         return ClozeBatch(
-            tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, max(1, said), candidates
+            tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, said, candidates
         )
+
+    def told(self, batch: ClozeBatch) -> np.ndarray:
+        """See Task: how many words are learned from."""
+        return np.array([batch.said], np.int32)
+
+    def joined(self, batch: ClozeBatch, told: np.ndarray, rank: int) -> ClozeBatch:
+        """See Task."""
+        return batch._replace(said=max(1, int(told.sum())))
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
         """The mean over all workers' words; the readers' losses are added, and so learn apart from each other."""

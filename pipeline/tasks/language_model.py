@@ -43,7 +43,7 @@ class StreamBatch(NamedTuple):
     """The next T tokens of this worker's n streams."""
 
     tokens: None  # the embedding has a dense gradient: every output needs the whole of it
-    real: int  # tokens of all workers
+    real: int  # tokens
     cells: int  # the same: nothing is padded
     ids: np.ndarray  # (T, n) int32
     targets: np.ndarray  # (T, n) int32, each the next of its id
@@ -102,14 +102,13 @@ class LanguageModelTask(Task):
         begin, end = self._starts[segment : segment + 2]
         places = self._starts[-1] * streams[None, :] + np.arange(begin, end)[:, None]
         targets = self.text[places + 1]
-        tokens = int(end - begin) * self.streams
         candidates = None
         if self.config.language_model.sampled:
             candidates = self._sampler.candidates(self._sampler.draw(np.random.default_rng(seed)), targets)
         return StreamBatch(
             tokens=None,
-            real=tokens,
-            cells=tokens,
+            real=targets.size,
+            cells=targets.size,
             ids=self.text[places],
             targets=targets,
             first=segment == 0,

@@ -1,11 +1,11 @@
 """Cutting the texts of a batch into chunks of like lengths, so that little of what is computed is padding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.tokenization.shards import Texts, padded
+from pipeline.tokenization.shards import padded
 
 # What a chunk costs beside its cells, in rows: the kernels' work per time step that does not depend on the rows.
 ROWS_PER_STEP = 4
@@ -66,13 +66,12 @@ class Chunk(NamedTuple):
 
 
 class Chunked(NamedTuple):
-    """One worker's texts of a field in an update, and what the update holds of that field over all workers."""
+    """One worker's texts of a field in an update."""
 
     chunks: list[Chunk]
     back: np.ndarray  # (n,) int32: where each text stands in the chunks' concatenation
-    counts: list[int]  # texts of each worker
-    steps: int  # the longest text of any worker
-    real: int  # tokens of all workers' texts
+    steps: int  # the longest text
+    real: int  # tokens of the texts
     cells: int  # the same with padding
 
     @property
@@ -81,33 +80,28 @@ class Chunked(NamedTuple):
         return np.argsort(self.back, kind="stable").astype(np.int32)
 
 
-def chunked(field: Texts, rows: list[np.ndarray], rank: int, tokens: np.ndarray | None = None) -> Chunked:
-    """Cuts this worker's texts into chunks of like lengths.
+def chunked(texts: list[np.ndarray], tokens: np.ndarray | None = None) -> Chunked:
+    """Cuts (T,) texts into chunks of like lengths.
 
     Args:
-        rows: all workers' rows of the field.
         tokens: (U,) ascending; ids then point into it. Without, they are the vocabulary's.
     """
-    texts = [field.read(part) for part in rows]
-    lengths = [np.array([len(text) for text in part], np.int32) for part in texts]
-    orders = [np.argsort(part, kind="stable") for part in lengths]
-    cuts = [chunk_cuts(part[order]) for part, order in zip(lengths, orders)]
+    lengths = np.array([len(text) for text in texts], np.int32)
+    order = np.argsort(lengths, kind="stable")
+    cuts = chunk_cuts(lengths[order])
     chunks = []
-    for part in np.split(orders[rank], cuts[rank]):
-        ids, sizes = padded([texts[rank][i] for i in part.tolist()])
+    for part in np.split(order, cuts):
+        ids, sizes = padded([texts[i] for i in part.tolist()])
         chunks.append(Chunk((ids if tokens is None else np.searchsorted(tokens, ids)).T.astype(np.int32), sizes))
     return Chunked(
         chunks=chunks,
-        back=np.argsort(orders[rank], kind="stable").astype(np.int32),
-        counts=[len(part) for part in rows],
-        steps=max(int(part.max()) for part in lengths),
-        real=sum(int(part.sum()) for part in lengths),
-        cells=sum(chunked_cells(part[order], cut) for part, order, cut in zip(lengths, orders, cuts)),
+        back=np.argsort(order, kind="stable").astype(np.int32),
+        steps=int(lengths.max()),
+        real=int(lengths.sum()),
+        cells=chunked_cells(lengths[order], cuts),
     )
 
 
-def distinct_tokens(texts: list[tuple[Texts, np.ndarray]]) -> np.ndarray:
-    """(U,) int32 ascending: the distinct ids of all these rows of texts, and 0 for padding."""
-    ids = [np.zeros(1, np.int32)]
-    ids += [text for field, rows in texts for text in field.read(rows)]
-    return np.unique(np.concatenate(ids)).astype(np.int32)
+def distinct_tokens(texts: Iterable[np.ndarray]) -> np.ndarray:
+    """(U,) int32 ascending: the distinct ids of all these texts, and 0 for padding."""
+    return np.unique(np.concatenate([np.zeros(1, np.int32), *texts])).astype(np.int32)

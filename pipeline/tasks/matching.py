@@ -1,61 +1,53 @@
 """Query-document matching: pairs in, a score per pair out, judged as a ranking or as grades."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mxnet import Context, autograd, nd
+from mxnet import Context, autograd, gluon, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.distributed.world import World
+from pipeline.distributed.world import World, steady
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import StepLoss, Task
+from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
 
+# Numbers that a part of the queries is scored in, four bytes each; the backward pass needs some three times as much.
+MAX_SCORES = 2**25
+STEPS = 8  # the tokens of documents that workers give each other are filled up to a multiple, for steady shapes
+
 
 class PairBatch(NamedTuple):
-    """n pairs and m listed negatives of one worker; N pairs and M documents over all workers.
+    """n pairs and m documents of one worker, the pairs' own and then listed negatives; N and M over all workers.
 
-    Ids point into `tokens`, are time first, and 0 on padding. In the global order of documents all pairs' own documents
-    come first, worker by worker, then all listed negatives, so that it does not depend on the number of workers.
+    Ids point into `tokens`, are time first, and 0 on padding. In the global order of documents all pairs' own come
+    first, worker by worker, then all listed negatives, so that it does not depend on the number of workers. What is
+    below `counts` is known when the workers have told each other their documents; see `Matching.joined`.
     """
 
-    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
-    real: int  # tokens of all workers' texts
+    tokens: np.ndarray  # (U,) int32, ascending, the texts' token ids and 0
+    real: int  # tokens of the texts
     cells: int  # the same with padding
-    sides: dict[str, Chunked]  # side -> the worker's texts
-    order: np.ndarray  # (M,) int32: where each document of the global order stands in the workers' concatenation
-    excluded: np.ndarray  # (N, M) float32: 1 where a document may not count as the query's negative
-    negatives: np.ndarray  # (N, K) int32 columns of sampled negatives, -1 for none; (N, 0) where the loss needs none
-    grades: np.ndarray  # (n,) float32 relevance of this worker's pairs
-
-
-class Known:
-    """Which documents are known to be relevant or irrelevant for a query, in five bytes per pair."""
-
-    def __init__(self, queries: np.ndarray, documents: np.ndarray, relevant: np.ndarray, size: int) -> None:
-        """(P,) rows of queries and of documents and whether they belong together; `size` queries."""
-        order = np.argsort(queries, kind="stable")
-        self._documents, self._relevant = documents[order], relevant[order]
-        self._ends = np.cumsum(np.bincount(queries, minlength=size), dtype=np.int32)
-
-    def relevant(self, query: int) -> np.ndarray:
-        """(n,) int32 ascending documents that a pair says to be relevant."""
-        part = self._part(query)
-        return np.unique(self._documents[part][self._relevant[part]])
-
-    def irrelevant(self, query: int) -> np.ndarray:
-        """(n,) int32 ascending documents that pairs say to be irrelevant, and none to be relevant."""
-        part = self._part(query)
-        return np.setdiff1d(self._documents[part][~self._relevant[part]], self.relevant(query))
-
-    def _part(self, query: int) -> slice:
-        return slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
+    sides: dict[str, Chunked]
+    queries: np.ndarray  # (n,) int32 rows
+    documents: np.ndarray  # (m,) int32 rows
+    grades: np.ndarray  # (n,) float32 relevance of the pairs
+    draws: list[list[int]]  # a seed for each pair's negatives
+    counts: list[int]  # pairs of each worker
+    first: int  # pairs of the workers before this one
+    room: int  # documents of any worker, at most
+    height: int = 0  # documents that each worker gives to the others, padding included
+    steps: int = 0  # tokens of the longest document of any worker, or some more
+    order: np.ndarray | None = None  # (M,) int32: where each document of the global order stands in what is given
+    excluded: np.ndarray = np.zeros((2, 0), np.int32)  # (2, k) pair and column that may not be its negative
+    negatives: np.ndarray = np.zeros((0, 0), np.int32)  # (n, K) columns of sampled negatives, -1 for none
 
 
 class Matching(Task):
@@ -106,55 +98,83 @@ class Matching(Task):
 
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> PairBatch:
-        """See PairBatch. Every worker draws the same listed and sampled negatives from `seed`."""
-        rng = np.random.default_rng(seed)
-        pairs = [self.examples[share] for share in shares]
-        listed = [self._listed_negatives(self.train.rows["query"][rows], rng) for rows in pairs]
-        texts = {
-            "query": [self.train.rows["query"][rows] for rows in pairs],
-            "document": [np.concatenate([self.train.rows["document"][r], m]) for r, m in zip(pairs, listed)],
-        }
-        fields = self.train.fields
-        tokens = distinct_tokens([(fields[side], rows) for side in SIDES for rows in texts[side]])
-        sides = {side: chunked(fields[side], texts[side], rank, tokens) for side in SIDES}
-        order = _global_order([len(rows) for rows in pairs], [len(rows) for rows in listed])
-        queries, documents = np.concatenate(texts["query"]), np.concatenate(texts["document"])[order]
-        excluded = np.zeros((0, 0), np.float32) if self.pointwise else self._excluded(queries, documents)
+        """See PairBatch. A pair's listed and sampled negatives are drawn from `seed` and its number."""
+        records = self.examples[shares[rank]]
+        queries, draws = self.train.rows["query"][records], [[*seed, record] for record in records.tolist()]
+        listed = self._listed_negatives(queries, draws)
+        documents = np.concatenate([self.train.rows["document"][records], listed])
+        texts = {side: self.train.fields[side].read(r) for side, r in zip(SIDES, (queries, documents))}
+        tokens = distinct_tokens(text for side in SIDES for text in texts[side])
+        sides = {side: chunked(texts[side], tokens) for side in SIDES}
+        counts = [len(share) for share in shares]
+        wanted = 0 if self.pointwise else self.config.train.loss.listed_negatives
         return PairBatch(
             tokens=tokens,
             real=sum(side.real for side in sides.values()),
             cells=sum(side.cells for side in sides.values()),
             sides=sides,
-            order=order,
-            excluded=excluded,
-            negatives=self._sampled_negatives(excluded, rng),
-            grades=self.train.relevance[pairs[rank]].astype(np.float32),
+            queries=queries,
+            documents=documents,
+            grades=self.train.relevance[records].astype(np.float32),
+            draws=draws,
+            counts=counts,
+            first=sum(counts[:rank]),
+            room=max(counts) * (1 + wanted),
         )
 
-    def _listed_negatives(self, queries: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _listed_negatives(self, queries: np.ndarray, draws: list[list[int]]) -> np.ndarray:
         """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
         wanted = self.config.train.loss.listed_negatives
-        chosen: list[np.ndarray] = []
-        for query in queries.tolist() if wanted and not self.pointwise else ():
-            chosen.append(rng.permutation(self._known.irrelevant(query))[:wanted])
-        return np.concatenate(chosen).astype(np.int32) if chosen else np.zeros(0, np.int32)
+        chosen = [np.zeros(0, np.int32)]
+        for query, seed in zip(queries.tolist(), draws) if wanted and not self.pointwise else ():
+            chosen.append(np.random.default_rng(seed).permutation(self._known.irrelevant(query))[:wanted])
+        return np.concatenate(chosen).astype(np.int32)
 
-    def _excluded(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-        """(N, M): documents known to be relevant for a query too (its own column excepted), the same text included."""
-        relevant = [np.isin(documents, self._known.relevant(query)) for query in queries.tolist()]
-        excluded = np.array(relevant, np.float32).reshape(len(queries), len(documents))
-        np.fill_diagonal(excluded, 0)
-        return excluded
+    def told(self, batch: PairBatch) -> np.ndarray:
+        """See Task: how many documents there are, their tokens at most, and their rows."""
+        if self.pointwise:
+            return np.zeros(0, np.int32)
+        told = np.zeros(2 + steady(batch.room), np.int32)
+        told[:2] = len(batch.documents), batch.sides["document"].steps
+        told[2 : 2 + len(batch.documents)] = batch.documents
+        return told
 
-    def _sampled_negatives(self, excluded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def joined(self, batch: PairBatch, told: np.ndarray, rank: int) -> PairBatch:
+        """See Task: the columns of the documents and which of them are no negatives of this worker's queries."""
+        if self.pointwise:
+            return batch
+        several, counts = len(told) > 1, np.array(batch.counts)
+        height = steady(int(told[:, 0].max())) if several else len(batch.documents)
+        pairs = [(worker, start, count) for worker, (start, count) in enumerate(zip(0 * counts, counts))]
+        listed = [(worker, count, told[worker, 0] - count) for worker, count in enumerate(counts)]
+        order = np.concatenate([worker * height + start + np.arange(n) for worker, start, n in [*pairs, *listed]])
+        documents = told[:, 2:][np.divmod(order, height)]
+        excluded = self._known.relevant_among(batch.queries, documents)
+        excluded = excluded[:, excluded[1] != batch.first + excluded[0]]
+        steps = int(told[:, 1].max())
+        return batch._replace(
+            height=height,
+            steps=min(-(-steps // STEPS) * STEPS, self.config.tokenize.limit("document")) if several else steps,
+            order=order.astype(np.int32) if several else None,
+            excluded=excluded,
+            negatives=self._sampled_negatives(excluded, len(documents), batch.first, batch.draws),
+        )
+
+    def _sampled_negatives(self, excluded: np.ndarray, columns: int, first: int, draws: list[list[int]]) -> np.ndarray:
+        """(n, K) distinct columns for each pair, neither its own (`first` + its number) nor excluded; -1 for none."""
         loss = self.config.train.loss
         if loss.kind != "hinge":
-            return np.zeros((len(excluded), 0), np.int32)
-        chosen = np.full((len(excluded), loss.negatives), -1, np.int32)
-        for row, barred in enumerate(excluded):
-            allowed = np.flatnonzero(barred == 0)
-            allowed = rng.permutation(allowed[allowed != row])[: loss.negatives]
-            chosen[row, : len(allowed)] = allowed
+            return np.zeros((len(draws), 0), np.int32)
+        chosen = np.full((len(draws), loss.negatives), -1, np.int32)
+        for row, seed in enumerate(draws):
+            barred = np.append(excluded[1][excluded[0] == row], first + row)
+            barred.sort()
+            allowed = columns - len(barred)
+            places = np.random.default_rng([*seed, 1]).choice(
+                max(allowed, 0), min(allowed, loss.negatives), replace=False
+            )
+            # the p-th column that is not barred: as many barred ones are before it as stand at p or before, counted so
+            chosen[row, : len(places)] = places + np.searchsorted(barred - np.arange(len(barred)), places, side="right")
         return chosen
 
     # --- loss ---------------------------------------------------------------------------------------------------------
@@ -171,7 +191,7 @@ class Matching(Task):
         link = losses.graded_softmax if self.config.train.loss.link == "softmax" else losses.ordinal
         # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
         # of all
-        weight = len(batch.grades) * world.size / sum(batch.sides["query"].counts)
+        weight = len(batch.grades) * world.size / sum(batch.counts)
         value = link(logits, grades, self._weights(batch.grades, context)) * weight
         return StepLoss(value, value)
 
@@ -189,71 +209,113 @@ class Matching(Task):
         self, network: Matcher, side: str, table: nd.NDArray, batch: PairBatch, packed: list[nd.NDArray]
     ) -> Representation:
         """The worker's texts of one side, chunk by chunk, put back in the order of its pairs."""
-        context, late = table.context, self.config.model.head == "late_interaction"
+        context = table.context
         parts = [
             network.represent(
                 side, table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed
             )
             for c in batch.sides[side].chunks
         ]
-        if len(parts) == 1 and not late:
-            together = list(parts[0])
-        else:
-            steps = max(c.ids.shape[0] for c in batch.sides[side].chunks)
-            together = [
-                nd.concat(*(_with_steps(part[i], steps) if late else part[i] for part in parts), dim=0)
-                for i in range(len(Representation._fields))
-            ]
         back = nd.array(batch.sides[side].back, context, "int32")
-        return Representation(*(nd.take(array, back) for array in together))
+        if not network.late:
+            vectors = [part.vectors for part in parts]
+            return Representation(nd.take(nd.concat(*vectors, dim=0) if len(parts) > 1 else vectors[0], back), None)
+        steps = batch.sides[side].steps
+        return Representation(
+            *(nd.take(nd.concat(*(_filled(x, 1, steps) for x in xs), dim=0), back) for xs in zip(*parts))
+        )
 
     def _ranking_loss(
         self, network: Matcher, own: dict[str, Representation], batch: PairBatch, world: World
     ) -> StepLoss:
-        """The loss over all workers' representations, computed whole on every worker from gathered copies.
+        """The loss of this worker's queries over all workers' documents, of which copies are gathered.
 
-        Its gradient with respect to the copies is taken at once; the objective returned is the inner product of this
-        worker's own representations with their part of that gradient, times the number of workers (the workers'
-        gradients are averaged later). So no gradient has to travel back through an exchange, and N workers of B pairs
-        get exactly what one worker of N B pairs gets. The representations are detached as in Gao et al., "Scaling
-        deep contrastive learning batch size under memory limited setup", 2021.
+        Its gradient with respect to queries and copies is taken at once, and each worker gets the sum of all workers'
+        gradients of its own documents. The objective returned is the inner product of the worker's representations
+        with those gradients. So no gradient has to travel back through an exchange, and N workers of B pairs get what
+        one worker of N B pairs gets, each at an N-th of the work. The representations are detached as in Gao et al.,
+        "Scaling deep contrastive learning batch size under memory limited setup", 2021.
         """
+        mine = {side: [x for x in own[side] if x is not None] for side in SIDES}
         with autograd.pause():
-            everyone = {side: self._gather(side, own[side], batch, world) for side in SIDES}
-            leaves = [array for side in SIDES for array in everyone[side]]
-            for leaf in leaves:
-                leaf.attach_grad()
-        with autograd.record():
-            documents = Representation(*(nd.take(x, nd.array(batch.order, x.context)) for x in everyone["document"]))
-            value = self._loss_of(network.score_all(everyone["query"], documents), batch)
-        value.backward()
+            queries = [x.detach() for x in mine["query"]]
+            documents, share = self._everyones(mine["document"], batch, world)
+            parts = self._parts(network, queries, documents, batch)
+            for leaf in [*queries, *documents]:
+                leaf.attach_grad("add" if len(parts) > 1 else "write")
+        value = _summed(
+            [functools.partial(self._part, network, queries, documents, batch, part, share) for part in parts],
+            network.scoring_parameters,
+        )
+        gradients = [x.grad for x in documents]
+        if world.size > 1:
+            gradients = world.sum_parts(gradients, _named("gradient of documents", gradients))
         objective = nd.zeros(1, ctx=value.context)
-        for side in SIDES:
-            for mine, everyones in zip(own[side], everyone[side]):
-                start = sum(batch.sides[side].counts[: world.rank])
-                part = everyones.grad[start : start + mine.shape[0]]
-                if mine.ndim > 1 and mine.shape[1] != part.shape[1]:
-                    part = nd.slice_axis(part, axis=1, begin=0, end=mine.shape[1])
-                objective = objective + (mine * part).sum()
-        return StepLoss(objective * world.size, value.detach())
+        for x, gradient in zip([*mine["query"], *mine["document"]], [*(x.grad for x in queries), *gradients]):
+            for axis, length in enumerate(x.shape[:2]):
+                if gradient.shape[axis] != length:
+                    gradient = nd.slice_axis(gradient, axis=axis, begin=0, end=length)
+            objective = objective + (x * gradient).sum()
+        return StepLoss(objective, value)
 
-    def _loss_of(self, pair_scores: nd.NDArray, batch: PairBatch) -> nd.NDArray:
-        config, context = self.config.train.loss, pair_scores.context
-        positives = nd.arange(pair_scores.shape[0], ctx=context)
-        if config.kind == "hinge":
-            return losses.hinge(pair_scores, positives, nd.array(batch.negatives, context), config.margin)
-        return losses.in_batch_softmax(pair_scores, positives, nd.array(batch.excluded, context), config.temperature)
+    def _everyones(
+        self, own: list[nd.NDArray], batch: PairBatch, world: World
+    ) -> tuple[list[nd.NDArray], nd.NDArray | float]:
+        """Copies of all workers' documents, and the number of workers by what the global mean is a mean over.
 
-    def _gather(self, side: str, own: Representation, batch: PairBatch, world: World) -> Representation:
-        """Copies of all workers' representations, in rank order, padded to the longest text of any."""
-        gathered = []
-        for name, array in zip(Representation._fields, own):
-            array = array.detach()
-            steps = batch.sides[side].steps
-            if self.config.model.head == "late_interaction":
-                array = _with_steps(array, steps)
-            gathered.append(world.gather(array, f"{side}.{name}") if world.size > 1 else array.copy())
-        return Representation(*gathered)
+        Each worker gives as many documents of as many tokens as the others, zeros behind its own.
+        """
+        sampled = float((batch.negatives >= 0).sum())
+        hinge = self.config.train.loss.kind == "hinge"
+        if world.size == 1:
+            return [x.detach() for x in own], 1 / max(sampled if hinge else len(batch.queries), 1)
+        given = [_filled(x.detach(), 0, batch.height) for x in own]
+        if self.config.model.head == "late_interaction":
+            given = [_filled(x, 1, batch.steps) for x in given]
+        if hinge:  # a mean over negatives, of which a pair has fewer where there are few documents
+            given.append(nd.full(1, sampled, ctx=own[0].context))
+        found = world.gather_equal(given, _named("documents", given))
+        if not hinge:
+            return found, world.size / sum(batch.counts)
+        return found[:-1], world.size / nd.maximum(found[-1].sum(), 1)
+
+    def _parts(
+        self, network: Matcher, queries: list[nd.NDArray], documents: list[nd.NDArray], batch: PairBatch
+    ) -> list[slice]:
+        """Cuts this worker's queries so that what scoring each part needs stays below MAX_SCORES numbers."""
+        count = len(batch.queries)
+        each = network.numbers_per_score(queries[0], documents[0]) * len(documents[0])
+        step = max(1, min(count, MAX_SCORES // each))
+        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def _part(
+        self,
+        network: Matcher,
+        queries: list[nd.NDArray],
+        documents: list[nd.NDArray],
+        batch: PairBatch,
+        part: slice,
+        share: nd.NDArray | float,
+    ) -> nd.NDArray:
+        """What a part of this worker's queries adds to the worker's value, (1,)."""
+        loss, context, rows = self.config.train.loss, queries[0].context, part.stop - part.start
+        if rows < len(batch.queries):
+            queries = [nd.slice_axis(x, axis=0, begin=part.start, end=part.stop) for x in queries]
+        if batch.order is not None:
+            order = nd.array(batch.order, context, "int32")
+            documents = [nd.take(x, order) for x in documents]
+        scores = network.score_all(Representation(*_two(queries)), Representation(*_two(documents)))
+        positives = nd.arange(rows, ctx=context) + (batch.first + part.start)
+        if loss.kind == "hinge":
+            negatives = batch.negatives[part]
+            found = losses.hinge(scores, positives, nd.array(negatives, context), loss.margin)
+            return found * (share * float((negatives >= 0).sum()))
+        places = batch.excluded[:, (batch.excluded[0] >= part.start) & (batch.excluded[0] < part.stop)]
+        excluded = None
+        if places.shape[1]:
+            places = nd.array(places - [[part.start], [0]], context, "int32")
+            excluded = nd.scatter_nd(nd.ones(places.shape[1], ctx=context), places, shape=scores.shape)
+        return losses.in_batch_softmax(scores, positives, excluded, loss.temperature) * (share * rows)
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:
@@ -265,20 +327,41 @@ class Matching(Task):
         return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder)
 
 
-def _with_steps(array: nd.NDArray, steps: int) -> nd.NDArray:
-    """(N, T, …) lengthened by zeros to (N, steps, …)."""
-    if array.shape[1] == steps:
+def _filled(array: nd.NDArray, axis: int, length: int) -> nd.NDArray:
+    """The array lengthened by zeros along an axis."""
+    if array.shape[axis] == length:
         return array
-    filler = nd.zeros((array.shape[0], steps - array.shape[1], *array.shape[2:]), ctx=array.context)
-    return nd.concat(array, filler, dim=1)
+    shape = list(array.shape)
+    shape[axis] = length - shape[axis]
+    return nd.concat(array, nd.zeros(tuple(shape), ctx=array.context), dim=axis)
 
 
-def _global_order(pairs: list[int], listed: list[int]) -> np.ndarray:
-    """Rows of the workers' concatenated documents: all pairs' own first, then all listed negatives."""
-    starts = np.cumsum([0, *(p + m for p, m in zip(pairs, listed))])
-    own = [np.arange(start, start + p) for start, p in zip(starts, pairs)]
-    rest = [np.arange(start + p, start + p + m) for start, p, m in zip(starts, pairs, listed)]
-    return np.concatenate(own + rest).astype(np.int32)
+def _two(arrays: list[nd.NDArray]) -> list[nd.NDArray | None]:
+    return [*arrays, *[None] * (len(Representation._fields) - len(arrays))]
+
+
+def _named(name: str, arrays: list[nd.NDArray]) -> str:
+    """Shapes that come again have names of their own, so that Horovod knows them again."""
+    return " ".join([name, *("x".join(map(str, array.shape)) for array in arrays)])
+
+
+def _summed(parts: list[Callable[[], nd.NDArray]], parameters: list[gluon.Parameter]) -> nd.NDArray:
+    """The sum of values, (1,), each taken back by itself; so the parameters' gradients are added up here."""
+    values: list[nd.NDArray] = []
+    sums: list[nd.NDArray] = []
+    for part in parts:
+        with autograd.record():
+            value = part()
+        value.backward()
+        values.append(value.detach())
+        if len(parts) > 1:
+            with autograd.pause():
+                gradients = [parameter.grad(value.context) for parameter in parameters]
+                sums = [old + new for old, new in zip(sums, gradients)] if sums else [g.copy() for g in gradients]
+    with autograd.pause():
+        for parameter, total in zip(parameters, sums):
+            parameter.grad(total.context)[:] = total
+    return nd.add_n(*values) if len(values) > 1 else values[0]
 
 
 TASK = Matching

@@ -26,12 +26,13 @@ from pipeline.tokenization.encoder import REMAKE, UNKNOWN_ID, load_tokenizer, lo
 class TagBatch(NamedTuple):
     """The sentences of one worker, words and tags."""
 
-    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
-    real: int  # words of all workers' sentences
+    tokens: np.ndarray  # (U,) int32, ascending, the sentences' token ids and 0
+    real: int  # words of the sentences
     cells: int  # the same with padding
     texts: Chunked
     tags: list[np.ndarray]  # for each chunk (T, c) int32: positions in the task's names, -1 on padding or unknown
     spelling: Spelling | None
+    total: int  # words of all workers' sentences
 
 
 class Tagging(Task):
@@ -63,10 +64,9 @@ class Tagging(Task):
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TagBatch:
         """See TagBatch."""
-        field, rows = self.train.fields["text"], self.train.rows["text"]
-        texts_rows = [rows[share] for share in shares]
-        tokens = distinct_tokens([(field, part) for part in texts_rows])
-        texts = chunked(field, texts_rows, rank, tokens)
+        ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
+        tokens = distinct_tokens(ids)
+        texts = chunked(ids, tokens)
         records = shares[rank][texts.rows]
         tags, start = [], 0
         for chunk in texts.chunks:
@@ -81,7 +81,8 @@ class Tagging(Task):
         if self.config.tagging.characters:
             letters = self.train.fields["letters"].read(self.train.rows["letters"][records])
             spelling = self._spelled(letters, texts.chunks)
-        return TagBatch(tokens, texts.real, texts.cells, texts, tags, spelling)
+        total = sum(int(self.lengths[share].sum()) for share in shares)
+        return TagBatch(tokens, texts.real, texts.cells, texts, tags, spelling, total)
 
     def _spelled(self, sentences: list[np.ndarray], chunks: list[Chunk]) -> Spelling:
         """The words of sentences, given as letters in the order of the chunks."""
@@ -102,7 +103,7 @@ class Tagging(Task):
                 losses = -nd.pick(nd.log_softmax(scores, axis=2), given, axis=2) * nd.array(tags >= 0, context)
             total = total + losses.sum()
         # the average over workers of these is the mean over all words, whatever each worker's number of them
-        value = total * (world.size / batch.real)
+        value = total * (world.size / batch.total)
         return StepLoss(value, value)
 
     def _scores(self, network: Tagger, table: nd.NDArray, batch: TagBatch) -> list[nd.NDArray]:
@@ -140,8 +141,8 @@ class Tagging(Task):
                 ids[: lengths[place], column] = words[place]
             chunk = Chunk(ids, lengths[part])
             spelling = self._spelled([letters[p] for p in part], [chunk]) if self.config.tagging.characters else None
-            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), [len(part)], len(ids), 0, 0)
-            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling))
+            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
+            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
             for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):
                 found = found[: lengths[place]]
                 said[place] = found.argmax(axis=1) if transitions is None else viterbi(found, transitions)

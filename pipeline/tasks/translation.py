@@ -32,7 +32,7 @@ class TranslationBatch(NamedTuple):
     """n pairs of one worker, padded to its longest source (Ts) and target (Tt); N and M over all workers."""
 
     tokens: None  # the embedding has a gradient of its own
-    real: int  # tokens of all workers' texts
+    real: int  # tokens of the texts
     cells: int  # the same with padding
     source: np.ndarray  # (Ts, n) int32, time first, 0 on padding
     source_lengths: np.ndarray  # (n,) int32
@@ -71,8 +71,8 @@ class Translation(Task):
         forced = teacher(*self.train.fields["target"].padded(self.train.rows["target"][shares[rank]]), self._border)
         return TranslationBatch(
             tokens=None,
-            real=sum(int(part.sum()) for part in lengths),
-            cells=sum(int(len(part) * part.max(axis=0).sum()) for part in lengths),
+            real=int(lengths[rank].sum()),
+            cells=int(len(lengths[rank]) * lengths[rank].max(axis=0).sum()),
             source=ids.T.copy(),
             source_lengths=sizes,
             inputs=forced.inputs,

@@ -59,19 +59,19 @@ def fit(
     optimizer = Optimizer(network, settings.optimizer, world, settings.average)
     state = resume(task, network, optimizer, world, folder, log, say)
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
-    loader = Loader(task, plan, world.rank, world.size, state.position, settings.epochs)
+    loader = Loader(task, plan, world, state.position, settings.epochs)
     try:
         with Interruption() as interruption:
             for update in loader if not state.finished else ():
                 mx.random.seed(replay.update_seed(config.seed, state.update, world.rank))
                 rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, state.update, total)
-                index, rows = optimizer.rows(update.batch.tokens)
+                rows = optimizer.rows(update.tokens, update.own)
                 with autograd.record():
-                    loss = task.loss(network, rows, update.batch, world)
+                    loss = task.loss(network, rows and rows.table(), update.batch, world)
                 run.settle()  # of the update before: the parameters are still those it was computed from
                 loss.objective.backward()
                 results = exchanged(loss.value, interruption.asked, world)
-                norm = optimizer.step(index, rows, rate, state.update, results[:1])
+                norm = optimizer.step(rows, rate, state.update, results[:1])
                 keep_finite(task, results[:1] + norm)
                 run.sent(update, nd.concat(results, norm, dim=0))
                 beat("training", state.update)
@@ -219,8 +219,8 @@ class Run:
         self._previous = Sent(state.update + 1, update, results, dict(self.task.began))
         state.update, state.position = state.update + 1, update.after
         state.order = zlib.crc32(np.concatenate(update.examples).astype("<i8"), state.order)
-        self.meter.tokens += update.batch.real
-        self.meter.cells += update.batch.cells
+        self.meter.tokens += update.real
+        self.meter.cells += update.cells
         self.meter.updates += 1
 
     def settle(self) -> None:

@@ -8,12 +8,13 @@ moments) are written back.
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 from mxnet import autograd, gluon, nd
 
 from pipeline.config import OptimizerConfig, ScheduleConfig
-from pipeline.distributed.world import World
+from pipeline.distributed.world import World, steady
 from pipeline.models.parameters import parameters_of
 from pipeline.training.averaging import EMBEDDING, Averages
 
@@ -34,6 +35,26 @@ def learning_rate(config: ScheduleConfig, base: float, update: int, total: int) 
     done = min(1.0, (update - config.warmup_updates) / max(1, total - config.warmup_updates))
     left = (1 + math.cos(math.pi * done)) / 2 if config.kind == "cosine" else 1 - done
     return base * (config.final_share + (1 - config.final_share) * left)
+
+
+class Rows(NamedTuple):
+    """Copies of the embedding rows that an update needs, which gradients are collected on."""
+
+    tokens: np.ndarray  # (U,) int32: where they stand in the table
+    index: nd.NDArray  # the same on the device
+    values: nd.NDArray  # (U', E) with a gradient; U' >= U, rows beyond U are needed by none
+    own: nd.NDArray | None  # (u,) int32: those that this worker's texts need; None for all
+
+    def table(self) -> nd.NDArray:
+        """(u, E) or (U', E): what a task's loss looks tokens up in; called while recording."""
+        return self.values if self.own is None else nd.take(self.values, self.own)
+
+    def touched(self) -> tuple[nd.NDArray, nd.NDArray]:
+        """(U, E) copies and their gradients."""
+        values, gradient, count = self.values.detach(), self.values.grad, len(self.tokens)
+        if len(self.values) > count:
+            values, gradient = (nd.slice_axis(array, axis=0, begin=0, end=count) for array in (values, gradient))
+        return values, gradient
 
 
 class Optimizer:
@@ -60,26 +81,20 @@ class Optimizer:
             name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)] for name, array in arrays.items()
         }
         self.averages = Averages(arrays, average) if average else None
-        self._tokens: np.ndarray | None = None
 
-    def rows(self, tokens: np.ndarray | None) -> tuple[nd.NDArray | None, nd.NDArray | None]:
-        """(U,) tokens to their index array and a copy of their embeddings (U, E) that gradients are collected on."""
-        self._tokens = tokens
+    def rows(self, tokens: np.ndarray | None, own: np.ndarray | None = None) -> Rows | None:
+        """The rows of (U,) tokens, all workers'; `own`: (u,) places of this worker's among them, None for all."""
         if tokens is None:
-            return None, None
-        index = nd.array(tokens, self.world.context, "int32")
-        rows = nd.take(self.table, index)
-        rows.attach_grad()
-        return index, rows
+            return None
+        context, spare = self.world.context, 0
+        index = nd.array(tokens, context, "int32")
+        if self.world.size > 1:
+            spare = steady(len(tokens)) - len(tokens)
+        values = nd.take(self.table, nd.concat(index, nd.zeros(spare, context, "int32"), dim=0) if spare else index)
+        values.attach_grad()
+        return Rows(tokens, index, values, None if own is None else nd.array(own, context, "int32"))
 
-    def step(
-        self,
-        index: nd.NDArray | None,
-        rows: nd.NDArray | None,
-        rate: float,
-        update: int,
-        loss: nd.NDArray | None = None,
-    ) -> nd.NDArray:
+    def step(self, rows: Rows | None, rate: float, update: int, loss: nd.NDArray | None = None) -> nd.NDArray:
         """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
 
         Clipping scales by an array that only the device sees; where the norm or the loss, (1,) and the same on all
@@ -90,8 +105,10 @@ class Optimizer:
         """
         context = self.world.context
         gradients = [p.grad(context) for _, p in self.dense]
-        touched = [] if rows is None else [rows.grad]
-        self.world.average([*touched, *reversed(gradients)], "gradient")  # the order in which backward finishes them
+        touched = [] if rows is None else [rows.values.grad]
+        if rows is not None:  # shapes that come again have names of their own, so that Horovod knows them again
+            self.world.average(touched, f"rows.{len(rows.values)}")
+        self.world.average(gradients[::-1], "gradient")  # the order in which backward finishes them
         everything = [*gradients, *touched]
         norm = nd.multi_sum_sq(*everything, num_arrays=len(everything)).sum().sqrt().reshape(1)
         clip = self.config.clip_norm
@@ -101,20 +118,21 @@ class Optimizer:
             scale = scale + 0 * loss
         correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
         means = None
-        if self.averages and rows is not None:
-            assert self._tokens is not None
-            means = self.averages.before(self._tokens, index, rows.detach(), update)
+        if rows is not None:
+            values, gradient = rows.touched()
+            if self.averages:
+                means = self.averages.before(rows.tokens, rows.index, values, update)
         for name, parameter in self.dense:
             self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)
         if rows is not None:
             with autograd.pause():
-                values = rows.detach()
-                moments = [nd.take(whole, index) for whole in self.moments[EMBEDDING]]
-                self._apply(values, rows.grad, moments, scale, rate, correction)
+                moments = [nd.take(whole, rows.index) for whole in self.moments[EMBEDDING]]
+                self._apply(values, gradient, moments, scale, rate, correction)
                 for whole, part in zip([self.table, *self.moments[EMBEDDING]], [values, *moments]):
-                    whole[index] = part
+                    whole[rows.index] = part
         if self.averages:
-            self.averages.after(self._tokens, index, means, update)
+            index, tokens = (rows.index, rows.tokens) if rows else (None, None)
+            self.averages.after(tokens, index, means, update)
         return norm
 
     def _apply(

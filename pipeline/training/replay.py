@@ -15,6 +15,7 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.tasks.base import Task
+from pipeline.training import exchange
 from pipeline.training.batch_plan import shares
 from pipeline.training.optimizer import Optimizer, set_parameters
 
@@ -83,21 +84,22 @@ def again(folder: Path, task: Task, network: gluon.Block, config: Config, world:
     if task.streams:
         own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
         task.carry = {name: nd.array(rows[own], world.context) for name, rows in began.items()}
-    batch = task.batch([np.array(part) for part in kept.examples], world.rank, kept.batch_seed)
+    examples = [np.array(part) for part in kept.examples]
+    joint = exchange.join(task, task.batch(examples, world.rank, kept.batch_seed), world)
     optimizer = Optimizer(network, config.train.optimizer, world)
     mx.random.seed(update_seed(config.seed, kept.update - 1, world.rank))
-    index, rows = optimizer.rows(batch.tokens)
+    rows = optimizer.rows(joint.tokens, joint.own)
     with autograd.record():
-        loss = task.loss(network, rows, batch, world)
+        loss = task.loss(network, rows and rows.table(), joint.batch, world)
     loss.objective.backward()
     gradients = {name: parameter.grad(world.context) for name, parameter in optimizer.dense}
     if rows is not None:
-        gradients["embedding"] = rows.grad
+        gradients["embedding"] = rows.values.grad
     counts = [int((~np.isfinite(gradient.asnumpy())).sum()) for gradient in gradients.values()]
     by_rank = world.gather_numpy(np.array([counts], np.int32), "not finite")  # (workers, parameters)
     value = loss.value.copy()
     world.average([value], "loss")
-    norm = optimizer.step(index, rows, 0.0, 0, value)
+    norm = optimizer.step(rows, 0.0, 0, value)
     found = {"loss": float(value.asscalar()), "gradient_norm": float(norm.asscalar())}
     seen = {"loss": kept.loss, "gradient_norm": kept.gradient_norm}
     return {

@@ -13,6 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
+from pipeline.training import exchange
 from pipeline.training.optimizer import Optimizer
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
@@ -44,12 +45,12 @@ def test_an_update_of_few_and_short_examples(name: str, made: Callable[..., Any]
     several = [order[:1], order[-1:], order[[0, -1]], order[:2]]
     for update, share in enumerate([np.array([0]), np.array([1])] if task.streams else several):
         before = [parameter.data().asnumpy() for parameter in parameters_of(network).values()]
-        batch = task.batch([share], 0, [1, 0, 0, update])
-        index, rows = optimizer.rows(batch.tokens)
+        joint = exchange.join(task, task.batch([share], 0, [1, 0, 0, update]), world)
+        rows = optimizer.rows(joint.tokens, joint.own)
         with autograd.record():
-            loss = task.loss(network, rows, batch, world)
+            loss = task.loss(network, rows and rows.table(), joint.batch, world)
         loss.objective.backward()
-        norm = optimizer.step(index, rows, 0.01, update, loss.value).asscalar()
+        norm = optimizer.step(rows, 0.01, update, loss.value).asscalar()
         assert np.isfinite(norm)
         assert np.isfinite(loss.value.asscalar())
         after = [parameter.data().asnumpy() for parameter in parameters_of(network).values()]

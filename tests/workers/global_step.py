@@ -11,15 +11,20 @@ from mxnet import autograd
 from pipeline.config import Config, check_config
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
+from pipeline.tasks import matching
 from pipeline.tasks.base import task_of
+from pipeline.training import exchange
 from pipeline.training.batch_plan import shares
 from pipeline.training.loop import plan_of
 from pipeline.training.optimizer import Optimizer
+
+MAX_SCORES = matching.MAX_SCORES
 
 
 def main(cases: Path) -> None:
     world = World()
     for number, case in enumerate(json.loads(cases.read_text())):
+        matching.MAX_SCORES = case["scores"] if case["scores"] and world.size > 1 else MAX_SCORES
         found = run(Path(case["tokenized"]), check_config(case["config"], "test"), world)
         if world.rank == 0:
             np.savez(cases.with_name(f"size-{world.size}-case-{number}.npz"), **found)
@@ -36,16 +41,21 @@ def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for update, batch in enumerate(plan.batches(0, 0)[:3]):
         mine = task.batch(shares(batch, task.lengths, world.size), world.rank, [1, 0, 0, update])
-        index, rows = optimizer.rows(mine.tokens)
+        joint = exchange.join(task, mine, world)
+        rows = optimizer.rows(joint.tokens, joint.own)
         with autograd.record():
-            loss = task.loss(network, rows, mine, world)
+            loss = task.loss(network, rows and rows.table(), joint.batch, world)
         loss.objective.backward()
         value = loss.value.copy()
         world.average([value], "value")
-        norm = optimizer.step(index, rows, 0.05, update)
+        norm = optimizer.step(rows, 0.05, update)
+        if isinstance(joint.batch, matching.PairBatch):
+            found[f"listed {update}"] = np.array(len(joint.batch.documents) - len(joint.batch.queries))
+            found[f"excluded {update}"] = np.array(joint.batch.excluded.shape[1])
+            found[f"sampled {update}"] = np.array((joint.batch.negatives >= 0).sum())
         found[f"loss {update}"], found[f"norm {update}"] = value.asnumpy(), norm.asnumpy()
         if rows is not None:
-            found[f"gradient {update} rows"] = rows.grad.asnumpy()
+            found[f"gradient {update} rows"] = rows.values.grad[: len(joint.tokens)].asnumpy()
         for name, parameter in optimizer.dense:
             found[f"gradient {update} {name}"] = parameter.grad().asnumpy()
     found |= {f"parameter {name}": p.data().asnumpy() for name, p in parameters_of(network).items()}

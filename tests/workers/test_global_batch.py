@@ -1,4 +1,7 @@
-"""N workers of B pairs must compute what one worker of N B pairs computes: loss, gradient, step and validation."""
+"""N workers of B pairs must compute what one worker of N B pairs computes: loss, gradient, step and validation.
+
+Every head with every loss, with listed negatives, texts that repeat, and documents of equal tokens.
+"""
 
 import json
 import subprocess
@@ -12,45 +15,69 @@ import pytest
 from pipeline.config import check_config
 from pipeline.orchestration import flow
 from tests.conftest import reversed_pairs
+from tests.updates.cases import HEADS
 from tests.workers.equality import assert_equal
 
 pytestmark = pytest.mark.workers
 
+SIZES = (1, 2, 3, 4)
+GRADED = {"evaluate": {"kinds": ["graded"]}}
+LOSSES: dict[str, dict[str, Any]] = {
+    "in-batch softmax": {"train": {"loss": {"listed_negatives": 2}}},
+    "hinge": {"train": {"loss": {"kind": "hinge", "negatives": 3, "listed_negatives": 1}}},
+    "softmax": {"train": {"loss": {"kind": "pointwise", "grades": 3}, "metric": "accuracy"}, **GRADED},
+    "ordinal": {
+        "train": {"loss": {"kind": "pointwise", "grades": 3, "link": "ordinal"}, "metric": "accuracy"},
+        **GRADED,
+    },
+}
 CASES: dict[str, dict[str, Any]] = {
-    "in-batch softmax, cosine": {"model": {"head": "cosine"}},
-    "in-batch softmax, late interaction": {"model": {"head": "late_interaction"}, "graded": True,
-                                           "train": {"loss": {"listed_negatives": 2}}},
-    "in-batch softmax, bilinear, separate towers": {"model": {"head": "bilinear", "towers": "separate"}},
-    "hinge, mlp": {"model": {"head": "mlp"}, "train": {"loss": {"kind": "hinge", "negatives": 3}}},
-    "pointwise softmax": {"model": {"head": "mlp"}, "graded": True,
-                          "train": {"loss": {"kind": "pointwise", "grades": 3}, "metric": "accuracy"},
-                          "evaluate": {"kinds": ["graded"]}},
-    "pointwise ordinal": {"model": {"head": "late_interaction"}, "graded": True,
-                          "train": {"loss": {"kind": "pointwise", "grades": 3, "link": "ordinal"}, "metric": "map@100"},
-                          "evaluate": {"kinds": ["ranking", "graded"], "candidates": "listed"}},
+    **{
+        f"{loss}, {head}": {**case, "model": {"head": head, "towers": ("shared", "separate")[number % 2]}}
+        for number, (loss, case) in enumerate(LOSSES.items())
+        for head in HEADS
+    },
+    "pairs alone": {"plain": True},
+    "hinge, fewer documents than negatives": {"train": {"loss": {"kind": "hinge", "negatives": 40}}},
+    # several workers score their queries in parts of one or two, one worker all at once
+    "parts, mlp": {"scores": 9000, "model": {"head": "mlp"}},
+    "parts, bilinear": {"scores": 60, "model": {"head": "bilinear"},
+                        "train": {"loss": {"kind": "hinge", "negatives": 3}}},
+    "parts, late_interaction": {"scores": 4000, "model": {"head": "late_interaction"}},
+    "ranking and graded": {"model": {"head": "late_interaction"},
+                           "train": {"loss": LOSSES["ordinal"]["train"]["loss"], "metric": "map@100"},
+                           "evaluate": {"kinds": ["ranking", "graded"], "candidates": "listed"}},
 }  # fmt: skip
 
 
 def graded_rows(count: int) -> list[dict[str, Any]]:
-    """Queries with three documents each, of grades 0, 1 and 2, of uneven lengths."""
+    """Queries with three documents each, of grades 0, 1 and 2, of uneven lengths.
+
+    Each third query says what the one before it says, and shares its best document; another document has the same
+    tokens as that one and is another text.
+    """
     rng = np.random.default_rng(5)
     draw = lambda n: " ".join(f"w{i}" for i in rng.integers(0, 30, n))
-    return [
-        {"qid": f"q{q}", "query": query, "document": draw(rng.integers(1, 8)) + f" {query}"[: 6 * g], "relevance": g}
-        for q, query in enumerate(draw(rng.integers(1, 8)) for _ in range(count))
-        for g in range(3)
-    ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for q in range(count):
+        query, best = draw(rng.integers(1, 8)), draw(rng.integers(1, 8))
+        if q % 3 == 2:
+            query, best = rows[-1]["query"], rows[-1]["document"]
+        texts = (draw(rng.integers(1, 8)), best.upper() if q % 3 == 1 else draw(rng.integers(1, 8)), best)
+        rows += [{"qid": f"q{q}", "query": query, "document": text, "relevance": g} for g, text in enumerate(texts)]
+    return rows
 
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases computed by one process, then by two; starting Horovod once for each."""
+    """All cases computed by one process, then by two, three and four; starting Horovod once for each."""
     folder = tmp_path_factory.mktemp("global-batch")
     for name, rows in (("plain", reversed_pairs(100)), ("graded", graded_rows(60))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cases = []
+    cases: list[dict[str, Any]] = []
+    tokenized: dict[str, Any] = {}
     for case in CASES.values():
-        graded = case.get("graded", False)
+        graded = not case.get("plain", False)
         source = str(folder / ("graded.jsonl" if graded else "plain.jsonl"))
         columns = {"query_id": "qid"} | ({"relevance": "relevance"} if graded else {})
         config = {
@@ -68,18 +95,31 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "evaluate": case.get("evaluate", {}),
             "tracking": {"system_metrics": False},
         }
-        stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
-        cases.append({"config": config, "tokenized": stages["tokenize"]["folder"]})
+        if source not in tokenized:
+            stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
+            tokenized[source] = stages["tokenize"]["folder"]
+        cases.append({"config": config, "tokenized": tokenized[source], "scores": case.get("scores")})
     (folder / "cases.json").write_text(json.dumps(cases))
     program = [sys.executable, str(Path(__file__).with_name("global_step.py")), str(folder / "cases.json")]
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", "-H", "localhost:2"]
-    for command in (program, launcher + program):
+    for size in SIZES:
+        launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", f"{size}"]
+        command = program if size == 1 else [*launcher, "-H", f"localhost:{size}", *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
+@pytest.mark.parametrize("size", SIZES[1:])
 @pytest.mark.parametrize("name", CASES)
-def test_two_workers_equal_one(name: str, computed: Path) -> None:
+def test_several_workers_equal_one(name: str, size: int, computed: Path) -> None:
     number = list(CASES).index(name)
-    assert_equal(*(computed / f"size-{size}-case-{number}.npz" for size in (1, 2)))
+    assert_equal(*(computed / f"size-{n}-case-{number}.npz" for n in (1, size)))
+
+
+def test_the_cases_hold_what_they_are_for(computed: Path) -> None:
+    """Listed negatives, excluded documents, documents of equal tokens, and fewer of them than are wanted."""
+    listed = np.load(computed / f"size-1-case-{list(CASES).index('in-batch softmax, cosine')}.npz")
+    few = np.load(computed / f"size-4-case-{list(CASES).index('hinge, fewer documents than negatives')}.npz")
+    assert min(listed[f"listed {update}"] for update in range(3)) > 0
+    assert sum(listed[f"excluded {update}"] for update in range(3)) > 0
+    assert few["sampled 0"] > 0 and few["sampled 0"] < 40 * 16
