@@ -3,37 +3,29 @@
 from pipeline.config.base import Settings
 from pipeline.config.loading import check_config, load_config, secrets_sent
 from pipeline.config.nights import ChecksConfig, KeepConfig, MessagesConfig, NightsConfig, WaitForConfig
-from pipeline.config.schema import (
-    GRADED_METRICS,
-    METRICS,
-    SMALLER_IS_BETTER,
-    SPLITS,
-    Config,
-)
+from pipeline.config.schema import SPLITS, Config, config_model
 from pipeline.config.sections import (
-    CaptioningConfig,
-    ClozeConfig,
     EvaluateConfig,
     IngestConfig,
-    LanguageModelConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
     PromoteConfig,
     ScheduleConfig,
     SplitShares,
-    TaggingConfig,
     TokenizeConfig,
     TrackingConfig,
     TrainConfig,
-    TranslationConfig,
 )
 from pipeline.config.sources import SplitName
+from pipeline.config.tasks import smaller_is_better, task_spec, task_specs
+from pipeline.config.tasks.captioning import CaptioningConfig
+from pipeline.config.tasks.cloze import ClozeConfig
+from pipeline.config.tasks.language_model import LanguageModelConfig
+from pipeline.config.tasks.tagging import TaggingConfig
+from pipeline.config.tasks.translation import TranslationConfig
 
 __all__ = [
-    "GRADED_METRICS",
-    "METRICS",
-    "SMALLER_IS_BETTER",
     "SPLITS",
     "CaptioningConfig",
     "ChecksConfig",
@@ -60,6 +52,10 @@ __all__ = [
     "TranslationConfig",
     "WaitForConfig",
     "check_config",
+    "config_model",
     "load_config",
     "secrets_sent",
+    "smaller_is_better",
+    "task_spec",
+    "task_specs",
 ]

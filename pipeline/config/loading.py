@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, config_model
 from pipeline.config.sources import FORMATS
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
@@ -55,9 +55,9 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         raise InputError(f"{path} must hold a mapping of settings, found {type(safe_yaml.core(data)).__name__}")
     data.setdefault("name", path.stem)
     for override in overrides:
-        put(data, override, (Config,), "train.workers=2")
+        put(data, override, (config_model(),), "train.workers=2")
     try:
-        return check_config(typed(data, (Config,), _expanded), str(path))
+        return check_config(typed(data, (config_model(),), _expanded), str(path))
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except RecursionError:
@@ -81,8 +81,8 @@ def secrets_sent(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) 
 
     data = safe_yaml.load(Path(at_home(str(path))).read_text(encoding="utf-8"))
     for override in overrides:
-        put(data, override, (Config,), "train.workers=2")
-    typed(data, (Config,), look)
+        put(data, override, (config_model(),), "train.workers=2")
+    typed(data, (config_model(),), look)
     return list(found)
 
 
@@ -97,7 +97,7 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
     """Validates a plain dictionary; errors name the key, the value, what is allowed and the nearest name."""
     try:
         # through JSON and strict, so that "3" is no number and a list still fits a tuple
-        return Config.model_validate_json(json.dumps(data, default=str), strict=True)
+        return config_model().model_validate_json(json.dumps(data, default=str), strict=True)
     except pydantic.ValidationError as error:
         found = "; ".join(_explain(e, data) for e in error.errors()[:5])
         raise InputError(f"{origin}: {' '.join(found.splitlines())}") from None  # a key may have line ends
@@ -143,7 +143,7 @@ def _short(value: Any) -> str:
 
 def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
     """The keys allowed in the section that `steps` lead to."""
-    model: Any = Config
+    model: Any = config_model()
     for step in steps:
         fields = model.model_fields
         model = FORMATS[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation

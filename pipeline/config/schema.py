@@ -1,74 +1,58 @@
 """The whole configuration: its sections together, the settings that rest on others, and what must agree."""
 
 import difflib
+import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import pydantic
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Place, Settings
 from pipeline.config.nights import NightsConfig
 from pipeline.config.sections import (
-    CaptioningConfig,
-    ClozeConfig,
     EvaluateConfig,
     ExecutionConfig,
     IngestConfig,
-    LanguageModelConfig,
     ModelConfig,
     PromoteConfig,
-    TaggingConfig,
     TokenizeConfig,
     TrackingConfig,
     TrainConfig,
-    TranslationConfig,
 )
 from pipeline.config.sources import SplitName
-from pipeline.core.record_schema import FIELDS
+from pipeline.config.task_spec import TaskSpec
+from pipeline.config.tasks import task_spec, task_specs
 from pipeline.core.redaction import MASK, hide_all
 
+Options = TypeVar("Options", bound=Settings)
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
-GRADED_METRICS = ("accuracy", "macro_f1", "auc")
-# What validation of each other task measures, the one that is used unless train.metric names another first.
-METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "language_model": ("nats", "perplexity"),
-    "cloze": ("accuracy", "nats"),
-    "translation": ("bleu", "chrf", "nats", "exact"),
-    "tagging": ("accuracy", "span_f1"),
-    "captioning": ("exact", "bleu_4", "cider", "nats"),
-}
-RANKING_CUTS = (("mrr", 10), ("map", None), ("ndcg", 10), ("recall", 1), ("recall", 10), ("recall", 100))
-# Of model, where the configuration says nothing else: measured better on the sets of questions, abstracts and manuals.
-MATCHING_MODEL = {"head": "late_interaction", "hidden": 96}
-SMALLER_IS_BETTER = {"nats", "perplexity"}
 
 
-def ranking_metrics(depth: int) -> tuple[str, ...]:
-    """What is measured of rankings that keep so many documents per query: nothing deeper, and map to that depth."""
-    return tuple(f"{name}@{cut or depth}" for name, cut in RANKING_CUTS if (cut or depth) <= depth)
-
-
-def _limits(task: str, given: dict[str, int | None]) -> dict[str, int | None]:
+def _limits(task: TaskSpec, given: dict[str, int | None]) -> dict[str, int | None]:
     """The most tokens of each field of a task; None: any number, which only those fields have whose default it is."""
-    own = {field: form.max_tokens for field, form in FIELDS[task].items()}
+    own = {field: form.max_tokens for field, form in task.fields.items()}
     for field, limit in given.items():
         if field not in own:
             raise ValueError(
-                f"tokenize.max_tokens names {field!r}, which is no field of {task} (fields: {', '.join(own)})"
+                f"tokenize.max_tokens names {field!r}, which is no field of {task.name} (fields: {', '.join(own)})"
             )
         if limit is None and own[field] is not None:
-            raise ValueError(f"tokenize.max_tokens.{field} must be a number: {task} cuts this field, to {own[field]}")
-    if task == "tagging":  # a tag per word
-        pair = {given[field] for field in ("text", "tags") if field in given}
-        if len(pair) > 1:
-            raise ValueError("tokenize.max_tokens must be the same for text and tags: there is a tag for each word")
-        own |= {field: limit for limit in pair for field in ("text", "tags")}
-    return own | given
+            raise ValueError(
+                f"tokenize.max_tokens.{field} must be a number: {task.name} cuts this field, to {own[field]}"
+            )
+    tied = {given[field] for field in task.tied if field in given}
+    if len(tied) > 1:
+        names = " and ".join(task.tied)
+        raise ValueError(f"tokenize.max_tokens must be the same for {names}: they belong together, word by word")
+    return own | {field: limit for limit in tied for field in task.tied} | given
 
 
 class Config(Settings):
-    """All settings of a run. Only ingest.source must be given."""
+    """All settings of a run. Only ingest.source must be given.
+
+    This class has what every task has; `config_model` adds the tasks' names and sections of options.
+    """
 
     name: Name = Field(
         description="Name of the runs, the experiment and the registered model. Default: the file's name.",
@@ -83,9 +67,7 @@ class Config(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         default=1, description="Start of all random numbers. Equal seeds give equal splits and equal trainings."
     )
-    task: Literal["matching", "classification", "language_model", "cloze", "translation", "tagging", "captioning"] = (
-        Field(default="matching", description="What the model learns; see docs/tasks.md.")
-    )
+    task: str = Field(default="matching", description="What the model learns; see docs/tasks.md.")
     ingest: IngestConfig
     execution: ExecutionConfig = ExecutionConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
@@ -95,11 +77,17 @@ class Config(Settings):
     promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
     nights: NightsConfig = NightsConfig()
-    language_model: LanguageModelConfig = LanguageModelConfig()
-    cloze: ClozeConfig = ClozeConfig()
-    translation: TranslationConfig = TranslationConfig()
-    captioning: CaptioningConfig = CaptioningConfig()
-    tagging: TaggingConfig = TaggingConfig()
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the task declares of itself."""
+        return task_spec(self.task)
+
+    def options(self, kind: type[Options]) -> Options:
+        """The section of the task's own settings, which is of this kind."""
+        section = getattr(self, self.task)
+        assert isinstance(section, kind), f"{self.task} has no {kind.__name__}"
+        return section
 
     @property
     def split_seed(self) -> int:
@@ -118,28 +106,24 @@ class Config(Settings):
     @property
     def training_files(self) -> dict[str, str]:
         """Files that training reads beside the stages' folders: setting -> path."""
-        named = {
-            "captioning.weights": self.captioning.weights,
-            "train.start_from": self.train.start_from and str(Path(self.train.start_from) / "parameters.npz"),
-        }
+        start = self.train.start_from
+        named = {"train.start_from": str(Path(start) / "parameters.npz") if start else None}
+        named |= self.spec.files(self) if self.spec.files else {}
         return {setting: path for setting, path in named.items() if path}
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What validation measures."""
-        if self.task != "matching":
-            return METRICS[self.task]
-        ranking = ranking_metrics(self.evaluate.depth) if "ranking" in self.evaluate.kinds else ()
-        return ranking + (GRADED_METRICS if "graded" in self.evaluate.kinds else ())
+        return tuple(metric.name for metric in self.spec.metrics_of(self))
 
     @model_validator(mode="after")
     def _fill(self) -> "Config":
         """Gives settings whose default rests on others their value; before `_agree`, which checks it."""
         metric = self.train.metric or self.metrics[0]
-        model = MATCHING_MODEL if self.task == "matching" else {}
+        model = self.spec.defaults
         for section, filled in (
             ("model", {name: value for name, value in model.items() if name not in self.model.model_fields_set}),
-            ("tokenize", {"max_tokens": _limits(self.task, self.tokenize.max_tokens)}),
+            ("tokenize", {"max_tokens": _limits(self.spec, self.tokenize.max_tokens)}),
             ("train", {"metric": metric}),
             ("promote", {"name": self.promote.name or self.name, "metric": self.promote.metric or metric}),
             ("tracking", {"experiment": self.tracking.experiment or self.name}),
@@ -149,11 +133,10 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
-        if self.task == "matching":
-            self._check_matching()
-        if self.task == "language_model":
-            self._check_language_model()
-        longest = sum(limit or self.language_model.steps for limit in self.tokenize.max_tokens.values())
+        if self.spec.check:
+            self.spec.check(self)
+        steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0
+        longest = sum(limit or steps for limit in self.tokenize.max_tokens.values())
         needed = 2 * self.train.workers * longest
         if self.train.max_tokens_per_update < needed:
             raise ValueError(
@@ -174,32 +157,20 @@ class Config(Settings):
                 )
         return self
 
-    def _check_matching(self) -> None:
-        train, loss = self.train, self.train.loss
-        if self.model.head == "mlp" and loss.kind != "pointwise" and train.max_pairs_per_update > 512:
-            raise ValueError(
-                "model.head=mlp scores each query with each document of an update: "
-                "keep train.max_pairs_per_update at 512 or less"
-            )
-        if "graded" in self.evaluate.kinds and loss.kind != "pointwise":
-            raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
-        if loss.kind == "pointwise" and "ranking" in self.evaluate.kinds and self.evaluate.candidates == "collection":
-            raise ValueError(
-                "a pointwise loss ranks listed candidates only: set evaluate.candidates=listed, or "
-                "evaluate.kinds=[graded], or a ranking loss (train.loss.kind in_batch_softmax or hinge)"
-            )
 
-    def _check_language_model(self) -> None:
-        model, settings = self.model, self.language_model
-        if model.directions != 1:
-            raise ValueError(
-                "task language_model needs model.directions=1: a model that reads backwards has seen the next token"
-            )
-        if settings.tied and model.embedding != model.hidden:
-            raise ValueError(
-                f"language_model.tied needs model.embedding={model.embedding} to equal model.hidden={model.hidden}"
-            )
-        if settings.streams < self.train.workers:
-            raise ValueError(
-                f"language_model.streams={settings.streams} leaves some of {self.train.workers} workers without one"
-            )
+@functools.cache
+def config_model() -> type[Config]:
+    """The whole configuration with all tasks and sources, those that installed packages bring too."""
+    specs = task_specs()
+    fields: dict[str, Any] = {
+        "task": (Literal[tuple(specs)], Config.model_fields["task"]),
+        "ingest": (ingest_model(), Config.model_fields["ingest"]),
+        **{name: (spec.options, spec.options()) for name, spec in specs.items() if spec.options},
+    }
+    doc = "All settings of a run. Only ingest.source must be given."
+    return pydantic.create_model("Config", __base__=Config, __doc__=doc, __module__=__name__, **fields)
+
+
+def ingest_model() -> type[IngestConfig]:
+    """The section `ingest` with all sources, and the columns of all tasks' fields."""
+    return IngestConfig

@@ -1,5 +1,6 @@
-"""A record: the unit that ingest writes and tokenization reads. Which fields it has depends on the task: FIELDS."""
+"""A record: the unit that ingest writes and tokenization reads. Which fields it has depends on the task's TaskSpec."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,19 +23,6 @@ class Field(NamedTuple):
 
 
 RESERVED = ("<pad>", "<unk>")  # tokens of every vocabulary, so that no label, tag or name can be one of them
-FIELDS: dict[str, dict[str, Field]] = {
-    "matching": {"query": Field(64), "document": Field(256)},
-    "classification": {"text": Field(256), "label": Field(1, "label", "whole", names=True)},
-    "language_model": {"text": Field(verbatim=True)},
-    "cloze": {"text": Field(128)},
-    "translation": {"source": Field(128), "target": Field(128)},
-    "tagging": {
-        "text": Field(128, "", "whitespace"),
-        "tags": Field(128, "tags", "whitespace", names=True),
-        "letters": Field(2048, "letters", "letters"),
-    },
-    "captioning": {"image": Field(1, "image", "whole", names=True), "caption": Field(64)},
-}
 
 
 class Record(NamedTuple):
@@ -51,11 +39,11 @@ class Record(NamedTuple):
         return (self.id, *(part for pair in zip(self.keys, self.texts) for part in pair), self.relevance, self.metadata)
 
 
-def schema(task: str) -> "pa.Schema":
-    """The columns of a task's records: id, then per field its key (FIELD_id) and text, relevance and metadata."""
+def schema(fields: Iterable[str]) -> "pa.Schema":
+    """The columns of records: id, per field its key (FIELD_id) and its text, relevance and metadata."""
     import pyarrow as pa  # here, so that reading settings loads neither it nor NumPy
 
-    texts = [(name, pa.string()) for field in FIELDS[task] for name in (f"{field}_id", field)]
+    texts = [(name, pa.string()) for field in fields for name in (f"{field}_id", field)]
     return pa.schema([("id", pa.string()), *texts, ("relevance", pa.float32()), ("metadata", pa.string())])
 
 

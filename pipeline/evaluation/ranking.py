@@ -11,7 +11,7 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, R, nDCG
 
-from pipeline.config.schema import ranking_metrics
+from pipeline.config.tasks.matching import ranking_metrics
 from pipeline.core.errors import DupletError, InputError
 from pipeline.evaluation.metrics import comparable
 

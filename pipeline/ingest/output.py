@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import SPLITS
+from pipeline.config import SPLITS, task_spec
 from pipeline.config.sources import SplitName
 from pipeline.core.record_schema import Record, collection_schema, missing_name, missing_schema, schema
 
@@ -47,7 +47,9 @@ class Output:
     """`records-SPLIT.parquet` for each split and, if asked for, `collection.parquet`, in `folder`."""
 
     def __init__(self, folder: Path, task: str, collection: bool) -> None:
-        self._records = {split: TableWriter(folder / f"records-{split}.parquet", schema(task)) for split in SPLITS}
+        self._records = {
+            split: TableWriter(folder / f"records-{split}.parquet", schema(task_spec(task).fields)) for split in SPLITS
+        }
         self._documents = TableWriter(folder / "collection.parquet", collection_schema()) if collection else None
         self.places: Counter[str] = Counter()  # of the next record of each split
 

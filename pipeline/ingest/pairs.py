@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, task_spec
 from pipeline.config.sources import Column, Columns, PairsSource, SplitName
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS, RESERVED, Field, Record
+from pipeline.core.record_schema import RESERVED, Field, Record
 from pipeline.ingest import listing, tables
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
@@ -49,7 +49,7 @@ def files(source: Any) -> dict[SplitName | None, list[str]]:
 
 def wanted_columns(columns: Columns, task: str) -> list[Column]:
     """Every column that the configuration names, and the task's records need, once."""
-    names = (name for field in FIELDS[task] for name in (field, f"{field}_id"))
+    names = (name for field in task_spec(task).fields for name in (field, f"{field}_id"))
     given = [getattr(columns, name, None) for name in names]
     single = (*given, columns.relevance, columns.id)
     return list(dict.fromkeys(c for c in (*single, *columns.group, *columns.metadata) if c is not None))
@@ -64,14 +64,17 @@ def to_record(row: Row, columns: Columns, grades: Mapping[str, float], task: str
     if row.problem:
         raise row.problem
     values, keys, texts = row.values, [], []
-    for field, form in FIELDS[task].items():
+    for field, form in task_spec(task).fields.items():
         text = _text(values, getattr(columns, field), form)
         named = getattr(columns, f"{field}_id", None)
         made = f"{row.source}:{row.number}" if form.verbatim else short_hash(text)
         keys.append(made if named is None else as_id(values, named))
         texts.append(text)
-    if task == "tagging":
-        _check_tags(texts[0], texts[1])
+    if check := task_spec(task).check_record:
+        try:
+            check(tuple(texts))
+        except ValueError as problem:
+            raise BadRow(str(problem.args[0]), str(problem.args[-1])) from None
     record = Record(
         id=(short_hash(*keys) if len(keys) > 1 else keys[0]) if columns.id is None else as_id(values, columns.id),
         keys=tuple(keys),
@@ -93,13 +96,6 @@ def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
         if name in RESERVED:
             raise BadRow("reserved name", f"{column!r} is {name!r}, which stands for what a vocabulary does not have")
     return text
-
-
-def _check_tags(text: str, tags: str) -> None:
-    """Raises BadRow where a sentence has not as many tags as words."""
-    words, given = len(text.split()), len(tags.split())
-    if words != given:
-        raise BadRow("tags", f"{words} words and {given} tags: give one tag per word, both separated by blanks")
 
 
 def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -> Files:
@@ -162,7 +158,7 @@ def _check_names(record: Record, scope: str, columns: Columns, task: str, scratc
     """Raises BadRow where an id that the source gives a text, in this file, stood for another text before."""
     named = [
         (record.texts[i], (scope, field, record.keys[i]))
-        for i, field in enumerate(FIELDS[task])
+        for i, field in enumerate(task_spec(task).fields)
         if getattr(columns, f"{field}_id", None) is not None
     ]
     for text, names in named:

@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.config import Config, SplitShares
 from pipeline.config.sources import Column, LabelledSource, LinesSource, SplitName, TextSource
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS
 from pipeline.ingest import listing, pairs, places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten
@@ -24,7 +23,7 @@ def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[
     Raises:
         InputError: there are fewer lines than splits are to be cut from them.
     """
-    keep_blank = any(form.verbatim for form in FIELDS[config.task].values())
+    keep_blank = any(form.verbatim for form in config.spec.fields.values())
 
     def lines(found: list[str]) -> Iterator[NamedLine]:
         for address, name in listing.names(found).items():
@@ -127,10 +126,10 @@ def read_lines(
         InputError: a field of the task has no file, or the files of a split differ in length.
     """
     for split, files in source.paths.items():
-        if set(files) != set(FIELDS[config.task]):
+        if set(files) != set(config.spec.fields):
             raise InputError(
                 f"ingest.source.paths.{split} names files for {', '.join(files) or 'nothing'}; "
-                f"task {config.task} has the fields {', '.join(FIELDS[config.task])}"
+                f"task {config.task} has the fields {', '.join(config.spec.fields)}"
             )
         yield split, _aligned({field: listing.files(place) for field, place in files.items()}, source, limit_bytes)
 

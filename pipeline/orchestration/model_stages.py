@@ -125,11 +125,8 @@ class Train(WorkerStage):
 
     def _log_model(self, context: StageContext) -> None:
         """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
-        if not context.tracking.on:
-            return
-        from pipeline.serving.predict.base import ON_ONNX
-
-        if context.config.task not in ON_ONNX:
+        onnx = context.config.spec.onnx
+        if not context.tracking.on or onnx is None or onnx.open is None:
             return
         from pipeline.serving.export import onnx_export
         from pipeline.serving.mlflow_model import pack

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS, Config
+from pipeline.config.plugins import part
 from pipeline.config.sources import CollectionSource, PairsSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import missing_name
@@ -18,10 +19,6 @@ from pipeline.ingest import listing, pairs
 from pipeline.ingest.places import shown_address
 
 NAMED = 5  # labels that a sentence names
-THINGS = {
-    "matching": "pair", "classification": "text", "tagging": "sentence", "translation": "pair", "captioning": "caption",
-    "cloze": "passage", "language_model": "text",
-}  # fmt: skip
 
 
 class Finding(NamedTuple):
@@ -53,9 +50,9 @@ def findings(config: Config, ingested: Path) -> Iterator[Finding]:
     """All of the task, split by split."""
     for split in SPLITS:
         if not pq.read_metadata(ingested / f"records-{split}.parquet").num_rows:
-            yield Finding(split, f"the {split} split has no {THINGS[config.task]}", True)
-        elif config.task in _CHECKS:
-            yield from _CHECKS[config.task](config, ingested, split)
+            yield Finding(split, f"the {split} split has no {config.spec.record}", True)
+        elif config.spec.check_split:
+            yield from part(config.spec.check_split)(config, ingested, split)
 
 
 def _remedy(config: Config, split: SplitName) -> str:
@@ -82,7 +79,8 @@ def _column(ingested: Path, split: str, name: str) -> list[Any]:
 
 
 # --- matching ---------------------------------------------------------------------------------------------------------
-def _matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    """Whether the relevance of pairs fits the loss and the kinds of evaluation."""
     relevance = np.array(_column(ingested, split, "relevance"), np.float32)
     loss, kinds = config.train.loss, config.evaluate.kinds
     learnt = split == "train"
@@ -117,11 +115,13 @@ def _matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Find
 
 
 # --- labels and tags --------------------------------------------------------------------------------------------------
-def _classification(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+def classification(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    """Whether training knows the labels."""
     return _known(ingested, split, "label", "labels", lambda label: [label])
 
 
-def _tagging(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+def tagging(config: Config, ingested: Path, split: SplitName) -> Iterator[Finding]:
+    """Whether training knows the tags, and whether they mark spans where spans are measured."""
     yield from _known(ingested, split, "tags", "tags", str.split)
     if split == "train" and config.train.metric == "span_f1":
         from pipeline.evaluation import spans  # imports scikit-learn, which takes time
@@ -156,10 +156,3 @@ def _known(
             "these can never be said",
             False,
         )
-
-
-_CHECKS: dict[str, Callable[[Config, Path, SplitName], Iterator[Finding]]] = {
-    "matching": _matching,
-    "classification": _classification,
-    "tagging": _tagging,
-}

@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SPLITS, Config
-from pipeline.config.schema import SMALLER_IS_BETTER
+from pipeline.config import SPLITS, Config, smaller_is_better
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS
 from pipeline.ingest import leaks as leaks_of
 from pipeline.ingest.rows import TWO_TEXTS
 
@@ -56,7 +54,7 @@ _PUT_ASIDE = {
 def tokenize(counts: dict[str, Any], config: Config) -> list[str]:
     """The lines to say of a tokenized folder's counts: of the training split's fields what is cut and not known."""
     parts = [f"{counts['vocabulary']:,} tokens in the vocabulary"] if "vocabulary" in counts else []
-    for field, form in FIELDS[config.task].items():
+    for field, form in config.spec.fields.items():
         if form.vocabulary:
             continue
         texts = sum(counts[split][field]["texts"] for split in SPLITS)
@@ -80,7 +78,7 @@ def check_tokens(counts: dict[str, Any], config: Config, needed: Iterable[str], 
     Raises:
         InputError: nearly all tokens of the training split are unknown, or a text of a needed split is too short.
     """
-    fields = [field for field, form in FIELDS[config.task].items() if not form.vocabulary and field != "image"]
+    fields = [field for field, form in config.spec.fields.items() if not form.vocabulary]
     for split in SPLITS:
         tokens, unknown = (sum(counts[split][f][what] for f in fields) for what in ("tokens", "unknown_tokens"))
         if unknown > MANY * tokens:
@@ -96,10 +94,9 @@ def check_tokens(counts: dict[str, Any], config: Config, needed: Iterable[str], 
             say(f"warning: {sentence}")
         if split not in needed:
             continue
-        if config.task == "language_model" and tokens < 2:
-            raise InputError(f"the {split} text has {tokens} tokens, nothing to predict: give it more text")
-        if config.task == "cloze" and unknown == tokens:
-            raise InputError(f"the {split} split has no word that training knows, so nothing to take out and to say")
+        check = config.spec.check_tokens
+        if check and (problem := check(split, tokens, unknown)):
+            raise InputError(problem)
 
 
 def train(result: dict[str, Any], folder: Path, config: Config) -> str:
@@ -114,7 +111,7 @@ def train(result: dict[str, Any], folder: Path, config: Config) -> str:
         ended = f"{settings.max_updates:,} updates (train.max_updates)"
     else:
         ended = f"{settings.epochs} epochs (train.epochs)"
-    direction = "lowest" if metric in SMALLER_IS_BETTER else "highest"
+    direction = "lowest" if smaller_is_better(metric) else "highest"
     shown = "–" if value is None else f"{value:.4f}"
     return (
         f"train: {direction} valid {metric} {shown} at update {best:,} of {result['updates']:,}, which is kept; "

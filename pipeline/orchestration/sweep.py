@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import SMALLER_IS_BETTER, Config, load_config, safe_yaml, values
+from pipeline.config import Config, config_model, load_config, safe_yaml, smaller_is_better, values
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.orchestration import flow
@@ -88,7 +88,9 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
                 raise InputError(f"{override} is no range: give low..high, above 0 with :log")
             axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
         elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
-            axes.append(Axis(key, tuple(values.typed(values.Given(part), values.at(key, (Config,))) for part in parts)))
+            axes.append(
+                Axis(key, tuple(values.typed(values.Given(part), values.at(key, (config_model(),))) for part in parts))
+            )
         else:
             fixed.append(override)
     return axes, fixed
@@ -193,7 +195,7 @@ class Sweep:
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if self.search == "bayesian":
             sampler = optuna.samplers.TPESampler(seed=seed)
-        smaller = self.config.train.metric in SMALLER_IS_BETTER
+        smaller = smaller_is_better(self.config.train.metric)
         database = self.folder / "study.db"
         if not database.exists():  # whole or not at all: a kill would leave tables that Optuna cannot use
             with atomic_files.new_database(database) as new:
@@ -247,7 +249,7 @@ class Sweep:
         good = [trial for trial in trials if trial.value is not None]
         if not good:
             raise InputError(f"not one of {len(trials)} trials could be run; the first: {trials[0].note}")
-        smaller = self.config.train.metric in SMALLER_IS_BETTER
+        smaller = smaller_is_better(self.config.train.metric)
         ordered = sorted(good, key=lambda trial: (trial.value or 0.0) * (1 if smaller else -1))
         table = self._table([*ordered, *(trial for trial in trials if trial.value is None)])
         atomic_files.write_text(self.folder / "table.txt", table)

@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import SMALLER_IS_BETTER, PromoteConfig
+from pipeline.config import PromoteConfig, smaller_is_better
 from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference
@@ -65,11 +65,11 @@ def decide(candidate: Evaluation, champion: Evaluation | None, settings: Promote
         )
     else:
         low, high = row.difference.low, row.difference.high
-        gain = -high if metric in SMALLER_IS_BETTER else low
+        gain = -high if smaller_is_better(metric) else low
         what = f"{metric} differs by {_signed(row)} (95 % interval {low:+.4f} to {high:+.4f})"
     passed = gain > settings.min_difference
-    side = "below" if metric in SMALLER_IS_BETTER else "above"
-    bound = 0.0 + (-settings.min_difference if metric in SMALLER_IS_BETTER else settings.min_difference)  # no -0
+    side = "below" if smaller_is_better(metric) else "above"
+    bound = 0.0 + (-settings.min_difference if smaller_is_better(metric) else settings.min_difference)  # no -0
     must = f"the {'interval' if settings.judge_by == 'interval' else 'difference'} must lie {side} {bound:g}"
     return made._replace(passed=passed, reason=what if passed else f"{what}, and {must}")
 
@@ -88,7 +88,7 @@ def _mean(found: Evaluation, kind: str, metric: str) -> float:
 
 def _gain(metric: str, new: float, old: float) -> float:
     """How much better the new figure is."""
-    return old - new if metric in SMALLER_IS_BETTER else new - old
+    return old - new if smaller_is_better(metric) else new - old
 
 
 def _signed(row: Row) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.config import SMALLER_IS_BETTER
+from pipeline.config import smaller_is_better
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference, Interval
 from pipeline.evaluation.judged import Judged
@@ -154,7 +154,7 @@ def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> 
     wanted = first.metric[1]
     metric = wanted if ("model", wanted) in before.values else next(m for s, m in before.values if s == "model")
     reference = first.compared[kind].get("reference")
-    sign = -1 if metric in SMALLER_IS_BETTER else 1
+    sign = -1 if smaller_is_better(metric) else 1
     old, new = (sign * rows.values["model", metric] for rows in (before, after))
     if before.classes is not None:
         reference, words = None, {1: "right", -1: "wrong", 0: "–"}

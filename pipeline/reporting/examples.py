@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import SMALLER_IS_BETTER
+from pipeline.config import smaller_is_better
 from pipeline.evaluation.judged import Judged, shown
 from pipeline.reporting.folder import Evaluation
 
@@ -28,7 +28,7 @@ def chosen(found: Evaluation) -> list[dict[str, Any]]:
     if places:
         lines = {place: line for place, line in enumerate(found.predictions()) if place in places}
         worst = [line_of(lines[place]) for place in places if place in lines]
-        lists.append({"title": f"Least {metric}" if metric not in SMALLER_IS_BETTER else f"Most {metric}",
+        lists.append({"title": f"Least {metric}" if not smaller_is_better(metric) else f"Most {metric}",
                       "lines": worst})  # fmt: skip
     return lists
 
@@ -41,7 +41,7 @@ def _worst(found: Evaluation) -> tuple[str, list[int]]:
     rows = found.judged.get(kind) or next(iter(found.judged.values()))
     if ("model", metric) not in rows.values:
         metric = _telling(rows)
-    badness = rows.values["model", metric] * (1 if metric in SMALLER_IS_BETTER else -1)
+    badness = rows.values["model", metric] * (1 if smaller_is_better(metric) else -1)
     order = np.argsort(-badness, kind="stable")[:SHOWN]
     return metric, [int(place) for place in order if badness[place] > badness.min()]
 

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipeline.config.tasks import metric_named
+
 # Okabe and Ito, "Color Universal Design", 2008: told apart with any kind of colour vision; line styles differ as well
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", "-.", ":")
@@ -59,10 +61,7 @@ def _scale(metric: str) -> str:
     >>> [_scale(name) for name in ("valid/mrr@10", "valid/left_nats", "valid/bleu", "valid/bleu_4")]
     ['0 to 1', 'nats', '0 to 100', '0 to 1']
     """
-    name = metric.removeprefix("valid/").removeprefix("left_")
-    return {"nats": "nats", "perplexity": "perplexity", "bleu": "0 to 100", "chrf": "0 to 100", "cider": "0 to 10"}.get(
-        name, "0 to 1"
-    )
+    return metric_named(metric.removeprefix("valid/").removeprefix("left_")).scale
 
 
 def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:

@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+from pipeline.config import task_specs
+from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
-from pipeline.serving.model_folder import read_config, read_parameters
+from pipeline.serving.model_folder import read_config
 from pipeline.serving.onnx import graph_cache
-from pipeline.serving.predict.base import ON_ONNX, MatchingPredictor, Predictor
-from pipeline.serving.predict.scoring import Represent, Scorer
+from pipeline.serving.predict import onnx_matching
+from pipeline.serving.predict.base import Predictor
 from pipeline.serving.predict.text_encoder import Backend, TextEncoder
-from pipeline.tokenization.encoder import load_tokenizer
 
 
 def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = None) -> TextEncoder:
@@ -24,44 +25,38 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
     config = read_config(folder)
     if config.task != "matching":
         raise InputError(f"{folder} is a model of the task {config.task}; encoding needs one of the task matching")
-    threads = threads or len(os.sched_getaffinity(0))
-    parameters = read_parameters(folder)
-    represent: Represent
     if backend == "mxnet":
         from pipeline.serving.predict import mxnet_encoder
 
-        represent, threads = mxnet_encoder.represent_with(config, parameters), 1
-    else:
-        from pipeline.serving.onnx import session
-
-        represent = session.represent_with(graph_cache.ensure_graphs(folder))
-    return TextEncoder(config, load_tokenizer(folder), represent, Scorer(config, parameters), threads)
+        return mxnet_encoder.open_encoder(config, folder)
+    return onnx_matching.open_encoder(config, folder, graph_cache.ensure_graphs(folder), threads or usable_cores())
 
 
 def open_predictor(folder: Path, backend: Backend | None = None, threads: int | None = None) -> Predictor:
     """Opens a model's folder, as `fetching.fetch` gives it.
 
     Args:
-        backend: None: ONNX Runtime for the tasks in ON_ONNX, MXNet for the others.
+        backend: None: ONNX Runtime for the tasks that predict on it, MXNet for the others.
         threads: of ONNX Runtime; None: as many as this process may use.
 
     Raises:
         InputError: the folder is no whole model, or its task cannot be had on that backend.
     """
     config = read_config(folder)
-    backend = backend or ("onnx" if config.task in ON_ONNX else "mxnet")
-    if config.task == "matching":
-        return MatchingPredictor(open_encoder(folder, backend, threads), backend)
-    if backend == "mxnet":
-        from pipeline.serving.predict.mxnet_tasks import TaskPredictor
-
-        return TaskPredictor(config, folder)
-    if config.task not in ON_ONNX:
+    opens = config.spec.onnx.open if config.spec.onnx else None
+    if backend == "mxnet" or (backend is None and opens is None):
+        predictor: Predictor = part(config.spec.mxnet)(config, folder)
+    elif opens is None:
+        able = ", ".join(name for name, task in task_specs().items() if task.onnx and task.onnx.open)
         raise InputError(
-            f"models of the task {config.task} predict on MXNet alone (those of {', '.join(ON_ONNX)} on ONNX Runtime "
-            "too): leave --backend out"
+            f"models of the task {config.task} predict on MXNet alone (those of {able} on ONNX Runtime too): leave "
+            "--backend out"
         )
-    from pipeline.serving.predict import onnx_tasks
+    else:
+        predictor = part(opens)(config, folder, graph_cache.ensure_graphs(folder), threads or usable_cores())
+    return predictor
 
-    graphs = graph_cache.ensure_graphs(folder)
-    return onnx_tasks.open_task(config, folder, graphs, threads or len(os.sched_getaffinity(0)))
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,7 +1,6 @@
 """The interface of a task: all that the training loop, the checkpoints and the workers know of it."""
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from mxnet import Context, gluon, nd
 
 from pipeline.config import Config
+from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.tokenization import shards
@@ -133,6 +133,6 @@ def texts_of(ingested: Path, split: shards.Split, field: str, name: str = "test"
 
 
 def task_of(config: Config, folder: Path) -> Task:
-    """The configured task over a folder of tokenized splits, or of a trained model: its module's `TASK`."""
-    task: Task = importlib.import_module(f"pipeline.tasks.{config.task}").TASK(config, folder)
+    """The configured task over a folder of tokenized splits, or of a trained model."""
+    task: Task = part(config.spec.task)(config, folder)
     return task

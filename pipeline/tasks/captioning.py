@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.config import CaptioningConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
@@ -48,7 +49,7 @@ class Captioning(Task):
     @functools.cached_property
     def images(self) -> Images:
         """What the records' images are."""
-        return Images(self.config.captioning, self.folder)
+        return Images(self.config.options(CaptioningConfig), self.folder)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -64,7 +65,7 @@ class Captioning(Task):
     def network(self) -> Captioner:
         """See Captioner."""
         return Captioner(
-            self.config.model, len(self.vocabulary), self.config.captioning.inject, self.images.shape,
+            self.config.model, len(self.vocabulary), self.config.options(CaptioningConfig).inject, self.images.shape,
             prefix="captioner_",
         )  # fmt: skip
 
@@ -165,7 +166,7 @@ class Captioning(Task):
         split = shards.open_split(self.folder, "test", self.config.task)
         if not len(split.relevance):
             raise InputError("the test split has no image to judge: raise ingest.split.test")
-        found = self._write_split(network, split, world, self.config.captioning.beam)
+        found = self._write_split(network, split, world, self.config.options(CaptioningConfig).beam)
         if world.rank > 0:
             return {}
         references, kind = self._references(split), self.config.tokenize.kind
@@ -219,9 +220,8 @@ class Captioning(Task):
     def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `image`, the path of one, its `caption` and the caption's log probability."""
         raw = np.stack([self.images.read(row["image"]) for row in rows])
-        found = self._write(network, self.images.seen(raw, context), context, self.config.captioning.beam)
+        found = self._write(
+            network, self.images.seen(raw, context), context, self.config.options(CaptioningConfig).beam
+        )
         kind = self.config.tokenize.kind
         return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in found]
-
-
-TASK = Captioning

@@ -205,6 +205,3 @@ class Classification(Task):
 def _bags(split: shards.Split) -> Iterator[np.ndarray]:
     field = split.fields["text"]
     return (field.ids(row) for row in split.rows["text"].tolist())
-
-
-TASK = Classification

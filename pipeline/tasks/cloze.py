@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.config import ClozeConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
@@ -54,24 +55,26 @@ class FillIn(Task):
 
     @functools.cached_property
     def _sampler(self) -> Sampler:
-        return Sampler(chances_of(decoding.running_text(self.train), self.vocabulary), self.config.cloze.sampled)
+        return Sampler(
+            chances_of(decoding.running_text(self.train), self.vocabulary), self.config.options(ClozeConfig).sampled
+        )
 
     def network(self) -> Cloze:
         """See Cloze."""
-        if self.config.cloze.sampled >= self.vocabulary:
-            raise decoding.too_many_sampled("cloze", self.config.cloze.sampled, self.vocabulary)
-        return Cloze(self.config.model, self.vocabulary, self.config.cloze.compare_left, prefix="cloze_")
+        if self.config.options(ClozeConfig).sampled >= self.vocabulary:
+            raise decoding.too_many_sampled("cloze", self.config.options(ClozeConfig).sampled, self.vocabulary)
+        return Cloze(self.config.model, self.vocabulary, self.config.options(ClozeConfig).compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See answers.drawn_blanks."""
-        return decoding.drawn_blanks(ids, self.config.cloze.blank_share, rng)
+        return decoding.drawn_blanks(ids, self.config.options(ClozeConfig).blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
         rows = self.train.rows["text"][shares[rank]]
         read = self.train.fields["text"].read(rows)
         candidates = np.zeros(0, np.int32)
-        if self.config.cloze.sampled:
+        if self.config.options(ClozeConfig).sampled:
             candidates = self._sampler.draw(np.random.default_rng([*seed, self.vocabulary]))
             tokens = np.append(distinct_tokens(read), candidates)
             tokens = np.unique(np.append(tokens, self.vocabulary)).astype(np.int32)
@@ -270,6 +273,3 @@ def _possible(scores: nd.NDArray) -> nd.NDArray:
     """Scores in which padding and the unknown word cannot fill a blank."""
     barred = nd.full((scores.shape[0], SPECIAL), -1e30, ctx=scores.context)
     return nd.concat(barred, nd.slice_axis(scores, axis=1, begin=SPECIAL, end=None), dim=1)
-
-
-TASK = FillIn

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.config import LanguageModelConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
@@ -59,15 +60,15 @@ class LanguageModelTask(Task):
         """See LanguageModel; all its parameters have dense gradients."""
         config = self.config
         vocabulary = shards.vocabulary_size(self.folder)
-        if config.language_model.sampled >= vocabulary:
-            raise decoding.too_many_sampled("language_model", config.language_model.sampled, vocabulary)
-        return LanguageModel(config.model, config.language_model, vocabulary, prefix="language_model_")
+        if config.options(LanguageModelConfig).sampled >= vocabulary:
+            raise decoding.too_many_sampled("language_model", config.options(LanguageModelConfig).sampled, vocabulary)
+        return LanguageModel(config.model, config.options(LanguageModelConfig), vocabulary, prefix="language_model_")
 
     # --- streams ------------------------------------------------------------------------------------------------------
     @functools.cached_property
     def streams(self) -> int:  # type: ignore[override]
         """Contiguous parts of the text read side by side, over all workers."""
-        return self.config.language_model.streams
+        return self.config.options(LanguageModelConfig).streams
 
     @functools.cached_property
     def text(self) -> np.ndarray:
@@ -83,7 +84,7 @@ class LanguageModelTask(Task):
                 f"the training text has {len(self.text)} tokens, too few for language_model.streams={self.streams}: "
                 "lower it"
             )
-        segments = -(-per_stream // self.config.language_model.steps)
+        segments = -(-per_stream // self.config.options(LanguageModelConfig).steps)
         return per_stream * np.arange(segments + 1) // segments
 
     @functools.cached_property
@@ -94,7 +95,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def _sampler(self) -> Sampler:
         chances = chances_of(self.text, shards.vocabulary_size(self.folder))
-        return Sampler(chances, self.config.language_model.sampled)
+        return Sampler(chances, self.config.options(LanguageModelConfig).sampled)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> StreamBatch:
         """See StreamBatch."""
@@ -103,7 +104,7 @@ class LanguageModelTask(Task):
         places = self._starts[-1] * streams[None, :] + np.arange(begin, end)[:, None]
         targets = self.text[places + 1]
         candidates = None
-        if self.config.language_model.sampled:
+        if self.config.options(LanguageModelConfig).sampled:
             candidates = self._sampler.candidates(self._sampler.draw(np.random.default_rng(seed)), targets)
         return StreamBatch(
             tokens=None,
@@ -234,7 +235,7 @@ class LanguageModelTask(Task):
         ).rstrip("\n")
 
     def _samples(self, network: LanguageModel, context: Context) -> str:
-        length = self.config.language_model.sample_tokens
+        length = self.config.options(LanguageModelConfig).sample_tokens
         parts = []
         for temperature in (0.5, 0.8, 1.0):
             [text] = self.write_several(network, 1, length, Choice(temperature), context)
@@ -319,7 +320,9 @@ class LanguageModelTask(Task):
 
     def sample(self, network: LanguageModel, context: Context) -> str:
         """What the model writes by itself, with the same draws at each validation."""
-        [text] = self.write_several(network, 1, self.config.language_model.sample_tokens, Choice(), context)
+        [text] = self.write_several(
+            network, 1, self.config.options(LanguageModelConfig).sample_tokens, Choice(), context
+        )
         return text + "\n"
 
     def predict(
@@ -336,6 +339,3 @@ class LanguageModelTask(Task):
             nats = float(judged.mean(dtype=np.float64))
             found.append({"tokens": len(text), "nats": nats, "perplexity": math.exp(min(nats, 700.0))})
         return found
-
-
-TASK = LanguageModelTask

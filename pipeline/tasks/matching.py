@@ -362,6 +362,3 @@ def _summed(parts: list[Callable[[], nd.NDArray]], parameters: list[gluon.Parame
         for parameter, total in zip(parameters, sums):
             parameter.grad(total.context)[:] = total
     return nd.add_n(*values) if len(values) > 1 else values[0]
-
-
-TASK = Matching

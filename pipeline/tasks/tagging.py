@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.config import TaggingConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
@@ -56,7 +57,7 @@ class Tagging(Task):
 
     def network(self) -> Tagger:
         """See Tagger."""
-        settings = self.config.tagging
+        settings = self.config.options(TaggingConfig)
         letters = len(load_vocabulary(self.folder / "letters")) if settings.characters else 0
         vocabulary = shards.vocabulary_size(self.folder)
         return Tagger(self.config.model, vocabulary, len(self.names), letters, settings.crf, prefix="tagger_")
@@ -78,7 +79,7 @@ class Tagging(Task):
                 raise InputError(f"a tag of record {record} of the train split is in no vocabulary: {REMAKE}")
             start += len(part)
         spelling = None
-        if self.config.tagging.characters:
+        if self.config.options(TaggingConfig).characters:
             letters = self.train.fields["letters"].read(self.train.rows["letters"][records])
             spelling = self._spelled(letters, texts.chunks)
         total = sum(int(self.lengths[share].sum()) for share in shares)
@@ -96,7 +97,7 @@ class Tagging(Task):
         total = nd.zeros(1, ctx=context)
         for chunk, tags, scores in zip(batch.texts.chunks, batch.tags, self._scores(network, table, batch)):
             given = nd.array(np.maximum(tags, 0), context, "int32")
-            if self.config.tagging.crf:
+            if self.config.options(TaggingConfig).crf:
                 lengths = nd.array(chunk.lengths, context, "int32")
                 losses = crf_loss(scores, given, lengths, network.transitions.data(context))
             else:
@@ -134,15 +135,25 @@ class Tagging(Task):
         lengths = np.array([len(ids) for ids in words], np.int32)
         table = network.embedding.data(context)
         said: list[np.ndarray] = [np.zeros(0, int)] * len(words)
-        transitions = network.transitions.data(context).asnumpy() if self.config.tagging.crf else None
+        transitions = network.transitions.data(context).asnumpy() if self.config.options(TaggingConfig).crf else None
         for part in like_lengths(lengths):
             ids = np.zeros((int(lengths[part].max()), len(part)), np.int32)
             for column, place in enumerate(part):
                 ids[: lengths[place], column] = words[place]
             chunk = Chunk(ids, lengths[part])
+<<<<<<< HEAD
             spelling = self._spelled([letters[p] for p in part], [chunk]) if self.config.tagging.characters else None
             texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
             [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
+=======
+            spelling = (
+                self._spelled([letters[p] for p in part], [chunk])
+                if self.config.options(TaggingConfig).characters
+                else None
+            )
+            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), [len(part)], len(ids), 0, 0)
+            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling))
+>>>>>>> 73193c2 (Declare each task in one place, and find tasks of other packages through entry points)
             for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):
                 found = found[: lengths[place]]
                 said[place] = found.argmax(axis=1) if transitions is None else viterbi(found, transitions)
@@ -259,6 +270,3 @@ def _check(split: shards.Split, name: str) -> None:
             f"record {split.ids[int(first)]} of the {name} split has {counts[0][first]} words and {counts[1][first]} "
             "tags: give one tag per word, both separated by blanks"
         )
-
-
-TASK = Tagging

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mxnet import Context, nd
 
+from pipeline.config import TranslationConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
@@ -60,7 +61,7 @@ class Translation(Task):
 
     def network(self) -> Translator:
         """Encoder and decoder over one vocabulary."""
-        options = self.config.translation
+        options = self.config.options(TranslationConfig)
         return Translator(self.config.model, len(self.vocabulary), options.attention, prefix="translator_")
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Translation(Task):
 
     def loss(self, network: Translator, table: nd.NDArray | None, batch: TranslationBatch, world: World) -> StepLoss:
         """Mean cross entropy, with label smoothing, over all workers' target tokens."""
-        losses = self._losses(network, batch, world.context, self.config.translation.label_smoothing)
+        losses = self._losses(network, batch, world.context, self.config.options(TranslationConfig).label_smoothing)
         value = losses.sum().reshape(1) * (world.size / batch.total)
         return StepLoss(value, value)
 
@@ -108,7 +109,7 @@ class Translation(Task):
         rank: int = 0, size: int = 1,
     ) -> dict[int, Found]:  # fmt: skip
         """The likeliest texts for this worker's share of source ids, by number."""
-        options = self.config.translation
+        options = self.config.options(TranslationConfig)
         found: dict[int, Found] = {}
         barred = (PADDING_ID,) if options.copy_unknown else (PADDING_ID, UNKNOWN_ID)
         lengths = np.array([len(ids) for ids in sources], np.int32)
@@ -120,7 +121,7 @@ class Translation(Task):
         return found
 
     def _limits(self, lengths: np.ndarray) -> np.ndarray:
-        return np.ceil(lengths * self.config.translation.max_target_share).astype(int) + 10
+        return np.ceil(lengths * self.config.options(TranslationConfig).max_target_share).astype(int) + 10
 
     def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
         """(T + 1, L) weights while writing a target and the border behind it."""
@@ -132,7 +133,7 @@ class Translation(Task):
     def _text(self, network: Translator, source: np.ndarray, words: list[str], ids: list[int], context: Context) -> str:
         """The text that ids stand for; unknown words are taken from the source where they looked, if asked for."""
         tokens = [self.vocabulary[i] for i in ids]
-        if self.config.translation.copy_unknown and UNKNOWN_ID in ids and words:
+        if self.config.options(TranslationConfig).copy_unknown and UNKNOWN_ID in ids and words:
             looked_at = self._attention(network, source, ids, context).argmax(axis=1)
             tokens = [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
         return joined(self.config.tokenize.kind, tokens)
@@ -157,7 +158,7 @@ class Translation(Task):
         targets = split.fields["target"]
         references = [[to_text(targets.ids(row))] for row in split.rows["target"].tolist()]
         texts = [to_text(found[row].ids) for row in split.rows["source"].tolist()]
-        judge = translation.judges(lowercase, self.config.translation.bleu_tokenizer)
+        judge = translation.judges(lowercase, self.config.options(TranslationConfig).bleu_tokenizer)
         metrics = {**judge.scores(texts, references), "nats": nats}
         metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
         return world.agree(metrics, "validation")
@@ -181,7 +182,7 @@ class Translation(Task):
         split = shards.open_split(self.folder, "test", self.config.task)
         if not len(split.relevance):
             raise InputError("the test split has no pair to judge: raise ingest.split.test")
-        options, field = self.config.translation, split.fields["source"]
+        options, field = self.config.options(TranslationConfig), split.fields["source"]
         sources = [field.ids(row) for row in range(len(field))]
         mine = self._write(
             network, sources, world.context, options.beam, options.length_penalty, world.rank, world.size
@@ -233,7 +234,7 @@ class Translation(Task):
     ) -> dict[str, float]:  # fmt: skip
         """Writes table.txt and metrics.json: corpus scores, and sentence by sentence what can be resampled."""
         settings, lowercase = self.config.evaluate, self.config.tokenize.lowercase
-        judge = translation.judges(lowercase, self.config.translation.bleu_tokenizer)
+        judge = translation.judges(lowercase, self.config.options(TranslationConfig).bleu_tokenizer)
         compared, signatures = translation.comparison(systems, references, judge, settings.bootstrap_samples)
         values = {(name, "exact"): translation.exact(texts, references, lowercase) for name, texts in systems.items()}
         values |= {
@@ -269,7 +270,7 @@ class Translation(Task):
 
     def predict(self, network: Translator, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `source` the `target`, and its log probability over the length penalty."""
-        tokenizer, options = load_tokenizer(self.folder), self.config.translation
+        tokenizer, options = load_tokenizer(self.folder), self.config.options(TranslationConfig)
         originals = [str(row["source"]) for row in rows]
         sources = [tokenizer.encode(text, "source") for text in originals]
         found = self._write(network, sources, context, options.beam, options.length_penalty)
@@ -289,6 +290,3 @@ def _padded(sources: list[np.ndarray], context: Context) -> tuple[nd.NDArray, nd
     for column, ids in enumerate(sources):
         padded[: len(ids), column] = ids
     return nd.array(padded, context, "int32"), nd.array(lengths, context, "int32")
-
-
-TASK = Translation

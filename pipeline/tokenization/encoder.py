@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS, RESERVED
+from pipeline.core.record_schema import RESERVED
 from pipeline.tokenization.tokenizers import Tokenizer, tokenizer_of
 
 PADDING, UNKNOWN = RESERVED
@@ -46,8 +46,8 @@ def forms(config: Config) -> dict[str, Form]:
     Labels and tags are kept as they are and each known, however rare.
     """
     settings, found = config.tokenize, {}
-    for name in dict.fromkeys(form.vocabulary for form in FIELDS[config.task].values()):
-        fields = {field: form for field, form in FIELDS[config.task].items() if form.vocabulary == name}
+    for name in dict.fromkeys(form.vocabulary for form in config.spec.fields.values()):
+        fields = {field: form for field, form in config.spec.fields.items() if form.vocabulary == name}
         limits = {field: config.tokenize.max_tokens[field] for field in fields}
         [kind] = {form.tokens for form in fields.values()}
         if kind == "text":

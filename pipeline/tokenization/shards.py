@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import task_spec
 from pipeline.core import mapped_memory
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
 
 __all__ = ["EXAMPLES_NAME", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
@@ -197,7 +197,7 @@ class Split(NamedTuple):
 
 def open_split(folder: Path, split: str, task: str = "matching") -> Split:
     """Maps a split of a tokenized folder. Raises InputError naming the file that is missing, damaged or unfit."""
-    folder, names = folder / split, tuple(FIELDS[task])
+    folder, names = folder / split, tuple(task_spec(task).fields)
     fields = {field: Texts(folder, field) for field in names}
     path = folder / EXAMPLES_NAME
     file = _open(path, examples_schema(names))

@@ -23,7 +23,7 @@ from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.core.executors import Executor
 from pipeline.core.manifest import KeyParts
-from pipeline.core.record_schema import FIELDS, collection_schema, missing_name, missing_schema, schema
+from pipeline.core.record_schema import collection_schema, missing_name, missing_schema, schema
 from pipeline.ingest import images
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
@@ -82,13 +82,13 @@ def run(
     Raises:
         InputError: a file of ingest is missing or damaged, the training split is empty, the settings do not fit.
     """
-    settings, fields = config.tokenize, tuple(FIELDS[config.task])
+    settings, fields = config.tokenize, tuple(config.spec.fields)
     by_vocabulary = forms(config)
     vocabulary.check_size(by_vocabulary[""])
     # a title's document is its text without the title; in the collection the title stands before it
     titles = isinstance(config.ingest.source, CollectionSource) and config.ingest.source.train_on_titles
     over_collection: tuple[SplitName, ...] = ("test",) if titles else ("valid", "test")
-    sources = _sources(ingest_folder, config.task, over_collection)
+    sources = _sources(ingest_folder, fields, over_collection)
     records = {split: sources[split][fields[0]][0] for split in SPLITS}
     if not records["train"].texts:
         raise InputError(f"{records['train'].path} has no record to learn from: check ingest.source and ingest.split")
@@ -119,7 +119,7 @@ def run(
                 rows = {field: stack.enter_context(KeyRows(folder, field)) for field in fields}
                 counts[split] = {
                     field: _write_texts(
-                        folder / FIELDS[config.task][field].vocabulary,
+                        folder / config.spec.fields[field].vocabulary,
                         folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
                     )
                     for field in fields
@@ -159,7 +159,7 @@ class _Source(NamedTuple):
 
 
 def _sources(
-    ingest_folder: Path, task: str, over_collection: tuple[SplitName, ...]
+    ingest_folder: Path, fields: tuple[str, ...], over_collection: tuple[SplitName, ...]
 ) -> dict[str, dict[str, list[_Source]]]:
     """Each split's records by field; documents of splits judged over the collection (if ingest left one) begin with it.
 
@@ -169,8 +169,8 @@ def _sources(
     found: dict[str, dict[str, list[_Source]]] = {}
     for split in SPLITS:
         path = ingest_folder / f"records-{split}.parquet"
-        file = _parquet(path, schema(task))
-        found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in FIELDS[task]}
+        file = _parquet(path, schema(fields))
+        found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in fields}
         missing = ingest_folder / missing_name(split)
         if missing.exists():
             found[split]["query"].append(_Source(missing, _parquet(missing, missing_schema()), "query_id", "query"))

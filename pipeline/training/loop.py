@@ -14,7 +14,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from pipeline.config import SMALLER_IS_BETTER, Config
+from pipeline.config import Config, smaller_is_better
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.distributed.launcher import SAMPLES
@@ -329,7 +329,7 @@ class Run:
     def _judge(self, value: float) -> None:
         """Compares a validation's value with the best one. Raises InputError where neither is a number."""
         state, name = self.state, self.config.train.metric
-        sign = -1 if name in SMALLER_IS_BETTER else 1
+        sign = -1 if smaller_is_better(name) else 1
         if math.isfinite(value) and (state.best is None or sign * value > sign * state.best):
             state.best, state.best_update, state.without_better = value, state.update, 0
             return

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config, check_config
+from pipeline.config import Config, check_config, config_model, task_specs
 from pipeline.core.errors import InputError
-from pipeline.core.record_schema import FIELDS
 
 PAIRS = {"ingest": {"source": {"format": "tsv", "path": "pairs.tsv"}}}
 CONLLU = {"ingest": {"source": {"format": "conllu", "paths": {"train": "a"}}}, "task": "tagging"}
@@ -21,7 +20,7 @@ def read(**data: Any) -> Config:
 @pytest.mark.parametrize(
     ("given", "limits"),
     [
-        ({}, {"query": 64, "document": 256}),  # records.FIELDS
+        ({}, {"query": 64, "document": 256}),  # the task's own
         ({"document": 128}, {"query": 64, "document": 128}),
         ({"query": 5, "document": 6}, {"query": 5, "document": 6}),
     ],
@@ -33,10 +32,10 @@ def test_each_field_has_its_limit(given: dict[str, int], limits: dict[str, int])
     assert config.shown["tokenize"]["max_tokens"] == limits
 
 
-@pytest.mark.parametrize("task", FIELDS)
+@pytest.mark.parametrize("task", task_specs())
 def test_each_field_of_each_task_has_a_limit(task: str) -> None:
     model = {"directions": 1} if task == "language_model" else {}
-    assert set(read(task=task, model=model).tokenize.max_tokens) == set(FIELDS[task])
+    assert set(read(task=task, model=model).tokenize.max_tokens) == set(task_specs()[task].fields)
 
 
 def test_tags_are_cut_where_their_words_are() -> None:
@@ -79,7 +78,7 @@ def test_what_an_older_version_wrote_down_is_read(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_null_where_settings_do() -> None:
-    schema = Config.model_json_schema()
+    schema = config_model().model_json_schema()
     for section, name in (
         ("TrainConfig", "metric"), ("PromoteConfig", "name"), ("PromoteConfig", "metric"),
         ("TrackingConfig", "experiment"), ("PairsSource", "quoting"),

@@ -54,7 +54,7 @@ def test_every_format_packed_or_not_gives_the_same_records(name: str, ingest: An
         "read": 3, "kept": 3, "quarantined": 0, "duplicates": 0, "splits": None
     }  # fmt: skip
     for split in ("train", "valid", "test"):
-        assert pq.read_schema(result.folder / f"records-{split}.parquet").equals(schema("matching"))
+        assert pq.read_schema(result.folder / f"records-{split}.parquet").equals(schema(("query", "document")))
 
 
 def test_a_newcomers_tsv_needs_no_settings(ingest: Any, write: Any) -> None:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from pipeline.evaluation.grades import grade_probabilities
-from pipeline.serving.onnx import int8, matcher
+from pipeline.serving.onnx import eight_bits, matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
@@ -118,7 +118,7 @@ def test_eight_bits_are_near_and_smaller() -> None:
     _, arrays = random_network(config)
     arrays = {name: array / 3 for name, array in arrays.items()}
     plain = matcher.encoder(config, arrays, "document")
-    small = int8.quantised(plain)
+    small = eight_bits.quantised(plain)
     assert [node.op_type for node in small.graph.node].count("DynamicQuantizeLSTM") == 2
     assert len(small.SerializeToString()) < 0.5 * len(plain.SerializeToString())
     ids, lengths = random_texts(np.random.default_rng(6), 20, 9, 9)
@@ -131,7 +131,7 @@ def test_eight_bits_are_near_and_smaller() -> None:
 def test_shared_towers_are_quantised_once() -> None:
     config = config_of()
     _, arrays = random_network(config)
-    small = int8.quantised(matcher.matcher(config, arrays))
+    small = eight_bits.quantised(matcher.matcher(config, arrays))
     names = [tensor.name for tensor in small.graph.initializer]
     assert len(names) == len(set(names))
     opened(small)

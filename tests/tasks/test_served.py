@@ -9,13 +9,22 @@ from typing import Any
 import onnx
 import pytest
 
+from pipeline.config import Config, task_specs
+from pipeline.config.plugins import part
 from pipeline.distributed.world import World
-from pipeline.serving.export import onnx_export, task_validation
+from pipeline.serving.export import onnx_export
 from pipeline.serving.onnx import graph_cache
 from pipeline.tokenization.encoder import forms
 from tests.serving.task_models import finish
 
-TASKS = ("classification", "tagging", "cloze", "language_model")
+TASKS = [name for name, task in task_specs().items() if task.onnx and name != "matching"]
+
+
+def judged(config: Config, *where: Any) -> dict[str, float]:
+    """The task's own way of judging by ONNX Runtime."""
+    assert config.spec.onnx is not None
+    found: dict[str, float] = part(config.spec.onnx.judge)(config, *where)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,7 @@ def trained(prepared: Callable[..., Any]) -> Callable[[str], Any]:
 @pytest.mark.parametrize("name", TASKS)
 def test_judged_as_by_validation(name: str, trained: Callable[[str], Any]) -> None:
     config, folder, tokenized, task, network = trained(name)
-    found = task_validation.judged(config, folder, graph_cache.ensure_graphs(folder), tokenized, "valid")
+    found = judged(config, folder, graph_cache.ensure_graphs(folder), tokenized, "valid")
     wanted = task.validate(network, World())
     assert found.keys() <= wanted.keys()
     assert set(config.metrics) & found.keys() == set(config.metrics) & wanted.keys()
@@ -58,7 +67,7 @@ def test_eight_bits_are_measured(name: str, trained: Callable[[str], Any], tmp_p
     assert cost["measured"]
     assert cost["metric"] == config.train.metric
     for kind, graphs in (("fp32", graph_cache.ensure_graphs(folder)), ("int8", tmp_path / "out")):
-        assert cost[kind] == task_validation.judged(config, folder, graphs, tokenized, "valid")
+        assert cost[kind] == judged(config, folder, graphs, tokenized, "valid")
     [graph] = (tmp_path / "out").glob("*.onnx")
     assert "DynamicQuantizeLSTM" in {node.op_type for node in onnx.load(graph).graph.node}
     before, after = cost["fp32"][config.train.metric], cost["int8"][config.train.metric]

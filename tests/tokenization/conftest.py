@@ -36,7 +36,9 @@ def ingested(tmp_path: Path) -> Callable[..., Path]:
                 | {"relevance": relevance, "metadata": "{}"}
                 for i, (qid, query, did, document, relevance) in enumerate(splits.get(split, []))
             ]
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema("matching")), folder / f"records-{split}.parquet")
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema=schema(("query", "document"))), folder / f"records-{split}.parquet"
+            )
         if collection is not None:
             rows = [{"document_id": key, "document": text} for key, text in collection]
             pq.write_table(pa.Table.from_pylist(rows, schema=collection_schema()), folder / "collection.parquet")

@@ -298,12 +298,12 @@ def test_the_key_follows_the_settings_and_the_ingest(configuration: Callable[...
 def test_reading_records_holds_few_of_them(tmp_path: Path) -> None:
     """A file of many row groups goes through a buffer: pyarrow's own default keeps all that was read until the end."""
     letters = np.random.default_rng(1).integers(97, 123, (20_000, 1000), np.uint8)
-    writer = TableWriter(tmp_path / "records-train.parquet", schema("matching"))
+    writer = TableWriter(tmp_path / "records-train.parquet", schema(("query", "document")))
     for number, row in enumerate(letters):
         writer.add((str(number), f"q{number}", "q", f"d{number}", row.tobytes().decode(), 1.0, ""))
     writer.close()
     path = tmp_path / "records-train.parquet"
-    source = stage._Source(path, stage._parquet(path, schema("matching")), "document_id", "document")
+    source = stage._Source(path, stage._parquet(path, schema(("query", "document"))), "document_id", "document")
     assert source.file.num_row_groups == 20
     before, most = pa.total_allocated_bytes(), 0
     for _ in stage._read(source, ["document_id", "document"]):

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.markdown:
         raise InputError("--markdown needs the word explain: duplet config explain --markdown")
-    from pipeline.config import Config
+    from pipeline.config import config_model
 
-    shown = Config.model_json_schema() if args.config == "schema" else configured.load(args).shown
+    shown = config_model().model_json_schema() if args.config == "schema" else configured.load(args).shown
     if args.json:
         print(json.dumps(shown))
     elif args.config == "schema":
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    from pipeline.config import Config, explain
+    from pipeline.config import config_model, explain
 
-    config = explain.sections(Config)
+    config = explain.sections(config_model())
     # jobs lie above these commands: found by name, as the command line finds its verbs
     job = explain.sections(importlib.import_module("jobs.spec").JobFile)
     if args.markdown:

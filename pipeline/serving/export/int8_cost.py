@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SMALLER_IS_BETTER, Config
+from pipeline.config import Config, smaller_is_better
+from pipeline.config.plugins import part
 from pipeline.core import manifest
-from pipeline.serving.export import task_validation, validation
 from pipeline.serving.export.model_card import LIMIT
-from pipeline.serving.loading import open_encoder
+from pipeline.serving.onnx import graph_cache
 
 SPLIT = "valid"
 
@@ -29,13 +29,10 @@ def measure(
     values = {}
     for name, folder, graphs in (("fp32", trained, fp32), ("int8", int8, int8)):
         say(f"judging {name} on the validation split")
-        if config.task == "matching":
-            values[name] = validation.judged(open_encoder(folder), tokenized, SPLIT)
-        else:
-            values[name] = task_validation.judged(config, folder, graphs, tokenized, SPLIT)
+        values[name] = part(graph_cache.onnx_of(config).judge)(config, folder, graphs, tokenized, SPLIT)
     metric = config.train.metric
     before, after = values["fp32"][metric], values["int8"][metric]
-    lost = after - before if metric in SMALLER_IS_BETTER else before - after
+    lost = after - before if smaller_is_better(metric) else before - after
     loss = lost / before if before else 0.0
     return {"measured": True, "split": SPLIT, "metric": metric, "loss": round(loss, 5),
             "within_limit": loss <= LIMIT, **values}  # fmt: skip

@@ -4,38 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, task_spec
 from pipeline.core import manifest
 from pipeline.serving import model_folder
 
 LIMIT = 0.01  # of the metric: more is called out
 
 JSON_NAME, TEXT_NAME = "card.json", "README.md"
-GRAPHS = {
-    "matching": (
-        "| `encoder.onnx`, or `query_encoder.onnx` and `document_encoder.onnx` | ids (N, T) int32, 0 on padding, and "
-        "lengths (N,) int32; vectors (N, P), or for late interaction (N, T, P) and weights (N, T) |",
-        "| `matcher.onnx` | query_ids, query_lengths, document_ids, document_lengths; score (N,), and probabilities "
-        "(N, G) of a model trained pointwise |",
-    ),
-    "classification": (
-        "| `classifier.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; probabilities (N, C) of the "
-        "labels in `label/vocabulary.json`, less its first two entries |",
-    ),
-    "tagging": (
-        "| `tagger.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; with a character encoder also "
-        "letters (W, L) and letter_lengths (W,) of the W distinct words, and places (N, T), 1 + the word that stands "
-        "there, all int32; scores (N, T, G) of the tags in `tags/vocabulary.json`, less its first two entries |",
-    ),
-    "cloze": (
-        "| `cloze.onnx` | ids (N, T) int32, V where a word is out and 0 on padding, lengths (N,) int32, and places "
-        "(B,) int32, row * T + step of each blank; log_probabilities (B, V) |",
-    ),
-    "language_model": (
-        "| `language_step.onnx` | ids (N, T) int32 and the states h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), "
-        "zeros at a text's beginning; logits (N, T, V) of the next tokens and new_h_0, …, the states after them |",
-    ),
-}
 
 
 def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str, Any]:
@@ -85,7 +60,7 @@ def text(made: dict[str, Any]) -> str:
         "",
         "| file | what it takes and gives |",
         "| --- | --- |",
-        *GRAPHS[made["task"]],
+        *(served.card if (served := task_spec(made["task"]).onnx) else ()),
         "| `parameters.npz` | the trained arrays by name |",
         "| `manifest.json` | every file's size and SHA-256 |",
         "",
@@ -95,9 +70,9 @@ def text(made: dict[str, Any]) -> str:
 
 def _shape(task: str, model: dict[str, Any]) -> str:
     """The settings of the model that only some tasks have."""
-    if task == "matching":
-        return f", pooling {model['pooling']}, head {model['head']}, {model['towers']} towers"
-    return f", pooling {model['pooling']}" if task == "classification" else ""
+    spec = task_spec(task)
+    pooling = f", pooling {model['pooling']}" if spec.pooled else ""
+    return pooling + (f", head {model['head']}, {model['towers']} towers" if "head" in spec.defaults else "")
 
 
 def _limits(max_tokens: dict[str, int | None]) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.plugins import part
 from pipeline.core import atomic_files, manifest
 from pipeline.serving import model_folder
 from pipeline.serving.export import int8_cost, model_card
 from pipeline.serving.model_folder import read_config, read_parameters
-from pipeline.serving.onnx import matcher
-from pipeline.serving.onnx.graph_cache import check, ensure_graphs, key_parts, save, write_graphs
+from pipeline.serving.onnx.graph_cache import check, ensure_graphs, key_parts, onnx_of, save, write_graphs
 
 Say = Callable[[str], None]
 
@@ -37,8 +37,9 @@ def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:
         model_folder.carry(trained, new)
         say("writing the graphs")
         write_graphs(config, arrays, new, int8)
-        if config.task == "matching":
-            save(matcher.matcher(config, arrays), new / "matcher.onnx", int8)
+        if exported := onnx_of(config).exported:
+            for name, model in part(exported)(config, arrays).items():
+                save(model, new / name, int8)
         cost = None
         if int8:
             tokenized = model_card.training(trained)["tokenized"]

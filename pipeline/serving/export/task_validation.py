@@ -1,15 +1,13 @@
 """Judging an exported model of the other tasks on a tokenized split, through ONNX Runtime and without the network."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import ClozeConfig, Config, LanguageModelConfig
 from pipeline.evaluation import metrics, spans
 from pipeline.serving.onnx import session
-from pipeline.serving.predict import onnx_tasks
 from pipeline.serving.predict.onnx_tasks import OnnxClassifier, OnnxCloze, OnnxTagger
 from pipeline.tasks import decoding
 from pipeline.tokenization import shards
@@ -19,23 +17,19 @@ MAX_LOGITS = 2**24  # computed at once in judging a language model
 AT_ONCE = 256  # passages, whose blanks have a chance for each word
 
 
-def judged(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """The validation's metrics of a model whose graph lies in `graphs`. Raises InputError."""
+def classification(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
+    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
-    return JUDGES[config.task](config, folder, graphs, split)
-
-
-def _classification(config: Config, folder: Path, graphs: Path, split: Split) -> dict[str, float]:
-    model = onnx_tasks.open_task(config, folder, graphs, 1)
-    assert isinstance(model, OnnxClassifier)
+    model = OnnxClassifier(config, folder, graphs, 1)
     said = model.probabilities(_texts(split, "text")).argmax(axis=1)
     labels = decoding.classes_given(split, len(model.names))
     return {"accuracy": metrics.accuracy(labels, said), "macro_f1": metrics.macro_f1(labels, said)}
 
 
-def _tagging(config: Config, folder: Path, graphs: Path, split: Split) -> dict[str, float]:
-    model = onnx_tasks.open_task(config, folder, graphs, 1)
-    assert isinstance(model, OnnxTagger)
+def tagging(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
+    """See OnnxSpec.judge."""
+    split = shards.open_split(tokenized, split_name, config.task)
+    model = OnnxTagger(config, folder, graphs, 1)
     said, given = model.tags(_texts(split, "text"), _texts(split, "letters")), decoding.tags_given(split)
     found = {"accuracy": float((np.concatenate(said) == np.concatenate(given)).mean())}
     if spans.are_spans(model.names):
@@ -44,12 +38,12 @@ def _tagging(config: Config, folder: Path, graphs: Path, split: Split) -> dict[s
     return found
 
 
-def _cloze(config: Config, folder: Path, graphs: Path, split: Split) -> dict[str, float]:
-    """Of the same blanks as in validation."""
-    model = onnx_tasks.open_task(config, folder, graphs, 1)
-    assert isinstance(model, OnnxCloze)
+def cloze(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
+    """See OnnxSpec.judge; of the same blanks as in validation."""
+    split = shards.open_split(tokenized, split_name, config.task)
+    model = OnnxCloze(config, folder, graphs, 1)
     rows = split.rows["text"].tolist()
-    passages, share = _texts(split, "text"), config.cloze.blank_share
+    passages, share = _texts(split, "text"), config.options(ClozeConfig).blank_share
     masks = [
         decoding.drawn_blanks(ids, share, np.random.default_rng([config.seed, row])) for ids, row in zip(passages, rows)
     ]
@@ -62,10 +56,12 @@ def _cloze(config: Config, folder: Path, graphs: Path, split: Split) -> dict[str
     return {"accuracy": float(np.concatenate(right).mean()), "nats": float(np.concatenate(nats).mean())}
 
 
-def _language_model(config: Config, folder: Path, graphs: Path, split: Split) -> dict[str, float]:
+def language_model(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
+    """See OnnxSpec.judge."""
+    split = shards.open_split(tokenized, split_name, config.task)
     step = session.language_step(graphs)
     text = decoding.running_text(split)
-    places, kept = decoding.side_by_side(len(text) - 1, config.language_model.streams, decoding.READ_IN)
+    places, kept = decoding.side_by_side(len(text) - 1, config.options(LanguageModelConfig).streams, decoding.READ_IN)
     ids, targets = text[places].T, text[places + 1].T  # (n, T)
     at_once = max(1, MAX_LOGITS // (len(ids) * shards.vocabulary_size(folder)))
     states, parts = None, []
@@ -82,11 +78,3 @@ def _language_model(config: Config, folder: Path, graphs: Path, split: Split) ->
 
 def _texts(split: Split, field: str) -> list[np.ndarray]:
     return [split.fields[field].ids(row) for row in split.rows[field].tolist()]
-
-
-JUDGES: dict[str, Callable[[Config, Path, Path, Split], dict[str, float]]] = {
-    "classification": _classification,
-    "tagging": _tagging,
-    "cloze": _cloze,
-    "language_model": _language_model,
-}

@@ -5,11 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import Config
 from pipeline.evaluation import metrics
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, rank_collection, rank_listed, rows_per_chunk
+from pipeline.serving.loading import usable_cores
+from pipeline.serving.predict import onnx_matching
 from pipeline.serving.predict.scoring import Encoded
 from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.tokenization import shards
+
+
+def matching(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
+    """See OnnxSpec.judge."""
+    return judged(onnx_matching.open_encoder(config, folder, graphs, usable_cores()), tokenized, split_name)
 
 
 def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, float]:

@@ -5,26 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
-from pipeline.serving.model_folder import read_config, read_parameters
-from pipeline.serving.onnx import session
-from pipeline.serving.predict import onnx_tasks
-from pipeline.serving.predict.base import ON_ONNX, MatchingPredictor, Predictor
-from pipeline.serving.predict.scoring import Scorer
-from pipeline.serving.predict.text_encoder import TextEncoder
-from pipeline.tokenization.encoder import load_tokenizer
+from pipeline.serving.model_folder import read_config
+from pipeline.serving.predict import onnx_matching, onnx_tasks  # noqa: F401  the tasks name these; `pack` copies them
+from pipeline.serving.predict.base import Predictor
 
 
 def open_model(folder: Path) -> Predictor:
     """Opens an exported folder as it stands. Raises InputError."""
-    config, threads = read_config(folder), len(os.sched_getaffinity(0))
-    if config.task not in ON_ONNX:
+    config = read_config(folder)
+    if config.spec.onnx is None or config.spec.onnx.open is None:
         raise InputError(f"models of the task {config.task} predict on MXNet alone: use `duplet predict`")
-    if config.task != "matching":
-        return onnx_tasks.open_task(config, folder, folder, threads)
-    scorer = Scorer(config, read_parameters(folder))
-    represent = session.represent_with(folder)
-    return MatchingPredictor(TextEncoder(config, load_tokenizer(folder), represent, scorer, threads))
+    predictor: Predictor = part(config.spec.onnx.open)(config, folder, folder, len(os.sched_getaffinity(0)))
+    return predictor
 
 
 def predict(model: Predictor, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,24 +10,17 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.config.tasks import package_of
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.serving.mlflow_model.entry import open_model, predict
+from pipeline.serving.model_folder import read_config
 
 ENTRY = "pipeline.serving.mlflow_model.entry"
 HOME = Path(__file__).resolve().parents[3]
 ARTIFACT = "model"  # the exported folder within the MLflow model
 NEEDED = ("mlflow", "numpy", "onnxruntime", "pydantic", "pyyaml")
 FOR_TOKENIZER = {"sentencepiece": ("sentencepiece",), "jieba": ("jieba", "setuptools")}
-EXAMPLES = {
-    "matching": (
-        ("how to sort a list", "sorted(iterable) returns a new list of the items in ascending order"),
-        ("what is a rainbow", "An arc of colours, light refracted by drops of water"),
-    ),
-    "classification": (("a list in ascending order",), ("light refracted by drops of water",)),
-    "tagging": (("The list is in ascending order .",), ("Light is refracted by drops of water .",)),
-    "cloze": (("the list is ___ ascending order",), ("light is refracted ___ drops of ___",)),
-}
 
 SCRIPT = '''"""Predicts with ONNX Runtime. Written by Duplet; MLflow runs it. Needs no MXNet."""
 
@@ -72,28 +65,32 @@ def pack(exported: Path, into: Path) -> Packed:
     """Writes script and modules into the folder `into`.
 
     Raises:
-        InputError: not an exported folder, or of a task that is not in predict.base.ON_ONNX.
+        InputError: not an exported folder, or of a task that predicts on MXNet alone or that another package brings.
     """
     if not any(exported.glob("*.onnx")):
         raise InputError(f"{exported} is no exported model: run `duplet export`")
+    task = read_config(exported).task
+    if package := package_of(task):
+        raise InputError(f"its task {task} comes from the package {package}, which a model in MLflow does not carry")
     modules = modules_of(ENTRY)
     texts = {name: path.read_text(encoding="utf-8") for name, path in modules.items()}
-    package = f"duplet_model_{atomic_files.digest(texts)[:8]}"
+    copy = f"duplet_model_{atomic_files.digest(texts)[:8]}"
     for name, text in texts.items():
         path = into / modules[name].relative_to(HOME)
-        path = into / package / path.relative_to(into / "pipeline")
+        path = into / copy / path.relative_to(into / "pipeline")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub(r"(?m)^(\s*(?:from|import)) pipeline\b", rf"\1 {package}", text), encoding="utf-8")
+        path.write_text(re.sub(r"(?m)^(\s*(?:from|import)) pipeline\b", rf"\1 {copy}", text), encoding="utf-8")
     script = into / "model.py"
-    script.write_text(SCRIPT.replace("PACKAGE", package), encoding="utf-8")
+    script.write_text(SCRIPT.replace("PACKAGE", copy), encoding="utf-8")
     model = open_model(exported)
-    example = [dict(zip(model.fields, texts)) for texts in EXAMPLES[model.config.task]]
+    served = model.config.spec.onnx
+    example = [dict(zip(model.fields, texts)) for texts in served.example] if served else []
     kind = json.loads((exported / "tokenizer.json").read_text(encoding="utf-8"))["kind"]
     pins = manifest.versions(*NEEDED, *FOR_TOKENIZER.get(kind, ()))
     source = json.loads((exported / manifest.NAME).read_text(encoding="utf-8"))
     return Packed(
         script=script,
-        code=into / package,
+        code=into / copy,
         artifacts={ARTIFACT: str(exported)},
         requirements=[f"{name}=={version}" for name, version in pins.items()],
         example=example,

@@ -7,42 +7,28 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.config import Config
+from pipeline.config import Config, task_specs
+from pipeline.config.plugins import part
+from pipeline.config.task_spec import OnnxSpec
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, one_line
 from pipeline.core.manifest import KeyParts
 from pipeline.serving.model_folder import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
-from pipeline.serving.onnx import graphs, matcher, tasks
-from pipeline.serving.onnx import int8 as onnx_int8
-from pipeline.serving.onnx.session import GRAPHS, LANGUAGE_STEP
+from pipeline.serving.onnx import eight_bits, graphs
 
 EXPORT_VERSION = 2  # raised when the graphs written for equal parameters change
 CACHE_NAME = "onnx"
-# By task, its one graph's file and what writes it; matching has several.
-FILES = GRAPHS | {"language_model": LANGUAGE_STEP}
-WRITERS = {
-    "classification": tasks.classifier,
-    "tagging": tasks.tagger,
-    "cloze": tasks.cloze,
-    "language_model": tasks.language_step,
-}
-TASKS = ("matching", *FILES)
 
 
 def write_graphs(config: Config, arrays: dict[str, np.ndarray], folder: Path, int8: bool) -> None:
-    """What predicting runs: a task's one graph; for matching `encoder.onnx`, or with separate towers one per side.
+    """What predicting runs: the task's graphs.
 
     Raises:
         InputError: the parameters are not those of the configuration.
     """
     try:
-        if config.task != "matching":
-            save(WRITERS[config.task](config, arrays), folder / FILES[config.task], int8)
-        elif config.model.towers == "shared":
-            save(matcher.encoder(config, arrays, "document"), folder / "encoder.onnx", int8)
-        else:
-            for side in ("query", "document"):
-                save(matcher.encoder(config, arrays, side), folder / f"{side}_encoder.onnx", int8)
+        for name, model in part(onnx_of(config).graphs)(config, arrays).items():
+            save(model, folder / name, int8)
     except KeyError as error:
         raise InputError(
             f"{PARAMETERS_NAME} has no {error.args[0]} that {CONFIG_NAME} asks for: they are not of one training"
@@ -110,13 +96,20 @@ def key_parts(trained: Path, int8: bool) -> KeyParts:
 
 def check(config: Config, int8: bool) -> None:
     """Raises InputError where a model of this configuration cannot be exported."""
-    if config.task not in TASKS:
-        raise InputError(f"models of the task {config.task} have no ONNX export (those of {', '.join(TASKS)} do)")
-    if int8 and config.model.cell not in onnx_int8.CELLS:
+    onnx_of(config)
+    if int8 and config.model.cell not in eight_bits.CELLS:
         raise InputError(
             f"int8 needs model.cell=lstm: ONNX Runtime has no eight-bit {config.model.cell}; export without --int8"
         )
 
 
+def onnx_of(config: Config) -> OnnxSpec:
+    """How the task's models become ONNX. Raises InputError where they do not."""
+    if config.spec.onnx is None:
+        able = ", ".join(name for name, task in task_specs().items() if task.onnx)
+        raise InputError(f"models of the task {config.task} have no ONNX export (those of {able} do)")
+    return config.spec.onnx
+
+
 def save(model: onnx.ModelProto, path: Path, int8: bool) -> None:
-    onnx.save(onnx_int8.quantised(model) if int8 else model, str(path))
+    onnx.save(eight_bits.quantised(model) if int8 else model, str(path))

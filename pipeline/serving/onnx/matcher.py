@@ -32,6 +32,18 @@ def encoder(config: Config, arrays: Arrays, side: str) -> onnx.ModelProto:
     return graph.model({"duplet.side": side})
 
 
+def encoders(config: Config, arrays: Arrays) -> dict[str, onnx.ModelProto]:
+    """`encoder.onnx`, or with separate towers one per side."""
+    if config.model.towers == "shared":
+        return {"encoder.onnx": encoder(config, arrays, "document")}
+    return {f"{side}_encoder.onnx": encoder(config, arrays, side) for side in ("query", "document")}
+
+
+def matchers(config: Config, arrays: Arrays) -> dict[str, onnx.ModelProto]:
+    """`matcher.onnx`, which an export has too."""
+    return {"matcher.onnx": matcher(config, arrays)}
+
+
 def matcher(config: Config, arrays: Arrays) -> onnx.ModelProto:
     """query_ids (N, Tq), query_lengths (N,), document_ids (N, Td) and document_lengths (N,), all int32, to score (N,).
 

@@ -9,8 +9,6 @@ import onnxruntime
 from pipeline.core.errors import InputError, one_line
 from pipeline.serving.predict.scoring import Represent
 
-GRAPHS = {"classification": "classifier.onnx", "tagging": "tagger.onnx", "cloze": "cloze.onnx"}
-
 LANGUAGE_STEP = "language_step.onnx"
 Shape = tuple[int | None, ...]  # None: any size
 

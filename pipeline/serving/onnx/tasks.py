@@ -4,14 +4,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, TaggingConfig
 from pipeline.serving.onnx.graphs import Arrays, Graph, between, dense, embed, layers, padding, pooled, recurrent
 from pipeline.tasks.decoding import SPECIAL
 
+Graphs = dict[str, onnx.ModelProto]  # by file
 NEVER = -1e30  # of what cannot fill a blank
 
 
-def classifier(config: Config, arrays: Arrays) -> onnx.ModelProto:
+def classifier(config: Config, arrays: Arrays) -> Graphs:
     """ids (N, T) int32 and lengths (N,) int32 to probabilities (N, C)."""
     graph, ids, lengths = _of_texts("classifier")
     states = layers(graph, embed(graph, ids, arrays), lengths, config.model, arrays, "encoder")
@@ -19,10 +20,10 @@ def classifier(config: Config, arrays: Arrays) -> onnx.ModelProto:
     logits = dense(graph, vectors, arrays, "output")
     classes = len(arrays["output.weight"])
     graph.output(graph.op("Softmax", logits, axis=1), "probabilities", np.float32, ("N", classes))
-    return graph.model()
+    return {"classifier.onnx": graph.model()}
 
 
-def tagger(config: Config, arrays: Arrays) -> onnx.ModelProto:
+def tagger(config: Config, arrays: Arrays) -> Graphs:
     """ids (N, T) int32 and lengths (N,) int32 to scores (N, T, G), a tag's score per word; 0 on padding.
 
     With tagging.characters also letters (W, L) int32 and letter_lengths (W,) int32 of W distinct words, and places
@@ -30,7 +31,7 @@ def tagger(config: Config, arrays: Arrays) -> onnx.ModelProto:
     """
     graph, ids, lengths = _of_texts("tagger")
     model, embedded = config.model, embed(graph, ids, arrays)
-    if config.tagging.characters:
+    if config.options(TaggingConfig).characters:
         vectors, width = _letters(graph, arrays)
         places = graph.op("Transpose", graph.input("places", np.int32, ("N", "T")), perm=[1, 0])
         embedded = graph.op("Concat", embedded, graph.op("Gather", vectors, places), axis=2)
@@ -41,7 +42,7 @@ def tagger(config: Config, arrays: Arrays) -> onnx.ModelProto:
     scores = graph.op("Where", over, graph.weight(np.float32(0)), scores)
     tags = len(arrays["output.weight"])
     graph.output(graph.op("Transpose", scores, perm=[1, 0, 2]), "scores", np.float32, ("N", "T", tags))
-    return graph.model()
+    return {"tagger.onnx": graph.model()}
 
 
 def _letters(graph: Graph, arrays: Arrays) -> tuple[str, int]:
@@ -58,7 +59,7 @@ def _letters(graph: Graph, arrays: Arrays) -> tuple[str, int]:
     return graph.op("Concat", nothing, vectors, axis=0), 2 * hidden
 
 
-def cloze(config: Config, arrays: Arrays) -> onnx.ModelProto:
+def cloze(config: Config, arrays: Arrays) -> Graphs:
     """ids (N, T) int32, V where a word is out, lengths (N,) int32 and places (B,) int32, row * T + step of each blank,
     to log_probabilities (B, V) of the reader of both sides."""
     graph, ids, lengths = _of_texts("cloze")
@@ -75,7 +76,7 @@ def cloze(config: Config, arrays: Arrays) -> onnx.ModelProto:
     barred[:SPECIAL] = NEVER
     found = graph.op("LogSoftmax", graph.op("Add", scores, graph.weight(barred)), axis=1)
     graph.output(found, "log_probabilities", np.float32, ("B", words))
-    return graph.model()
+    return {"cloze.onnx": graph.model()}
 
 
 def _around(graph: Graph, embedded: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays) -> str:
@@ -97,7 +98,7 @@ def _around(graph: Graph, embedded: str, ids: str, lengths: str, model: ModelCon
     return graph.op("Concat", around, graph.op("Slice", shifted, second, ends, first), axis=2)
 
 
-def language_step(config: Config, arrays: Arrays) -> onnx.ModelProto:
+def language_step(config: Config, arrays: Arrays) -> Graphs:
     """A language model's step: ids (N, T) int32 and states to logits (N, T, V) of the next tokens, and new states.
 
     States go in as h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), zeros at a text's beginning, and come out as
@@ -116,7 +117,7 @@ def language_step(config: Config, arrays: Arrays) -> onnx.ModelProto:
         x, width = between(graph, y, x, width, model, arrays, f"norms.{i}"), model.hidden
     logits = graph.op("Transpose", dense(graph, x, arrays, "output"), perm=[1, 0, 2])
     graph.output(logits, "logits", np.float32, ("N", "T", len(arrays["output.weight"])))
-    return graph.model()
+    return {"language_step.onnx": graph.model()}
 
 
 def _of_texts(name: str) -> tuple[Graph, str, str]:

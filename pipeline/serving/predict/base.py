@@ -10,8 +10,6 @@ from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.predict.text_encoder import TextEncoder
 
-# Tasks whose models predict on ONNX Runtime; the others on MXNet alone.
-ON_ONNX = ("matching", "classification", "tagging", "cloze")
 T = TypeVar("T")
 LIST = "documents"  # a row may hold a list of documents under this name instead of one document
 

@@ -1,6 +1,7 @@
 """Representations by the MXNet network itself, for whoever asks for it: `--backend mxnet`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -10,7 +11,11 @@ from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
-from pipeline.serving.predict.scoring import Represent
+from pipeline.serving.model_folder import read_parameters
+from pipeline.serving.predict.base import MatchingPredictor
+from pipeline.serving.predict.scoring import Represent, Scorer
+from pipeline.serving.predict.text_encoder import TextEncoder
+from pipeline.tokenization.encoder import load_tokenizer
 
 
 def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:
@@ -46,3 +51,14 @@ def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represen
         return made.vectors.asnumpy(), made.weights.asnumpy() if late else None
 
     return represent
+
+
+def open_encoder(config: Config, folder: Path) -> TextEncoder:
+    """A matching model's encoders, as `onnx_matching.open_encoder` opens them."""
+    arrays = read_parameters(folder)
+    return TextEncoder(config, load_tokenizer(folder), represent_with(config, arrays), Scorer(config, arrays), 1)
+
+
+def open_predictor(config: Config, folder: Path) -> MatchingPredictor:
+    """As `open_encoder`, for rows."""
+    return MatchingPredictor(open_encoder(config, folder), "mxnet")

@@ -12,9 +12,6 @@ from pipeline.serving.predict.base import FieldPredictor
 from pipeline.serving.predict.mxnet_encoder import set_parameters
 from pipeline.tasks.base import task_of
 
-# What a row of a task must have, where that is not one text.
-INPUTS = {"translation": ("source",), "captioning": ("image",)}
-
 
 class TaskPredictor(FieldPredictor):
     """A task opened on its model's folder alone, with that folder's parameters: `Task.predict` on MXNet."""
@@ -22,7 +19,7 @@ class TaskPredictor(FieldPredictor):
     backend = "mxnet"
 
     def __init__(self, config: Config, folder: Path) -> None:
-        super().__init__(config, INPUTS.get(config.task, ("text",)))
+        super().__init__(config, config.spec.inputs)
         self._task = task_of(config, folder)
         self._network = self._task.network()
         set_parameters(self._network, read_parameters(folder))

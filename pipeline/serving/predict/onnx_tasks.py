@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import Config, TaggingConfig
 from pipeline.evaluation import naive_bayes
 from pipeline.ingest.rows import BadRow
 from pipeline.serving.model_folder import read_parameters
-from pipeline.serving.onnx import session as onnx_backend
-from pipeline.serving.onnx.session import GRAPHS, Shape
+from pipeline.serving.onnx import session
+from pipeline.serving.onnx.session import Shape
 from pipeline.serving.predict.base import FieldPredictor
 from pipeline.serving.predict.text_encoder import Batch, batches
 from pipeline.tasks import decoding
 from pipeline.tokenization.encoder import load_tokenizer
 
 
-def open_task(config: Config, folder: Path, graphs: Path, threads: int) -> FieldPredictor:
-    """Opens a model of one of the tasks in GRAPHS.
+class OnnxTask(FieldPredictor):
+    """A task's one graph, its tokenizer and its vocabulary; so many batches as `threads` go through it at once.
 
     Args:
         folder: the model's; `graphs`: where its graph is, the same if it is exported.
@@ -28,18 +28,13 @@ def open_task(config: Config, folder: Path, graphs: Path, threads: int) -> Field
     Raises:
         InputError: a file is missing or damaged.
     """
-    kinds = {"classification": OnnxClassifier, "tagging": OnnxTagger, "cloze": OnnxCloze}
-    return kinds[config.task](config, folder, onnx_backend.session(graphs / GRAPHS[config.task]), threads)
-
-
-class OnnxTask(FieldPredictor):
-    """A task's graph, its tokenizer and its vocabulary; so many batches as `threads` go through the graph at once."""
 
     backend = "onnx"
+    graph: str  # its file
 
-    def __init__(self, config: Config, folder: Path, session: Any, threads: int) -> None:
-        super().__init__(config, ("text",))
-        self._session, self._tokenizer = session, load_tokenizer(folder)
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, config.spec.inputs)
+        self._session, self._tokenizer = session.session(graphs / self.graph), load_tokenizer(folder)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def _each(
@@ -52,15 +47,15 @@ class OnnxTask(FieldPredictor):
 
     def _run(self, shape: Shape, ids: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> np.ndarray:
         """The graph's one output, of that shape. Raises InputError."""
-        found = onnx_backend.run(self._session, {"ids": ids, "lengths": lengths, **more}, shape)
+        found = session.run(self._session, {"ids": ids, "lengths": lengths, **more}, shape)
         return np.asarray(found[0])
 
 
 class OnnxClassifier(OnnxTask):
     """{"label", "probabilities"} of each row's text."""
 
-    def __init__(self, config: Config, folder: Path, session: Any, threads: int) -> None:
-        super().__init__(config, folder, session, threads)
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "label")[decoding.SPECIAL :]
         self._joined = naive_bayes.load(folder, len(self.names))
 
@@ -84,12 +79,12 @@ class OnnxClassifier(OnnxTask):
 class OnnxTagger(OnnxTask):
     """{"words", "tags"} of each row's text."""
 
-    def __init__(self, config: Config, folder: Path, session: Any, threads: int) -> None:
-        super().__init__(config, folder, session, threads)
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "tags")[decoding.SPECIAL :]
-        self._transitions = read_parameters(folder)["transitions"] if config.tagging.crf else None
-        self._speller = load_tokenizer(folder / "letters") if config.tagging.characters else None
-        self._space = decoding.space_of(folder) if config.tagging.characters else -1
+        self._transitions = read_parameters(folder)["transitions"] if config.options(TaggingConfig).crf else None
+        self._speller = load_tokenizer(folder / "letters") if config.options(TaggingConfig).characters else None
+        self._space = decoding.space_of(folder) if config.options(TaggingConfig).characters else -1
 
     def tags(self, words: Sequence[np.ndarray], letters: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(T,) places among `names` for each sentence.
@@ -130,8 +125,8 @@ class OnnxTagger(OnnxTask):
 class OnnxCloze(OnnxTask):
     """{"fillings"}: for each ___ of a row's text the likeliest words."""
 
-    def __init__(self, config: Config, folder: Path, session: Any, threads: int) -> None:
-        super().__init__(config, folder, session, threads)
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder)
 
     def check(self, row: Mapping[str, Any]) -> None:

@@ -1,0 +1,69 @@
+"""A query and a document to a score."""
+
+from typing import Any
+
+from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
+from pipeline.core.record_schema import Field as Text
+
+GRADED_METRICS = ("accuracy", "macro_f1", "auc")
+RANKING_CUTS = (("mrr", 10), ("map", None), ("ndcg", 10), ("recall", 1), ("recall", 10), ("recall", 100))
+
+
+def ranking_metrics(depth: int) -> tuple[str, ...]:
+    """What is measured of rankings that keep so many documents per query: nothing deeper, and map to that depth."""
+    return tuple(f"{name}@{cut or depth}" for name, cut in RANKING_CUTS if (cut or depth) <= depth)
+
+
+def _metrics(config: Any) -> tuple[Metric, ...]:
+    evaluate = config.evaluate
+    ranking = ranking_metrics(evaluate.depth) if "ranking" in evaluate.kinds else ()
+    graded = GRADED_METRICS if "graded" in evaluate.kinds else ()
+    return tuple(Metric(name) for name in ranking + graded)
+
+
+def _check(config: Any) -> None:
+    train, loss = config.train, config.train.loss
+    if config.model.head == "mlp" and loss.kind != "pointwise" and train.max_pairs_per_update > 512:
+        raise ValueError(
+            "model.head=mlp scores each query with each document of an update: "
+            "keep train.max_pairs_per_update at 512 or less"
+        )
+    if "graded" in config.evaluate.kinds and loss.kind != "pointwise":
+        raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
+    if loss.kind == "pointwise" and "ranking" in config.evaluate.kinds and config.evaluate.candidates == "collection":
+        raise ValueError(
+            "a pointwise loss ranks listed candidates only: set evaluate.candidates=listed, or "
+            "evaluate.kinds=[graded], or a ranking loss (train.loss.kind in_batch_softmax or hinge)"
+        )
+
+
+TASK = TaskSpec(
+    name="matching",
+    fields={"query": Text(64), "document": Text(256)},
+    task="pipeline.tasks.matching:Matching",
+    metrics=_metrics,
+    record="pair",
+    inputs=("query", "document"),
+    # measured better on the sets of questions, abstracts and manuals
+    defaults={"head": "late_interaction", "hidden": 96},
+    check=_check,
+    check_split="pipeline.orchestration.split_checks:matching",
+    pooled=True,
+    mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",
+    onnx=OnnxSpec(
+        graphs="pipeline.serving.onnx.matcher:encoders",
+        exported="pipeline.serving.onnx.matcher:matchers",
+        judge="pipeline.serving.export.validation:matching",
+        open="pipeline.serving.predict.onnx_matching:open_predictor",
+        card=(
+            "| `encoder.onnx`, or `query_encoder.onnx` and `document_encoder.onnx` | ids (N, T) int32, 0 on padding, "
+            "and lengths (N,) int32; vectors (N, P), or for late interaction (N, T, P) and weights (N, T) |",
+            "| `matcher.onnx` | query_ids, query_lengths, document_ids, document_lengths; score (N,), and "
+            "probabilities (N, G) of a model trained pointwise |",
+        ),
+        example=(
+            ("how to sort a list", "sorted(iterable) returns a new list of the items in ascending order"),
+            ("what is a rainbow", "An arc of colours, light refracted by drops of water"),
+        ),
+    ),
+)

@@ -1,0 +1,55 @@
+"""A text to another text."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Positive, Settings, Share
+from pipeline.config.task_spec import Metric, TaskSpec
+from pipeline.core.record_schema import Field as Text
+
+
+class TranslationConfig(Settings):
+    """Encoder of `model`; a decoder of as many layers, each as wide as one direction of it, with attention."""
+
+    attention: Literal["bahdanau", "luong"] = Field(
+        default="luong", description="luong computes all steps at once; bahdanau goes step by step and is slower."
+    )
+    label_smoothing: Share = Field(
+        default=0.1, description="Share of the probability that training gives to all other tokens alike."
+    )
+    beam: Positive = Field(
+        default=5, description="Translations that are followed at a time. More may be better and take longer."
+    )
+    length_penalty: Annotated[float, Field(ge=0)] = Field(
+        default=0.6,
+        description="alpha of ((5 + length) / 6) ^ alpha, which divides a translation's log probability (Wu et al. "
+        "2016). A larger one prefers longer translations.",
+    )
+    max_target_share: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="Most tokens of a translation per token of its source; ten more are allowed."
+    )
+    copy_unknown: bool = Field(
+        default=False,
+        description="Writes the source word that is attended to most in place of an unknown word; else no unknown word "
+        "is written.",
+    )
+    bleu_tokenizer: Literal["13a", "intl", "zh", "char", "none"] = Field(
+        default="13a", description="sacreBLEU's tokenizer for the target language; zh for Chinese."
+    )
+
+
+TASK = TaskSpec(
+    name="translation",
+    fields={"source": Text(128), "target": Text(128)},
+    task="pipeline.tasks.translation:Translation",
+    metrics=(
+        Metric("bleu", scale="0 to 100"),
+        Metric("chrf", scale="0 to 100"),
+        Metric("nats", True, "nats"),
+        Metric("exact"),
+    ),
+    record="pair",
+    options=TranslationConfig,
+    inputs=("source",),
+)
