@@ -11,7 +11,7 @@ import pydantic
 
 from pipeline.config import safe_yaml
 from pipeline.config.schema import Config, config_model
-from pipeline.config.sources import FORMATS
+from pipeline.config.source_spec import formats
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
 from pipeline.core.atomic_files import at_home
@@ -106,7 +106,8 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
 
 
 def _explain(error: Any, data: dict[str, Any]) -> str:
-    steps = [step for step in error["loc"] if not (step in FORMATS and "source" in error["loc"])]
+    known = formats()
+    steps = [step for step in error["loc"] if not (step in known and "source" in error["loc"])]
     where = ".".join(map(str, steps)) or "configuration"
     value: Any = data
     for step in steps:
@@ -122,12 +123,12 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{where} is missing{MISSING.get(where, '')}"
     if error["type"] == "union_tag_not_found":
-        return f"{where}.format is missing (one of: {', '.join(FORMATS)})"
+        return f"{where}.format is missing (one of: {', '.join(formats())})"
     if error["type"] == "union_tag_invalid":
         tag = error["ctx"]["tag"]
-        near = difflib.get_close_matches(tag, FORMATS, 1, 0.5)
+        near = difflib.get_close_matches(tag, formats(), 1, 0.5)
         guess = f"; did you mean {near[0]}?" if near else ""
-        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, FORMATS))}{guess}"
+        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, formats()))}{guess}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
     expected = [name for name in re.split(", | or ", str(context.get("expected", "")).replace("'", "")) if name]
@@ -146,7 +147,7 @@ def _names_at(steps: list[Any], data: dict[str, Any]) -> list[str]:
     model: Any = config_model()
     for step in steps:
         fields = model.model_fields
-        model = FORMATS[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation
+        model = formats()[data["ingest"]["source"]["format"]] if step == "source" else fields[step].annotation
     return list(model.model_fields)
 
 

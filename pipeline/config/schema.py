@@ -3,11 +3,12 @@
 import difflib
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
 from pydantic import Field, model_validator
 
+from pipeline.config import source_spec, tasks
 from pipeline.config.base import Name, Place, Settings
 from pipeline.config.nights import NightsConfig
 from pipeline.config.sections import (
@@ -20,7 +21,8 @@ from pipeline.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from pipeline.config.sources import SplitName
+from pipeline.config.source_spec import formats, source_specs
+from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
 from pipeline.config.tasks import task_spec, task_specs
 from pipeline.core.redaction import MASK, hide_all
@@ -171,6 +173,37 @@ def config_model() -> type[Config]:
     return pydantic.create_model("Config", __base__=Config, __doc__=doc, __module__=__name__, **fields)
 
 
+@functools.cache
+def ingest_columns() -> type[Columns]:
+    """The columns of all tasks' fields: those of Duplet, and those that the tasks of other packages have."""
+    known = {*Columns.model_fields}
+    more = {name: spec for spec in task_specs().values() for name in spec.fields if name not in known}
+    fields: dict[str, Any] = {
+        name: (Column, Field(default=name, description=f"The field {name}, of task {spec.name}."))
+        for name, spec in more.items()
+    }
+    return pydantic.create_model("Columns", __base__=Columns, __doc__=Columns.__doc__, **fields) if more else Columns
+
+
 def ingest_model() -> type[IngestConfig]:
-    """The section `ingest` with all sources, and the columns of all tasks' fields."""
-    return IngestConfig
+    """The section `ingest` with all sources, and in each the columns of all tasks' fields."""
+    columns, models = ingest_columns(), list(dict.fromkeys(formats().values()))
+    if columns is Columns and not source_specs():
+        return IngestConfig
+    if columns is not Columns:
+        models = [_with_columns(model, columns) for model in models]
+    source: Any = Annotated[Union[tuple(models)], Field(discriminator="format")]  # noqa: UP007
+    fields: dict[str, Any] = {"source": (source, IngestConfig.model_fields["source"])}
+    return pydantic.create_model("IngestConfig", __base__=IngestConfig, __doc__=IngestConfig.__doc__, **fields)
+
+
+def _with_columns(model: type[Settings], columns: type[Columns]) -> type[Settings]:
+    if "columns" not in model.model_fields:
+        return model
+    fields: dict[str, Any] = {"columns": (columns, columns())}
+    return pydantic.create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+
+
+def problems() -> tuple[str, ...]:
+    """A sentence for each thing that an installed package brings and that cannot be used."""
+    return (*tasks.problems(), *source_spec.problems())

@@ -1,17 +1,26 @@
-"""The registry: a source's format -> what reads it. (`docstrings` has no files and is called by the stage itself.)"""
+"""The registry: a source's format -> how its files are found and read. Collections have rows of three kinds."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config import Config
-from pipeline.config.sources import SplitName
+from pipeline.config import SPLITS, Config
+from pipeline.config.plugins import part
+from pipeline.config.schema import ingest_columns
+from pipeline.config.source_spec import SourceSpec, source_specs
+from pipeline.config.sources import Columns, SplitName
+from pipeline.core import manifest
 from pipeline.ingest import (
     beir,
     conll,
+    docstrings,
     id_text,
     images,
+    listing,
     numbers,
+    pairs,
+    places,
     python_text,
     scenes,
     text,
@@ -36,19 +45,159 @@ COLLECTIONS: dict[str, CollectionReader] = {
     "beir": CollectionReader(beir.read_documents, beir.read_queries),
     "msmarco": CollectionReader(id_text.read_texts, id_text.read_texts),
 }
-# source, configuration, row limit in bytes -> for each file, the split it was given for (None: to be cut) and its rows
-ReadTexts = Callable[[Any, Config, int], Iterator[tuple[SplitName | None, Iterator[Row]]]]
-TEXTS: dict[str, ReadTexts] = {
-    "text": text.read_text,
-    "lines": text.read_lines,
-    "labelled": text.read_labelled,
-    "conllu": conll.read,
-    "conll": conll.read,
-    "python": python_text.read,
-    "numbers": numbers.read,
+
+
+@dataclass(frozen=True)
+class SourceReader:
+    """How a source whose rows come one by one is read; each takes the source's settings.
+
+    Attributes:
+        rows: settings, configuration, most bytes of a row, the stage's folder -> for each file, the split that it was
+            given for (None: still to be divided) and its rows.
+        tasks: that its records are for; empty: any task's, by columns.
+        columns: where a row keeps each field.
+        grades: relevance of each label.
+        files: the files that are read, by what they are for; their content is in the stage's key.
+        origin: where the rows of each split come from, for messages.
+        versions: of what shapes the rows beside the files.
+    """
+
+    rows: Callable[[Any, Config, int, Path], pairs.Files]
+    tasks: Callable[[Any], tuple[str, ...]] = lambda source: ()
+    columns: Callable[[Any], Columns] = lambda source: Columns()
+    grades: Callable[[Any], dict[str, float]] = lambda source: {}
+    files: Callable[[Any], dict[str, list[str]]] = lambda source: {}
+    origin: Callable[[Any], dict[SplitName | None, str]] = lambda source: {None: f"source {source.format}"}
+    versions: Callable[[Any], dict[str, str]] = lambda source: {}
+
+
+def _by_split(source: Any) -> dict[str, list[str]]:
+    return {split or "all": files for split, files in pairs.files(source).items()}
+
+
+def _of_files(source: Any) -> dict[SplitName | None, str]:
+    return {split: listing.shown(place) for split, place in pairs.addresses(source).items()}
+
+
+def _of_text(source: Any) -> dict[SplitName | None, str]:
+    """One file is cut by position, so that each split is given."""
+    shown = _of_files(source)
+    return dict.fromkeys(SPLITS, shown[None]) if source.path else shown
+
+
+def _of_lines(source: Any) -> dict[str, list[str]]:
+    return {
+        f"{split}.{field}": listing.files(place)
+        for split, fields in source.paths.items()
+        for field, place in fields.items()
+    }
+
+
+def _of_captions(source: Any) -> dict[str, list[str]]:
+    """A zip or .npy file of images is one file, else each file of the folder."""
+    packed = source.images.endswith((".zip", ".npy"))
+    folder = [] if packed else [places.join(source.images, name) for name in places.names_in(source.images)]
+    single = {f"splits.{split}": path for split, path in source.splits.items()}
+    single |= {"captions": source.captions, **({"names": source.names} if source.names else {})}
+    single |= {f"images.{places.name_of(path)}": path for path in folder} or {"images": source.images}
+    return {name: [path] for name, path in single.items()}
+
+
+def _of_library(source: Any) -> dict[SplitName | None, str]:
+    return dict.fromkeys(SPLITS, "the standard library") if source.of == "code" else {None: "source python"}
+
+
+_PYTHON = {
+    "code": ("language_model",),
+    "prose": ("language_model", "cloze"),
+    "package": ("classification",),
+    "kinds": ("tagging",),
 }
-# as TEXTS, and the stage's folder, in which they leave images
-IMAGES: dict[str, Callable[[Any, Config, int, Path], Iterator[tuple[SplitName | None, Iterator[Row]]]]] = {
-    "scenes": scenes.read,
-    "captions": images.read,
+_PAIRS = SourceReader(
+    rows=lambda source, config, limit, folder: pairs.file_rows(source, config.task, limit, folder),
+    columns=lambda source: source.columns,
+    grades=lambda source: source.grades,
+    files=_by_split,
+    origin=_of_files,
+)
+_CONLL = SourceReader(
+    rows=lambda source, config, limit, folder: conll.read(source, config, limit),
+    tasks=lambda source: ("tagging",),
+    files=_by_split,
+    origin=_of_files,
+)
+READERS: dict[str, SourceReader] = {
+    **dict.fromkeys(("jsonl", "tsv", "csv", "parquet"), _PAIRS),
+    "docstrings": SourceReader(
+        rows=lambda source, config, limit, folder: [(None, docstrings.read(source, limit))],
+        tasks=lambda source: ("matching",),
+        columns=lambda source: docstrings.COLUMNS,
+        versions=docstrings.versions,
+    ),
+    "text": SourceReader(
+        rows=lambda source, config, limit, folder: text.read_text(source, config, limit),
+        tasks=lambda source: ("language_model", "cloze"),
+        files=_by_split,
+        origin=_of_text,
+    ),
+    "lines": SourceReader(
+        rows=lambda source, config, limit, folder: text.read_lines(source, config, limit),
+        files=_of_lines,
+        origin=_of_files,
+    ),
+    "labelled": SourceReader(
+        rows=lambda source, config, limit, folder: text.read_labelled(source, config, limit),
+        tasks=lambda source: ("classification",),
+        files=_by_split,
+        origin=_of_files,
+    ),
+    "conllu": _CONLL,
+    "conll": _CONLL,
+    "python": SourceReader(
+        rows=lambda source, config, limit, folder: python_text.read(source, config, limit),
+        tasks=lambda source: _PYTHON[source.of],
+        columns=lambda source: Columns() if source.of == "code" else python_text.COLUMNS,
+        origin=_of_library,
+        versions=lambda source: docstrings.versions(
+            python_text.PACKAGES if source.of == "package" else python_text.LIBRARY
+        ),
+    ),
+    "numbers": SourceReader(
+        rows=lambda source, config, limit, folder: numbers.read(source, config, limit),
+        tasks=lambda source: ("translation",),
+    ),
+    "scenes": SourceReader(
+        rows=scenes.read, tasks=lambda source: ("captioning",), columns=lambda source: scenes.COLUMNS
+    ),
+    "captions": SourceReader(
+        rows=images.read,
+        tasks=lambda source: ("captioning",),
+        files=_of_captions,
+        origin=lambda source: dict.fromkeys(source.splits or (None,), listing.shown(source.captions)),
+        versions=lambda source: manifest.versions("pillow"),
+    ),
 }
+
+
+def reader_of(source: Any) -> SourceReader:
+    """How a source is read: one of Duplet's, or of the package that brings its format."""
+    return READERS[source.format] if source.format in READERS else _brought(source_specs()[source.format])
+
+
+def _brought(spec: SourceSpec) -> SourceReader:
+    def files(source: Any) -> dict[str, list[str]]:
+        return {name: listing.files(place) for name in spec.addresses if (place := getattr(source, name))}
+
+    def origin(source: Any) -> dict[SplitName | None, str]:
+        named = [listing.shown(place) for name in spec.addresses if (place := getattr(source, name))]
+        return dict.fromkeys((None, *SPLITS), ", ".join(named) or f"source {source.format}")
+
+    return SourceReader(
+        rows=part(spec.rows),
+        tasks=lambda source: spec.tasks,
+        columns=lambda source: getattr(source, "columns", None) or ingest_columns()(**spec.columns),
+        grades=lambda source: getattr(source, "grades", {}),
+        files=files,
+        origin=origin,
+        versions=lambda source: manifest.versions(*spec.packages),
+    )

@@ -5,20 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import SPLITS, Config
-from pipeline.config.sources import (
-    CaptionsSource,
-    CollectionSource,
-    Columns,
-    DocstringsSource,
-    LinesSource,
-    PairsSource,
-    PythonSource,
-    SplitName,
-    TextSource,
-)
+from pipeline.config.source_spec import source_specs
+from pipeline.config.sources import CollectionSource
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.manifest import KeyParts, versions
-from pipeline.ingest import collection, docstrings, leaks, listing, pairs, places, python_text, readers, scenes
+from pipeline.ingest import collection, leaks, listing, pairs, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
@@ -47,15 +38,12 @@ def parts(config: Config) -> KeyParts:
     """
     source = config.ingest.source
     settings = config.ingest.model_dump(mode="json")
-    settings["source"] = {key: value for key, value in settings["source"].items() if key not in _ADDRESSES}
+    addresses = {*_ADDRESSES, *(source_specs()[source.format].addresses if source.format in source_specs() else ())}
+    settings["source"] = {key: value for key, value in settings["source"].items() if key not in addresses}
     settings["split"].pop("seed")  # stands beside it
     libraries = versions("pyarrow")
-    if isinstance(source, DocstringsSource):
-        libraries |= docstrings.versions(source)
-    if isinstance(source, PythonSource):
-        libraries |= docstrings.versions(python_text.PACKAGES if source.of == "package" else python_text.LIBRARY)
-    if isinstance(source, CaptionsSource):
-        libraries |= versions("pillow")
+    if not isinstance(source, CollectionSource):
+        libraries |= readers.reader_of(source).versions(source)
     inputs = _versions(_look(config))
     return KeyParts(VERSION, {"task": config.task, "seed": config.split_seed, "ingest": settings}, inputs, libraries)
 
@@ -100,8 +88,9 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
             if isinstance(source, CollectionSource):
                 collection.Ingest(source, config.split_seed, ingest.split, limit_bytes, tools).run()
             else:
-                files, columns, grades = _rows(config, limit_bytes, folder)
-                pairs.ingest(files, _origin(config), columns, grades, config, tools)
+                reader = readers.reader_of(source)
+                rows = reader.rows(source, config, limit_bytes, folder)
+                pairs.ingest(rows, reader.origin(source), reader.columns(source), reader.grades(source), config, tools)
         for split in SPLITS:
             if raised := scratch.raised(split):
                 raise_relevance(folder, split, raised)
@@ -137,48 +126,12 @@ def _record(config: Config, folder: Path, inputs: Mapping[str, str]) -> None:
 def _check_task(config: Config) -> None:
     """Raises InputError where a source does not have what the task's records need."""
     source = config.ingest.source
-    fits = {
-        "trec": ("matching",), "beir": ("matching",), "msmarco": ("matching",), "docstrings": ("matching",),
-        "text": ("language_model", "cloze"), "labelled": ("classification",), "conllu": ("tagging",),
-        "conll": ("tagging",),
-        "numbers": ("translation",), "scenes": ("captioning",), "captions": ("captioning",),
-    }  # fmt: skip
-    python = {"code": ("language_model",), "prose": ("language_model", "cloze")}
-    python |= {"package": ("classification",), "kinds": ("tagging",)}
-    if config.task == "captioning" and source.format not in readers.IMAGES:
-        raise InputError(f"task captioning needs a source of format {' or '.join(readers.IMAGES)}, not {source.format}")
-    allowed = python[source.of] if isinstance(source, PythonSource) else fits.get(source.format, (config.task,))
-    if config.task not in allowed:
-        raise InputError(
-            f"ingest.source of format {source.format} is for task {' or '.join(allowed)}, not {config.task}"
-        )
-
-
-def _rows(config: Config, limit_bytes: int, folder: Path) -> tuple[pairs.Files, Columns, dict[str, float]]:
-    """The rows of a source that has them one by one, their columns and the relevance of their labels."""
-    source = config.ingest.source
-    if isinstance(source, PairsSource):
-        return pairs.file_rows(source, config.task, limit_bytes, folder), source.columns, source.grades
-    if isinstance(source, DocstringsSource):
-        return [(None, docstrings.read(source, limit_bytes))], docstrings.COLUMNS, {}
-    if source.format in readers.IMAGES:
-        columns = scenes.COLUMNS if source.format == "scenes" else Columns()
-        return readers.IMAGES[source.format](source, config, limit_bytes, folder), columns, {}
-    columns = python_text.COLUMNS if isinstance(source, PythonSource) and source.of != "code" else Columns()
-    return readers.TEXTS[source.format](source, config, limit_bytes), columns, {}
-
-
-def _origin(config: Config) -> dict[SplitName | None, str]:
-    """Where the rows of each split come from, for messages; None: of those that are still to be cut."""
-    source = config.ingest.source
-    given: dict[SplitName | None, str] = {}
-    if isinstance(source, CaptionsSource):
-        return dict.fromkeys(source.splits or (None,), listing.shown(source.captions))
-    for split, place in pairs.addresses(source).items():
-        given[split] = listing.shown(place)
-    if (isinstance(source, TextSource) and source.path) or (isinstance(source, PythonSource) and source.of == "code"):
-        return {split: given.get(None, "the standard library") for split in SPLITS}  # cut by position: all are given
-    return given or {None: f"source {source.format}"}
+    formats = config.spec.sources
+    if formats and source.format not in formats:
+        raise InputError(f"task {config.task} needs a source of format {' or '.join(formats)}, not {source.format}")
+    tasks = ("matching",) if isinstance(source, CollectionSource) else readers.reader_of(source).tasks(source)
+    if tasks and config.task not in tasks:
+        raise InputError(f"ingest.source of format {source.format} is for task {' or '.join(tasks)}, not {config.task}")
 
 
 def _files(config: Config) -> dict[str, list[str]]:
@@ -186,21 +139,4 @@ def _files(config: Config) -> dict[str, list[str]]:
     source = config.ingest.source
     if isinstance(source, CollectionSource):
         return collection.files(source)
-    if isinstance(source, CaptionsSource):
-        single = {f"splits.{split}": path for split, path in source.splits.items()}
-        folder = [places.join(source.images, name) for name in _images(source)]
-        single |= {"captions": source.captions, **({"names": source.names} if source.names else {})}
-        single |= {f"images.{places.name_of(path)}": path for path in folder} or {"images": source.images}
-        return {name: [path] for name, path in single.items()}
-    if isinstance(source, LinesSource):
-        return {
-            f"{split}.{field}": listing.files(place)
-            for split, fields in source.paths.items()
-            for field, place in fields.items()
-        }
-    return {split or "all": found for split, found in pairs.files(source).items()}
-
-
-def _images(source: CaptionsSource) -> list[str]:
-    """The files of a folder of images; none where the images are one file."""
-    return [] if source.images.endswith((".zip", ".npy")) else places.names_in(source.images)
+    return readers.reader_of(source).files(source)

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Config, check_config, load_config
+from pipeline.config import check_config, config_model, load_config
 from pipeline.core.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -45,7 +45,7 @@ def with_source(**source: Any) -> dict[str, Any]:
 
 def test_defaults_are_valid(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, yaml.safe_dump(GOOD)))
-    assert config == Config(name="run", **GOOD)
+    assert config == config_model()(name="run", **GOOD)
     assert (config.name, config.root, config.train.workers, config.model.head) == ("run", "runs", 1, "late_interaction")
     assert config.tokenize.max_tokens == {"query": 64, "document": 256}
 

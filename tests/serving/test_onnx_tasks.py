@@ -93,7 +93,7 @@ def test_tagger_equals_mxnet(cell: str, characters: bool, tmp_path: Path) -> Non
         spelled = network.letters(nd.array(spelling.letters, dtype="int32"), nd.array(spelling.lengths, dtype="int32"))
         places = nd.array(spelling.places[0], dtype="int32")
         feeds |= {"letters": spelling.letters.T, "letter_lengths": spelling.lengths, "places": spelling.places[0].T}
-    (found,) = opened(tasks.tagger(config, arrays)).run(None, feeds)
+    (found,) = opened(tasks.tagger(config, arrays)["tagger.onnx"]).run(None, feeds)
     wanted = network(network.embedding.data(), nd.array(ids.T, dtype="int32"), nd.array(lengths, dtype="int32"),
                      spelled, places).asnumpy().transpose(1, 0, 2)  # fmt: skip
     there = np.arange(5) < lengths[:, None]

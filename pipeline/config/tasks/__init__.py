@@ -26,8 +26,8 @@ OWN: tuple[TaskSpec, ...] = (
     language_model.TASK,
     cloze.TASK,
     translation.TASK,
-    captioning.TASK,
     tagging.TASK,
+    captioning.TASK,
 )
 _NAME = re.compile("[a-z][a-z0-9_]*")
 # Sections of a configuration, which no task may be named as.

@@ -54,6 +54,8 @@ class OnnxTask(FieldPredictor):
 class OnnxClassifier(OnnxTask):
     """{"label", "probabilities"} of each row's text."""
 
+    graph = "classifier.onnx"
+
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "label")[decoding.SPECIAL :]
@@ -78,6 +80,8 @@ class OnnxClassifier(OnnxTask):
 
 class OnnxTagger(OnnxTask):
     """{"words", "tags"} of each row's text."""
+
+    graph = "tagger.onnx"
 
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
@@ -124,6 +128,8 @@ class OnnxTagger(OnnxTask):
 
 class OnnxCloze(OnnxTask):
     """{"fillings"}: for each ___ of a row's text the likeliest words."""
+
+    graph = "cloze.onnx"
 
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
