@@ -10,8 +10,9 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
-from pipeline.config.schema import Config, config_model
+from pipeline.config.schema import Config, config_model, problems
 from pipeline.config.source_spec import formats
+from pipeline.config.tasks import task_specs
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
 from pipeline.core.atomic_files import at_home
@@ -162,6 +163,14 @@ def stored_config(data: Any, path: Path) -> Config:
     Raises:
         InputError: this version cannot read it.
     """
+    task = data.get("task") if isinstance(data, dict) else None
+    if isinstance(task, str) and task not in task_specs():
+        package = _manifest(path.parent).get("extra", {}).get("package")
+        raise InputError(
+            f"{path.parent} is of the task {task}, which no installed package brings: install "
+            + (package or "the package that brings it")
+            + "".join(f"; {problem}" for problem in problems())
+        )
     try:
         return check_config(data, path.name)
     except InputError as error:
@@ -171,11 +180,20 @@ def stored_config(data: Any, path: Path) -> Config:
         ) from None
 
 
-def _writer(folder: Path) -> str:
+def _manifest(folder: Path) -> dict[str, Any]:
+    """A folder's manifest as it stands; {} of one that has none."""
     try:
         data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _writer(folder: Path) -> str:
+    try:
+        data = _manifest(folder)
         version, commit, created = data["versions"].get("duplet"), data["git_commit"], data["created"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return "an unknown version of Duplet"
     return (
         f"Duplet {version or 'before 0.1.0'}" + (f" at commit {commit[:12]}" if commit else "") + f" on {created[:10]}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.config import source_spec, tasks
 from pipeline.config.base import Name, Place, Settings
@@ -56,6 +56,8 @@ class Config(Settings):
     This class has what every task has; `config_model` adds the tasks' names and sections of options.
     """
 
+    model_config = ConfigDict(defer_build=True)  # it is `config_model`'s that is read
+
     name: Name = Field(
         description="Name of the runs, the experiment and the registered model. Default: the file's name.",
         examples=["answers"],
@@ -104,6 +106,12 @@ class Config(Settings):
             if address := shown["nights"]["messages"][name]:
                 shown["nights"]["messages"][name] = f"{'/'.join(address.split('/')[:3])}/{MASK}"
         return shown
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The distributions of other packages that bring the task and the source."""
+        found = (tasks.package_of(self.task), source_spec.package_of(self.ingest.source.format))
+        return tuple(dict.fromkeys(name for name in found if name))
 
     @property
     def training_files(self) -> dict[str, str]:

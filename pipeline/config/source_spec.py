@@ -71,6 +71,11 @@ def formats() -> dict[str, type[Settings]]:
     return FORMATS | {name: spec.options for name, spec in source_specs().items()}
 
 
+def package_of(form: str) -> str | None:
+    """The package that brings a format; None of Duplet's own."""
+    return next((thing.package for thing in _brought().things.values() if thing.value.name == form), None)
+
+
 def problems() -> tuple[str, ...]:
     """A sentence for each source of a package that cannot be used."""
     return _brought().problems

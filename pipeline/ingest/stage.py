@@ -41,7 +41,7 @@ def parts(config: Config) -> KeyParts:
     addresses = {*_ADDRESSES, *(source_specs()[source.format].addresses if source.format in source_specs() else ())}
     settings["source"] = {key: value for key, value in settings["source"].items() if key not in addresses}
     settings["split"].pop("seed")  # stands beside it
-    libraries = versions("pyarrow")
+    libraries = versions("pyarrow", *config.packages)
     if not isinstance(source, CollectionSource):
         libraries |= readers.reader_of(source).versions(source)
     inputs = _versions(_look(config))

@@ -97,7 +97,7 @@ class Train(WorkerStage):
                 **{name: key for name, key in keys.items() if name != "ingest"},  # that stands in tokenize's key
                 **{setting: fingerprint(path) for setting, path in config.training_files.items()},
             },
-            libraries=manifest.versions("mxnet", "horovod"),
+            libraries=manifest.versions("mxnet", "horovod", *config.packages),
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Evaluate(WorkerStage):
             code=self.VERSION,
             config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
             inputs=dict(keys),
-            libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer"),
+            libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer", *config.packages),
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config import Config
+from pipeline.config import Config, task_spec
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide
@@ -88,9 +88,15 @@ def load(folder: Path) -> Evaluation:
     compared = read_json(folder / METRICS, {})
     if not isinstance(compared, dict) or not all("systems" in table for table in compared.values()) or not compared:
         raise InputError(f"{folder / METRICS} holds no tables: {REMAKE}")
+    run = read_json(folder / RECORD, {})
+    if task := run.get("configuration", {}).get("task"):
+        try:
+            task_spec(task)
+        except InputError as error:
+            raise InputError(f"{folder} cannot be shown: {error}") from None
     return Evaluation(
         folder,
-        read_json(folder / RECORD, {}),
+        run,
         compared,
         {
             kind: judged.read(folder / f"judged-{kind}.parquet")

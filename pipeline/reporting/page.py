@@ -13,6 +13,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.config import task_spec
+from pipeline.config.plugins import part
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
@@ -77,6 +79,7 @@ def build(found: Evaluation) -> str:
         "examples": examples.chosen(found),
         "written": found.written,
         "classes": [_classes(name, rows) for name, rows in found.judged.items() if rows.classes],
+        "own": _own(found),
         "alignments": [_alignment(entry) for entry in found.alignments[:MAX_ALIGNMENTS]],
         "data": _data(found.run),
         "settings": list(islice(flat("", found.run.get("configuration", {})), MAX_SETTINGS)),
@@ -232,6 +235,18 @@ def confusion(classes: Classes) -> dict[str, Any]:
         "shares": (100 * counts / sums).tolist(),
         "left_out": size - len(kept),
     }
+
+
+def _own(found: Evaluation) -> dict[str, Any] | None:
+    """The section that the task itself adds: a title and a table of texts, its heads first."""
+    task = found.run.get("configuration", {}).get("task")
+    report = task_spec(task).report if task else None
+    section = part(report)(found.folder) if report else None
+    if section is None:
+        return None
+    title, (heads, *rows) = section
+    rows = [[cut(cell) for cell in row] for row in rows[:MAX_SETTINGS]]
+    return {"title": cut(title), "heads": [cut(head) for head in heads], "rows": rows}
 
 
 def _alignment(entry: dict[str, Any]) -> dict[str, Any]:

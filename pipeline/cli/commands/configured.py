@@ -1,8 +1,10 @@
 """What verbs that take a configuration have in common."""
 
 import argparse
+import sys
 
 from pipeline.config import Config, load_config
+from pipeline.config.schema import problems
 
 
 def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -13,6 +15,14 @@ def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     )
 
 
+def verify_argument(parser: argparse.ArgumentParser) -> None:
+    """Whether files are read whole."""
+    parser.add_argument(
+        "--verify", action="store_true",
+        help="read every file of the source and of finished stages whole, in place of trusting its size and time",
+    )  # fmt: skip
+
+
 def worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Shorthands for where the work runs."""
     parser.add_argument("--workers", type=int, help="as train.workers=N")
@@ -21,6 +31,8 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
     """The overrides that a verb's arguments give, shorthands included."""
+    for problem in problems():
+        print(f"warning: {problem}", file=sys.stderr)
     overrides = list(args.overrides)
     if getattr(args, "workers", None) is not None:
         overrides.append(f"train.workers={args.workers}")

@@ -1,0 +1,57 @@
+"""Packages that bring something to Duplet, put where Python finds installed ones: no registry is asked."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).with_name("rating_package")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def install(site: Path, name: str, version: str, entry_points: dict[str, dict[str, str]], *modules: Path) -> None:
+    """What pip writes for a package: its modules, and a folder NAME-VERSION.dist-info with its entry points."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [
+        line for group, points in entry_points.items() for line in (f"[{group}]", *map(" = ".join, points.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module in modules:
+        (site / module.name).write_text(module.read_text())
+
+
+def environment(site: Path) -> dict[str, str]:
+    """That of a process which finds the packages of a folder, and this very Duplet."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parents[2])])}
+
+
+@pytest.fixture(scope="session")
+def rating_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rating package, installed by pip from its folder (nothing is downloaded)."""
+    site, copy = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("rating") / "package"
+    shutil.copytree(PACKAGE, copy)  # building leaves files behind
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = subprocess.run([*command, "--target", str(site), str(copy)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.fixture
+def with_site(tmp_path: Path) -> Callable[[Path], Run]:
+    """Runs Python or `duplet` with the packages of a folder installed beside Duplet."""
+
+    def of(site: Path) -> Run:
+        def run(*command: str) -> subprocess.CompletedProcess[str]:
+            command = (sys.executable, "-P", *command)
+            env = environment(site)
+            return subprocess.run(command, capture_output=True, text=True, timeout=280, env=env, cwd=tmp_path)
+
+        return run
+
+    return of

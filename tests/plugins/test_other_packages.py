@@ -1,0 +1,165 @@
+"""A task and a source of another package, from its installation to a sweep; and packages that cannot be used."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import yaml
+
+from pipeline.config import Config
+from pipeline.config.tasks import SECTIONS
+from tests.plugins.conftest import Run, environment, install
+
+CONFIG: dict[str, Any] = {
+    "name": "rating",
+    "root": "runs",
+    "task": "rating",
+    "ingest": {"source": {"format": "made_ratings", "count": 240}, "split": {"valid": 0.2, "test": 0.2}},
+    "tokenize": {"min_count": 1},
+    "model": {"embedding": 8, "hidden": 8, "dropout": 0.0},
+    "train": {
+        "threads_per_worker": 1, "workers": 2, "max_pairs_per_update": 16, "epochs": 12, "log_every_updates": 2,
+        "checkpoint_every_updates": 3, "schedule": {"warmup_updates": 2}, "optimizer": {"learning_rate": 0.02},
+    },
+    "evaluate": {"bootstrap_samples": 20},
+    "rating": {"scale": 2.0},
+    "tracking": {"system_metrics": False, "max_wait_s": 0},
+}  # fmt: skip
+DUPLET = ("-m", "pipeline.cli")
+
+
+def written(folder: Path, **sections: Any) -> str:
+    (folder / "rating.yaml").write_text(yaml.safe_dump(CONFIG | sections))
+    return "rating.yaml"
+
+
+@pytest.mark.workers
+def test_a_task_of_another_package_from_installation_to_sweep(
+    rating_site: Path, with_site: Callable[[Path], Run], tmp_path: Path
+) -> None:
+    run, config = with_site(rating_site), written(tmp_path)
+
+    # the schema and the list of settings know its section, its source and its columns
+    schema = json.loads(run(*DUPLET, "config", "schema").stdout)
+    assert "rating" in schema["properties"]["task"]["enum"]
+    assert {"RatingOptions", "MadeRatings"} <= schema["$defs"].keys()
+    assert "stars" in schema["$defs"]["Columns"]["properties"]
+    assert "squared error of a text" in run(*DUPLET, "config", "explain", "rating").stdout
+    assert "did you mean scale" in run(*DUPLET, "config", config, "rating.scales=1").stderr
+
+    # training with two workers is stopped and goes on
+    process = subprocess.Popen(
+        [sys.executable, "-P", *DUPLET, "train", config],
+        cwd=tmp_path, env=environment(rating_site), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("runs/work/train-*/checkpoints/update-*")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 75, stderr
+    done = run(*DUPLET, "run", config, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "going on from update-" in done.stderr
+    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    assert metrics["test/ratings/model/squared_error"] < 0.5 * metrics["test/ratings/mean/squared_error"]
+
+    # the folder says which package it needs, the page has the task's own section
+    [evaluation] = tmp_path.glob("runs/evaluate/*/manifest.json")
+    assert json.loads(evaluation.read_text())["extra"]["package"] == "duplet-rating"
+    assert json.loads(evaluation.read_text())["key_parts"]["libraries"]["duplet-rating"] == "0.3"
+    page = (evaluation.parent / "report.html").read_text()
+    assert "Squared error by stars" in page
+
+    # both ways of predicting say the same, and the exported graph too
+    rows = [{"text": "superb superb view superb"}, {"text": "awful awful meal awful"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stars = {}
+    for backend in ("onnx", "mxnet"):
+        files = ("--input", "rows.jsonl", "--output", f"{backend}.jsonl")
+        said = run(*DUPLET, "predict", config, "--backend", backend, *files)
+        assert said.returncode == 0, said.stderr
+        lines = (tmp_path / f"{backend}.jsonl").read_text().splitlines()
+        stars[backend] = [json.loads(line)["stars"] for line in lines]
+    assert stars["onnx"] == pytest.approx(stars["mxnet"], abs=1e-4)
+    assert stars["onnx"][0] > stars["onnx"][1] + 1
+    exported = run(*DUPLET, "export", config, "--output", "exported")
+    assert exported.returncode == 0, exported.stderr
+    assert "rating.onnx" in (tmp_path / "exported" / "README.md").read_text()
+    onnxruntime.InferenceSession(str(tmp_path / "exported" / "rating.onnx"))
+
+    # a sweep takes the smallest error as the best
+    swept = run(*DUPLET, "sweep", config, "train.epochs=1,4", "train.workers=1", "--json")
+    assert swept.returncode == 0, swept.stderr
+
+    # without the package its model is refused by name, and everything else works
+    without = with_site(tmp_path / "nothing")
+    trained = json.loads(done.stdout.splitlines()[-1])["stages"]["train"]["folder"]
+    refused = without(*DUPLET, "predict", trained, "--input", "rows.jsonl")
+    assert refused.returncode == 2
+    assert "is of the task rating, which no installed package brings: install duplet-rating" in refused.stderr
+    shown = without(*DUPLET, "report", str(evaluation.parent))
+    assert shown.returncode == 2
+    assert "no task 'rating'" in shown.stderr
+
+
+# --- packages that cannot be used -------------------------------------------------------------------------------------
+SPEC = """
+from pipeline.config.task_spec import Metric, TaskSpec
+from pipeline.core.record_schema import Field
+TASK = TaskSpec(name={name!r}, fields={{"text": Field(9)}}, task="nowhere:Nothing", metrics=(Metric({metric!r}),){more})
+"""
+UNUSABLE = {
+    "broken": ("import a_module_that_is_not_there", "broken", "ModuleNotFoundError"),
+    "quits": ("raise SystemExit(3)", "quits", "SystemExit"),
+    "older": (SPEC.format(name="older", metric="x", more=", interface=0"), "older", "version 0 of the interface"),
+    "newer": (SPEC.format(name="newer", metric="x", more=", attention=True"), "newer", "attention"),
+    "twin": (SPEC.format(name="tagging", metric="x", more=""), "tagging", "has the name of one of Duplet"),
+    "liar": (SPEC.format(name="cloze", metric="x", more=""), "liar", "calls itself cloze"),
+    "section": (SPEC.format(name="train", metric="x", more=""), "section", "no name for a task"),
+    "turned": (SPEC.format(name="turned", metric="nats", more=""), "turned", "nats the other way round"),
+    "thing": ("TASK = 3", "thing", "is a int"),
+}
+
+
+def test_packages_that_cannot_be_used_cost_a_sentence_each(with_site: Callable[[Path], Run], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for name, (code, task, _) in UNUSABLE.items():
+        install(site, f"duplet-{name}", "1.0", {"duplet.tasks": {task: f"plugin_{name}:TASK"}})
+        (site / f"plugin_{name}.py").write_text(code)
+    install(site, "duplet-nosource", "1.0", {"duplet.sources": {"tsv": "plugin_thing:TASK"}})
+    good = {"name": "t", "ingest": {"source": {"format": "docstrings"}}}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(good))
+    done = with_site(site)(*DUPLET, "config", "t.yaml")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["task"] == "matching"
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(UNUSABLE) + 1
+    for name, (_, _, sentence) in UNUSABLE.items():
+        [line] = [line for line in lines if f"package duplet-{name}:" in line]
+        assert sentence in line
+    assert any("package duplet-nosource" in line and "tsv" in line for line in lines)
+    refused = with_site(site)(*DUPLET, "config", "t.yaml", "task=broken")
+    assert refused.returncode == 2
+    assert "task='broken'" in refused.stderr
+
+
+def test_no_task_may_be_called_as_a_section() -> None:
+    assert set(SECTIONS) == Config.model_fields.keys()
+
+
+def test_two_packages_with_one_name(with_site: Callable[[Path], Run], tmp_path: Path) -> None:
+    site, code = tmp_path / "site", SPEC.format(name="one", metric="x", more="")
+    for name in ("duplet-first", "duplet-second"):
+        install(site, name, "1.0", {"duplet.tasks": {"one": "plugin_one:TASK"}})
+    (site / "plugin_one.py").write_text(code)
+    said = with_site(site)("-c", "from pipeline.config.schema import problems; print(*problems(), sep='\\n')")
+    assert said.stdout.splitlines() == [
+        "package duplet-second: its task one has the name of one of duplet-first, which stays: rename it"
+    ]
