@@ -78,6 +78,18 @@ VERBS = {
 }
 
 
+# By the name that is imported, the extra of the package that brings it; see pyproject.toml.
+EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxruntime", "ml_dtypes", "mlflow", "safetensors"), "serve"),
+    **dict.fromkeys(("faiss", "bm25s", "Stemmer", "scipy", "fastapi", "uvicorn", "jinja2", "lxml"), "search"),
+    **dict.fromkeys(
+        ("mxnet", "gluonnlp", "horovod", "pandas", "sklearn", "ir_measures", "matplotlib", "optuna", "sacrebleu",
+         "seqeval", "pycocoevalcap", "PIL", "croniter"),
+        "train",
+    ),
+}  # fmt: skip
+
+
 def parser(asked: str | None = None) -> argparse.ArgumentParser:
     """All verbs; the options of the one that is asked for."""
     return _parsers(asked)[0]
@@ -139,14 +151,23 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(args, str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail(args, "stopped", 75)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            return _unexpected(args, error)
+        return _fail(args, f"the package {error.name} is not installed: pip install 'duplet[{extra}]' brings it", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="duplet-", suffix=".log", delete=False) as log:
-            log.write(hide(traceback.format_exc()))
-        sentence = one_line(error, 300)
-        return _fail(args, f"unexpected {type(error).__name__}: {sentence}; the traceback is in {log.name}", 1)
+        return _unexpected(args, error)
+
+
+def _unexpected(args: argparse.Namespace, error: Exception) -> int:
+    with tempfile.NamedTemporaryFile("w", prefix="duplet-", suffix=".log", delete=False) as log:
+        log.write(hide(traceback.format_exc()))
+    sentence = one_line(error, 300)
+    return _fail(args, f"unexpected {type(error).__name__}: {sentence}; the traceback is in {log.name}", 1)
 
 
 def _fail(args: argparse.Namespace, sentence: str, code: int) -> int:

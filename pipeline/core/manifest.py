@@ -1,5 +1,6 @@
 """The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
 
+import contextlib
 import importlib.metadata
 import json
 import subprocess
@@ -8,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import atomic_files
+from pipeline.core import atomic_files, fingerprints
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide_all
 from pipeline.core.version import __version__
@@ -65,6 +66,15 @@ def versions(*names: str) -> dict[str, str]:
     return {name: _version(name) for name in names}
 
 
+def installed(*names: str) -> dict[str, str]:
+    """As `versions`, without distributions that are not there: who only serves a model has no MXNet."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = _version(name)
+    return found
+
+
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
@@ -113,7 +123,7 @@ def write(
         seconds=round(time.time() - began, 3),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         git_commit=git_commit(),
-        versions={"duplet": __version__} | versions("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
+        versions={"duplet": __version__} | installed("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
         extra=extra or {},
     )
     written = asdict(manifest)
@@ -122,10 +132,10 @@ def write(
     return manifest
 
 
-def readable(folder: Path, stage: str) -> Manifest | None:
-    """A stage folder's manifest, its files unseen; None where it is missing or damaged."""
+def readable(folder: Path, stage: str, verify: bool = False) -> Manifest | None:
+    """A stage folder's manifest; None where it is missing or damaged, or (`verify`) one of its files is."""
     try:
-        return load(folder, stage, "", verify=False)
+        return load(folder, stage, "", verify)
     except InputError:
         return None
 
@@ -161,7 +171,7 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
                 problem = "is missing"
             elif (found := file.stat().st_size) != size:
                 problem = f"has {found} bytes instead of {size}"
-            elif atomic_files.sha256(file) != sha256:
+            elif fingerprints.sha256(file) != sha256:
                 problem = "has changed since it was written"
             else:
                 continue
