@@ -26,7 +26,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.registry import known_implementations
 
-from pipeline.core import atomic_files
+from pipeline.core import atomic_files, fingerprints
 from pipeline.core.errors import DupletError, InputError, one_line
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
@@ -119,8 +119,7 @@ def fingerprint(address: str) -> str:
     """
     try:
         if not is_remote(address):
-            path, stat = local_path(address), local_path(address).stat()
-            return _sha256(path.resolve(), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            return fingerprints.sha256(local_path(address))
         system, remote = file_system(address)
         info = {str(key).lower().replace("-", ""): str(value) for key, value in system.info(remote).items()}
         told = {key: info[key] for key in _STAMPS if key in info}
@@ -130,12 +129,6 @@ def fingerprint(address: str) -> str:
         raise
     except Exception as error:  # each driver has errors of its own
         raise InputError(f"source {shown_address(address)} cannot be read: {_sentence(error, address)}") from None
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _sha256(path: Path, *stamp: int) -> str:
-    """A file's checksum, counted once for each state that the system's stamps of it tell."""
-    return atomic_files.sha256(path)
 
 
 def size_of(address: str) -> int | None:

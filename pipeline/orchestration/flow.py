@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config
-from pipeline.core import atomic_files, manifest
+from pipeline.core import atomic_files, fingerprints, manifest
 from pipeline.core.errors import InputError, TryAgain, room_on
 from pipeline.distributed import job_folder, launcher
 from pipeline.orchestration.data_stages import Ingest, Tokenize
@@ -47,23 +47,29 @@ def stages_of(config: Config, until: str | None = None) -> list[Stage]:
 def plan(config: Config) -> Plan:
     """The keys that this configuration gives to each stage, each resting on those before."""
     planned = Plan(Path(config.root), {})
-    for stage in stages_of(config):
-        keys = {name: parts.key for name, parts in planned.parts.items()}
-        planned.parts[stage.name] = stage.key(config, keys)
+    with fingerprints.kept_under(planned.root):
+        for stage in stages_of(config):
+            keys = {name: parts.key for name, parts in planned.parts.items()}
+            planned.parts[stage.name] = stage.key(config, keys)
     return planned
 
 
-def status(config: Config) -> list[dict[str, Any]]:
-    """For each stage: its folder, whether it is up to date, and if not, what changed since its newest folder."""
-    planned = plan(config)
-    return [_status(config, planned, stage) for stage in planned.parts]
+def status(config: Config, verify: bool = False) -> list[dict[str, Any]]:
+    """For each stage: its folder, whether it is up to date, and if not, what changed since its newest folder.
+
+    Args:
+        verify: reads every file whole, sources and stages' folders.
+    """
+    with fingerprints.kept_under(Path(config.root), verify):
+        planned = plan(config)
+        return [_status(config, planned, stage, verify) for stage in planned.parts]
 
 
-def _status(config: Config, planned: Plan, stage: str) -> dict[str, Any]:
+def _status(config: Config, planned: Plan, stage: str, verify: bool) -> dict[str, Any]:
     folder = planned.folder(stage)
     row: dict[str, Any] = {"stage": stage, "folder": str(folder), "state": "up to date", "changed": []}
     if (folder / manifest.NAME).exists():
-        if manifest.readable(folder, stage) is None:
+        if manifest.readable(folder, stage, verify) is None:
             row["state"] = "damaged"  # `duplet run` says what to do
         return row
     row["state"] = "interrupted" if planned.work(stage).exists() else "not run"
@@ -80,11 +86,13 @@ def _status(config: Config, planned: Plan, stage: str) -> dict[str, Any]:
     return row
 
 
-def run(config: Config, command: str, until: str, say: Say) -> Result:
+def run(config: Config, command: str, until: str, say: Say, verify: bool = False) -> Result:
     """Runs the stages up to `until` that are not up to date.
 
     Args:
         command: the configuration as the person gave it, for sentences that name a command.
+        verify: reads every file of the source and of folders that are up to date whole, in place of trusting the size,
+            time and inode that it had when it was last read.
 
     Raises:
         DupletError or a subclass: a stage's own sentence.
@@ -102,7 +110,13 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         raise InputError(
             f"root={config.root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set root to a shorter one"
         )
-    planned = plan(config)
+    with fingerprints.kept_under(root, verify):
+        return _run(config, wanted, command, say)
+
+
+def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
+    """As `run`, under a root that can be used."""
+    root, planned = Path(config.root), plan(config)
     where = address(config.tracking.uri, root)
     tracking = Tracking(
         where,
@@ -114,6 +128,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
         config.tracking.spool_mb,
         config.tracking.max_wait_s,
         keep=job_folder.folder() is not None,  # for the next start, and for whoever supervises the job
+        idle=all((planned.folder(stage.name) / manifest.NAME).exists() for stage in wanted),
     )
     job_folder.keep_run(None, tracking.journal)
     job_folder.keep_stages({stage: parts.key for stage, parts in planned.parts.items()})
@@ -130,7 +145,7 @@ def run(config: Config, command: str, until: str, say: Say) -> Result:
                 finished = manifest.readable(planned.folder(stage.name), stage.name)
                 for line in stage.summary(context, finished.counts if finished else {}, wanted[-1].splits):
                     say(line)
-        folder = planned.folder(until)
+        folder = planned.folder(wanted[-1].name)
         metrics, table = _outcome(folder)
         tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})
         if table:
@@ -170,7 +185,10 @@ def _make(stage: Stage, context: StageContext, began: float) -> None:
     context.tracking.params({"key": parts.key, **parts.config})
     with atomic_files.new_folder(folder) as new:
         counts = stage.work(context, new)
-        manifest.write(new, stage.name, parts, counts, began, {"configuration": context.config.name})
+        extra = {"configuration": context.config.name}
+        if packages := context.config.packages:
+            extra["package"] = ", ".join(packages)
+        manifest.write(new, stage.name, parts, counts, began, extra)
     context.tracking.artifact(folder / manifest.NAME)
     stage.log(context, counts)
     shutil.rmtree(context.plan.work(stage.name), ignore_errors=True)

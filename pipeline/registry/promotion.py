@@ -81,7 +81,7 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
         why: the person's reason, kept with the gate's.
 
     Raises:
-        InputError: not evaluated, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
+        InputError: not evaluated, not whole, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
     """
     registry = Registry(found.where, name or settings.name)
     with atomic_files.lock(found.root / f".promote-{registry.name}.lock") as waited:
@@ -91,6 +91,7 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
         version = _registered(registry, found, say)
         if champion and champion.number == version.number:
             return Outcome(version, champion, True, "it has the alias already", None)
+        _check_whole(found)
         candidate = reporting.load(found.evaluation)
         beside = reporting.load(_evaluation_beside(champion, found, say)) if champion else None
         decision = gate.decide(candidate, beside, settings)
@@ -101,6 +102,20 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
         else:
             registry.tag(version, tags)
         return Outcome(version, champion, decision.passed, decision.reason, decision)
+
+
+def _check_whole(found: Found) -> None:
+    """Reads what a promotion rests on whole: the evaluation, and the stages' folders that are here.
+
+    Raises:
+        InputError: a file is not what its manifest says, whatever its size and time are.
+    """
+    remake = str(found.record.get("command", "duplet run"))
+    if (found.evaluation / manifest.NAME).exists():
+        manifest.load(found.evaluation, "evaluate", remake)
+    for stage, made in found.record["stages"].items():
+        if (found.root / stage / str(made["key"]) / manifest.NAME).exists():
+            manifest.load(found.root / stage / str(made["key"]), stage, remake)
 
 
 def back(registry: Registry, reason: str, root: Path) -> Outcome:

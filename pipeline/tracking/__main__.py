@@ -5,6 +5,7 @@ A line of stdin says which journal and where to: an argument would show an addre
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def main() -> int:
     if where.under_root:
         os.umask(0o077)  # a database and files under the root are the owner's
     with journals.held(journal.folder, journals.SENDER, patience_s=60.0) as alone:
-        return follow(journal, where) if alone else 1
+        left = follow(journal, where) if alone else 1
+        if given["remove"] and left == 0:
+            shutil.rmtree(journal.folder, ignore_errors=True)
+        return left
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Tracking:
     def __init__(
         self, where: Address, experiment: str, name: str, say: Callable[[str], None], system_metrics: bool,
         goes_on: Sequence[str] = (), spool_mb: int = 64, max_wait_s: float = 30.0, keep: bool = False,
-        apart: bool = True,
+        apart: bool = True, idle: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -53,9 +53,12 @@ class Tracking:
             spool_mb: bound of the journal; max_wait_s: for MLflow, at the end.
             keep: leaves the journal for whoever goes on with it, even when MLflow has all of it.
             apart: a process of its own sends; else `close` does, for as long as that takes.
+            idle: no stage is expected to work. If none does, the sending begins with `close` and goes on behind the
+                command, which does not wait for it and never learns MLflow's id of the run.
         """
         self._where, self._experiment, self._name, self._say = where, experiment, name, say
         self._max_wait_s, self._keep, self._apart = max_wait_s, keep, apart
+        self._idle = idle and apart and not keep
         self._machine = Machine() if system_metrics else None
         self._above = Tracking._open[-1] if Tracking._open else None
         self._stage: str | None = None  # the journal's name of the current stage's run
@@ -96,7 +99,7 @@ class Tracking:
             self._read_back(journal)
         if goes_on:
             self._write(do="again", run=self._run)
-        if self._apart:
+        if self._apart and not self._idle:
             self._sender = _start_sender(journal, self._where)
 
     def _before(self, goes_on: Sequence[str], max_bytes: int) -> Journal | None:
@@ -277,6 +280,11 @@ class Tracking:
         if self._journal is None or self._above is not None:
             self._until(lambda: self.run_id is not None)  # a sweep notes it
             return
+        if self._idle and not self._stages:
+            self._send_behind(self._journal)
+            return
+        if self._idle:
+            self._sender = _start_sender(self._journal, self._where)
         done = self._sent_by_now(self._journal, status)
         self._listen()
         _ = self.run_id
@@ -285,6 +293,13 @@ class Tracking:
         elif not done:
             command = shlex.join(["duplet", "sync", "--root", str(self._where.root)])
             self._say(f"not all of this run is in MLflow yet: `{command}` sends the rest")
+        self._lock.close()
+
+    def _send_behind(self, journal: Journal) -> None:
+        """Leaves the journal to a process that outlives this one and removes it when MLflow has everything."""
+        with contextlib.suppress(OSError):  # `duplet sync` finds it
+            (journal.folder / journals.CLOSED).touch(mode=0o600)
+            _start_sender(journal, self._where, alone=True)
         self._lock.close()
 
     def _sent_by_now(self, journal: Journal, status: str) -> bool:
@@ -322,7 +337,8 @@ def tag_ended(where: Address, goes_on: Sequence[str], tags: dict[str, str], stat
     run.close(status)
 
 
-def _start_sender(journal: Journal, where: Address) -> subprocess.Popen[bytes]:
+def _start_sender(journal: Journal, where: Address, alone: bool = False) -> subprocess.Popen[bytes]:
+    """The process that sends a journal; `alone`: it outlives this one, and removes what is sent."""
     with (journal.folder / journals.LOG).open("ab") as log:
         process = subprocess.Popen(
             [*launcher.PYTHON, "-m", "pipeline.tracking"],
@@ -331,10 +347,10 @@ def _start_sender(journal: Journal, where: Address) -> subprocess.Popen[bytes]:
             stderr=log,
             env={**os.environ, **launcher.paths(), "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C is for the run
-            preexec_fn=launcher.end_with_parent,
+            preexec_fn=None if alone else launcher.end_with_parent,
         )
     assert process.stdin is not None
-    given = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root)}
+    given = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root), "remove": alone}
     process.stdin.write(json.dumps(given).encode() + b"\n")
     process.stdin.close()
     return process

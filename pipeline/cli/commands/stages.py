@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, and how many workers."""
     configured.arguments(parser)
     configured.worker_arguments(parser)
+    configured.verify_argument(parser)
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="duplet run: with N seeds on the same splits, for means and intervals"
     )
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     with Talk() as say:
         for line in secrets_sent(args.config, args.overrides):
             say(line)
-        result = flow.run(config, " ".join([args.config, *args.overrides]), until, say)
+        result = flow.run(config, " ".join([args.config, *args.overrides]), until, say, args.verify)
     if result.table:
         print(result.table)
     elif not args.json:

@@ -11,6 +11,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, and what to show of it."""
     configured.arguments(parser)
     parser.add_argument("--disk", action="store_true", help="who takes how much of the disk under its root")
+    configured.verify_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         return _disk(Path(config.root), args.json)
     from pipeline.orchestration import flow
 
-    rows = flow.status(config)
+    rows = flow.status(config, args.verify)
     for row in rows:
         changed = f" ({', '.join(row['changed'])})" if row["changed"] else ""
         print(f"{row['stage']:9} {row['state']:12} {row['folder']}{changed}")
