@@ -141,19 +141,13 @@ class Tagging(Task):
             for column, place in enumerate(part):
                 ids[: lengths[place], column] = words[place]
             chunk = Chunk(ids, lengths[part])
-<<<<<<< HEAD
-            spelling = self._spelled([letters[p] for p in part], [chunk]) if self.config.tagging.characters else None
-            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
-            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
-=======
             spelling = (
                 self._spelled([letters[p] for p in part], [chunk])
                 if self.config.options(TaggingConfig).characters
                 else None
             )
-            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), [len(part)], len(ids), 0, 0)
-            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling))
->>>>>>> 73193c2 (Declare each task in one place, and find tasks of other packages through entry points)
+            texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
+            [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
             for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):
                 found = found[: lengths[place]]
                 said[place] = found.argmax(axis=1) if transitions is None else viterbi(found, transitions)

@@ -47,6 +47,7 @@ class Batch(NamedTuple):
     cells: int
     texts: Chunked
     stars: np.ndarray
+    total: int  # texts of all workers
 
 
 class Rating(Task):
@@ -69,10 +70,10 @@ class Rating(Task):
         return Network(self.config.model, shards.vocabulary_size(self.folder), prefix="rating_")
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> Batch:
-        field, rows = self.train.fields["text"], [self.train.rows["text"][share] for share in shares]
-        tokens = distinct_tokens([(field, part) for part in rows])
-        texts = chunked(field, rows, rank, tokens)
-        return Batch(tokens, texts.real, texts.cells, texts, self._stars[shares[rank]][texts.rows])
+        ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
+        tokens = distinct_tokens(ids)
+        texts, total = chunked(ids, tokens), sum(len(share) for share in shares)
+        return Batch(tokens, texts.real, texts.cells, texts, self._stars[shares[rank]][texts.rows], total)
 
     def loss(self, network: Network, table: nd.NDArray | None, batch: Batch, world: World) -> StepLoss:
         assert table is not None
@@ -83,7 +84,7 @@ class Rating(Task):
         ]
         error = (nd.concat(*given, dim=0) - nd.array(batch.stars, context)) ** 2
         scale = self.config.options(duplet_rating.RatingOptions).scale
-        value = error.sum().reshape(1) * (world.size / sum(batch.texts.counts) / scale)
+        value = error.sum().reshape(1) * (world.size / batch.total / scale)
         return StepLoss(value, value)
 
     def _predicted(self, network: Network, texts: list[np.ndarray], context: Context) -> np.ndarray:
