@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
-from pipeline.tracking import address, connect, database
+from pipeline.tracking import Tracking, address, connect, database
 
 OLDER, NEWEST = "75868b020152", "dc11669786a5"  # MLflow 3.17's last two steps; the last adds columns to `jobs`
 
@@ -244,3 +245,17 @@ def test_a_first_command_killed_while_the_database_is_made_is_sent_by_sync(tmp_p
     from benchmarks import first_command_kills
 
     assert [kill.failure for kill in first_command_kills.kills(tmp_path, 3, lambda _: None)] == ["", "", ""]
+
+
+def test_a_sender_that_makes_the_database_is_waited_for_and_not_ended(tmp_path: Path) -> None:
+    """On a slow machine the wait at a command's end is shorter than that takes: no command would ever get it made."""
+    where = address(None, tmp_path)
+    run = Tracking(where, "slow", "slow", lambda _: None, False, max_wait_s=0.0)
+    end = time.monotonic() + 100
+    while not where.being_made:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    run.close("FINISHED")
+    while not (tmp_path / "mlflow.db").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
