@@ -144,7 +144,7 @@ class Evaluate(WorkerStage):
 
     name = "evaluate"
     splits = SPLITS
-    VERSION = 6
+    VERSION = 7
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         """See Stage."""

@@ -189,7 +189,10 @@ class Tagging(Task):
         return world.agree(found, "validation")
 
     def evaluate(self, network: Tagger, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Beside each word's most frequent tag; also writes predictions.jsonl."""
+        """Beside each word's most frequent tag; also writes predictions.jsonl.
+
+        All words of the file count: those past `tokenize.max_tokens` get no tag, which is wrong.
+        """
         split, said = self._tagged(network, "test", world)
         if world.rank > 0:
             return {}
@@ -198,27 +201,28 @@ class Tagging(Task):
             [split.fields["text"].ids(row) for row in split.rows["text"].tolist()],
         )
         systems = {"model": said, "word_tags": self._most_frequent(words)}
-        count = np.array([len(tags) for tags in given], np.float64)
+        whole = [tags.split() for tags in texts_of(ingested, split, "tags")]
+        count = np.array([len(tags) for tags in whole], np.float64)
         rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)
         values, weights = {}, {}
         for system, tags in systems.items():
             right = [a == b for a, b in zip(tags, given)]
-            values[system, "accuracy"] = np.array([r.mean() for r in right])
+            values[system, "accuracy"] = np.array([r.sum() for r in right]) / count
             weights[system, "accuracy"] = count
             hits = np.array([(r & (ids == UNKNOWN_ID)).sum() for r, ids in zip(right, words)], np.float64)
             values[system, "unknown_words"] = hits / np.maximum(rare, 1)
             weights[system, "unknown_words"] = rare
         texts = texts_of(ingested, split, "text")
-        named = [tags.split()[: len(part)] for tags, part in zip(texts_of(ingested, split, "tags"), given)]
+        ours = [tags + [""] * (len(part) - len(tags)) for tags, part in zip(self._named(said), whole)]
         judged = Judged("sentences", list(split.ids), texts, None, {"words": count}, values, weights)
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, ours, theirs in zip(split.ids, texts, self._named(said), named):
-                line = {"id": key, "words": text.split()[: len(ours)], "tags": ours, "given": theirs}
+            for key, text, tags, theirs in zip(split.ids, texts, ours, whole):
+                line = {"id": key, "words": text.split(), "tags": tags, "given": theirs}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
         flat = system_comparison.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
         if spans.are_spans(self.names):
-            flat["test/span_f1"] = spans.span_f1(named, self._named(said))
+            flat["test/span_f1"] = spans.span_f1(whole, [[tag or "O" for tag in tags] for tags in ours])
             with (folder / "table.txt").open("a", encoding="utf-8") as file:
                 file.write(f"span F1 {flat['test/span_f1']:.3f}\n")
         return flat

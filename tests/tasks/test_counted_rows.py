@@ -129,3 +129,23 @@ def test_spans_of_tags_that_training_lacks_are_spans_not_found(tmp_path: Path) -
     assert found.valid["span_f1"] == pytest.approx(found.metrics["test/span_f1"])
     right = [a == b for one, other in zip(given, said) for a, b in zip(one, other)]
     assert found.metrics["test/accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_words_past_the_limit_are_words_without_their_tag(tmp_path: Path) -> None:
+    train = [("w1 w2 w3", "B-A I-A O")] * 12
+    test = [("w1 w2 w3 w1 w2", "B-A I-A O B-A I-A"), ("w1 w2 w3", "B-A I-A O")]
+    paths = {}
+    for name, rows in (("train", train), ("valid", test), ("test", test)):
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        Path(paths[name]).write_text("".join(json.dumps({"text": a, "tags": b}) + "\n" for a, b in rows))
+    limit = {"tokenize": {"min_count": 1, "max_tokens": {"text": 3}}}
+    found = evaluated(tmp_path, "tagging", {"format": "jsonl", "paths": paths}, **limit)
+    given, said = [tags.split() for _, tags in test], [line["tags"] for line in found.lines]
+    assert [len(tags) for tags in said] == [5, 3] and said[0][3:] == ["", ""]
+    assert [(line["words"], line["given"]) for line in found.lines] == [(a.split(), b.split()) for a, b in test]
+    right = [a == b for one, other in zip(given, said) for a, b in zip(one, other)]
+    assert found.metrics["test/accuracy"] == pytest.approx(sum(right) / 8)
+    filled = [[tag or "O" for tag in tags] for tags in said]
+    assert found.metrics["test/span_f1"] == pytest.approx(float(span_f1_score(given, filled, zero_division=0)))
+    # each word's most frequent tag in training, of the three words that are read
+    assert found.metrics["test/word_tags/accuracy"] == pytest.approx(6 / 8)
