@@ -117,7 +117,7 @@ class Searcher:
     # --- rankings -----------------------------------------------------------------------------------------------------
     def by_words(self, words: list[str], k: int) -> Ranked:
         """BM25's k best documents, of those that hold a word of the query."""
-        scores = self.snapshot.words.scores(words)
+        scores = _finite(self.snapshot.words.scores(words))
         rows = np.flatnonzero(scores > 0)
         return self._best(rows, scores[rows], k)
 
@@ -146,7 +146,7 @@ class Searcher:
         starts, ends = (np.searchsorted(self.snapshot.document_of, documents, side) for side in ("left", "right"))
         rows = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
         firsts = np.cumsum(ends - starts) - (ends - starts)
-        by_model, by_words = self.scores_of(query, rows), self.snapshot.words.scores(words)[rows]
+        by_model, by_words = self.scores_of(query, rows), _finite(self.snapshot.words.scores(words))[rows]
         best = self._best(rows, by_model, len(documents))
         model = np.maximum.reduceat(by_model, firsts)
         found = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
@@ -192,11 +192,7 @@ class Searcher:
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
         """The k best documents among scored passages; equal scores stand by the documents' ids, then by passage."""
-        if not np.isfinite(scores).all():
-            raise InputError(
-                "the index or its model is damaged (a score is not a finite number): build the index again"
-            )
-        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -steps(scores)))
+        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -steps(_finite(scores))))
         documents = self.snapshot.document_of[rows[order]]
         _, first = np.unique(documents, return_index=True)
         chosen = order[np.sort(first)[:k]]
@@ -229,6 +225,13 @@ class Searcher:
         in_segment, start, end = segment.passages[at].tolist()
         document = segment.document(in_segment)
         return index_text(document.title, document.text[start:end])
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """The scores. Raises InputError where one is not a finite number, which no ranking could place."""
+    if not np.isfinite(scores).all():
+        raise InputError("the index or its model is damaged (a score is not a finite number): build the index again")
+    return scores
 
 
 def steps(scores: np.ndarray) -> np.ndarray:

@@ -290,13 +290,18 @@ def test_an_index_that_was_removed_and_built_anew_is_served(index: Indexed, clie
     assert client.get("/health").json()["index"] == second["index"]
 
 
-def test_scores_that_are_not_finite_are_an_error(index: Indexed, client: TestClient) -> None:
-    for path in index.folder.glob("segments/*/vectors.npy"):
-        vectors = np.load(path)
-        vectors[0] = np.nan
-        np.save(path, vectors)
+@pytest.mark.parametrize(
+    ("files", "mode"),
+    [("segments/*/vectors.npy", "model"), ("segments/*/vectors.npy", "hybrid"),
+     ("generations/*/bm25-data.npy", "words"), ("generations/*/bm25-data.npy", "hybrid")],
+)  # fmt: skip
+def test_scores_that_are_not_finite_are_an_error(files: str, mode: str, index: Indexed, client: TestClient) -> None:
+    for path in index.folder.glob(files):
+        numbers = np.load(path)
+        numbers[:] = np.nan
+        np.save(path, numbers)
     app = TestClient(server.application(index.folder, index.open), raise_server_exceptions=False)
-    answer = app.post("/api/search", json={"query": "wing"})
+    answer = app.post("/api/search", json={"query": "wing", "mode": mode})
     assert answer.status_code == 422 and "a score is not a finite number" in answer.json()["error"]
 
 
