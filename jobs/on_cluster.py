@@ -77,7 +77,9 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     """
     noted = job_folder.read(folder, job_folder.WORKERS)
     reached = states.newest_checkpoint(Path(noted["work"])) if "work" in noted else 0
-    finished = len(list(folder.parent.parent.glob(f"*/*/{manifest.NAME}")))  # stages, of this job or another
+    finished = len(
+        atomic_files.finished(folder.parent.parent, f"*/*/{manifest.NAME}")
+    )  # stages, of this job or another
     stands = [*job_folder.read(folder, STANDS).get("stands", []), [finished, reached]]
     atomic_files.write_text(folder / STANDS, json.dumps({"stands": stands}))
     # before an update whoever stops it is more likely in the way than the wall time

@@ -4,13 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and how much stays."""
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="the configuration's root (runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the configuration's root (runs)")
     parser.add_argument("--keep-nights", type=int, default=14, metavar="N", help="newest of each schedule (14)")
     parser.add_argument(
         "--keep-champions", type=int, default=5, metavar="N", help="newest versions that were champion (5)"

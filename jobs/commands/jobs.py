@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.atomic_files import at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError, TryAgain
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         one = actions.add_parser(name, help=help, description=help)
         if name != "list":
             one.add_argument("id", metavar="ID", help="a job's id, the beginning of one, or its folder")
-        one.add_argument("--root", type=at_home, default="runs", help="the configuration's root (default runs)")
+        one.add_argument("--root", type=path_here, default="runs", help="the configuration's root (default runs)")
         if name == "logs":
             one.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object, last")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
 from jobs.commands.dry_run import show
-from pipeline.core.atomic_files import at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-promote", action="store_true", help="leave the champion alone")
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
     parser.add_argument("--date", help="run: the dates of this day only, 2026-11-24, or one, 2026-11-24T02:00")
-    parser.add_argument("--root", type=at_home, help="list, remove, run: the configuration's root (default runs)")
+    parser.add_argument("--root", type=path_here, help="list, remove, run: the configuration's root (default runs)")
 
 
 def run(args: argparse.Namespace) -> int:

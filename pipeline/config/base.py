@@ -73,10 +73,18 @@ def _named(text: str) -> str:
     return _filled(text)
 
 
+def _own(path: str) -> str:
+    if "://" in path:
+        raise ValueError("must be a path on this machine, not an address")
+    return path
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 # A file or folder, or (of sources) an address that fsspec knows.
 Place = Annotated[str, AfterValidator(at_home)]
+# One on this machine: of s3://bucket/x, say, a folder `s3:` would be made.
+OwnPlace = Annotated[Place, AfterValidator(_own)]
 Name = Annotated[str, AfterValidator(_named), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 250})]
 # A name whose default rests on other settings: Config fills it in, so what reads it finds neither null nor "".
 Filled = Annotated[

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.config import source_spec, tasks
-from pipeline.config.base import Name, Place, Settings
+from pipeline.config.base import Name, OwnPlace, Settings
 from pipeline.config.nights import NightsConfig
 from pipeline.config.sections import (
     EvaluateConfig,
@@ -62,7 +62,7 @@ class Config(Settings):
         description="Name of the runs, the experiment and the registered model. Default: the file's name.",
         examples=["answers"],
     )
-    root: Place = Field(
+    root: OwnPlace = Field(
         default="runs",
         min_length=1,
         description="Folder of the stages' folders, the MLflow database and its artifacts.",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Filled, Place, Positive, Settings, Share
+from pipeline.config.base import Filled, OwnPlace, Place, Positive, Settings, Share
 from pipeline.config.sources import Source
 
 
@@ -243,7 +243,7 @@ class TrainConfig(Settings):
         description="Most tokens of one update, with padding, both sides and all workers together. It bounds the "
         "memory that long texts need.",
     )
-    start_from: Place | None = Field(
+    start_from: OwnPlace | None = Field(
         default=None,
         description="Trained folder whose parameters training starts from. null: new parameters.",
         examples=["runs/train/3f2a91c4d0b7"],

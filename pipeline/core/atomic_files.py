@@ -1,5 +1,6 @@
 """Files that exist whole or not at all, their hashes, and locks between processes."""
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -31,6 +32,17 @@ def at_home(path: str) -> str:
     (True, 's3://bucket/~/x', 'a~/b')
     """
     return path if "://" in path else os.path.expanduser(path)
+
+
+def path_here(text: str) -> Path:
+    """A path of a command line, of a file or folder on this machine.
+
+    Raises:
+        ArgumentTypeError: it is an address, such as s3://bucket/x, of which a folder `s3:` would be made here.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is an address: give a path on this machine")
+    return path_at_home(text)
 
 
 def path_at_home(text: str) -> Path:

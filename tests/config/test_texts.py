@@ -213,3 +213,19 @@ def test_no_folder_is_named_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path
     for stage in ("ingest", "tokenize"):
         assert list((tmp_path / "home" / "runs").glob(f"{stage}/[0-9a-f]*/manifest.json"))
     assert sorted(path.name for path in Path().iterdir()) == ["c.yaml", "p.tsv"]
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/runs", "file:///runs", "hdfs://name/x"])
+def test_what_is_written_here_is_no_address(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder `s3:` would be made, of which nobody knows."""
+    source = {"source": {"format": "docstrings"}}
+    for given in ({"root": path}, {"train": {"start_from": path}}, {"captioning": {"weights": path}}):
+        with pytest.raises(InputError, match="must be a path on this machine, not an address"):
+            check_config({"name": "t", "ingest": source, **given}, "test")
+    for command in (["sync", "--root", path], ["predict", "m", "--input", "i.csv", "--output", path],
+                    ["index", "m", "--documents", "d.csv", "--output", path], ["report", "m", "--output", path],
+                    ["jobs", "list", "--root", path], ["schedule", "list", "--root", path]):  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            main.main(command)
+        assert caught.value.code == 2
+        assert f"{path!r} is an address: give a path on this machine" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -502,3 +503,31 @@ def test_two_nights_the_second_no_better(
     assert re.search(r"starting from .*, which knew (\d+) of \1 tokens", log)
     listed = command(tmp_path, config, "list", "--root", root)
     assert "last 2026-11-24T02:00 exit 3: not promoted" in listed.stdout
+
+
+CRONTAB = """#!/bin/sh
+if [ "$1" = -l ]; then
+    cat table
+    echo >> readers
+    for i in 1 2 3 4 5 6 7 8 9 10; do [ "$(wc -l < readers)" -gt 1 ] && break; sleep 0.1; done
+else cat > table; fi
+"""
+
+
+def test_two_commands_at_once_both_get_into_a_crontab(
+    nightly: Callable[..., Schedule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads waits a while for another reader, so that without a lock both would write what they read."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "crontab"
+    program.write_text(CRONTAB)
+    program.chmod(0o755)
+    (tmp_path / "table").write_text("# mine\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(2) as both:
+        assert list(both.map(cron.install, (nightly(name="one"), nightly(name="two")))) == ["crontab", "crontab"]
+    table = (tmp_path / "table").read_text()
+    assert table.startswith("# mine\n")
+    assert [cron.markers(name)[0] in table for name in ("one", "two")] == [True, True]

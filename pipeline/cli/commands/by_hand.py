@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
 
@@ -26,7 +26,7 @@ CELL_HIDDEN = 48
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to learn, and how large."""
     parser.add_argument("--words", action="store_true", help="words instead of characters")
-    parser.add_argument("--text", type=path_at_home, help="a text file; default: the standard library's code")
+    parser.add_argument("--text", type=path_here, help="a text file; default: the standard library's code")
     parser.add_argument("--hidden", type=int, default=100, metavar="N", help="numbers in a state (100)")
     parser.add_argument("--vocabulary", type=int, default=8000, metavar="N", help="words at most (8000)")
     parser.add_argument("--steps", type=int, default=35, metavar="N", help="tokens per update (35)")
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the start and of the sample (1)")
     parser.add_argument("--characters", type=int, default=3_000_000, metavar="N", help="of the text read (3000000)")
     parser.add_argument("--no-picture", action="store_true", help="leave out the norms of ds_t/ds_k")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies (runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies (runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from pipeline.core.atomic_files import as_json, path_at_home
+from pipeline.core.atomic_files import as_json, path_here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,8 +13,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", metavar="RUN", help="a configuration, an evaluation's or a trained folder, an MLflow run "
         "id, or models:/NAME@champion; the first is what the others are compared with",
     )  # fmt: skip
-    parser.add_argument("--html", type=path_at_home, metavar="FILE", help="write a page that needs no other file")
-    parser.add_argument("--root", type=path_at_home, help="the folder of all runs (default: the run's, or runs)")
+    parser.add_argument("--html", type=path_here, metavar="FILE", help="write a page that needs no other file")
+    parser.add_argument("--root", type=path_here, help="the folder of all runs (default: the run's, or runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 
 MAX_LENGTH = 1_000_000
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens of chance P together")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws (1)")
     parser.add_argument("--beam", type=int, metavar="N", help="the likeliest text by beam search, nothing drawn")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where mlflow.db lies (default: runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

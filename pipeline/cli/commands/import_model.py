@@ -3,17 +3,15 @@
 import argparse
 import json
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """From where to where."""
     parser.add_argument(
-        "folder", type=path_at_home, help="holds model.safetensors and the files that were exported with it"
+        "folder", type=path_here, help="holds model.safetensors and the files that were exported with it"
     )
-    parser.add_argument(
-        "--output", type=path_at_home, required=True, help="a folder that predict, index and export take"
-    )
+    parser.add_argument("--output", type=path_here, required=True, help="a folder that predict, index and export take")
 
 
 def run(args: argparse.Namespace) -> int:

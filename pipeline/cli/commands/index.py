@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
 from pipeline.serving import loading
@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--encoding", help="of documents that are not UTF-8, such as cp1252")
     parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV file, such as ";"')
-    parser.add_argument("--output", required=True, metavar="INDEX", type=path_at_home, help="the index's folder")
+    parser.add_argument("--output", required=True, metavar="INDEX", type=path_here, help="the index's folder")
     parser.add_argument("--name", help="shown on the search page; as the folder, if not given")
     parser.add_argument("--delete", nargs="+", metavar="ID", default=[], help="take documents out; @FILE: an id a line")
     parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
     parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
     parser.add_argument("--uri", help="MLflow's address, if not the one under root")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.progress import Talk
 
 MAX_ROW_KB = 1024
@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, over what, to where."""
     parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--input", required=True, help="JSON Lines, CSV, TSV or Parquet; - reads JSON Lines from stdin")
-    parser.add_argument("--output", required=True, help="the same formats; - writes JSON Lines to stdout")
+    parser.add_argument("--output", type=_output, required=True, help="the same formats; - writes JSON Lines to stdout")
     parser.add_argument(
         "--format", choices=("jsonl", "csv", "tsv", "parquet"), help="of the input, where its name does not end in it"
     )
@@ -25,8 +25,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV input, such as ";"')
     parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")
     parser.add_argument("--restart", action="store_true", help="do not go on with a run that was cut off")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where mlflow.db lies (default: runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where mlflow.db lies (default: runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
+
+
+def _output(text: str) -> str:
+    """The words as given, `-` or a path. Raises ArgumentTypeError."""
+    path_here(text)
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError
 from pipeline.core.progress import Talk
 
@@ -14,7 +14,7 @@ from pipeline.core.progress import Talk
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which update."""
     parser.add_argument(
-        "folder", type=path_at_home, help="the folder that a training named: work/train-KEY-not-finite-UPDATE"
+        "folder", type=path_here, help="the folder that a training named: work/train-KEY-not-finite-UPDATE"
     )
 
 

@@ -5,7 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +15,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the configuration")
     parser.add_argument(
-        "--output", type=path_at_home, metavar="FILE",
+        "--output", type=path_here, metavar="FILE",
         help="make the page anew here; without it, the page of the evaluation's folder",
     )  # fmt: skip
-    parser.add_argument("--root", type=path_at_home, help="the folder of all runs (default: the run's, or runs)")
+    parser.add_argument("--root", type=path_here, help="the folder of all runs (default: the run's, or runs)")
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
 
@@ -15,7 +15,7 @@ MAX_LINE_BYTES = 1 << 20  # of stdin
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """An index, a query, and how results are shown."""
-    parser.add_argument("index", type=path_at_home, help="a folder that `duplet index` made")
+    parser.add_argument("index", type=path_here, help="a folder that `duplet index` made")
     parser.add_argument("query", nargs="?", help="without one: a query for each line of stdin")
     parser.add_argument("--k", type=int, default=10, metavar="N", help="results (10)")
     how = parser.add_mutually_exclusive_group()
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
     parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the MLflow database lies")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
     parser.add_argument("--uri", help="MLflow's address, if not the one under root")
 
 

@@ -4,14 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where the runs lie, and where they go."""
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the runs lie (runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the runs lie (runs)")
     parser.add_argument("--uri", help="MLflow's address, instead of the one that each run had")
 
 

@@ -4,14 +4,14 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_at_home
+from pipeline.core.atomic_files import path_here
 from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which runs, and where to listen."""
     parser.add_argument("run", nargs="?", metavar="RUN_ID", help="print the address of this run's page")
-    parser.add_argument("--root", type=path_at_home, default=Path("runs"), help="where the runs lie (runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the runs lie (runs)")
     parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (5000); 0: any free one")
 
 

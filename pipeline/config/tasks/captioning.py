@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Place, Positive, Settings
+from pipeline.config.base import OwnPlace, Positive, Settings
 from pipeline.config.task_spec import Metric, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -22,7 +22,7 @@ class CaptioningConfig(Settings):
         description="What the decoder sees of an image. trained: a small convolutional network over its pixels. "
         "alexnet: MXNet's AlexNet, with the parameters of weights. given: the vectors that the source has as images.",
     )
-    weights: Place | None = Field(
+    weights: OwnPlace | None = Field(
         default=None,
         description="AlexNet's parameter file of Gluon's model zoo, for features=alexnet alone.",
         examples=["alexnet-44335d1f.params"],
