@@ -216,8 +216,8 @@ class Tagging(Task):
         ours = [tags + [""] * (len(part) - len(tags)) for tags, part in zip(self._named(said), whole)]
         judged = Judged("sentences", list(split.ids), texts, None, {"words": count}, values, weights)
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, tags, theirs in zip(split.ids, texts, ours, whole):
-                line = {"id": key, "words": text.split(), "tags": tags, "given": theirs}
+            for key, text, names, theirs in zip(split.ids, texts, ours, whole):
+                line = {"id": key, "words": text.split(), "tags": names, "given": theirs}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
         flat = system_comparison.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
