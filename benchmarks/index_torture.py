@@ -24,7 +24,7 @@ from typing import Any
 import faiss  # noqa: F401  (once here, and not in every process that is forked)
 import numpy as np
 
-from pipeline.cli import main as cli
+import pipeline.cli.main
 from pipeline.cli.commands import index as command
 from pipeline.search import build, documents, index_store, open_index
 from pipeline.search.searcher import Searcher
@@ -112,7 +112,7 @@ class Torture:
             try:
                 to = (self._home / "said.txt").open("a")
                 with to, contextlib.redirect_stderr(to), contextlib.redirect_stdout(to):
-                    code = cli.main(arguments)
+                    code = pipeline.cli.main.main(arguments)
             finally:
                 os._exit(code)
         if kill_after_s is not None:

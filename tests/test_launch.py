@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from pipeline.core.errors import DupletError, TryAgain
-from pipeline.distributed import heartbeat
-from pipeline.distributed import launcher as launch
+from pipeline.distributed import heartbeat, launcher
 
 # A worker with a heart and nothing else; its work folder is the last word of its command line.
 HEART = """
@@ -32,8 +31,8 @@ def outcome(*_):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *starter: str, tick: object = lambda: None) -> None:
     """Runs a job whose workers are started by a command that takes theirs as further words."""
     monkeypatch.setenv("DUPLET_LAUNCHER", shlex.join(starter))
-    job = launch.Job("train", {}, str(tmp_path / "work"), "", "", "")
-    launch.run(job, 1, 1, 2.0, lambda line: None, tick)  # type: ignore[arg-type]
+    job = launcher.Job("train", {}, str(tmp_path / "work"), "", "", "")
+    launcher.run(job, 1, 1, 2.0, lambda line: None, tick)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_a_failure_that_a_stopped_launcher_does_not_pass_on_is_told(
 )
 def test_gpus_that_cuda_hides_are_not_counted(visible: str | None, usable: int) -> None:
     """CUDA C++ Programming Guide: indices, or names from GPU- or MIG- on; what follows a wrong one is hidden."""
-    assert launch.usable_gpus(visible, 4) == usable
+    assert launcher.usable_gpus(visible, 4) == usable
 
 
 def test_an_outcome_of_workers_before_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS, Config
@@ -74,8 +75,12 @@ def _remedy(config: Config, split: SplitName) -> str:
 
 
 def _column(ingested: Path, split: str, name: str) -> list[Any]:
-    values: list[Any] = pq.read_table(ingested / f"records-{split}.parquet", columns=[name])[name].to_pylist()
-    return values
+    return list(_table(ingested / f"records-{split}.parquet", name)[name].to_pylist())
+
+
+def _table(path: Path, column: str) -> pa.Table:
+    """A column of a file; pq.read_table would load pyarrow.dataset, and with it pandas."""
+    return pq.ParquetFile(path).read(columns=[column])
 
 
 # --- matching ---------------------------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
     if not learnt and "ranking" in kinds:
         lost = ingested / missing_name(split)
         if lost.exists():
-            more = pq.read_table(lost, columns=["relevance"])["relevance"].to_numpy()
+            more = _table(lost, "relevance")["relevance"].to_numpy()
             relevance = np.concatenate([relevance, more])
         whole = relevance == np.round(relevance)
         if not whole.all():

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config import SPLITS, Config, smaller_is_better
 from pipeline.core.errors import InputError
-from pipeline.ingest import leaks as leaks_of
+from pipeline.ingest.leaks import sentence
 from pipeline.ingest.rows import TWO_TEXTS
 
 NEARLY_ALL, MANY = 0.95, 0.3  # shares of tokens that the vocabulary does not know
@@ -35,7 +35,7 @@ def leaks(counts: dict[str, Any], config: Config) -> list[str]:
     found = counts.get("leaks")
     if not found:
         return []
-    said = leaks_of.sentence(found, config)
+    said = sentence(found, config)
     if config.ingest.leaks == "put_aside":
         return [f"note: {said}; they were left out of train (ingest.leaks)"]
     return [

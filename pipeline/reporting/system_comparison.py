@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.core.atomic_files import as_json
 from pipeline.evaluation import judged as rows
 from pipeline.evaluation.judged import Judged
-from pipeline.reporting import tables as report
+from pipeline.reporting import tables
 
 
 def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[
     A metric that a system lacks (macro_f1 and auc need its probabilities) has a mean of None.
 
     Returns:
-        As report.comparison.
+        As tables.comparison.
     """
     metrics = judged.metrics
     keys = [(system, metric) for system in judged.systems for metric in metrics]
@@ -27,13 +27,13 @@ def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[
         mine, other = (system, metric), (reference, metric)
         if mine not in observed or other not in observed:
             return {"mean": None, "low": None, "high": None, "p": None}
-        return report.interval_of(observed[mine] - observed[other], drawn[mine] - drawn[other], with_p=True)
+        return tables.interval_of(observed[mine] - observed[other], drawn[mine] - drawn[other], with_p=True)
 
     nothing: dict[str, float | None] = {"mean": None, "low": None, "high": None}
     systems = {
         system: {
             "metrics": {
-                m: report.interval_of(observed[system, m], drawn[system, m]) if (system, m) in observed else nothing
+                m: tables.interval_of(observed[system, m], drawn[system, m]) if (system, m) in observed else nothing
                 for m in metrics
             },
             "difference": {m: difference(system, m) for m in metrics}
@@ -61,13 +61,13 @@ def write(
         note: stands below the tables.
     """
     compared: dict[str, Any] = {}
-    tables: list[str] = []
+    printed: list[str] = []
     flat: dict[str, float] = {}
     for kind, (judged, reference) in found.items():
         rows.write(folder / f"judged-{kind}.parquet", judged)
         compared[kind] = comparison(judged, reference, samples, seed)
-        tables.append(report.table_text(compared[kind], f"{title}: test split, {kind}"))
-        flat |= report.flat_metrics("test", compared[kind])
-    (folder / "table.txt").write_text("\n".join([*tables, *([note + "\n"] if note else [])]), encoding="utf-8")
+        printed.append(tables.table_text(compared[kind], f"{title}: test split, {kind}"))
+        flat |= tables.flat_metrics("test", compared[kind])
+    (folder / "table.txt").write_text("\n".join([*printed, *([note + "\n"] if note else [])]), encoding="utf-8")
     (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat

@@ -14,7 +14,7 @@ from pipeline.evaluation.fusion import FUSION
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
-from pipeline.reporting import tables as report
+from pipeline.reporting import tables
 from pipeline.tasks import matching_systems
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
@@ -82,7 +82,7 @@ def evaluate(
     (how BM25 and the mix were made), and what matching_evidence leaves.
     """
     split = shards.open_split(tokenized, "test")
-    kinds, compared, tables = config.evaluate.kinds, {}, []
+    kinds, compared, printed = config.evaluate.kinds, {}, []
     flat: dict[str, float] = {}
     test, valid = matching_systems.to_judge(config, tokenized, ingested)
     words, evidence = None, None
@@ -103,9 +103,9 @@ def evaluate(
         return {}
     evidence.finish()
     for kind, table in compared.items():
-        flat |= report.flat_metrics("test", table)
-        tables.append(report.table_text(table, f"{config.name}: test split, {kind}"))
-    (folder / "table.txt").write_text("\n".join(tables), encoding="utf-8")
+        flat |= tables.flat_metrics("test", table)
+        printed.append(tables.table_text(table, f"{config.name}: test split, {kind}"))
+    (folder / "table.txt").write_text("\n".join(printed), encoding="utf-8")
     (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat
 
@@ -114,7 +114,7 @@ def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.
     config, split = evidence.config, evidence.split
     majority = int(np.bincount(evidence.train.relevance.astype(int)).argmax())
     evidence.grades(labels, probabilities, majority)
-    return report.graded_comparison(
+    return tables.graded_comparison(
         labels,
         *_predictions(probabilities),
         config.evaluate.bootstrap_samples,
@@ -126,12 +126,12 @@ def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.
 
 def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> dict[str, Any]:
     config, texts, rankings = evidence.config, evidence.texts, systems.rankings
-    report.write_wins(
+    tables.write_wins(
         evidence.folder / "wins.jsonl", rankings["model"], rankings["bm25"], test.judgements,
         test.split.fields["query"].keys, texts["query"], test.collection.keys, texts["document"],
     )  # fmt: skip
     evidence.rankings(rankings, test.judgements)
     (evidence.folder / FUSION).write_text(as_json(systems.made, indent=1), encoding="utf-8")
-    return report.comparison(
+    return tables.comparison(
         rankings, test.judgements, config.evaluate.bootstrap_samples, config.seed, depth=config.evaluate.depth
     ) | {"made": systems.made, "candidates": config.evaluate.candidates}

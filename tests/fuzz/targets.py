@@ -408,16 +408,16 @@ def _documents(data: bytes) -> None:
 
 
 def _rows(data: bytes) -> None:
-    from pipeline.serving.predict import files as prediction_files
+    from pipeline.serving.predict import files
 
     kinds = ("jsonl", "csv", "tsv", "parquet")
     kind = kinds[data[0] % len(kinds) if data else 0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"d.{kind}")
         path.write_bytes(data[1:])
-        prediction_files.count_rows(str(path), kind, 1024, Path(folder))
+        files.count_rows(str(path), kind, 1024, Path(folder))
         with one_sentence():
-            for row in prediction_files.read(str(path), kind, 1024, Path(folder)):
+            for row in files.read(str(path), kind, 1024, Path(folder)):
                 assert len(row.shown) <= 10 * 200
 
 

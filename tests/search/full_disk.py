@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import main as cli
+import pipeline.cli.main
 
 LACKING_KB = (0, 4, 8, 12, 20, 32, 52, 84, 136)
 
 
 def duplet(*arguments: str) -> tuple[int, str]:
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = cli.main(list(arguments))
+        code = pipeline.cli.main.main(list(arguments))
     return code, said.getvalue()
 
 

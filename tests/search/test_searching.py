@@ -11,8 +11,7 @@ from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
-from pipeline.search import hnsw_build
-from pipeline.search import searcher as searching
+from pipeline.search import hnsw_build, searcher
 from pipeline.search.documents import Document
 from pipeline.search.hnsw import Graph
 from pipeline.search.searcher import Ranked
@@ -53,7 +52,7 @@ def test_a_dot_product_with_the_mapped_query_is_the_score(head: str) -> None:
     if head == "cosine":
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     expected = encoder.score_all(query, document)
-    np.testing.assert_allclose(searching.mapped(encoder, query) @ vectors.T, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(searcher.mapped(encoder, query) @ vectors.T, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["mlp", "cosine"])
@@ -186,7 +185,7 @@ def test_whole_weights_are_one_ranking(indexed: Make, head: str) -> None:
 
 
 def test_hybrid_finds_what_only_words_find(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "FUSED", 3)
+    monkeypatch.setattr(searcher, "FUSED", 3)
     index = indexed(topical(40), weight=0.001)
     query = "own3 own5 tide drag"
     assert index.ids(query, 3, "hybrid") == index.ids(query, 3, "words")

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import main as cli
+import pipeline.cli.main
 from pipeline.distributed import heartbeat
 from pipeline.training import checkpoint
 
@@ -33,7 +33,7 @@ def fill(disk: Path, left_kb: int = 0) -> None:
 def duplet(*arguments: str) -> dict[str, Any]:
     """Exit code and standard error of a command."""
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = cli.main(list(arguments))
+        code = pipeline.cli.main.main(list(arguments))
     return {"code": code, "said": said.getvalue()}
 
 

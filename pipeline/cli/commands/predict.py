@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.ingest import places
     from pipeline.registry import resolve_run
     from pipeline.serving.loading import open_predictor
-    from pipeline.serving.predict import files as prediction_files
+    from pipeline.serving.predict import files
 
-    kind = prediction_files.format_of(args.input, args.format)
-    to_stdout = args.output == prediction_files.STDOUT
-    output_kind = "jsonl" if to_stdout else prediction_files.format_of(args.output, None)
-    fingerprint = None if args.input == prediction_files.STDIN else places.fingerprint(args.input)
+    kind = files.format_of(args.input, args.format)
+    to_stdout = args.output == files.STDOUT
+    output_kind = "jsonl" if to_stdout else files.format_of(args.output, None)
+    fingerprint = None if args.input == files.STDIN else places.fingerprint(args.input)
     folder = resolve_run.model(args.model, args.root, args.uri)
     with Talk() as say:
         predictor = open_predictor(folder, args.backend)
@@ -55,15 +55,15 @@ def run(args: argparse.Namespace) -> int:
             say(f"models of the task {predictor.config.task} predict on MXNet alone")
         limit, how = MAX_ROW_KB * 1024, {"encoding": args.encoding, "delimiter": args.delimiter}
         if to_stdout:
-            rows = prediction_files.read(args.input, kind, limit, Path("."), how)
-            at = prediction_files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
+            rows = files.read(args.input, kind, limit, Path("."), how)
+            at = files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            asked = [fingerprint, kind, how, listed, predictor.backend, prediction_files.PARTIAL_FORMAT]
+            asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT]
             identity = atomic_files.digest(asked)
             signal.signal(signal.SIGTERM, _interrupt)
             try:
-                at = prediction_files.predict_file(
+                at = files.predict_file(
                     predictor, args.input, kind, atomic_files.path_at_home(args.output), output_kind, identity, limit,
                     args.restart or fingerprint is None, say, how,
                 )  # fmt: skip
