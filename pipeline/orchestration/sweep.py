@@ -1,7 +1,7 @@
 """Many runs of one configuration: every combination of some settings, or a search over ranges, under one MLflow run.
 
 Optuna (Akiba et al. 2019) proposes and remembers; its database lies under ROOT/sweeps, so that a sweep that was killed
-goes on where it was. Stages that trials share, ingest above all, are done once, as always.
+resumes. Stages that trials share, ingest above all, are done once, as always.
 """
 
 import json
