@@ -68,7 +68,7 @@ def test_a_task_of_another_package_from_installation_to_sweep(
     assert done.returncode == 0, done.stderr
     assert "going on from update-" in done.stderr
     metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
-    assert metrics["test/ratings/model/squared_error"] < 0.5 * metrics["test/ratings/mean/squared_error"]
+    assert metrics["test/squared_error"] < 0.5 * metrics["test/mean/squared_error"]
 
     # the folder says which package it needs, the page has the task's own section
     [evaluation] = tmp_path.glob("runs/evaluate/*/manifest.json")
