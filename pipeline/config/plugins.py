@@ -1,6 +1,5 @@
 """What other packages bring: found through their entry points; one that cannot be used costs a sentence, no more."""
 
-import functools
 import importlib
 from collections.abc import Callable
 from importlib import metadata
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from pipeline.core.errors import one_line
 from pipeline.core.version import __version__
 
-NOUNS = {"duplet.tasks": "task", "duplet.sources": "source", "duplet.heads": "head"}
+NOUNS = {"duplet.tasks": "task", "duplet.sources": "source"}
 
 
 class Brought(NamedTuple):
@@ -68,9 +67,3 @@ def brought(group: str, check: Callable[[Any], str | None], known: tuple[str, ..
 
 def _package(point: metadata.EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown"
-
-
-@functools.cache
-def names_in(group: str) -> tuple[str, ...]:
-    """The names that installed packages announce in a group, nothing loaded."""
-    return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
