@@ -13,7 +13,6 @@ from pipeline.evaluation.ranking import Judgements, Ranking, rank_pairs
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 UNTUNED = 0.5  # without validation queries
-FUSION = "fusion.json"  # in an evaluation's folder: how BM25 and the mix were made
 
 
 class Pool(NamedTuple):

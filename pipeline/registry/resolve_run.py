@@ -10,10 +10,9 @@ from pipeline import tracking
 from pipeline.config import load_config
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
-from pipeline.evaluation.fusion import FUSION
 from pipeline.registry import mlflow_registry
 from pipeline.reporting import folder as reporting
-from pipeline.reporting.folder import METRICS, RECORD
+from pipeline.reporting.folder import FUSION, METRICS, RECORD
 from pipeline.serving import fetching, model_folder
 from pipeline.tracking.client import Address
 

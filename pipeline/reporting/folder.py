@@ -15,6 +15,7 @@ from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
+FUSION = "fusion.json"  # how BM25 and the mix were made
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
 HISTORY_POINTS = 400
 WRITTEN_CHARACTERS = 4000

@@ -10,11 +10,11 @@ from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import metrics
-from pipeline.evaluation.fusion import FUSION
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
 from pipeline.reporting import tables
+from pipeline.reporting.folder import FUSION
 from pipeline.tasks import matching_systems
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
