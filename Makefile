@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings architecture fuzz bench bench-memory torture torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings architecture fuzz bench bench-data bench-memory search-engine torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,12 @@ setup:  ## .venv from requirements.txt; nothing when it is current
 
 demo: setup  ## query-document matching on real text, from source code to report, in four to six minutes
 	@$(BIN)/duplet run configs/demo.yaml
+
+search-engine: setup  ## clicks and pages made up, then configs/search_engine.yaml from WARC files to an index: some minutes
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/search_engine.py search_engine $(OVERRIDES)
+
+bench-data: setup  ## rates of ingest, pages, clicks and tokenization, processes beside Dask, files opened, start at 10^8 pairs
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/data_rates.py
 
 test: setup  ## the tests, offline, but for those of test-jobs; three files at a time, as many of them wait
 	@$(PYTEST) -m "not jobs" $(PYTEST_ARGS)

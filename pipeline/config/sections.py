@@ -68,6 +68,11 @@ class ExecutionConfig(Settings):
         description="Processes of this host. null: one per core, but none beside the command for little data.",
     )
 
+    @property
+    def how(self) -> tuple[str, str, int | None]:
+        """As core.executors.executor takes it."""
+        return self.engine, self.address, self.workers
+
 
 # --- tokenize ---------------------------------------------------------------------------------------------------------
 class TokenizeConfig(Settings):

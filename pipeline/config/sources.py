@@ -25,6 +25,16 @@ Grades = Annotated[
 ]
 
 
+Marker = Annotated[
+    str | None,
+    Field(
+        description="Name of the file that is written last into each folder of the source, without which the folder is "
+        "not finished. null: no folder needs one.",
+        examples=["_SUCCESS"],
+    ),
+]
+
+
 class FilesSource(Settings):
     """What all sources of files have: one place for all splits, or one per split."""
 
@@ -39,12 +49,7 @@ class FilesSource(Settings):
         description="A place per split, each as path. A valid or test that is missing is cut out of train.",
         examples=[{"train": "train.tsv", "test": "test.tsv"}],
     )
-    marker: str | None = Field(
-        default=None,
-        description="Name of the file that is written last into each folder of the source, without which the folder "
-        "is not finished. null: no folder needs one.",
-        examples=["_SUCCESS"],
-    )
+    marker: Marker = None
     encoding: Encoding = "utf-8"
 
     @model_validator(mode="after")
@@ -62,7 +67,15 @@ class Columns(Settings):
     free_texts = frozenset({"*"})
 
     query: Column = Field(default="query", description="Query, of task matching.", examples=["question", 0])
-    document: Column = Field(default="document", description="Document, of task matching.", examples=["answer", 1])
+    document: Column = Field(
+        default="document", description="Document, of task matching, or a list of them.", examples=["answer", "pos", 1]
+    )
+    negative: Column | None = Field(
+        default=None,
+        description="Irrelevant document of a triple, of task matching. Where document and negative hold lists, or "
+        "objects with text and title, each item is a pair. null: there is none.",
+        examples=["neg", "negative_passages"],
+    )
     text: Column = Field(default="text", description="Text, of tasks of one text.")
     label: Column = Field(default="label", description="Label, of task classification.")
     source: Column = Field(default="source", description="Text to translate, of task translation.")
@@ -92,6 +105,12 @@ class Columns(Settings):
         default=(), description="Columns that are kept beside each record, for looking things up.", examples=[["url"]]
     )
 
+    @model_validator(mode="after")
+    def _one_relevance(self) -> Self:
+        if self.negative is not None and self.relevance is not None:
+            raise ValueError("give either negative (a column of irrelevant documents) or relevance, not both")
+        return self
+
 
 _FLAG_OR_NULL = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
 
@@ -111,7 +130,7 @@ class PairsSource(FilesSource):
 
     free_texts = frozenset({"grades", "delimiter"})
 
-    format: Literal["jsonl", "tsv", "csv", "parquet"] = Format
+    format: Literal["jsonl", "tsv", "csv", "parquet", "arrow"] = Format
     columns: Columns = Columns()
     header: bool = Field(default=True, description="TSV and CSV: the first row names the columns.")
     quoting: Annotated[bool, OrNull(), BeforeValidator(_by_format), WithJsonSchema(_FLAG_OR_NULL)] = Field(
@@ -155,6 +174,10 @@ class CollectionSource(Settings):
     query_ids: Literal["given", "position"] = Field(
         default="given",
         description="How judgements name a query: by its id, or by its position in the file of queries, from 1.",
+    )
+    triples: bool = Field(
+        default=False,
+        description="Judgements are triples of ids: a query, a relevant document, an irrelevant one.",
     )
     train_on_titles: bool = Field(
         default=False,
@@ -293,6 +316,110 @@ class CaptionsSource(Settings):
     size_px: Positive = Field(default=64, description="Width and height, in pixels, that images are scaled to.")
 
 
+class PagesSource(Settings):
+    """Web pages: HTML files, and crawlers' archives (WARC, ARC). Only the main text of each is kept.
+
+    Task matching learns to find a page by its title; the others read the text alone.
+    """
+
+    format: Literal["pages"] = Format
+    path: Files = Field(
+        description="HTML files and archives, plain or packed: a file, a list, a pattern or a folder.",
+        examples=["crawl/*.warc.gz"],
+    )
+    marker: Marker = None
+    languages: tuple[str, ...] = Field(
+        default=(),
+        description="Languages of the pages that are kept, by ISO 639-1; others are left out. Empty: all.",
+        examples=[["en", "de"]],
+    )
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=0.8,
+        description="Share of runs of five words that two pages have in common, estimated by MinHash, from which on "
+        "the later one is left out. null: only pages of one address are duplicates.",
+    )
+
+
+class ClickColumns(Settings):
+    """Where a row of a click log keeps each field: a column's name, or its position from 0."""
+
+    free_texts = frozenset({"*"})
+
+    session: Column | None = Field(default="session", description="Session or person. null: the log has none.")
+    query: Column = Field(default="query", description="Query as it was typed.")
+    shown: Column = Field(default="shown", description="Documents that were shown, in their order, by address or id.")
+    clicked: Column = Field(default="clicked", description="Documents that were clicked.")
+    time: Column | None = Field(default="time", description="When. null: the log does not tell.")
+
+
+class ClicksSource(Settings):
+    """A log of what was shown for a query and what was clicked, made into graded pairs by a model of clicks."""
+
+    free_texts = frozenset({"separator"})
+
+    format: Literal["clicks"] = Format
+    path: Files = Field(
+        description="The log, a row per list of results that was shown: a file, a list, a pattern or a folder.",
+        examples=["logs/2026-11-*.jsonl.gz"],
+    )
+    marker: Marker = None
+    log: Literal["jsonl", "tsv", "csv", "parquet"] = Field(default="jsonl", description="Format of the log's files.")
+    columns: ClickColumns = ClickColumns()
+    header: bool = Field(default=True, description="TSV and CSV: the first row names the columns.")
+    separator: str = Field(
+        default=" ", min_length=1, description="TSV and CSV: what stands between two documents of one field."
+    )
+    encoding: Encoding = "utf-8"
+    pages: Files | None = Field(
+        default=None,
+        description="Web pages, as format pages reads them, that the log names by their addresses. null: documents "
+        "names them.",
+        examples=["crawl"],
+    )
+    documents: Files | None = Field(
+        default=None,
+        description="Documents that the log names by their ids: TSV of id and text, or JSON Lines with _id, title and "
+        "text. null: pages names them.",
+        examples=["documents.tsv"],
+    )
+    model: Literal["position", "cascade", "clicks"] = Field(
+        default="position",
+        description="What a click tells. position: a document is clicked if it is looked at, which depends on its "
+        "place, and attracts. cascade: results are looked at from the top until one satisfies (a dynamic Bayesian "
+        "network). clicks: the share of times that it was clicked.",
+    )
+    smoothing: Annotated[float, Field(ge=0)] = Field(
+        default=1.0,
+        description="So many views of a document at the mean of all are added to those it had. A larger value trusts "
+        "rare documents less.",
+    )
+    iterations: Positive = Field(default=50, description="Most steps of the model's fit (EM).")
+    grades: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.1, 0.3, 0.5),
+        min_length=1,
+        description="Least chance of a click, if looked at, for relevance 1, 2 and so on; below the first it is 0, a "
+        "listed negative.",
+    )
+    min_views: Positive = Field(
+        default=1, description="Least times that a document was shown for a query; pairs of fewer are left out."
+    )
+    sessions: Literal["drop", "hash", "keep"] = Field(
+        default="drop",
+        description="What becomes of sessions in the quarantine, the only place where they could stay. hash: by a "
+        "secret, the environment's DUPLET_SALT.",
+    )
+    languages: tuple[str, ...] = Field(default=(), description="As for format pages.", examples=[["en"]])
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(default=0.8, description="As for format pages.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.pages) == bool(self.documents):
+            raise ValueError("format clicks takes either pages (web pages) or documents (a table of id and text)")
+        if list(self.grades) != sorted(set(self.grades)):
+            raise ValueError("grades must rise")
+        return self
+
+
 Source = Annotated[
     PairsSource
     | CollectionSource
@@ -305,7 +432,9 @@ Source = Annotated[
     | PythonSource
     | NumbersSource
     | ScenesSource
-    | CaptionsSource,
+    | CaptionsSource
+    | PagesSource
+    | ClicksSource,
     Field(discriminator="format"),
 ]
 FORMATS: dict[str, type[Settings]] = {

@@ -8,10 +8,20 @@ from pipeline.config import SplitShares
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import Record
-from pipeline.ingest import beir, listing, readers
+from pipeline.ingest import beir, id_text, listing, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
-from pipeline.ingest.rows import TWO_TEXTS, BadRow, Row, as_id, as_relevance, as_text, short_hash
+from pipeline.ingest.rows import (
+    TWO_TEXTS,
+    BadRow,
+    Row,
+    as_id,
+    as_relevance,
+    as_text,
+    short_hash,
+    with_title,
+    without_title,
+)
 from pipeline.ingest.scratch import Missing, Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 
@@ -56,24 +66,6 @@ def files(source: CollectionSource) -> dict[str, list[str]]:
         f"{part}.{split or 'all'}": listed for part, by_split in parts.items() for split, listed in by_split.items()
     }
     return {"documents": located.documents, **named}
-
-
-def with_title(title: str, body: str) -> str:
-    """A document's whole text: its title, a line's end, its body."""
-    return f"{title}\n{body}" if title and body else title or body
-
-
-def without_title(title: str, text: str) -> str:
-    """The text without its title, if it starts with it (as Cranfield's do), whatever the white space.
-
-    >>> without_title("a wing", "A  wing\\nin a slipstream")
-    'in a slipstream'
-    """
-    words = title.casefold().split()
-    pieces = text.split(maxsplit=len(words))
-    if words and [piece.casefold() for piece in pieces[: len(words)]] == words:
-        return pieces[len(words)] if len(pieces) > len(words) else ""
-    return text
 
 
 class Ingest:
@@ -141,7 +133,8 @@ class Ingest:
     def _judgements(self, given: SplitName | None, files: list[str]) -> None:
         """Of two judgements of a pair the higher stays. Judgements of documents that are not kept are put aside, and
         those of valid and test noted for the evaluation: a relevant document that is not there is one not found."""
-        for row in self._rows(self._reader.judgements, files):
+        read = id_text.read_triples if self._source.triples else self._reader.judgements
+        for row in self._rows(read, files):
             try:
                 values = self._values(row)
                 query_id, document_id = as_id(values, "query"), as_id(values, "document")

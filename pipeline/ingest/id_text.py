@@ -2,12 +2,19 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from pipeline.ingest import places
+from pipeline.config.sources import Column
+from pipeline.ingest import jsonl, places
 from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, shorten
 
+_NAMES = {
+    "id": ("id", "_id", "pid", "docid", "qid"),
+    "title": ("title",),
+    "text": ("text", "passage", "body", "contents", "query"),
+}
 _COLUMNS = {2: ("id", "text"), 3: ("id", "title", "text"), 4: ("id", "url", "title", "text")}
 _QRELS = {3: ("query", "document", "relevance"), 4: ("query", "iteration", "document", "relevance")}
 # What a first row that names the columns has first and last, without the signs between words.
@@ -18,8 +25,41 @@ _LAST_OF_QRELS = {"relevance", "score", "rel", "label", "grade", "judgement", "j
 
 
 def read_texts(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
-    """TSV of id and text; id, title and text; or id, URL, title and text (MS MARCO documents), as in its first row."""
-    yield from texts_of(address, places.lines(address, encoding, limit_bytes))
+    """TSV of id and text; id, title and text; or id, URL, title and text (MS MARCO documents), as in its first row.
+
+    JSON Lines, as MS MARCO v2 has them, are known by their first character.
+    """
+    lines = places.lines(address, encoding, limit_bytes)
+    first = next((line for line in lines if line.text.strip()), None)
+    if first is None:
+        return
+    every = itertools.chain([first], lines)
+    if first.text.lstrip().startswith("{"):
+        for row, _ in jsonl.rows_of(every, address, None):
+            yield row._replace(values=_as_named(row.values)) if row.problem is None else row
+        return
+    yield from texts_of(address, every)
+
+
+def _as_named(values: Mapping[Column, Any]) -> dict[Column, Any]:
+    """`id`, `title` and `text` of an object, under whichever of their names it has them."""
+    found = {field: next((values[name] for name in names if name in values), None) for field, names in _NAMES.items()}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def read_triples(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
+    """Triples of ids: a query, a document that is relevant and one that is not; as two judgements."""
+    for line in places.lines(address, encoding, limit_bytes):
+        if line.problem:
+            yield places.bad_line(address, line)
+        elif line.text.strip():
+            fields = line.text.split()
+            if len(fields) == 3:
+                yield _row(address, line, _QRELS[3], [fields[0], fields[1], "1"], "")
+                yield _row(address, line, _QRELS[3], [fields[0], fields[2], "0"], "")
+            else:
+                problem = BadRow("wrong number of columns", f"{len(fields)} instead of 3 (query, relevant, irrelevant)")
+                yield Row(places.name_of(address), line.number, {}, shorten(line.text), problem)
 
 
 def texts_of(address: str, lines: Iterable[Line]) -> Iterator[Row]:

@@ -1,16 +1,20 @@
-"""JSON Lines: one object (columns are keys) or one array (columns are positions) a line."""
+"""JSON Lines: an object (columns are keys) or an array (columns are positions) a line; JSON: one array of objects."""
 
+import codecs
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from pipeline.config.sources import Column, PairsSource
 from pipeline.core.errors import one_line
 from pipeline.ingest import places
 from pipeline.ingest.places import Line
-from pipeline.ingest.rows import BadRow, Row, check_columns, shorten
+from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
 
+_PIECE = 1 << 16
+_BETWEEN = "\ufeff \t\r\n,["  # what may stand before an object of an array
 _LOOK_AT = 20  # rows in which a column must appear at least once
 
 
@@ -18,7 +22,7 @@ def read(
     address: str, wanted: Sequence[Column] | None, encoding: str, limit_bytes: int
 ) -> Iterator[tuple[Row, Sequence[str]]]:
     """The rows, each with the names of its columns; blank lines are no rows."""
-    return rows_of(places.lines(address, encoding, limit_bytes), address, wanted)
+    return rows_of(_lines(address, encoding, limit_bytes), address, wanted)
 
 
 def rows_of(
@@ -48,6 +52,40 @@ def rows_of(
         except (ValueError, RecursionError) as error:
             problem = BadRow("no JSON", one_line(error, 80))
         yield Row(places.name_of(address), line.number, values, shorten(line.text), problem), names
+
+
+def _lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
+    """The lines of a file; of one that is an array of objects, in any layout, each object as a line of its own.
+
+    It is one where its first signs are [ and {. Its lines are numbered by objects, from 1.
+    """
+    with places.open_binary(address) as stream:
+        head = stream.peek(_PIECE).removeprefix(codecs.BOM_UTF8)  # type: ignore[attr-defined]
+        if not re.match(rb"\s*\[\s*\{", head):
+            yield from places.lines_of(stream, encoding, limit_bytes, address)
+            return
+        with places.sentences(places.shown_address(address), address):
+            yield from _objects(stream, encoding, limit_bytes)
+
+
+def _objects(stream: IO[bytes], encoding: str, limit_bytes: int) -> Iterator[Line]:
+    """The objects of an array as text. What is none, or is too long, is a bad line, and the last."""
+    text = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
+    parser, held, number = json.JSONDecoder(), "", 1
+    while piece := stream.read(_PIECE):
+        held += text.decode(piece)
+        while held := held.lstrip(_BETWEEN):
+            try:
+                _, end = parser.raw_decode(held)
+            except (ValueError, RecursionError):
+                break
+            yield Line(number, held[:end], None)
+            held, number = held[end:], number + 1
+        if len(held) > limit_bytes + _PIECE:
+            yield Line(number, shorten(held), too_long(limit_bytes, "an object of "))
+            return
+    if held.strip(_BETWEEN + "]"):
+        yield Line(number, shorten(held), BadRow("no JSON", "the array is damaged or cut here"))
 
 
 def columns(source: PairsSource, address: str, limit_bytes: int, scratch: object) -> list[str]:

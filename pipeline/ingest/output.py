@@ -25,10 +25,12 @@ class TableWriter:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
         self._rows: list[tuple[Any, ...]] = []
         self._characters = 0
+        self._texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type)]
 
     def add(self, row: tuple[Any, ...]) -> None:
         self._rows.append(row)
-        self._characters += sum(len(value) for value in row if isinstance(value, str))
+        for place in self._texts:
+            self._characters += len(row[place])
         if len(self._rows) >= _ROWS or self._characters >= _CHARACTERS:
             self._flush()
 

@@ -1,6 +1,6 @@
 """Rows with a column per field of the task -> records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from pipeline.ingest.rows import (
     as_relevance,
     as_text,
     as_verbatim,
+    is_missing,
     short_hash,
+    with_title,
 )
 from pipeline.ingest.scratch import Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
 
 Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 # what is read of a folder that holds other files too, as those of `datasets` do
-ENDINGS = {"parquet": (".parquet", ".pq")}
+ENDINGS = {"parquet": (".parquet", ".pq"), "arrow": (".arrow",)}
+_BATCH_ROWS, _BATCH_CHARACTERS = 500, 4 << 20
+_MOST_LABELS = 1000  # whose relevance is kept
+UNFOLDED = "\0relevance"  # where `unfolded` leaves the relevance that a row's columns tell
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
 COPIES = "copies of rows in valid and test, each of which counts"
 OWN_DOCUMENTS = "rows whose document id has another text in another split's file, told apart as ID~SPLIT"
@@ -51,38 +56,66 @@ def wanted_columns(columns: Columns, task: str) -> list[Column]:
     """Every column that the configuration names, and the task's records need, once."""
     names = (name for field in task_spec(task).fields for name in (field, f"{field}_id"))
     given = [getattr(columns, name, None) for name in names]
-    single = (*given, columns.relevance, columns.id)
+    told = None if columns.negative is not None else columns.relevance
+    single = (*given, columns.negative if task == "matching" else None, told, columns.id)
     return list(dict.fromkeys(c for c in (*single, *columns.group, *columns.metadata) if c is not None))
 
 
-def to_record(row: Row, columns: Columns, grades: Mapping[str, float], task: str) -> tuple[Record, str]:
-    """The record of a row and the group that must not be split: by default, what has its first field's key.
+class Reading:
+    """How the rows of a source become records of a task: what the configuration says of it, looked up once."""
 
-    Raises:
-        BadRow: a field is missing or cannot be read.
-    """
-    if row.problem:
-        raise row.problem
-    values, keys, texts = row.values, [], []
-    for field, form in task_spec(task).fields.items():
-        text = _text(values, getattr(columns, field), form)
-        named = getattr(columns, f"{field}_id", None)
-        made = f"{row.source}:{row.number}" if form.verbatim else short_hash(text)
-        keys.append(made if named is None else as_id(values, named))
-        texts.append(text)
-    if check := task_spec(task).check_record:
-        try:
-            check(tuple(texts))
-        except ValueError as problem:
-            raise BadRow(str(problem.args[0]), str(problem.args[-1])) from None
-    record = Record(
-        id=(short_hash(*keys) if len(keys) > 1 else keys[0]) if columns.id is None else as_id(values, columns.id),
-        keys=tuple(keys),
-        texts=tuple(texts),
-        relevance=1.0 if columns.relevance is None else as_relevance(values, columns.relevance, grades),
-        metadata=as_metadata(values, columns.metadata),
-    )
-    return record, GROUP_SEPARATOR.join(as_id(values, column) for column in columns.group) or keys[0]
+    def __init__(self, columns: Columns, grades: Mapping[str, float], task: str) -> None:
+        self._columns, self._grades, self._check = columns, grades, task_spec(task).check_record
+        self._fields = [
+            (getattr(columns, name), form, getattr(columns, f"{name}_id", None))
+            for name, form in task_spec(task).fields.items()
+        ]
+        self._known: dict[str, float] = {}  # relevance of labels seen
+        self._relevance, self._id, self._group = columns.relevance, columns.id, columns.group
+
+    def record(self, row: Row) -> tuple[Record, str]:
+        """The record of a row and the group that must not be split: by default, what has its first field's key.
+
+        Raises:
+            BadRow: a field is missing or cannot be read.
+        """
+        if row.problem:
+            raise row.problem
+        values, keys, texts = row.values, [], []
+        for column, form, named in self._fields:
+            text = _text(values, column, form)
+            if named is not None:
+                keys.append(as_id(values, named))
+            else:
+                keys.append(f"{row.source}:{row.number}" if form.verbatim else short_hash(text))
+            texts.append(text)
+        if self._check:
+            try:
+                self._check(tuple(texts))
+            except ValueError as problem:
+                raise BadRow(str(problem.args[0]), str(problem.args[-1])) from None
+        record_id = as_id(values, self._id) if self._id is not None else None
+        record = Record(
+            (short_hash(*keys) if len(keys) > 1 else keys[0]) if record_id is None else record_id,
+            tuple(keys),
+            tuple(texts),
+            1.0 if self._relevance is None else self._relevance_of(values),
+            as_metadata(values, self._columns.metadata) if self._columns.metadata else "{}",
+        )
+        if not self._group:
+            return record, keys[0]
+        return record, GROUP_SEPARATOR.join(as_id(values, column) for column in self._group) or keys[0]
+
+    def _relevance_of(self, values: Mapping[Column, Any]) -> float:
+        label = values.get(self._relevance)  # type: ignore[arg-type]
+        if type(label) is not str:
+            return as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
+        found = self._known.get(label)
+        if found is None:
+            found = as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
+            if len(self._known) < _MOST_LABELS:
+                self._known[label] = found
+        return found
 
 
 def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
@@ -102,7 +135,39 @@ def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -
     """The rows of each file of a source; a packed Parquet file is unpacked into `scratch`."""
     wanted = wanted_columns(source.columns, task)
     for given, found in files(source).items():
-        yield given, listing.rows(found, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
+        rows = listing.rows(found, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
+        lists = source.format not in ("tsv", "csv") or source.columns.negative is not None
+        yield given, unfolded(rows, source.columns) if task == "matching" and lists else rows
+
+
+def unfolded(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
+    """A row for each document of a row that has some: a list of them, or a column of negatives beside it."""
+    for row in rows:
+        given = row.values.get(columns.document)
+        if row.problem or (columns.negative is None and not isinstance(given, (list, dict))):
+            yield row
+            continue
+        found = [(one, 1.0) for one in _items(given)]
+        if columns.negative is not None:
+            found += [(one, 0.0) for one in _items(row.values.get(columns.negative))]
+        if not found:
+            yield row._replace(problem=BadRow("missing field", f"no {columns.document!r}"))
+        for one, relevance in found:
+            yield row._replace(values={**row.values, columns.document: _document(one), UNFOLDED: relevance})
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if is_missing(value) or value == "" else [value]
+
+
+def _document(one: Any) -> Any:
+    """The text of a document that is an object of title and text, as DPR and Tevatron have it; else what it is."""
+    if not isinstance(one, dict):
+        return one
+    title, text = (one.get(name) or "" for name in ("title", "text"))
+    return with_title(str(title), str(text))
 
 
 def ingest(
@@ -124,48 +189,91 @@ def ingest(
     Raises:
         InputError: a file holds no rows.
     """
-    ledger, scratch, output = tools
-    own_ids = config.task == "matching" and columns.document_id is not None
+    ledger, scratch, _ = tools
+    if columns.negative is not None and config.task == "matching":
+        columns = columns.model_copy(update={"relevance": UNFOLDED})
+    reading = Reading(columns, grades, config.task)
+    named = [
+        i for i, field in enumerate(task_spec(config.task).fields) if getattr(columns, f"{field}_id", None) is not None
+    ]
+    fields, seed = tuple(task_spec(config.task).fields), config.split_seed
+    own_documents = config.task == "matching" and columns.document_id is not None
     for given, rows in read:
         cut, before = shares_to_cut(given, origin, config.ingest.split), ledger.total_read()
-        for row in rows:
-            try:
-                record, group = to_record(row, columns, grades, config.task)
-                _check_names(record, given or "", columns, config.task, scratch)
-            except BadRow as problem:
-                ledger.quarantine("records", row, problem)
-                continue
-            if own_ids:
-                record = _own_document(record, given, scratch, ledger)
-            split = given if given and given != "train" else split_of(group, config.split_seed, cut)
-            learnt = split == "train"
-            relevance = record.relevance if learnt else None
-            if scratch.seen(split, output.places[split], relevance, given or "", split, *record.keys):
-                if learnt:
-                    ledger.duplicate("records")
+        for some in _batches(rows):
+            ready: list[tuple[SplitName, Record]] = []
+            of_group: dict[str, SplitName] = {}
+            for row in some:
+                try:
+                    record, group = reading.record(row)
+                    if named:
+                        _check_names(record, given or "", [(i, fields[i]) for i in named], scratch)
+                except BadRow as problem:
+                    ledger.quarantine("records", row, problem)
                     continue
-                ledger.note(COPIES)
-            own = scratch.own_id(split, record.id)
-            if own != record.id and columns.id is not None:
-                ledger.note(SHARED_IDS)
-            ledger.keep_record(split)
-            output.add_record(split, record._replace(id=own))
+                if own_documents:
+                    record = _own_document(record, given, scratch, ledger)
+                split: SplitName | None = given if given != "train" else None
+                if split is None and (split := of_group.get(group)) is None:  # rows of one group often stand together
+                    split = of_group[group] = split_of(group, seed, cut)
+                ready.append((split, record))
+            _keep(ready, given or "", columns.id is not None, own_documents, tools)
         if ledger.total_read() == before:
             raise InputError(f"{origin[given]} holds no rows; give a file that does")
 
 
-def _check_names(record: Record, scope: str, columns: Columns, task: str, scratch: Scratch) -> None:
-    """Raises BadRow where an id that the source gives a text, in this file, stood for another text before."""
-    named = [
-        (record.texts[i], (scope, field, record.keys[i]))
-        for i, field in enumerate(task_spec(task).fields)
-        if getattr(columns, f"{field}_id", None) is not None
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Some rows at a time, of a bounded size."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(value) for value in row.values.values() if isinstance(value, str))
+        if len(batch) == _BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _keep(
+    ready: list[tuple[SplitName, Record]], scope: str, ids_given: bool, own_documents: bool,
+    tools: tuple[Ledger, Scratch, Output],
+) -> None:  # fmt: skip
+    """Writes records in their order, but for copies in train, each with an id of its own.
+
+    An id that is made of the record's keys is its own unless the keys were seen before.
+    """
+    ledger, scratch, output = tools
+    asked = [
+        (split, record.relevance if split == "train" else None, (scope, split, *record.keys)) for split, record in ready
     ]
-    for text, names in named:
-        if scratch.named_otherwise(text, *names):
-            raise BadRow(TWO_TEXTS, f"{names[1]} id {names[2][:60]!r} is another text's")
-    for text, names in named:
-        scratch.name(text, *names)
+    for (split, record), seen in zip(ready, scratch.seen_all(asked, output.places)):
+        if seen and split == "train":
+            ledger.duplicate("records")
+            continue
+        if seen:
+            ledger.note(COPIES)
+        if ids_given or own_documents:
+            own = scratch.own_id(split, record.id)
+        else:
+            own = scratch.own_id(split, record.id, again=True) if seen else record.id
+        if own != record.id:
+            if ids_given:
+                ledger.note(SHARED_IDS)
+            record = record._replace(id=own)
+        ledger.keep_record(split)
+        output.add_record(split, record)
+
+
+def _check_names(record: Record, scope: str, named: list[tuple[int, str]], scratch: Scratch) -> None:
+    """Raises BadRow where an id that the source gives a text, in this file, stood for another text before."""
+    names = [(record.texts[i], (scope, field, record.keys[i])) for i, field in named]
+    for text, name in names:
+        if scratch.named_otherwise(text, *name):
+            raise BadRow(TWO_TEXTS, f"{name[1]} id {name[2][:60]!r} is another text's")
+    for text, name in names:
+        scratch.name(text, *name)
 
 
 def _own_document(record: Record, given: SplitName | None, scratch: Scratch, ledger: Ledger) -> Record:

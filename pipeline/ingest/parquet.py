@@ -1,4 +1,4 @@
-"""Parquet, of which only the wanted columns are read, some rows at a time.
+"""Parquet and Arrow, of which only the wanted columns are read, some rows at a time.
 
 A row group's pages are read as they are needed; the memory that takes is bounded by the file's page size, which its
 writer chose (1 MB as a rule), not by its rows.
@@ -21,6 +21,64 @@ _ROWS_AT_ONCE = 256
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
 _TOO_MUCH = f"unpacks to more than {_UNPACKED_TIMES} times its size: write it anew without compression if that is meant"
 _DAMAGE = (pa.ArrowException, OSError, ValueError)  # ValueError: a column name that is no UTF-8
+
+
+def arrow_columns(source: PairsSource, address: str, limit_bytes: int, scratch: Path) -> list[str]:
+    """The columns' names of an Arrow file. Raises InputError for what is none."""
+    with places.open_seekable(address, scratch) as stream:
+        return list(_arrow(stream, places.shown_address(address)).schema.names)
+
+
+def read_arrow(
+    source: PairsSource, address: str, wanted: Sequence[Column] | None, limit_bytes: int, scratch: Path
+) -> Iterator[Row]:
+    """The rows of a file of Arrow's streaming or file format, as Hugging Face's `datasets` saves them.
+
+    Raises:
+        InputError: no Arrow file, a damaged one, or a wanted column is not in it.
+    """
+    shown, name = places.shown_address(address), places.name_of(address)
+    with places.open_seekable(address, scratch) as stream:
+        file = _arrow(stream, shown)
+        names = list(file.schema.names)
+        chosen = _chosen(shown, wanted, names)
+        number = 0
+        try:
+            for batch in _batches(file):
+                batch.validate(full=True)  # else a damaged offset would be read as an address
+                for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                    part = batch.slice(start, _ROWS_AT_ONCE)
+                    columns = {column: _plain(part.column(names.index(title))) for column, title in chosen.items()}
+                    for i in range(part.num_rows):
+                        number += 1
+                        yield _row(name, number, {column: cells[i] for column, cells in columns.items()}, limit_bytes)
+        except _DAMAGE as error:
+            raise InputError(f"{shown} cannot be read to its end: {_first_line(error)}") from None
+
+
+def _arrow(stream: IO[bytes], shown: str) -> Any:
+    try:
+        if stream.read(6) == b"ARROW1":
+            return pa.ipc.open_file(stream)
+        stream.seek(0)
+        return pa.ipc.open_stream(stream)
+    except _DAMAGE as error:
+        raise InputError(f"{shown} is no Arrow file: {_first_line(error)}") from None
+
+
+def _batches(file: Any) -> Iterator[pa.RecordBatch]:
+    if hasattr(file, "num_record_batches"):
+        return (file.get_batch(number) for number in range(file.num_record_batches))
+    return iter(file)
+
+
+def _chosen(shown: str, wanted: Sequence[Column] | None, names: list[str]) -> dict[Column, str]:
+    """The title of each wanted column. Raises InputError where it is not there, or not the only one."""
+    wanted = names if wanted is None else wanted
+    check_columns(shown, wanted, names)
+    chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
+    check_columns(shown, chosen.values(), names)  # Arrow finds a column by its name alone
+    return chosen
 
 
 def columns(source: PairsSource, address: str, limit_bytes: int, scratch: Path) -> list[str]:
@@ -50,10 +108,7 @@ def read_pairs(
         left = max(_UNPACKED_BYTES, _UNPACKED_TIMES * stream.seek(0, 2))
         file, names = _opened(stream, shown)
         _check_pages(file, shown)
-        wanted = names if wanted is None else wanted
-        check_columns(shown, wanted, names)
-        chosen = {column: column if isinstance(column, str) else names[column] for column in wanted}
-        check_columns(shown, chosen.values(), names)  # Arrow finds a column by its name alone
+        chosen = _chosen(shown, wanted, names)
         batches = file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(chosen.values())), use_threads=False)
         number = 0
         while True:

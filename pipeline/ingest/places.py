@@ -142,6 +142,13 @@ def size_of(address: str) -> int | None:
 
 
 @contextlib.contextmanager
+def open_packed(address: str) -> Iterator[io.BufferedReader]:
+    """The bytes of a source as they lie, with `peek`. Raises InputError as `open_binary` does."""
+    with contextlib.ExitStack() as stack:
+        yield _raw(address, stack)
+
+
+@contextlib.contextmanager
 def open_binary(address: str) -> Iterator[IO[bytes]]:
     """The unpacked bytes of a source, with `peek`.
 
@@ -161,14 +168,8 @@ def open_binary(address: str) -> Iterator[IO[bytes]]:
 
 def _opened(address: str, stack: contextlib.ExitStack) -> tuple[io.BufferedReader, bool]:
     """The unpacked bytes, and whether they were packed. Raises InputError."""
-    try:
-        if is_remote(address):
-            system, path = file_system(address)
-            stack.callback(lambda: system)  # keeps it: an archive is closed with its file system
-            opened: Any = stack.enter_context(system.open(path, "rb"))
-        else:
-            opened = stack.enter_context(local_path(address).open("rb"))
-        stream = io.BufferedReader(opened, _PIECE)
+    stream = _raw(address, stack)
+    with _openings(address):
         head = stream.peek(4)
         if head.startswith(_GZIP):
             return _bounded(stack.enter_context(gzip.GzipFile(fileobj=stream)), address), True
@@ -178,6 +179,24 @@ def _opened(address: str, stack: contextlib.ExitStack) -> tuple[io.BufferedReade
             return _bounded(unpacked, address), True
         in_archive = "::" in address  # unpacked by fsspec
         return (_bounded(stream, address) if in_archive else stream), in_archive
+
+
+def _raw(address: str, stack: contextlib.ExitStack) -> io.BufferedReader:
+    """The bytes as they lie. Raises InputError."""
+    with _openings(address):
+        if is_remote(address):
+            system, path = file_system(address)
+            stack.callback(lambda: system)  # keeps it: an archive is closed with its file system
+            opened: Any = stack.enter_context(system.open(path, "rb"))
+        else:
+            opened = stack.enter_context(local_path(address).open("rb"))
+        return io.BufferedReader(opened, _PIECE)
+
+
+@contextlib.contextmanager
+def _openings(address: str) -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:

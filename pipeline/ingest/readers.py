@@ -13,20 +13,27 @@ from pipeline.config.sources import Columns, SplitName
 from pipeline.core import manifest
 from pipeline.ingest import (
     beir,
+    clicks,
     conll,
     docstrings,
     id_text,
     images,
     listing,
     numbers,
+    pages,
     pairs,
     places,
     python_text,
     scenes,
     text,
     trec,
+    web,
+    web_text,
 )
+from pipeline.ingest.ledger import Ledger
+from pipeline.ingest.output import Output
 from pipeline.ingest.rows import Row
+from pipeline.ingest.scratch import Scratch
 
 # address, encoding, row limit in bytes -> rows
 ReadFile = Callable[[str, str, int], Iterator[Row]]
@@ -60,6 +67,9 @@ class SourceReader:
         files: the files that are read, by what they are for; their content is in the stage's key.
         origin: where the rows of each split come from, for messages.
         versions: of what shapes the rows beside the files.
+        kinds: what of it is counted by itself; the records come first.
+        whole: writes its records and documents itself, in place of `rows`: settings, configuration, the stage's folder,
+            its tools.
     """
 
     rows: Callable[[Any, Config, int, Path], pairs.Files]
@@ -69,6 +79,8 @@ class SourceReader:
     files: Callable[[Any], dict[str, list[str]]] = lambda source: {}
     origin: Callable[[Any], dict[SplitName | None, str]] = lambda source: {None: f"source {source.format}"}
     versions: Callable[[Any], dict[str, str]] = lambda source: {}
+    kinds: tuple[str, ...] = ("records",)
+    whole: Callable[[Any, Config, Path, tuple[Ledger, Scratch, Output]], None] | None = None
 
 
 def _by_split(source: Any) -> dict[str, list[str]]:
@@ -127,7 +139,7 @@ _CONLL = SourceReader(
     origin=_of_files,
 )
 READERS: dict[str, SourceReader] = {
-    **dict.fromkeys(("jsonl", "tsv", "csv", "parquet"), _PAIRS),
+    **dict.fromkeys(("jsonl", "tsv", "csv", "parquet", "arrow"), _PAIRS),
     "docstrings": SourceReader(
         rows=lambda source, config, limit, folder: [(None, docstrings.read(source, limit))],
         tasks=lambda source: ("matching",),
@@ -175,6 +187,22 @@ READERS: dict[str, SourceReader] = {
         files=_of_captions,
         origin=lambda source: dict.fromkeys(source.splits or (None,), listing.shown(source.captions)),
         versions=lambda source: manifest.versions("pillow"),
+    ),
+    "pages": SourceReader(
+        rows=lambda source, config, limit, folder: (),
+        tasks=lambda source: ("matching", "language_model", "cloze"),
+        files=lambda source: {"pages": listing.files(source.path, source.marker, pages.ENDINGS)},
+        versions=lambda source: web_text.versions(),
+        kinds=("records", "documents"),
+        whole=web.ingest_pages,
+    ),
+    "clicks": SourceReader(
+        rows=lambda source, config, limit, folder: (),
+        tasks=lambda source: ("matching",),
+        files=clicks.files,
+        versions=lambda source: web_text.versions() if source.pages is not None else {},
+        kinds=("records", "documents", "lists"),
+        whole=clicks.ingest,
     ),
 }
 

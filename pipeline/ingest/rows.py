@@ -64,6 +64,8 @@ def as_text(values: Mapping[Column, Any], column: Column, required: bool = True)
         BadRow: it is missing, empty, no text or number, or holds a NUL or a lone surrogate.
     """
     value = values.get(column)
+    if type(value) is str and (text := clean(value, column)):
+        return text
     if is_missing(value):
         if not required:
             return ""
@@ -93,12 +95,13 @@ def clean(text: str, column: Column) -> str:
     >>> clean("\\ufeff one\\x0ctwo\\r\\n", "query")
     'one two'
     """
+    if text.isprintable():  # most are: no control character, surrogate or mark is
+        return text.strip(_ENDS)
     if "\0" in text:
         raise BadRow("NUL character", f"{column!r} is binary or of another encoding")
     if SURROGATE.search(text):
         raise BadRow("lone surrogate", f"{column!r} cannot be written as UTF-8")
-    if not text.isprintable():
-        text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
     return text.strip(_ENDS)
 
 
@@ -219,6 +222,24 @@ def _plain(value: Any) -> str:
     raise TypeError(f"a {type(value).__name__}")
 
 
+def with_title(title: str, body: str) -> str:
+    """A document's whole text: its title, a line's end, its body."""
+    return f"{title}\n{body}" if title and body else title or body
+
+
+def without_title(title: str, text: str) -> str:
+    """The text without its title, if it starts with it (as Cranfield's do), whatever the white space.
+
+    >>> without_title("a wing", "A  wing\\nin a slipstream")
+    'in a slipstream'
+    """
+    words = title.casefold().split()
+    pieces = text.split(maxsplit=len(words))
+    if words and [piece.casefold() for piece in pieces[: len(words)]] == words:
+        return pieces[len(words)] if len(pieces) > len(words) else ""
+    return text
+
+
 def short_hash(*texts: str) -> str:
     """20 hex digits of sha256: an id for a text; two of 10^9 texts share one with a chance below 10^-6."""
     return hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()[:20]
@@ -226,8 +247,8 @@ def short_hash(*texts: str) -> str:
 
 def shorten(row: Any) -> str:
     """The first characters of a row, safe to print and to write as UTF-8."""
-    text = row if isinstance(row, str) else str(row)
-    return text[:SHOWN].encode("utf-8", "backslashreplace").decode("utf-8")
+    text = (row if isinstance(row, str) else str(row))[:SHOWN]
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_columns(address: str, wanted: Iterable[Column], found: Iterable[str]) -> None:

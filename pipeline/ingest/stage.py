@@ -27,6 +27,7 @@ _ADDRESSES = {
     "names",
     "splits",
     "marker",
+    "pages",
 }  # where a source lies shapes nothing
 
 
@@ -80,21 +81,24 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
         )
     _check_task(config)
     limit_bytes = ingest.max_row_kb * 1024
-    with_collection = isinstance(source, CollectionSource)
-    kinds = ("records", "documents", "queries") if with_collection else ("records",)
+    kinds: tuple[str, ...] = ("records", "documents", "queries")
+    if not isinstance(source, CollectionSource):
+        kinds = readers.reader_of(source).kinds
+    with_collection = "documents" in kinds and config.task == "matching"
     with Ledger(folder, kinds, ingest.max_quarantined_share) as ledger, Scratch(folder) as scratch:
         with Output(folder, config.task, with_collection) as output:
             tools = (ledger, scratch, output)
             if isinstance(source, CollectionSource):
                 collection.Ingest(source, config.split_seed, ingest.split, limit_bytes, tools).run()
+            elif (reader := readers.reader_of(source)).whole is not None:
+                reader.whole(source, config, folder, tools)
             else:
-                reader = readers.reader_of(source)
                 rows = reader.rows(source, config, limit_bytes, folder)
                 pairs.ingest(rows, reader.origin(source), reader.columns(source), reader.grades(source), config, tools)
         for split in SPLITS:
             if raised := scratch.raised(split):
                 raise_relevance(folder, split, raised)
-            if with_collection and split != "train":
+            if isinstance(source, CollectionSource) and split != "train":
                 write_missing(folder, split, scratch.missing(split))
     ledger.check()
     if inputs is not None:

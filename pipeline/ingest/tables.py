@@ -1,4 +1,4 @@
-"""Tables: JSON Lines , CSV, TSV and Parquet, read in one way for ingest, prediction and search."""
+"""Tables: JSON Lines, CSV, TSV, Parquet and Arrow, read in one way for ingest, prediction and search."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from pipeline.core.errors import InputError
 from pipeline.ingest import delimited, jsonl, parquet, places
 from pipeline.ingest.rows import Row
 
-Format = Literal["jsonl", "csv", "tsv", "parquet"]
+Format = Literal["jsonl", "csv", "tsv", "parquet", "arrow"]
 ENDINGS: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-    ".pq": "parquet",
+    ".pq": "parquet", ".arrow": "arrow",
 }  # fmt: skip
 How = Mapping[str, str | None]  # `encoding` and `delimiter` of a table, where they are not the format's own
 PACKED = (".gz", ".zst")
@@ -22,9 +22,11 @@ PACKED = (".gz", ".zst")
 Read = Callable[[PairsSource, str, Sequence[Column] | None, int, Path], Iterator[Row]]
 _READ: dict[str, Read] = {
     "jsonl": jsonl.read_pairs, "csv": delimited.read_pairs, "tsv": delimited.read_pairs, "parquet": parquet.read_pairs,
+    "arrow": parquet.read_arrow,
 }  # fmt: skip
 _COLUMNS: dict[str, Callable[[PairsSource, str, int, Path], list[str]]] = {
     "jsonl": jsonl.columns, "csv": delimited.columns, "tsv": delimited.columns, "parquet": parquet.columns,
+    "arrow": parquet.arrow_columns,
 }  # fmt: skip
 
 

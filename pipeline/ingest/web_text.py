@@ -10,6 +10,7 @@ import urllib.parse
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.ingest.rows import BadRow
 
@@ -38,6 +39,13 @@ def needed(package: str) -> ModuleType:
         raise InputError(
             f"web pages need the package {error.name or package}, which is not installed: pip install 'duplet[pages]'"
         ) from None
+
+
+def versions() -> dict[str, str]:
+    """What shapes a page's text. Raises InputError where the extra is not installed."""
+    for package in ("trafilatura", "resiliparse", "warcio", "datasketch"):
+        needed(package)
+    return manifest.versions("trafilatura", "resiliparse", "courlan", "lxml", "datasketch")
 
 
 def page_of(html: bytes, address: str = "", charset: str | None = None) -> Page:

@@ -8,10 +8,13 @@ from typing import Any
 from pipeline.config import SPLITS, Config, SplitName
 from pipeline.core import manifest
 from pipeline.core.manifest import KeyParts
+from pipeline.ingest import clicks
 from pipeline.ingest import stage as ingestion
 from pipeline.orchestration import split_checks, summary
 from pipeline.orchestration.stage import Stage, StageContext, numbers
 from pipeline.tokenization import stage as tokenization
+
+PICTURE = "examination.png"  # of a click log: how likely each place is looked at
 
 
 class Ingest(Stage):
@@ -25,7 +28,13 @@ class Ingest(Stage):
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         """See Stage."""
-        return ingestion.run(context.config, folder, context.plan.parts[self.name].inputs)
+        counts = ingestion.run(context.config, folder, context.plan.parts[self.name].inputs)
+        if (folder / clicks.NAME).exists():
+            from pipeline.reporting import plots  # draws with matplotlib, which other sources do without
+
+            found = json.loads((folder / clicks.NAME).read_text(encoding="utf-8"))
+            plots.examination(found["examination"], folder / PICTURE)
+        return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
         """See Stage."""
@@ -38,7 +47,9 @@ class Ingest(Stage):
         """See Stage."""
         folder, tracking = context.plan.folder(self.name), context.tracking
         tracking.metrics(numbers(counts))
-        tracking.artifact(folder / "quarantine.jsonl")
+        for name in ("quarantine.jsonl", clicks.NAME, PICTURE):
+            if (folder / name).exists():
+                tracking.artifact(folder / name)
         source = json.dumps(context.config.shown["ingest"]["source"])
         listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
         for split in SPLITS:

@@ -1,5 +1,6 @@
 """Pictures for the tracker: loss curves and length histograms, without a display or pyplot's global state."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def length_histograms(lengths: dict[str, np.ndarray], path: Path) -> None:
         axis.set_title(f"{name}: {len(values):,} texts{note}", loc="left", fontsize=11)
         axis.set_xlabel("length (tokens)")
         axis.set_ylabel("share of texts (%)")
+    _save(figure, path)
+
+
+def examination(chances: Sequence[float], path: Path) -> None:
+    """Writes how likely each place of a list of results is looked at, as a model of clicks found it, as a PNG."""
+    figure = Figure(figsize=(8, 4), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    axis.plot(range(1, len(chances) + 1), chances, marker="o", markersize=4, color=COLOURS[0])
+    axis.set_ylim(0, 1.05)
+    axis.set_xlabel("place in the list of results, from the top")
+    axis.set_ylabel("chance to be looked at")
+    axis.set_title("Examination: what the clicks tell of where people look", loc="left")
     _save(figure, path)
 
 

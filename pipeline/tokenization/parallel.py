@@ -21,7 +21,7 @@ class Piece(NamedTuple):
 
 def executor_for(texts: int, execution: ExecutionConfig) -> Executor:
     """What suits so many texts."""
-    return executors.executor(execution.engine, execution.address, execution.workers, texts > 5 * PIECE_TEXTS)
+    return executors.executor(*execution.how, much=texts > 5 * PIECE_TEXTS)
 
 
 def count(piece: Piece) -> Counter[str]:

@@ -5,6 +5,7 @@ Written by `stage`; read by training, evaluation and prediction. Neither mxnet n
 
 import bisect
 import functools
+import itertools
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,18 +19,22 @@ from pipeline.config import task_spec
 from pipeline.core import mapped_memory
 from pipeline.core.errors import InputError
 from pipeline.tokenization.encoder import REMAKE, load_tokenizer, load_vocabulary
+from pipeline.tokenization.shard_files import Checked, OpenFiles
 
 __all__ = ["EXAMPLES_NAME", "Keys", "Split", "Texts", "load_tokenizer", "open_split", "vocabulary_size"]
 
 TEXTS_SCHEMA = pa.schema([("key", pa.string()), ("ids", pa.list_(pa.int32())), ("length", pa.int32())])
+_ROWS_AT_ONCE = 1 << 22
+_HELD_LENGTHS = 1 << 28  # texts whose lengths, 4 bytes each, may be held for a moment
 EXAMPLES_NAME = "examples.arrow"
 MISSING_NAME = "missing.arrow"
 MISSING_ROWS_SCHEMA = pa.schema([("query", pa.int32()), ("relevance", pa.float32())])
 
 
-def examples_schema(fields: tuple[str, ...]) -> pa.Schema:
-    """A record's id, the row of each field's text, and its relevance."""
-    return pa.schema([("id", pa.string()), *((field, pa.int32()) for field in fields), ("relevance", pa.float32())])
+def examples_schema(fields: tuple[str, ...], large: bool = False) -> pa.Schema:
+    """A record's id, the row of each field's text, and its relevance; large: of ids over 2 GB in all."""
+    kind = pa.large_string() if large else pa.string()
+    return pa.schema([("id", kind), *((field, pa.int32()) for field in fields), ("relevance", pa.float32())])
 
 
 def shard_name(field: str, number: int) -> str:
@@ -82,7 +87,7 @@ class Texts:
         InputError: a shard is missing, damaged, or not such a shard; the message names it.
     """
 
-    def __init__(self, folder: Path, field: str) -> None:
+    def __init__(self, folder: Path, field: str, checked: Checked | None = None) -> None:
         paths = sorted(folder.glob(f"{field}-*.arrow"))
         for number, path in enumerate(paths or [folder / shard_name(field, 0)]):
             if not paths or path.name != shard_name(field, number):
@@ -90,14 +95,17 @@ class Texts:
         # a shard is one record batch; all below are views of the mapped files
         self.files, batches = [], []
         for path in paths:
-            file = _open(path, TEXTS_SCHEMA)
-            batches.append(_texts_batch(file.table, path))
+            file = _open(path, (TEXTS_SCHEMA,), checked)
+            batches.append(_texts_batch(file.table, path, checked is not None and checked.was(path)))
+            if checked is not None:
+                checked.note(path)
             file.release()  # checking has read all of it: one file at a time
             self.files.append(file)
         self.keys = Keys(pa.chunked_array([batch["key"] for batch in batches], pa.string()))
         self._ids = [batch["ids"].values.to_numpy() for batch in batches]  # (tokens of the shard,) int32
         self._offsets = [batch["ids"].offsets.to_numpy() for batch in batches]  # (rows of the shard + 1,) int32
         self._lengths = [batch["length"].to_numpy() for batch in batches]  # (rows of the shard,) int32
+        self._open = OpenFiles(paths)
         self._first_rows = np.cumsum([0] + [len(part) for part in self._lengths])[:-1]
 
     def __len__(self) -> int:
@@ -110,9 +118,15 @@ class Texts:
 
     def lengths_of(self, rows: np.ndarray) -> np.ndarray:
         """(n,) int32 of n rows."""
+        if len(self) <= _HELD_LENGTHS:
+            if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+                raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
+            return np.asarray((self._lengths[0] if len(self._lengths) == 1 else np.concatenate(self._lengths))[rows])
         found = np.empty(len(rows), np.int32)
-        for shard, places in self._by_shard(rows):
-            found[places] = self._lengths[shard][rows[places] - self._first_rows[shard]]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):  # else sorting them would take more than they do
+            part, into = rows[start : start + _ROWS_AT_ONCE], found[start : start + _ROWS_AT_ONCE]
+            for shard, places in self._by_shard(part):
+                into[places] = self._lengths[shard][part[places] - self._first_rows[shard]]
         return found
 
     def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -120,8 +134,14 @@ class Texts:
         if rows.min(initial=0) < 0 or rows.max(initial=-1) >= len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
-        for shard in np.unique(shards).tolist():
-            yield shard, np.flatnonzero(shards == shard)
+        if len(self._first_rows) <= np.iinfo(np.uint16).max:
+            shards = shards.astype(np.uint16)  # sorted by counting
+        order = np.argsort(shards, kind="stable")
+        ordered = shards[order]
+        starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+        ends = [*starts.tolist(), len(rows)] if len(rows) else []
+        for start, end in itertools.pairwise([0, *ends]):
+            yield int(ordered[start]), order[start:end]
 
     def ids(self, row: int) -> np.ndarray:
         """(T,) int32, a read-only view of the mapped file."""
@@ -147,10 +167,10 @@ class Texts:
             offsets_at, ids_at = (part.ctypes.data - file.address for part in (self._offsets[shard], self._ids[shard]))
             within = (rows[places] - self._first_rows[shard]).tolist()
             try:
-                with file.path.open("rb") as opened:
+                with self._open.descriptor(shard) as opened:
                     for place, row in zip(places.tolist(), within):
-                        start, end = struct.unpack("=ii", os.pread(opened.fileno(), 8, offsets_at + 4 * row))
-                        ids = np.frombuffer(os.pread(opened.fileno(), 4 * (end - start), ids_at + 4 * start), np.int32)
+                        start, end = struct.unpack("=ii", os.pread(opened, 8, offsets_at + 4 * row))
+                        ids = np.frombuffer(os.pread(opened, 4 * (end - start), ids_at + 4 * start), np.int32)
                         if len(ids) != end - start:
                             raise ValueError("it has become shorter")
                         found[place] = ids
@@ -196,26 +216,33 @@ class Split(NamedTuple):
 
 
 def open_split(folder: Path, split: str, task: str = "matching") -> Split:
-    """Maps a split of a tokenized folder. Raises InputError naming the file that is missing, damaged or unfit."""
+    """Maps a split of a tokenized folder. Raises InputError naming the file that is missing, damaged or unfit.
+
+    All of its files are read to check them, but for those that were checked before and have not changed since.
+    """
+    checked = Checked(folder)
     folder, names = folder / split, tuple(task_spec(task).fields)
-    fields = {field: Texts(folder, field) for field in names}
+    known = all(map(checked.was, folder.glob("*.arrow")))
+    fields = {field: Texts(folder, field, checked) for field in names}
     path = folder / EXAMPLES_NAME
-    file = _open(path, examples_schema(names))
+    file = _open(path, (examples_schema(names), examples_schema(names, large=True)), checked)
     table = file.table
     rows = {field: table[field].to_numpy() for field in names}
     for field in names:
-        if len(table) and not 0 <= rows[field].min() <= rows[field].max() < len(fields[field]):
+        if len(table) and not known and not 0 <= rows[field].min() <= rows[field].max() < len(fields[field]):
             raise InputError(
                 f"{path} points at more {field} texts than its shards hold ({len(fields[field])}): {REMAKE}"
             )
     missing = Split._field_defaults["missing"]
     if (folder / MISSING_NAME).exists():
-        absent = _open(folder / MISSING_NAME, MISSING_ROWS_SCHEMA)
+        absent = _open(folder / MISSING_NAME, (MISSING_ROWS_SCHEMA,), None)
         missing = Missing(*(np.array(absent.table[name]) for name in MISSING_ROWS_SCHEMA.names))
         if len(missing.queries) and not 0 <= missing.queries.min() <= missing.queries.max() < len(fields["query"]):
             raise InputError(f"{absent.path} points at more queries than the shards hold: {REMAKE}")
     opened = Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy(), file, missing)
     opened.release()  # checking has read all of it
+    checked.note(path)
+    checked.keep()
     return opened
 
 
@@ -224,11 +251,13 @@ def vocabulary_size(folder: Path) -> int:
     return len(load_vocabulary(folder))
 
 
-def _open(path: Path, schema: pa.Schema) -> Mapped:
+def _open(path: Path, schemas: tuple[pa.Schema, ...], checked: Checked | None) -> Mapped:
+    """A file of one of these schemas, checked whole unless it was before and is still what it was."""
     try:
         table, address, size = mapped_memory.mapped_table(path)
-        table.validate(full=True)  # a key or a text that ends before it begins would be read as an address
-        if table.schema != schema:
+        # a key or a text that ends before it begins would be read as an address
+        table.validate(full=checked is None or not checked.was(path))
+        if table.schema not in schemas:
             raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
         if any(column.null_count for column in table.columns):
             raise pa.ArrowInvalid("it has nulls")
@@ -239,7 +268,7 @@ def _open(path: Path, schema: pa.Schema) -> Mapped:
     return Mapped(path, table, address, size)
 
 
-def _texts_batch(table: pa.Table, path: Path) -> dict[str, Any]:
+def _texts_batch(table: pa.Table, path: Path, checked: bool) -> dict[str, Any]:
     """A shard's columns, checked as far as reading beyond its memory or another text's ids could go."""
     batches = table.to_batches()
     if len(batches) > 1:
@@ -248,6 +277,8 @@ def _texts_batch(table: pa.Table, path: Path) -> dict[str, Any]:
         name: batches[0][name] if batches else pa.array([], TEXTS_SCHEMA.field(name).type)
         for name in table.schema.names
     }
+    if checked:
+        return columns
     lengths = columns["length"].to_numpy()
     offsets = columns["ids"].offsets.to_numpy()
     if len(lengths) and (lengths.min() < 1 or not np.array_equal(np.diff(offsets), lengths) or offsets[0] < 0):

@@ -42,6 +42,7 @@ from pipeline.tokenization.tokenizers import MODEL_NAME
 VERSION = 2
 READ_ROWS = 1024
 COLLECTION_NAME = "collection.parquet"
+MOST_ID_BYTES = int(np.iinfo(np.int32).max)  # of a split whose ids are strings of 32-bit places
 
 
 def parts(config: Config, ingest_key: str) -> KeyParts:
@@ -280,14 +281,14 @@ def _write_texts(
         totals["unknown_tokens"] += part.unknown_tokens
         totals["empty"] += part.empty
         if len(keys) == rows_per_shard:
-            _write_shard(folder / shard_name(field, number), keys, encoded)
+            write_shard(folder / shard_name(field, number), keys, encoded)
             keys, encoded, number = [], [], number + 1
     if keys or not number:
-        _write_shard(folder / shard_name(field, number), keys, encoded)
+        write_shard(folder / shard_name(field, number), keys, encoded)
     return totals
 
 
-def _write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
+def write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
     """One uncompressed record batch, so that a memory map of it is the array."""
     lengths = np.concatenate([np.zeros(0, np.int32), *(part.lengths for part in encoded)])
     ids = np.concatenate([np.zeros(0, np.int32), *(part.ids for part in encoded)])
@@ -310,31 +311,42 @@ def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> 
     numbers = {**dict.fromkeys(rows, np.int32), "relevance": np.float32}
     with ExitStack() as stack:
         files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in (*numbers, "ends", "id")}
-        files["ends"].write(bytes(4))  # where the first begins
+        files["ends"].write(bytes(8))  # where the first begins
         examples = end = 0
         for ids, relevance, *keys in _read(source, ["id", "relevance", *(f"{field}_id" for field in rows)]):
             encoded = [one.encode() for one in ids]
             ends = end + np.cumsum([len(one) for one in encoded])
             files["id"].write(b"".join(encoded))
-            files["ends"].write(ends.astype(np.int32).tobytes())
+            files["ends"].write(ends.astype(np.int64).tobytes())
             columns = [[known[key] for key in part] for known, part in zip(rows.values(), keys)]
             for (name, kind), column in zip(numbers.items(), [*columns, relevance]):
                 files[name].write(np.array(column, kind).tobytes())
             examples, end = examples + len(ids), int(ends[-1])
-        if end > np.iinfo(np.int32).max:
-            raise InputError(f"{source.path} has ids of {end} bytes, over what a split can hold: give shorter ones")
+        large = end > MOST_ID_BYTES
+        strings = pa.LargeStringArray if large else pa.StringArray
+        places = files["ends"] if large else stack.enter_context(_narrowed(files["ends"], folder))
         _write_batch(
             folder / EXAMPLES_NAME,
             [
-                pa.StringArray.from_buffers(examples, _mapped(files["ends"]), _mapped(files["id"])),
+                strings.from_buffers(examples, _mapped(places), _mapped(files["id"])),
                 *(
                     pa.Array.from_buffers(pa.from_numpy_dtype(kind), examples, [None, _mapped(files[name])])
                     for name, kind in numbers.items()
                 ),
             ],
-            examples_schema(tuple(rows)),
+            examples_schema(tuple(rows), large),
         )
     return examples
+
+
+def _narrowed(wide: IO[bytes], folder: Path) -> IO[bytes]:
+    """A file of int64 as one of int32."""
+    narrow: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115
+    wide.flush()
+    wide.seek(0)
+    while piece := wide.read(1 << 20):
+        narrow.write(np.frombuffer(piece, np.int64).astype(np.int32).tobytes())
+    return narrow
 
 
 def _write_missing(folder: Path, source: _Source, queries: KeyRows) -> None:

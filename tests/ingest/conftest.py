@@ -36,16 +36,23 @@ class Result:
 
 def assert_books_balance(counts: dict[str, Any]) -> None:
     """read = kept + quarantined + duplicates in every kind, and the parts add up."""
-    kinds = [counts[kind] for kind in ("records", "documents", "queries") if kind in counts]
+    kinds = [counts[kind] for kind in ("records", "documents", "queries", "lists") if kind in counts]
     for kind in kinds:
         assert kind["read"] == kind["kept"] + kind["quarantined"] + kind["duplicates"]
     assert sum(counts["records"]["splits"].values()) == counts["records"]["kept"]
     assert sum(counts["quarantine_reasons"].values()) == sum(kind["quarantined"] for kind in kinds)
 
 
-def run_ingest(folder: Path, source: dict[str, Any], seed: int = 1, task: str = "matching", **settings: Any) -> Result:
+def run_ingest(
+    folder: Path,
+    source: dict[str, Any],
+    seed: int = 1,
+    task: str = "matching",
+    more: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Result:
     folder.mkdir(parents=True)
-    given = {"name": "t", "seed": seed, "task": task, "ingest": {"source": source, **settings}}
+    given = {"name": "t", "seed": seed, "task": task, "ingest": {"source": source, **settings}, **(more or {})}
     if task == "language_model":
         given["model"] = {"directions": 1}
     config = check_config(given, "test")
@@ -63,6 +70,13 @@ def ingest(tmp_path: Path) -> Callable[..., Result]:
     """ingest(source, seed=1, task="matching", **settings of `ingest`) -> Result."""
     runs = iter(range(1000))
     return lambda source, **settings: run_ingest(tmp_path / f"run{next(runs)}", source, **settings)
+
+
+@pytest.fixture
+def ingest_with(tmp_path: Path) -> Callable[..., Result]:
+    """As `ingest`, with settings of other sections before the source."""
+    runs = iter(range(1000))
+    return lambda more, source, **settings: run_ingest(tmp_path / f"with{next(runs)}", source, more=more, **settings)
 
 
 @pytest.fixture

@@ -352,7 +352,8 @@ def test_missing_empty_and_damaged_sources(write: Any, tmp_path: Path) -> None:
     assert f"no source at {source['path']}" in message and "queries.tsv" in message
     with pytest.raises(InputError, match="no source at"):
         stage.parts(check_config({"name": "t", "ingest": {"source": source}}, "test"))
-    assert "is a folder" in failing({"format": "tsv", "path": str(tmp_path)}, tmp_path)
+    (tmp_path / "no-files").mkdir()
+    assert "no-files holds no file" in failing({"format": "tsv", "path": str(tmp_path / "no-files")}, tmp_path)
     for content in ("", "query\tdocument\n", "\n\n"):
         assert "holds no rows" in failing({"format": "tsv", "path": write("e.tsv", content)}, tmp_path)
     assert "is no Parquet file" in failing({"format": "parquet", "path": write("e.parquet", "PAR1 no")}, tmp_path)

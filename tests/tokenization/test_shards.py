@@ -1,5 +1,6 @@
 """Reading ids back: rows across shards, padding, memory maps, damage."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError
-from pipeline.tokenization import shards, stage
+from pipeline.tokenization import shard_files, shards, stage
 from pipeline.tokenization.encoder import Encoded
 from tests.mapped import resident
 
@@ -33,7 +34,7 @@ def write(folder: Path, texts: Ids, per_shard: int, field: str = "document") -> 
             0,
         )
         keys = [f"t{start + i}" for i in range(len(part))]
-        stage._write_shard(folder / shards.shard_name(field, number), keys, [encoded])
+        stage.write_shard(folder / shards.shard_name(field, number), keys, [encoded])
 
 
 TEXTS = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -195,3 +196,72 @@ def test_no_turned_bit_of_a_file_ends_the_process(folder: Path, name: str) -> No
             list(split.ids)
         except InputError as error:
             assert "\n" not in str(error)
+
+
+def test_each_shard_is_opened_once_however_many_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,024 texts out of 200 shards: 200 files are opened by the first update, and none by the ones after it."""
+    write(tmp_path, [[i % 50] for i in range(2000)], 10)
+    opened: list[Path] = []
+    real = os.open
+    monkeypatch.setattr(shard_files.os, "open", lambda path, *how: opened.append(path) or real(path, *how))
+    read = shards.Texts(tmp_path, "document")
+    rows = np.random.default_rng(1).permutation(2000)[:1024]
+    for _ in range(3):
+        assert [ids.tolist() for ids in read.read(rows)] == [[row % 50] for row in rows]
+    assert len(opened) == len(set(opened)) == len(set(rows // 10))
+
+
+def test_files_beyond_the_systems_limit_are_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_files, "_limit", lambda: 3)
+    monkeypatch.setattr(shard_files, "_kept", 0)
+    write(tmp_path, [[i % 50] for i in range(200)], 10)
+    read = shards.Texts(tmp_path, "document")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert [ids.tolist() for ids in read.read(np.arange(200))] == [[row % 50] for row in range(200)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 3
+    del read
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_was_checked_is_checked_again_only_when_it_changes(folder: Path) -> None:
+    """Damage that leaves size, time and inode as they were is not seen again: the manifest's checksums are for that."""
+    shards.open_split(folder, "train")
+    path = folder / "train" / "document-00000.arrow"
+    stamp, content = path.stat(), path.read_bytes()
+    lengths = shards.Texts(folder / "train", "document").lengths.tobytes()
+    place = content.rindex(lengths)
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(4))  # a length of 0
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    shards.open_split(folder, "train")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    with pytest.raises(InputError, match="lengths and ids disagree"):
+        shards.open_split(folder, "train")
+    with pytest.raises(InputError, match="lengths and ids disagree"):
+        shards.Texts(folder / "train", "document")  # asked for without its folder: checked whole
+
+
+def test_a_folder_that_is_read_only_or_elsewhere_is_checked_whole(folder: Path, tmp_path: Path) -> None:
+    shards.open_split(folder, "train")
+    (folder.parent / f".{folder.name}.checked").write_text("no JSON", encoding="utf-8")
+    shards.open_split(folder, "train")
+    moved = tmp_path / "elsewhere" / folder.name
+    moved.parent.mkdir()
+    folder.rename(moved)
+    path = moved / "train" / "examples.arrow"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="is damaged"):
+        shards.open_split(moved, "train")
+
+
+@pytest.mark.parametrize("held", [0, 1 << 28])
+def test_lengths_of_any_rows(held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_HELD_LENGTHS", held)
+    monkeypatch.setattr(shards, "_ROWS_AT_ONCE", 7)
+    sizes = np.random.default_rng(1).integers(1, 9, 100)
+    write(tmp_path, [[1] * size for size in sizes], 13)
+    read = shards.Texts(tmp_path, "document")
+    rows = np.random.default_rng(2).integers(0, 100, 250)
+    assert read.lengths_of(rows).tolist() == sizes[rows].tolist()
+    assert read.lengths_of(rows[:0]).tolist() == []

@@ -309,3 +309,18 @@ def test_reading_records_holds_few_of_them(tmp_path: Path) -> None:
     for _ in stage._read(source, ["document_id", "document"]):
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 8_000_000, most  # of 20,000,000
+
+
+def test_ids_of_more_bytes_than_32_bits_count(
+    ingested: Ingested, tokenized: Tokenized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the bound the places of the ids have 64 bits; below it files are what they always were."""
+    source = ingested(train=TRAIN)
+    small, _ = tokenized(source)
+    monkeypatch.setattr(stage, "MOST_ID_BYTES", 5)
+    large, _ = tokenized(source)
+    splits = [shards.open_split(folder, "train") for folder in (small, large)]
+    assert [pa.types.is_large_string(split.file.table.schema.field("id").type) for split in splits] == [False, True]
+    assert list(splits[0].ids) == list(splits[1].ids)
+    assert splits[0].ids[1:3] == splits[1].ids[1:3]
+    assert splits[0].rows["document"].tolist() == splits[1].rows["document"].tolist()
