@@ -95,6 +95,13 @@ class TokenizeConfig(Settings):
         description="Least occurrences in train of a token in the vocabulary; rarer tokens are read as <unk>. "
         "sentencepiece ignores it.",
     )
+    more_words: Place | None = Field(
+        default=None,
+        description="File whose words join those of train, in its order, as long as vocabulary_size has room: the file "
+        "of model.vectors, or vocabulary.json of the folder of train.start_from. So words that train lacks are read by "
+        "what was learnt of them elsewhere. null: none. sentencepiece ignores it.",
+        examples=["~/glove.6B.100d.txt"],
+    )
     sentencepiece_model: Literal["unigram", "bpe"] = Field(
         default="unigram", description="How sentencepiece learns its pieces; other kinds ignore it."
     )
@@ -127,6 +134,18 @@ class ModelConfig(Settings):
         default="lstm", description="Recurrent cell. gru is smaller and faster than lstm; rnn_… are the simple cells."
     )
     embedding: Positive = Field(default=128, description="Numbers in the vector of one token.")
+    vectors: Place | None = Field(
+        default=None,
+        description="File of word vectors trained elsewhere, from which the embedding starts: word2vec (text or "
+        "binary), GloVe or fastText (.vec), packed by gzip or not, of as many numbers as model.embedding. For "
+        "matching, classification and tagging. null: random vectors.",
+        examples=["~/glove.6B.100d.txt"],
+    )
+    vectors_tuned_after: Annotated[int, Field(ge=0)] | None = Field(
+        default=0,
+        description="Updates before which the words that model.vectors has keep their vectors. 0: they are trained "
+        "like all others. null: they are never changed.",
+    )
     hidden: Positive = Field(
         default=256,
         description="Numbers in the state of one direction of a layer. A larger one learns more and takes longer. "

@@ -88,7 +88,7 @@ class Train(WorkerStage):
             config={
                 "task": config.task,
                 "seed": config.seed,
-                "model": settings["model"],
+                "model": {key: value for key, value in settings["model"].items() if key != "vectors"},  # its content is
                 "options": settings.get(config.task, {}),
                 "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
                 "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},

@@ -38,6 +38,7 @@ class Form(NamedTuple):
     min_count: int
     sentencepiece_model: str = "unigram"
     split_digits: bool = False
+    more_words: str | None = None  # a file
 
 
 def forms(config: Config) -> dict[str, Form]:
@@ -53,10 +54,13 @@ def forms(config: Config) -> dict[str, Form]:
         if kind == "text":
             found[name] = Form(
                 settings.kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count,
-                settings.sentencepiece_model, settings.split_digits,
+                settings.sentencepiece_model, settings.split_digits, settings.more_words,
             )  # fmt: skip
         elif name == "":
-            found[name] = Form(kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count)
+            found[name] = Form(
+                kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count,
+                more_words=settings.more_words,
+            )  # fmt: skip
         else:
             found[name] = Form(kind, False, limits, LABELS, 1)
     return found

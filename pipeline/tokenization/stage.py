@@ -24,7 +24,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.executors import Executor
 from pipeline.core.manifest import KeyParts
 from pipeline.core.record_schema import collection_schema, missing_name, missing_schema, schema
-from pipeline.ingest import images
+from pipeline.ingest import images, places
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.keys import KeyRows
@@ -50,13 +50,13 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     kind = config.tokenize.kind
     names = ["gluonnlp", "pyarrow", *([kind] if kind in ("sentencepiece", "jieba") else [])]
     # a setting that came later is left out where it is off, so that it changes no older key
-    settings = config.tokenize.model_dump(
-        mode="json", exclude=set() if config.tokenize.split_digits else {"split_digits"}
-    )
+    off = set() if config.tokenize.split_digits else {"split_digits"}
+    settings = config.tokenize.model_dump(mode="json", exclude={"more_words", *off})  # their content is an input
+    more = config.tokenize.more_words
     return KeyParts(
         code=VERSION,
         config=settings,
-        inputs={"ingest": ingest_key},
+        inputs={"ingest": ingest_key, **({"tokenize.more_words": places.fingerprint(more)} if more else {})},
         libraries=manifest.versions(*names),
     )
 

@@ -4,11 +4,13 @@ The only file of this stage that imports gluonnlp (and with it mxnet), inside th
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.core.errors import InputError
+from pipeline.tokenization import word_vectors
 from pipeline.tokenization.encoder import PADDING, PADDING_ID, UNKNOWN, UNKNOWN_ID, VOCABULARY_NAME, Form
 from pipeline.tokenization.tokenizers import MODEL_NAME, SentencePieceTokenizer
 
@@ -26,6 +28,16 @@ def write_counted(counts: Counter[str], form: Form, folder: Path) -> int:
     for token in SPECIAL:
         del counts[token]
     size = form.vocabulary_size - len(SPECIAL)  # gluonnlp takes max_size=0 for no limit: `check_size` bars that
+    if form.more_words:
+        counts = Counter({token: count for token, count in counts.items() if count >= form.min_count})
+        room = size - len(counts)
+        for token in more_words(Path(form.more_words)) if room > 0 else ():
+            token = token.lower() if form.lowercase else token
+            if token not in counts and token not in SPECIAL and token.strip() == token != "":
+                counts[token] = form.min_count  # behind those of train or among their rarest
+                room -= 1
+            if room == 0:
+                break
     vocabulary = Vocab(
         counts,
         max_size=size,
@@ -38,6 +50,22 @@ def write_counted(counts: Counter[str], form: Form, folder: Path) -> int:
     )
     (folder / VOCABULARY_NAME).write_text(vocabulary.to_json(), encoding="utf-8")
     return len(vocabulary)
+
+
+def more_words(path: Path) -> Iterator[str]:
+    """The words of a file: a trained folder's vocabulary.json, or the words of a file of vectors.
+
+    Raises:
+        InputError: it is neither, or damaged.
+    """
+    if path.suffix == ".json":
+        try:
+            yield from json.loads(path.read_text(encoding="utf-8"))["idx_to_token"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"tokenize.more_words={path} is no vocabulary of a trained folder ({error})") from None
+        return
+    for word, _ in word_vectors.entries(path):
+        yield word
 
 
 def write_sentencepiece(texts: Iterable[str], form: Form, folder: Path) -> int:

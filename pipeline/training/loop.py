@@ -40,9 +40,12 @@ class Log(Protocol):
 
 def fit(
     task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Callable[[str], None],
-    beat: Callable[[str, int], None] = lambda phase, update: None,
+    beat: Callable[[str, int], None] = lambda phase, update: None, given: np.ndarray | None = None,
 ) -> State:  # fmt: skip
     """Trains until the epochs or updates are done or patience ends; goes on from the newest checkpoint under `folder`.
+
+    Args:
+        given: (V,) bool, rows of the embedding that are left alone until model.vectors_tuned_after; None: none.
 
     Returns the final state, with the network holding the best parameters that validation found, or their means where
     train.average is set.
@@ -57,6 +60,8 @@ def fit(
     # of large data an estimate, so only the schedule may rest on it
     total = min(settings.epochs * plan.updates_per_epoch(), settings.max_updates or 2**62)
     optimizer = Optimizer(network, settings.optimizer, world, settings.average)
+    if given is not None:
+        optimizer.hold(given, config.model.vectors_tuned_after)
     state = resume(task, network, optimizer, world, folder, log, say)
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world, state.position, settings.epochs)

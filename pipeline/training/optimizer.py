@@ -81,6 +81,22 @@ class Optimizer:
             name: [nd.zeros(array.shape, ctx=world.context) for _ in range(moments)] for name, array in arrays.items()
         }
         self.averages = Averages(arrays, average) if average else None
+        self._held: tuple[np.ndarray, int | None] | None = None
+
+    def hold(self, given: np.ndarray, until: int | None) -> None:
+        """Leaves the embedding rows `given`, (V,) bool, as they are in all updates before `until`; None: in all."""
+        self._held = (given, until)
+
+    def _free(self, rows: Rows | None, update: int) -> nd.NDArray | None:
+        """(U', 1): 0 for the rows of this update that are left as they are, else 1; None: none is."""
+        if self._held is None or rows is None:
+            return None
+        given, until = self._held
+        if until is not None and update >= until:
+            return None
+        free = np.ones((len(rows.values), 1), np.float32)
+        free[: len(rows.tokens), 0] = ~given[rows.tokens]
+        return nd.array(free, self.world.context)
 
     def rows(self, tokens: np.ndarray | None, own: np.ndarray | None = None) -> Rows | None:
         """The rows of (U,) tokens, all workers'; `own`: (u,) places of this worker's among them, None for all."""
@@ -106,7 +122,10 @@ class Optimizer:
         context = self.world.context
         gradients = [p.grad(context) for _, p in self.dense]
         touched = [] if rows is None else [rows.values.grad]
+        free = self._free(rows, update)
         if rows is not None:  # shapes that come again have names of their own, so that Horovod knows them again
+            if free is not None:
+                rows.values.grad[:] = nd.broadcast_mul(rows.values.grad, free)
             self.world.average(touched, f"rows.{len(rows.values)}")
         self.world.average(gradients[::-1], "gradient")  # the order in which backward finishes them
         everything = [*gradients, *touched]
@@ -127,7 +146,11 @@ class Optimizer:
         if rows is not None:
             with autograd.pause():
                 moments = [nd.take(whole, rows.index) for whole in self.moments[EMBEDDING]]
+                old = None if free is None else values.copy()
                 self._apply(values, gradient, moments, scale, rate, correction)
+                if old is not None:  # decay reaches a row whose gradient is 0
+                    left = nd.slice_axis(free, axis=0, begin=0, end=len(old))
+                    values = nd.where(nd.broadcast_like(left, old), values, old)
                 for whole, part in zip([self.table, *self.moments[EMBEDDING]], [values, *moments]):
                     whole[rows.index] = part
         if self.averages:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mxnet import gluon, nd
@@ -12,10 +13,21 @@ from pipeline.models.parameters import parameters_of
 from pipeline.tokenization.encoder import VOCABULARY_NAME
 
 PARAMETERS = "parameters.npz"
+ENCODERS = ("encoder", "query_tower.encoder", "document_tower.encoder")  # by name in the networks of tasks
+PARTS = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+# Where a network of another task keeps its words and the layers that read forwards and backwards.
+ELSEWHERE = (
+    ("embedding", ("both.forwards.layers", "both.backwards.layers")),  # cloze: a network for each direction
+    ("words.weight", ("layers", None)),  # language_model
+    ("output.weight", ("layers", None)),  # the same with tied weights
+    *(("embedding", (f"{name}.layers", f"{name}.layers")) for name in ENCODERS),
+)
 
 
-def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
+def start_from(folder: Path, network: gluon.Block, tokenized: Path, task: str | None = None) -> str:
     """Gives an initialized network the parameters in `folder`; what it did, as a sentence without a full stop.
+
+    Of a network of another task than `task`, only the words' vectors and the layers that read them are taken.
 
     A table with a row per token, (old vocabulary, d) in `folder` and (new vocabulary, d) here, is matched by token: a
     token that is new keeps its random row.
@@ -29,12 +41,15 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
     parameters = parameters_of(network)
+    rows = [(i, old[token]) for token, i in new.items() if token in old]
+    if task is not None and _task_of(folder) not in (None, task):
+        taken = _from_elsewhere(folder, found, parameters, rows, len(old))
+        return f"starting from {folder}, of another task: {len(rows)} of {len(new)} tokens, {taken}"
     if found.keys() != parameters.keys():
         odd = sorted(found.keys() ^ parameters.keys())[0]
         raise InputError(
             f"train.start_from={folder} holds another network ({odd} is in one of the two only): use its section model"
         )
-    rows = [(i, old[token]) for token, i in new.items() if token in old]
     for name, parameter in parameters.items():
         given, shape = found[name], parameter.shape
         if old != new and given.shape == (len(old), *shape[1:]) and shape[0] == len(new):
@@ -49,6 +64,87 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path) -> str:
             raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
         parameter.set_data(nd.array(given))
     return f"starting from {folder}, which knew {len(rows)} of {len(new)} tokens"
+
+
+def _from_elsewhere(
+    folder: Path, found: dict[str, np.ndarray], parameters: dict[str, Any], rows: list[tuple[int, int]], size: int
+) -> str:
+    """Takes the words, by token, and the encoder's layers from another task's network; what was taken.
+
+    Where both directions read together from the second layer on, and the other network has one for each, a direction's
+    weights stand in its own half of the inputs, and the other half starts at 0: the layer starts as what it was.
+    """
+    encoders = [name for name in ENCODERS if f"{name}.layers.0.f_i2h_weight" in parameters]
+    source = next((one for one in ELSEWHERE if one[0] in found and f"{one[1][0]}.0.f_i2h_weight" in found), None)
+    if not encoders or "embedding" not in parameters or source is None:
+        raise InputError(
+            f"train.start_from={folder}: from another task can start matching, classification and tagging, and what "
+            "they start from is one of these, cloze or language_model"
+        )
+    words, (forwards, backwards) = source
+    table = parameters["embedding"]
+    mine = table.data(table.list_ctx()[0]).asnumpy()
+    width, given = mine.shape[1], found[words]
+    if words == "embedding" and forwards.startswith("both"):
+        given = given[:, : found[f"{forwards}.0.f_i2h_weight"].shape[1]]  # the other half is the left reader's
+    if given.shape[1] != width:
+        raise _other(folder, "model.embedding", given.shape[1], width)
+    if len(given) < size:
+        raise InputError(
+            f"train.start_from={folder}: {words} has fewer rows than its vocabulary: train that model again"
+        )
+    mine[[i for i, _ in rows]] = given[[i for _, i in rows]]
+    _set(folder, table, "embedding", mine)
+    layers = 0
+    for encoder in encoders:
+        while f"{encoder}.layers.{layers}.f_i2h_weight" in parameters:
+            for d, place in (("f", forwards), ("b", backwards)):
+                if place is not None and f"{encoder}.layers.{layers}.{d}_i2h_weight" in parameters:
+                    _take_layer(folder, found, parameters, f"{encoder}.layers.{layers}", place, layers, d)
+            layers += 1
+        taken, layers = layers, 0
+    return f"{taken} layer{'s' if taken > 1 else ''}, {'both directions' if backwards else 'forwards'}"
+
+
+def _take_layer(
+    folder: Path, found: dict[str, np.ndarray], parameters: dict[str, Any], mine: str, place: str, layer: int, d: str
+) -> None:
+    """One direction of one layer; a network that reads in one direction alone has its weights under `f`."""
+    theirs = d if f"{place}.{layer}.{d}_i2h_weight" in found else "f"
+    for part in PARTS:
+        name, parameter = f"{place}.{layer}.{theirs}_{part}", parameters[f"{mine}.{d}_{part}"]
+        if name not in found:
+            raise InputError(
+                f"train.start_from={folder} has no {name}: use its section model (model.layers, model.cell)"
+            )
+        given, shape = found[name], parameter.shape
+        if part == "i2h_weight" and layer and given.shape == (shape[0], shape[1] // 2):
+            nothing = np.zeros_like(given)
+            given = np.concatenate([given, nothing] if d == "f" else [nothing, given], axis=1)
+        if given.shape != shape:
+            raise InputError(
+                f"train.start_from={folder}: {name} is {given.shape} there and {shape} here: use its section model "
+                "(model.embedding, model.hidden, model.cell; tagging.characters needs a model of tagging)"
+            )
+        _set(folder, parameter, name, given)
+
+
+def _set(folder: Path, parameter: Any, name: str, given: np.ndarray) -> None:
+    if not np.isfinite(given).all():
+        raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
+    parameter.set_data(nd.array(given))
+
+
+def _other(folder: Path, setting: str, there: int, here: int) -> InputError:
+    return InputError(f"train.start_from={folder}: {setting} is {there} there and {here} here: use its section model")
+
+
+def _task_of(folder: Path) -> str | None:
+    """The task that a trained folder says it is of; None: it does not say."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _tokens(folder: Path) -> dict[str, int]:

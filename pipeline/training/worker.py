@@ -26,7 +26,8 @@ from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRES
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
-from pipeline.training import loop, warm_start
+from pipeline.tokenization.encoder import load_vocabulary
+from pipeline.training import loop, vectors, warm_start
 from pipeline.training.optimizer import set_parameters
 from pipeline.training.replay import again
 
@@ -48,9 +49,14 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
     network.initialize(ctx=world.context)
     if config.train.start_from:
-        say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized)))
+        say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized), config.task))
+    given = None
+    if config.model.vectors:
+        given, lines = vectors.start(Path(config.model.vectors), network, load_vocabulary(Path(job.tokenized)))
+        for line in lines:
+            say(line)
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
-    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart)
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, given)
     task.finish(network, world, Path(job.output))
     if world.rank == 0:
         output = Path(job.output)

@@ -1,7 +1,9 @@
 """Starting from another training's parameters: rows matched by token, and what is refused."""
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import mxnet as mx
 import numpy as np
@@ -69,3 +71,90 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     (trained / "parameters.npz").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="is not a trained model folder"):
         warm_start.start_from(trained, Small(3), tokenized)
+
+
+class Layers(gluon.Block):
+    """Recurrent parameters of so many layers and directions under a name, as networks have them."""
+
+    def __init__(self, table: str, tokens: int, places: dict[str, str], layers: int = 2, hidden: int = 2) -> None:
+        super().__init__()
+        width, whole = 3, hidden * max(len(directions) for directions in places.values())
+        arrays = {table: (tokens, width)}
+        for place, directions in places.items():
+            for layer, d in itertools.product(range(layers), directions):
+                inputs = whole if layer else width
+                arrays |= {
+                    f"{place}.{layer}.{d}_i2h_weight": (4 * hidden, inputs),
+                    f"{place}.{layer}.{d}_h2h_weight": (4 * hidden, hidden),
+                    f"{place}.{layer}.{d}_i2h_bias": (4 * hidden,),
+                    f"{place}.{layer}.{d}_h2h_bias": (4 * hidden,),
+                }
+        self.arrays = {}
+        with self.name_scope():
+            for name, shape in arrays.items():
+                self.arrays[name] = self.params.get(name, shape=shape, init=mx.init.Normal(1.0))
+        self.initialize(mx.init.Normal(1.0), force_reinit=True)
+
+    def _collect_params_with_prefix(self, prefix: str = "") -> dict[str, Any]:
+        return self.arrays
+
+
+def of_task(path: Path, task: str, tokens: list[str], network: gluon.Block) -> Path:
+    folder(path, tokens, network)
+    (path / "config.json").write_text(json.dumps({"task": task}))
+    return path
+
+
+def encoder(layers: int = 2, tokens: int = 3) -> Layers:
+    return Layers("embedding", tokens, {"encoder.layers": "fb"}, layers)
+
+
+SHUFFLED = ["<pad>", "b", "a"]
+
+
+def test_words_and_both_directions_of_a_cloze_network_start_another_task(tmp_path: Path) -> None:
+    """Identical words get identical vectors, whatever their rows; a second layer begins as two of one direction."""
+    old, new = Layers("embedding", 4, {"both.forwards.layers": "f", "both.backwards.layers": "f"}), encoder()
+    trained = of_task(tmp_path / "old", "cloze", ["<pad>", "a", "b"], old)  # the last row is the blank's
+    said = warm_start.start_from(trained, new, folder(tmp_path / "new", SHUFFLED), "classification")
+    before, after = values(old), values(new)
+    np.testing.assert_array_equal(after["embedding"], before["embedding"][[0, 2, 1]])
+    for d, place in (("f", "both.forwards"), ("b", "both.backwards")):
+        for layer, part in itertools.product((0, 1), ("h2h_weight", "i2h_bias", "h2h_bias")):
+            mine, theirs = f"encoder.layers.{layer}.{d}_{part}", f"{place}.layers.{layer}.f_{part}"
+            np.testing.assert_array_equal(after[mine], before[theirs])
+        np.testing.assert_array_equal(
+            after[f"encoder.layers.0.{d}_i2h_weight"], before[f"{place}.layers.0.f_i2h_weight"]
+        )
+        second = after[f"encoder.layers.1.{d}_i2h_weight"]
+        own, other = (second[:, :2], second[:, 2:]) if d == "f" else (second[:, 2:], second[:, :2])
+        np.testing.assert_array_equal(own, before[f"{place}.layers.1.f_i2h_weight"])
+        assert not other.any()
+    assert "3 of 3 tokens, 2 layers, both directions" in said
+
+
+def test_a_language_model_starts_what_reads_forwards(tmp_path: Path) -> None:
+    old, new = Layers("words.weight", 3, {"layers": "f"}), encoder()
+    trained = of_task(tmp_path / "old", "language_model", ["<pad>", "a", "b"], old)
+    kept = values(new)["encoder.layers.0.b_h2h_weight"]
+    said = warm_start.start_from(trained, new, folder(tmp_path / "new", SHUFFLED), "tagging")
+    np.testing.assert_array_equal(values(new)["encoder.layers.0.f_h2h_weight"], values(old)["layers.0.f_h2h_weight"])
+    np.testing.assert_array_equal(values(new)["encoder.layers.0.b_h2h_weight"], kept)
+    assert "2 layers, forwards" in said
+
+
+def test_what_another_task_cannot_give_is_said(tmp_path: Path) -> None:
+    tokens = ["<pad>", "a", "b"]
+    start = lambda trained, network: warm_start.start_from(
+        trained, network, folder(tmp_path / f"n{len(list(tmp_path.iterdir()))}", tokens), "classification"
+    )
+    shallow = of_task(tmp_path / "shallow", "tagging", tokens, encoder(1))
+    with pytest.raises(InputError, match=r"has no encoder\.layers\.1\.f_i2h_weight.*model\.layers"):
+        start(shallow, encoder())
+    wide = Layers("embedding", 3, {"encoder.layers": "fb"}, hidden=4)
+    with pytest.raises(InputError, match=r"is \(16, 3\) there and \(8, 3\) here"):
+        start(of_task(tmp_path / "wide", "tagging", tokens, wide), encoder())
+    with pytest.raises(InputError, match="from another task can start matching, classification and tagging"):
+        start(of_task(tmp_path / "dense", "translation", tokens, Small(3)), encoder())
+    with pytest.raises(InputError, match="holds another network"):
+        start(of_task(tmp_path / "same", "classification", tokens, encoder(1)), encoder())
