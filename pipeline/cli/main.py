@@ -28,6 +28,7 @@ VERBS = {
     "tokenize": Verb(
         "pipeline.cli.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
     ),
+    "teach": Verb("pipeline.cli.commands.stages", "tokenize, then judge a teacher's scores by the labels"),
     "train": Verb(
         "pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"
     ),

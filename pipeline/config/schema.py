@@ -25,6 +25,7 @@ from pipeline.config.source_spec import formats, source_specs
 from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
 from pipeline.config.tasks import task_spec, task_specs
+from pipeline.config.teaching import TeachConfig
 from pipeline.core.redaction import MASK, hide_all
 
 Options = TypeVar("Options", bound=Settings)
@@ -76,6 +77,7 @@ class Config(Settings):
     execution: ExecutionConfig = ExecutionConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     model: ModelConfig = ModelConfig()
+    teach: TeachConfig = TeachConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
@@ -143,6 +145,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
+        if self.teach.scores is not None and self.task != "classification":
+            raise ValueError(f"teach.scores is for task classification, not {self.task}")
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0

@@ -51,6 +51,21 @@ def _mean(losses: nd.NDArray, weights: nd.NDArray | None) -> nd.NDArray:
     return (losses if weights is None else losses * weights).mean().reshape(1)
 
 
+def taught_losses(logits: nd.NDArray, teacher: nd.NDArray, kind: str, temperature: float) -> nd.NDArray:
+    """(N,) how far (N, C) logits are from a teacher's; what is added to a whole row changes nothing.
+
+    logits: the mean squared difference, each row about its mean (Ba and Caruana, "Do deep nets really need to be
+    deep?", 2014; Tang et al., "Distilling task-specific knowledge from BERT into simple neural networks", 2019). kl: T²
+    times the divergence of both at temperature T (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural
+    network", 2015).
+    """
+    if kind == "logits":
+        mine, theirs = (nd.broadcast_sub(x, x.mean(axis=1, keepdims=True)) for x in (logits, teacher))
+        return ((mine - theirs) ** 2).mean(axis=1)
+    mine, theirs = nd.log_softmax(logits / temperature), nd.log_softmax(teacher / temperature)
+    return (nd.exp(theirs) * (theirs - mine)).sum(axis=1) * temperature**2
+
+
 def balanced(classes: np.ndarray, count: int) -> np.ndarray:
     """(count,) float32 weights of classes 0 … count - 1, by which all that occur in (N,) `classes` weigh alike in sum,
     and the mean weight of an example is 1.

@@ -15,9 +15,10 @@ from pipeline.distributed import job_folder, launcher
 from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.model_stages import Evaluate, Train
 from pipeline.orchestration.stage import Plan, Say, Stage, StageContext
+from pipeline.orchestration.teach import Teach
 from pipeline.tracking import Tracking, address
 
-STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Train(), Evaluate())
+STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Train(), Evaluate())
 
 LONGEST_ROOT = 384  # bytes: SQLite takes paths of 512, and its files lie up to 120 below the root
 

@@ -54,6 +54,10 @@ def run_workers(
     return result
 
 
+def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in names}
+
+
 class WorkerStage(Stage):
     """A stage whose work the workers do: the verb of its name in `pipeline.training.worker`."""
 
@@ -88,9 +92,10 @@ class Train(WorkerStage):
             config={
                 "task": config.task,
                 "seed": config.seed,
-                "model": {key: value for key, value in settings["model"].items() if key != "vectors"},  # its content is
+                "model": _without(settings["model"], "vectors"),  # the file's content is an input
                 "options": settings.get(config.task, {}),
                 "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
+                **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
             },
             inputs={

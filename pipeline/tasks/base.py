@@ -39,6 +39,7 @@ class Task:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.trained = folder  # what `finish` wrote lies here
+        self.taught: Path | None = None  # the folder of the stage `teach`, if there is a teacher
         # What a stream's reading left behind, (own streams, …) arrays by name; checkpoints keep it.
         self.carry: dict[str, nd.NDArray] = {}
         # What the newest update's reading began with, likewise: after an update that is skipped, it is the carry again.

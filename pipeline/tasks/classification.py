@@ -14,9 +14,9 @@ from pipeline.distributed.world import World
 from pipeline.evaluation import metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
-from pipeline.models.losses import balanced
+from pipeline.models.losses import balanced, taught_losses
 from pipeline.reporting import system_comparison
-from pipeline.tasks import decoding
+from pipeline.tasks import decoding, teaching
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
@@ -32,6 +32,7 @@ class TextBatch(NamedTuple):
     texts: Chunked
     classes: np.ndarray  # (n,) int32, in the order of the chunks
     total: int  # texts of all workers
+    teacher: np.ndarray  # (n, C) float32, the teacher's logits of them; (n, 0) where there is none
 
 
 class Classification(Task):
@@ -61,9 +62,14 @@ class Classification(Task):
         """(C,) float32: how much a class counts in the loss."""
         return balanced(self._classes, len(self.names))
 
+    @functools.cached_property
+    def _teacher(self) -> np.ndarray | None:
+        """(N, C) float32 logits of the training split."""
+        return None if self.taught is None else np.load(self.taught / teaching.NAME, mmap_mode="r")
+
     def prepare(self) -> None:
-        """See Task: the training texts' classes."""
-        _ = self._classes
+        """See Task: the training texts' classes and what the teacher says of them."""
+        _ = self._classes, self._teacher
 
     def network(self) -> Classifier:
         """One output per class."""
@@ -74,20 +80,26 @@ class Classification(Task):
         ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens)
-        total = sum(len(share) for share in shares)
-        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[shares[rank]][texts.rows], total)
+        own, total = shares[rank][texts.rows], sum(len(share) for share in shares)
+        teacher = np.zeros((len(own), 0), np.float32) if self._teacher is None else self._teacher[own]
+        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[own], total, teacher)
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
-        """Mean cross entropy over all workers' texts."""
+        """Mean cross entropy over all workers' texts, mixed with how far they are from a teacher, if there is one."""
         assert table is not None, "the classifier's embedding is updated row by row"
         context, packed = table.context, network.packed(table.context)
         logits = [
             network(table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed)
             for c in batch.texts.chunks
         ]
-        losses = -nd.pick(nd.log_softmax(nd.concat(*logits, dim=0)), nd.array(batch.classes, context))
+        together = nd.concat(*logits, dim=0)
+        losses = -nd.pick(nd.log_softmax(together), nd.array(batch.classes, context))
         if self.config.train.class_weights == "balanced":
             losses = losses * nd.array(self._weights[batch.classes], context)
+        if batch.teacher.shape[1]:
+            teach = self.config.teach
+            taught = taught_losses(together, nd.array(batch.teacher, context), teach.kind, teach.temperature)
+            losses = (1 - teach.weight) * losses + teach.weight * taught
         # the average over workers of these is the mean over all texts, whatever each worker's number of them
         value = losses.sum().reshape(1) * (world.size / batch.total)
         return StepLoss(value, value)

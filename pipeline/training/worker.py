@@ -44,6 +44,7 @@ NO_MEMORY = re.compile(
 def train(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
     """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
     task = task_of(config, Path(job.tokenized))
+    task.taught = Path(job.others["teach"]) if "teach" in job.others else None
     network = task.network()
     mx.random.seed(config.seed)
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it

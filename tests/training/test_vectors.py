@@ -1,4 +1,4 @@
-"""Vectors from files: every format gives the same rows, bad files a sentence, and held rows stay until they are let go."""
+"""Vectors from files: every format gives the same rows, bad files a sentence; held rows stay until they are let go."""
 
 import gzip
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import OptimizerConfig
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.tokenization import vocabulary, word_vectors
 from pipeline.training import vectors
-from pipeline.training.optimizer import Optimizer
 from tests.training.test_optimizer import ROWS, build, step, values_of
 
 WORDS = ["the", "New_York", "naïve", "Café", "9"]

@@ -27,6 +27,7 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
         "tokenizer": config.tokenize.model_dump(mode="json"),
         "trained": training(trained),
         "metric": config.train.metric,
+        "taught": None if config.teach.scores is None else config.teach.by or Path(config.teach.scores).name,
         "int8": cost is not None,
     }  # fmt: skip
     return made | ({"int8_cost": cost} if cost is not None else {})
@@ -51,6 +52,7 @@ def text(made: dict[str, Any]) -> str:
         "",
         f"- Trained {made['trained']['created']} on {_place(source)} (format {source.get('format')}); {figures}.",
         f"- Chosen by {made['metric']} on the validation split.",
+        *([f"- Taught by {made['taught']}, beside the labels."] if made.get("taught") else []),
         f"- Texts become ids by tokenizer.json and vocabulary.json ({tokenizer['kind']}, "
         f"{'lower case' if tokenizer['lowercase'] else 'case kept'}{_limits(tokenizer['max_tokens'])}).",
     ]

@@ -1,0 +1,67 @@
+"""The stage `teach`: what a teacher says of the training texts, checked, judged on the validation split and kept."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config, SplitName
+from pipeline.core.manifest import KeyParts
+from pipeline.evaluation import metrics
+from pipeline.ingest.places import fingerprint
+from pipeline.orchestration.stage import Stage, StageContext, numbers
+from pipeline.tasks import decoding, teaching
+from pipeline.tokenization import shards
+
+
+class Teach(Stage):
+    """A file of scores -> logits in the order of the training split."""
+
+    name = "teach"
+    splits: tuple[SplitName, ...] = ("train", "valid")
+
+    def wanted(self, config: Config) -> bool:
+        """See Stage."""
+        return config.teach.scores is not None
+
+    def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        """See Stage."""
+        return KeyParts(
+            1, {}, {"tokenize": keys["tokenize"], "teach.scores": fingerprint(str(config.teach.scores))}, {}
+        )
+
+    def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        """See Stage."""
+        tokenized, task = context.plan.folder("tokenize"), context.config.task
+        names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
+        teacher = teaching.read(Path(str(context.config.teach.scores)), names)
+        train, valid = (shards.open_split(tokenized, split, task) for split in ("train", "valid"))
+        counts: dict[str, Any] = {"texts": len(train.ids)}
+        for name, split in (("valid", valid), ("train", train)):
+            there, logits = teacher.of(split)
+            if there.any():
+                labels = decoding.classes_given(split, len(names))[there]
+                counts[name] = {"texts": int(there.sum()), "accuracy": metrics.accuracy(labels, logits.argmax(axis=1))}
+                counts[name]["macro_f1"] = metrics.macro_f1(labels, logits.argmax(axis=1))
+        np.save(folder / teaching.NAME, teaching.of_all(teacher, train))
+        return counts
+
+    def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
+        """See Stage."""
+        who = context.config.teach.by or Path(str(context.config.teach.scores)).name
+        if "valid" in counts:
+            found = counts["valid"]
+            yield (
+                f"teach: {who} has accuracy {found['accuracy']:.4f} and macro_f1 {found['macro_f1']:.4f} on "
+                f"{found['texts']:,} texts of valid, {counts['train']['accuracy']:.4f} accuracy on train"
+            )
+        else:
+            yield (
+                f"warning: {who} has scored no text of valid, so how good a teacher it is there is not known; on train "
+                f"its accuracy is {counts['train']['accuracy']:.4f}"
+            )
+
+    def log(self, context: StageContext, counts: dict[str, Any]) -> None:
+        """See Stage."""
+        context.tracking.metrics(numbers(counts))
