@@ -19,6 +19,7 @@ from pipeline.config import Config
 from pipeline.core.errors import InputError
 
 HELD_OUT = ("test", "valid")
+READ = "texts-read.npy"  # in a trained folder: numbers that stand for the texts of all trainings that led to it
 SHOWN = 80  # characters of a text in a sentence
 _WORDS = re.compile(r"\w+")
 
@@ -98,6 +99,40 @@ def sentence(leaks: dict[str, Any], config: Config) -> str:
         f"spacing and punctuation; the first is {example['record']}, as {example['other']} of {example['split']}: "
         f"{example['text']!r}"
     )
+
+
+def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.ndarray, str | None]:
+    """The texts that a training over an ingested folder reads, and those that the one it starts from has read.
+
+    Args:
+        started: the trained folder that it starts from; one of an older version says nothing of its texts.
+
+    Returns:
+        (N,) uint64 ascending; and, where that other training has read texts of valid or test, a sentence.
+
+    Raises:
+        InputError: it has, and ingest.leaks is refuse.
+    """
+    fields = compared(config)
+    own = np.fromiter((key for key, _ in _keys(folder, "train", fields)), np.uint64)
+    if started is None or not (started / READ).exists():
+        return np.unique(own), None
+    before = np.load(started / READ, allow_pickle=False)
+    counts = {}
+    for split in HELD_OUT:
+        texts = np.unique(np.fromiter((key for key, _ in _keys(folder, split, fields)), np.uint64))
+        counts[split] = int(np.isin(texts, before).sum())
+    together = np.union1d(own, before)
+    if not any(counts.values()):
+        return together, None
+    both = ", ".join(f"{count:,} of {split}" for split, count in counts.items() if count)
+    said = (
+        f"the training that train.start_from={started} is from has read texts of this one's held-out splits ({both}), "
+        "but for case, spacing and punctuation"
+    )
+    if config.ingest.leaks == "refuse":
+        raise InputError(f"{said}: start from one that has not, or set ingest.leaks=warn")
+    return together, f"warning: {said}; what is measured on them says little of unseen text"
 
 
 def _keys(folder: Path, split: str, fields: tuple[str, ...]) -> Iterator[tuple[int, str]]:

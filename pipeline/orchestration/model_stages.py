@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.config import SPLITS, Config, SplitName
 from pipeline.core import manifest
 from pipeline.core.event_log import Spool
 from pipeline.core.manifest import KeyParts
 from pipeline.distributed import launcher
+from pipeline.ingest import leaks
 from pipeline.ingest.places import fingerprint
 from pipeline.orchestration import summary
 from pipeline.orchestration.stage import Say, Stage, StageContext
@@ -107,7 +110,14 @@ class Train(WorkerStage):
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         """See Stage."""
+        started = context.config.train.start_from
+        texts, said = leaks.read_before(
+            context.config, context.plan.folder("ingest"), Path(started) if started else None
+        )
+        if said:
+            context.say(said)
         counts = super().work(context, folder)
+        np.save(folder / leaks.READ, texts)
         tokenized = context.plan.folder("tokenize")
         for vocabulary in forms(context.config):
             (folder / vocabulary).mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -98,6 +99,31 @@ def test_what_counts_as_equal(one: str, other: str) -> None:
 @pytest.mark.parametrize(("one", "other"), [("!", "?"), ("ab", "ba"), ("née", "nee")])
 def test_what_does_not(one: str, other: str) -> None:
     assert leaks.normalized(one) != leaks.normalized(other)
+
+
+def test_what_a_training_started_from_has_read_counts_too(
+    ingest: Callable[..., Result], write: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    """Its texts are kept as numbers, those of the training before it among them."""
+    before, now = ingest(source(write, LABELLED), task="classification"), tmp_path / "trained"
+    given = {"name": "t", "task": "classification", "ingest": {"source": {"format": "tsv", "path": "x"}}}
+    config = check_config(given, "test")
+    texts_read, said = leaks.read_before(config, before.folder, None)
+    assert (len(texts_read), said) == (3, None)
+    now.mkdir()
+    np.save(now / leaks.READ, texts_read)
+    fresh = {
+        "train": "text\tlabel\nall new\tbad\nand this\tgood\n",
+        "valid": LABELLED["valid"],
+        "test": LABELLED["test"],
+    }
+    after = ingest(source(write, fresh), task="classification", leaks="refuse")
+    together, said = leaks.read_before(config, after.folder, now)
+    assert len(together) == 5 and said is not None
+    assert f"train.start_from={now} is from has read texts" in said and "(1 of test, 1 of valid)" in said
+    strict = check_config({**given, "ingest": {**given["ingest"], "leaks": "refuse"}}, "test")
+    with pytest.raises(InputError, match="start from one that has not"):
+        leaks.read_before(strict, after.folder, now)
 
 
 @pytest.mark.data
