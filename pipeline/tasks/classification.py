@@ -65,7 +65,11 @@ class Classification(Task):
     @functools.cached_property
     def _teacher(self) -> np.ndarray | None:
         """(N, C) float32 logits of the training split."""
-        return None if self.taught is None else np.load(self.taught / teaching.NAME, mmap_mode="r")
+        if self.taught is not None:
+            return np.asarray(np.load(self.taught / teaching.NAME, mmap_mode="r"))
+        if self.config.teach.scores is not None:
+            raise InputError("what the teacher said is not at hand: a taught update cannot be computed again by itself")
+        return None
 
     def prepare(self) -> None:
         """See Task: the training texts' classes and what the teacher says of them."""

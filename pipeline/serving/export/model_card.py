@@ -22,9 +22,9 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
     made: dict[str, Any] = {
         "name": config.name,
         "task": config.task,
-        "model": config.model.model_dump(mode="json"),
+        "model": config.model.model_dump(mode="json", exclude={"vectors"}),  # where it lay tells nobody anything
         "data": _without_folders(config.ingest.source.model_dump(mode="json")),
-        "tokenizer": config.tokenize.model_dump(mode="json"),
+        "tokenizer": config.tokenize.model_dump(mode="json", exclude={"more_words"}),
         "trained": training(trained),
         "metric": config.train.metric,
         "taught": None if config.teach.scores is None else config.teach.by or Path(config.teach.scores).name,
