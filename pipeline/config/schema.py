@@ -119,7 +119,10 @@ class Config(Settings):
     def training_files(self) -> dict[str, str]:
         """Files that training reads beside the stages' folders: setting -> path."""
         start = self.train.start_from
-        named = {"model.vectors": self.model.vectors, "train.start_from": str(Path(start) / "parameters.npz") if start else None}
+        named = {
+            "model.vectors": self.model.vectors,
+            "train.start_from": str(Path(start) / "parameters.npz") if start else None,
+        }
         named |= self.spec.files(self) if self.spec.files else {}
         return {setting: path for setting, path in named.items() if path}
 
