@@ -89,7 +89,7 @@ def test_of_gradients_that_are_mostly_noise_the_mean_finds_the_bottom(world: Wor
         with autograd.record():
             loss = ((w - nd.array(one)) ** 2).sum() / 2
         loss.backward()
-        optimizer.step(None, None, 0.1, update)
+        optimizer.step(None, 0.1, update)
         if update >= len(noise) - 200:
             last.append(float((w.asnumpy() ** 2).mean()))
     with optimizer.judged(len(noise)):
