@@ -26,6 +26,6 @@ class TeachConfig(Settings):
         description="logits: mean squared difference of the logits, each row's about its mean. kl: Kullback-Leibler "
         "divergence at a temperature.",
     )
-    temperature: Annotated[float, Field(gt=0)] = Field(
+    kl_temperature: Annotated[float, Field(gt=0)] = Field(
         default=2.0, description="kl: divides both logits. A larger one tells more of the unlikely classes."
     )

@@ -102,7 +102,7 @@ class Classification(Task):
             losses = losses * nd.array(self._weights[batch.classes], context)
         if batch.teacher.shape[1]:
             teach = self.config.teach
-            taught = taught_losses(together, nd.array(batch.teacher, context), teach.kind, teach.temperature)
+            taught = taught_losses(together, nd.array(batch.teacher, context), teach.kind, teach.kl_temperature)
             losses = (1 - teach.weight) * losses + teach.weight * taught
         # the average over workers of these is the mean over all texts, whatever each worker's number of them
         value = losses.sum().reshape(1) * (world.size / batch.total)
