@@ -84,8 +84,8 @@ def test_keys_rest_on_these_parts_alone(small_config: Callable[..., dict[str, An
     # a folder of an earlier version is found again only while these stay as they are
     parts = flow.plan(check_config(small_config(root=str(tmp_path)), "small")).parts
     assert {name: (part.code, sorted(part.config)) for name, part in parts.items() if name != "tokenize"} == {
-        "ingest": (3, ["ingest", "seed", "task"]),
-        "train": (4, ["judged", "model", "options", "seed", "task", "train"]),
+        "ingest": (4, ["ingest", "seed", "task"]),
+        "train": (5, ["judged", "model", "options", "seed", "task", "train"]),
         "evaluate": (6, ["evaluate", "seed"]),
     }
     assert not {"workers", "gpus", "min_stall_s", "start_from"} & set(parts["train"].config["train"])

@@ -59,24 +59,3 @@ def test_vectors_tell_of_words_that_training_lacks(duplet: Callable[..., Any], t
     assert "vectors for 52 of 52 words" in found.stderr
     assert last_json(found)["metrics"]["test/accuracy"] > 0.95
     assert without["test/accuracy"] < 0.65
-
-
-@pytest.mark.timeout(600)
-def test_a_cloze_training_tells_of_words_that_training_lacks(duplet: Callable[..., Any], tmp_path: Path) -> None:
-    """Texts without labels have words of a kind between words of that kind: 50 % without them, above 95 % with them."""
-    rng, rows = random.Random(3), []
-    for _ in range(800):
-        kind = rng.choice(KINDS)
-        around = [f"{kind[0]}c{rng.randrange(3)}" for _ in range(2)]
-        words = [*rng.choices(FILLERS, k=rng.randint(0, 2)), around[0], word(kind, rng.randrange(20)), around[1]]
-        rows.append({"text": " ".join([*words, *rng.choices(FILLERS, k=rng.randint(0, 2))])})
-    plain = configured(tmp_path, "cloze", rows, cloze={"compare_left": False}, train={"epochs": 12})
-    started = last_json(duplet("train", plain, "--json"))["stages"]["train"]["folder"]
-    config = labelled(tmp_path)
-    without = last_json(duplet("run", config, "--json"))["metrics"]
-    config["train"]["start_from"] = started
-    config["tokenize"]["more_words"] = f"{started}/vocabulary.json"
-    found = duplet("run", config, "--json")
-    assert "of another task" in found.stderr and "1 layer, both directions" in found.stderr
-    assert last_json(found)["metrics"]["test/accuracy"] > 0.95
-    assert without["test/accuracy"] < 0.65
