@@ -19,7 +19,7 @@ class Teach(Stage):
     """A file of scores -> logits in the order of the training split."""
 
     name = "teach"
-    splits: tuple[SplitName, ...] = ("train", "valid")
+    splits = ("train", "valid")
 
     def wanted(self, config: Config) -> bool:
         """See Stage."""
