@@ -152,14 +152,15 @@ class Index:
     def __init__(self, searcher: "Searcher") -> None:
         self._searcher = searcher
 
-    def search(self, query: str, k: int = 10, mode: Mode | None = None) -> list[Hit]:
+    def search(self, query: str, k: int = 10, mode: Mode | None = None, where: str | None = None) -> list[Hit]:
         """The k best documents for a query, best first.
 
         Args:
             mode: model; words: BM25; hybrid: both; None: the one that the model's evaluation found best.
+            where: a filter on the documents' other fields, such as "language=en and date>=2024".
 
         Raises:
-            InputError: the query is blank.
+            InputError: the query is blank, or the filter cannot be read or is on a field that no document has.
         """
         if not isinstance(query, str):
             raise TypeError(f"search takes one text as its query, not a {type(query).__name__}")
@@ -167,7 +168,7 @@ class Index:
             raise ValueError(f"k={k!r} is not a whole number of at least 1")
         if mode not in (None, "model", "hybrid", "words"):
             raise ValueError(f"mode={mode!r} is not one of model, hybrid, words")
-        answer = self._searcher.search(query, k, mode)
+        answer = self._searcher.search(query, k, mode, where)
         return [
             Hit(
                 found.rank,

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import __version__
-from pipeline.cli import main
+from pipeline.cli import examples, main
 
 
 def parse(*given: str) -> argparse.Namespace:
@@ -62,8 +63,8 @@ def test_verbs_with_actions_are_parsed_as_before() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["serach", "i"], "there is no verb 'serach'; did you mean search? (verbs: run, ingest"),
-        (["xyzzy"], "there is no verb 'xyzzy' (verbs: run, ingest"),
+        (["serach", "i"], "there is no verb 'serach'; did you mean search? (verbs: init, demo, run, ingest"),
+        (["xyzzy"], "there is no verb 'xyzzy' (verbs: init, demo, run, ingest"),
         ([], "the following arguments are required: VERB"),
         (["report"], "the following arguments are required: run\n"),
         (["submit"], "the following arguments are required: config\n"),
@@ -94,23 +95,6 @@ def test_each_verb_has_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -
     assert f"usage: duplet {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("terminal", "lines"), [(True, 1), (False, 0)])
-def test_search_says_on_a_terminal_that_it_reads_queries(
-    terminal: bool, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from pipeline.search import open_index
-
-    typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO()))
-    typed.isatty = lambda: terminal  # type: ignore[method-assign]
-    monkeypatch.setattr(sys, "stdin", typed)
-    monkeypatch.setattr(open_index, "open_searcher", lambda *_: None)
-    assert main.main(["search", "i"]) == 0
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == lines
-    assert "standard input" in said.err or not terminal
-    assert said.out == ""
-
-
 def test_nothing_is_imported_from_where_the_person_stands(tmp_path: Path) -> None:
     for name in ("pipeline.py", "jobs.py", "pydantic.py", "yaml.py", "argparse.py", "numpy.py", "sitecustomize.py"):
         (tmp_path / name).write_text("open('imported', 'w')\nraise SystemExit(9)\n")
@@ -134,3 +118,37 @@ def test_an_output_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
     done = subprocess.run([duplet, "status", b"\xff.yaml"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 2
     assert done.stderr.startswith(rb"duplet status: no configuration at \udcff.yaml")
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_each_verb_has_examples_that_it_understands(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert examples.EXAMPLES[verb]
+    for command, _ in examples.EXAMPLES[verb]:
+        inside = command.removeprefix('eval "$(').removesuffix(')"').partition(" | ")[0]
+        program, *given = shlex.split(inside)
+        assert (program, given[0]) == ("duplet", verb)
+        parse(*given)
+    with pytest.raises(SystemExit):
+        main.main([verb, "--help"])
+    assert examples.shown(verb) in capsys.readouterr().out
+
+
+def test_search_talks_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli.commands import search
+    from pipeline.core.errors import InputError
+    from pipeline.search import open_index
+
+    def answer(_: object, __: object, query: str, ___: object) -> None:
+        if query == "bad":
+            raise InputError("no such field")
+        print(f"answer to {query}")
+
+    typed = io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"one\nbad\ntwo words\n\nnever\n")))
+    typed.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", typed)
+    monkeypatch.setattr(open_index, "open_searcher", lambda *_: None)
+    monkeypatch.setattr(search, "_answer", answer)
+    assert main.main(["search", "i"]) == 0
+    said = capsys.readouterr()
+    assert said.out.replace("? ", "").splitlines() == ["answer to one", "answer to two words"]
+    assert "duplet search: no such field" in said.err

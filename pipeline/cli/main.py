@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from typing import NamedTuple
 
+from pipeline.cli import examples
 from pipeline.core.credentials import trust
 from pipeline.core.errors import DupletError, one_line, room_on
 from pipeline.core.redaction import hide
@@ -23,6 +24,8 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "init": Verb("pipeline.cli.commands.init", "look at a folder or a table, and write a configuration for it"),
+    "demo": Verb("pipeline.cli.commands.demo", "list the ready configurations, or copy one"),
     "run": Verb("pipeline.cli.commands.stages", "run all stages; skip those that are up to date"),
     "ingest": Verb("pipeline.cli.commands.stages", "read the source into records, splits and a quarantine"),
     "tokenize": Verb(
@@ -56,9 +59,16 @@ VERBS = {
     "index": Verb(
         "pipeline.cli.commands.index", "make a collection of documents searchable; only changed documents are encoded"
     ),
+    "train-on": Verb(
+        "pipeline.cli.commands.train_on", "train a model for an index, on pairs made of its documents; nothing to label"
+    ),
     "search": Verb(
         "pipeline.cli.commands.search",
         "search an index: one query, a query per line of stdin, or a page in the browser",
+    ),
+    "ask": Verb(
+        "pipeline.cli.commands.ask",
+        "the best passages for a question; with a language model, an answer that cites them",
     ),
     "by-hand": Verb(
         "pipeline.cli.commands.by_hand", "train a recurrent network written in NumPy, and show what its states remember"
@@ -72,6 +82,7 @@ VERBS = {
     "config": Verb(
         "pipeline.cli.commands.config", "check a configuration and show it whole; `config explain`: what settings mean"
     ),
+    "completion": Verb("pipeline.cli.commands.completion", "complete commands in bash, zsh or fish by the Tab key"),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
     "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: manage submitted jobs"),
     "gc": Verb("jobs.commands.gc", "remove old nights of schedules: folders, runs and versions that nothing needs"),
@@ -106,6 +117,7 @@ def _parsers(asked: str | None) -> tuple[argparse.ArgumentParser, dict[str, argp
         one = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == asked:
             importlib.import_module(verb.module).arguments(one)
+            one.epilog, one.formatter_class = examples.shown(name), argparse.RawDescriptionHelpFormatter
             one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
     return top, verbs.choices
 

@@ -28,6 +28,10 @@ from pipeline.search.segments import Encodes, Segment
 EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
 MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settings that come with a model
+# A segment is made in memory: of long documents it takes fewer than settings.documents_per_segment.
+CHARACTERS_PER_SEGMENT = 8_000_000  # with late interaction and eight bits some 300 MB of vectors
+WORDS_PER_SEGMENT = CHARACTERS_PER_SEGMENT // 5  # where segments are joined
+READING_TOLD_S = 10.0
 UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
 
 Say = Callable[[str], None]
@@ -65,28 +69,31 @@ class Update:
         model: None: the index has none, and `encoder` is `WordsAlone`. A model may join an index that has none: its
             documents are encoded then.
         settings: of a new index; one that exists keeps its own, but for those of the mix where a model joins.
+        replaces: the model may replace another one; all documents are encoded again then.
 
     Raises:
         InputError: the folder holds something else, or vectors of another model.
     """
 
     def __init__(
-        self, folder: Path, name: str | None, encoder: Encodes, model: ModelStamp | None, settings: Settings, say: Say
-    ) -> None:
+        self, folder: Path, name: str | None, encoder: Encodes, model: ModelStamp | None, settings: Settings, say: Say,
+        replaces: bool = False,
+    ) -> None:  # fmt: skip
         self.folder, self.encoder, self.model, self.say = folder, encoder, model, say
         self.old = _state_of(folder)
         before = self.old.model if self.old else None
-        if before is not None and (model is None or before.key != model.key):
+        other = before is not None and model is not None and before.key != model.key
+        if before is not None and (model is None or (other and not replaces)):
             this = f"this is {model.key} ({model.given})" if model else "this call names none"
             raise InputError(
                 f"{folder} was built with model {before.key} ({before.given}), {this}: "
-                "give another --output, or delete the index and build it anew"
+                "give another --output, or --replace-model"
             )
         self.name = name or (self.old.name if self.old else folder.name)
         for text in (self.name, *((model.folder, model.given) if model else ())):
             if not atomic_files.is_utf8(text):
                 raise InputError(f"{text!a} is not valid UTF-8: give another --name, or the model another folder")
-        self.joins = self.old is not None and before is None and model is not None
+        self.joins = self.old is not None and model is not None and (before is None or other)
         self.settings = self.old.settings if self.old else settings
         if self.joins:
             self.settings = replace(self.settings, **{name: getattr(settings, name) for name in MIXED})
@@ -125,15 +132,19 @@ class Update:
         Raises:
             TryAgain: stopped by the keyboard or a signal; what is encoded is kept.
         """
-        changed = 0
-        for document in documents:
+        changed, told = 0, time.monotonic()
+        for read, document in enumerate(documents, 1):
             changed += not self._known(document)
+            if time.monotonic() - told > READING_TOLD_S:
+                told = time.monotonic()
+                self.say(f"read {read:,} documents")
             if others_leave:
                 self._catalogue.name(document.id)
         if others_leave:
             self.delete(self._catalogue.not_named())
             self._catalogue.forget_names()
         waiting: list[Document] = []
+        characters = 0
         try:
             for document in documents:
                 if (place := self._known(document)) is not None:
@@ -143,9 +154,10 @@ class Update:
                     self._catalogue.put([(document.id, place)])
                     continue
                 waiting.append(document)
-                if len(waiting) == self.settings.documents_per_segment:
+                characters += len(document.text)
+                if len(waiting) == self.settings.documents_per_segment or characters >= CHARACTERS_PER_SEGMENT:
                     self._encode(waiting, changed)
-                    waiting = []
+                    waiting, characters = [], 0
             self._encode(waiting, changed)
         except KeyboardInterrupt:
             raise TryAgain(
@@ -199,7 +211,8 @@ class Update:
         began = time.monotonic()
         parts, new = self._taken_over(documents)
         if new:
-            parts.append(segments.encode(new, self.encoder))
+            kept = segments.Kept(self.settings.bits, self.settings.left_out, self.settings.pooled)
+            parts.append(segments.encode(new, self.encoder, kept))
         self._add(segments.joined(parts) if len(parts) > 1 else parts[0])
         self.change.reused += len(documents) - len(new)
         self.change.encoded += len(new)
@@ -261,7 +274,8 @@ class Update:
         living = {name: len(self._catalogue.rows(name)) for name in order}
         size, alive = self.settings.documents_per_segment, sum(living.values())
         dead = sum(len(self._opened[name].table) for name in order) - alive
-        small = [name for name in order if living[name] * 2 < size]
+        most = {name: len(self._opened[name].words) for name in order}  # words
+        small = [name for name in order if living[name] * 2 < size and most[name] * 2 < WORDS_PER_SEGMENT]
         wasted = [name for name in order if living[name] * 2 < len(self._opened[name].table)]
         moved = {*(small if len(small) > SMALL_SEGMENTS else ()), *(wasted if dead > alive else ())}
         moved |= {name for name in order if not living[name]}
@@ -270,7 +284,8 @@ class Update:
         for name in order:
             if name in moved and living[name]:
                 parts.append(self._opened[name].keep(np.array(self._catalogue.rows(name))))
-                if sum(len(part.documents) for part in parts) >= size:
+                words = sum(len(found) for part in parts for found in part.words)
+                if sum(len(part.documents) for part in parts) >= size or words >= WORDS_PER_SEGMENT:
                     added.append(self._add(segments.joined(parts)).name)
                     parts = []
         if parts:

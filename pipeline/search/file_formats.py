@@ -5,9 +5,12 @@ at them. A reader raises BadRow where a file cannot be read, is encrypted, or ho
 """
 
 import codecs
+import contextlib
 import io
 import logging
 import re
+import signal
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from pipeline.ingest.rows import BadRow, clean, is_missing
 MAX_TEXT_BYTES = 16 << 20  # of a text file, and of the text of any file
 MAX_PACKED_BYTES = 128 << 20  # of a PDF or a Word file, in which pictures are most
 MAX_UNPACKED_BYTES = 256 << 20  # of the parts of a Word file
+MAX_SECONDS = 120.0  # that reading a file may take
 MAX_FRONT_MATTER = 16_384  # characters
 EXTRA = "install it with `pip install 'duplet[documents]'`"
 
@@ -292,7 +296,8 @@ _NAMES = {"readme", "changelog", "changes", "news", "authors", "license", "copyi
 def read(ending: str, data: bytes, encoding: str | None) -> Read:
     """The content of a file. Raises BadRow, or InputError where a package is not installed."""
     _, reader = FORMATS[ending]
-    found = reader(data, encoding)
+    with _limited(MAX_SECONDS):
+        found = reader(data, encoding)
     title = found.title if not is_missing(found.title) else ""
     if not found.text:
         raise BadRow("empty text", "the file is empty")
@@ -301,3 +306,25 @@ def read(ending: str, data: bytes, encoding: str | None) -> Read:
     except BadRow:
         title = ""
     return found._replace(title=title)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Ends what takes longer, with BadRow: a file made to do harm may keep a reader busy for hours.
+
+    Only the main thread can be interrupted; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number: int, frame: Any) -> None:
+        raise BadRow("too slow", f"it cannot be read within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: a library may swallow the first error
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -77,7 +77,7 @@ class Files(Documents):
         if self._path.is_file():
             yield self._one(self._path, self._path.name)
             return
-        for path, name in _walk(self._path):
+        for path, name in walk(self._path):
             if file_formats.format_of(path.name) is None:
                 self.left_out[path.suffix.lower() or path.name] += 1
                 continue
@@ -114,7 +114,7 @@ def _is_kept(field: str, value: Any) -> bool:
     return bool(FIELD_NAME.fullmatch(field)) and field not in ("id", "title", "text") and value not in (None, "")
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+def walk(folder: Path) -> Iterator[tuple[Path, str]]:
     """Each file below a folder and its name from there, as the system lists them; never more than a folder's names."""
     folders = [folder]
     while folders:

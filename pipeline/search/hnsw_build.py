@@ -24,13 +24,12 @@ def link(
     Args:
         graph: one of the first rows, to go on with; None: from the beginning.
     """
-    width = snapshot.segments[0].encoded.vectors.shape[1]
+    width = snapshot.segments[0].codes.vectors.shape[1]
     snapshot.graph = graph = graph or Graph.empty(width)
     total = int(snapshot.vector_starts[-1])
     for segment, before in zip(snapshot.segments, snapshot.vector_starts.tolist()):
-        vectors = segment.encoded.vectors
-        for start in range(max(0, graph.size - before), len(vectors), VECTORS_ADDED_AT_ONCE):
-            graph.add(vectors[start : start + VECTORS_ADDED_AT_ONCE])
+        for start in range(max(0, graph.size - before), len(segment.codes.vectors), VECTORS_ADDED_AT_ONCE):
+            graph.add(segment.codes.numbers(start, start + VECTORS_ADDED_AT_ONCE))
             say(f"linked {graph.size}/{total}: vectors in the HNSW graph")
     found = measure(Searcher(snapshot, encoder), settings)
     if found["recall"] < settings.wanted_recall:

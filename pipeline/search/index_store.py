@@ -82,6 +82,10 @@ class Settings:
     weight: Share = UNTUNED
     model_scale: Scale | None = None
     words_scale: Scale | None = None
+    # how vectors are kept: bits a number, and of late interaction the share of tokens left out, and how many become one
+    bits: Literal[8, 32] = 8
+    left_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    pooled: Annotated[float, Field(ge=1, le=16, allow_inf_nan=False)] = 1.0
     tokens: Literal["word", "jieba"] = "word"  # of BM25's words, in an index without a model
 
 
@@ -206,7 +210,7 @@ class Snapshot:
         self.place = np.load(generation / PLACES, allow_pickle=False)
         if self.place.shape != self.alive.shape or self.place.dtype != np.int64:
             raise ValueError(f"{PLACES} has not a number for each document")
-        widths = {(s.encoded.vectors.shape[1], s.encoded.offsets is None) for s in self.segments}
+        widths = {(s.codes.vectors.shape[1], s.codes.offsets is None) for s in self.segments}
         if len(widths) > 1:
             raise ValueError("its segments' vectors differ in length")
         self.width: int | None = None
@@ -215,7 +219,7 @@ class Snapshot:
             ((self.width, self.pooled),) = widths
         self.document_starts = np.cumsum([0, *(len(s.table) for s in self.segments)])
         self.passage_starts = np.cumsum([0, *(len(s.passages) for s in self.segments)])
-        self.vector_starts = np.cumsum([0, *(len(s.encoded.vectors) for s in self.segments)])
+        self.vector_starts = np.cumsum([0, *(len(s.codes.vectors) for s in self.segments)])
         shifted = []
         for segment, start in zip(self.segments, self.document_starts):
             shifted.append(segment.passages[:, 0] + start)
@@ -250,7 +254,7 @@ class Snapshot:
         """(V,) int64: of pooled heads, the row itself."""
         parts = [np.zeros(0, np.int64)]
         for segment, start in zip(self.segments, self.passage_starts):
-            rows, offsets = np.arange(len(segment.passages)), segment.encoded.offsets
+            rows, offsets = np.arange(len(segment.passages)), segment.codes.offsets
             parts.append(start + (rows if offsets is None else np.repeat(rows, np.diff(offsets))))
         return np.concatenate(parts)
 

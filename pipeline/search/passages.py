@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 Tokens = Callable[[str], list[str]]  # a text's tokens, at least up to the model's limit
@@ -20,6 +21,7 @@ SECTIONS = {
 }
 JOINED_SHARE = 0.25  # of a passage's tokens: a shorter section is joined with the next
 OVERLAP_SHARE = 0.15  # of a passage's tokens, repeated at the beginning of the next
+WORDS_REMEMBERED, MAX_WORD = 1 << 16, 40  # words, characters
 MAX_CHARACTERS = 20_000  # of a passage: a word of four million letters is one token of some tokenizers
 TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
 
@@ -27,6 +29,12 @@ TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
 class Span(NamedTuple):
     start: int  # characters
     end: int
+
+
+def remembered(tokens: Tokens) -> Tokens:
+    """The tokens of short texts are kept: a collection's words are asked for again and again."""
+    short = lru_cache(WORDS_REMEMBERED)(tokens)
+    return lambda text: short(text) if len(text) <= MAX_WORD else tokens(text)
 
 
 def cut(text: str, max_tokens: int, tokens: Tokens, form: str = "") -> list[Span]:

@@ -26,6 +26,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         "id": document.id,
         "title": title_of(result),
         "fields": document.known,
+        "link": link_of(document),
         "score": round(result.score, 6),
         "passage": passage[part.start : part.end],
         "passage_start": start + part.start,
@@ -38,6 +39,12 @@ def _as_json(result: Result) -> dict[str, Any]:
 def title_of(result: Result) -> str:
     """The title, up to MAX_TITLE characters, or the id of a document that has none."""
     return _shortened(result.document.title or result.document.id, MAX_TITLE)
+
+
+def link_of(document: Document) -> str | None:
+    """The document's address on the web; None where `url` is none, or an address that does something else."""
+    address = str(document.known.get("url", ""))
+    return address if address.startswith(("http://", "https://")) else None
 
 
 def told(document: Document) -> str:

@@ -11,6 +11,7 @@ from pipeline.search.documents import Document
 from pipeline.search.index_store import Snapshot
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes, index_text
+from pipeline.search.where import Fields
 from pipeline.serving.predict.scoring import Encoded
 
 Mode = Literal["model", "hybrid", "words"]
@@ -18,6 +19,7 @@ FUSED = (
     100  # documents of each ranking whose scores are mixed, and BM25's candidates where the model only compares pairs
 )
 CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
+EXAMPLES_LOOKED_AT = 100  # documents
 COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
 
 
@@ -53,6 +55,7 @@ class Searcher:
     def __init__(self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None) -> None:
         self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
         self.pairs_only = compares_pairs_only(encoder)
+        self.fields = Fields(snapshot)
 
     @property
     def best_mode(self) -> Mode:
@@ -63,8 +66,15 @@ class Searcher:
             return "words"
         return "hybrid" if settings.model_scale is not None and settings.weight < 1 else "model"
 
-    def search(self, query: str, k: int = 10, mode: Mode | None = None) -> Answer:
-        """The k best documents; without a mode, by `best_mode`. Raises InputError for a blank query."""
+    def search(self, query: str, k: int = 10, mode: Mode | None = None, where: str | None = None) -> Answer:
+        """The k best documents; without a mode, by `best_mode`.
+
+        Args:
+            where: a filter on fields: see `where`.
+
+        Raises:
+            InputError: a blank query, a filter that cannot be read, or one on a field that no document has.
+        """
         if not query.strip():
             raise InputError("the query is empty: give at least a word")
         words = words_of(self.encoder.tokens("query", query))
@@ -72,7 +82,11 @@ class Searcher:
         if not self.snapshot.alive.any():
             notices.append("the index holds no documents")
             return Answer([], notices)
-        ranked = self._ranked(query, words, k, mode)
+        allowed = self._allowed(where)
+        if not allowed.any():
+            notices.append("no document passes the filter")
+            return Answer([], notices)
+        ranked = self._ranked(query, words, k, mode, allowed)
         found = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
         marked = self._worth_marking(words)
         results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(found, 1)]
@@ -80,13 +94,19 @@ class Searcher:
             notices.append("no document holds a word of the query")
         return Answer(results, notices)
 
-    def _ranked(self, query: str, words: list[str], k: int, mode: Mode) -> Ranked:
+    def _allowed(self, where: str | None) -> np.ndarray:
+        """(P,) bool: the passages of documents that can be found, and that the filter lets through."""
+        if where is None or not where.strip():
+            return self.snapshot.alive_passages
+        return self.fields.documents(where)[self.snapshot.document_of]
+
+    def _ranked(self, query: str, words: list[str], k: int, mode: Mode, allowed: np.ndarray) -> Ranked:
         if mode == "words":
-            return self.by_words(words, k)
+            return self.by_words(words, k, allowed)
         encoded = self.encoder.encode("query", [query])
         if mode == "model":
-            return self.by_model(encoded, words, k)
-        return self.by_both(encoded, words, k)
+            return self.by_model(encoded, words, k, allowed)
+        return self.by_both(encoded, words, k, allowed)
 
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""
@@ -115,31 +135,31 @@ class Searcher:
         return mode, notices
 
     # --- rankings -----------------------------------------------------------------------------------------------------
-    def by_words(self, words: list[str], k: int) -> Ranked:
-        """BM25's k best documents, of those that hold a word of the query."""
+    def by_words(self, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
+        """BM25's k best documents, of those that hold a word of the query; here as below, of allowed passages alone."""
         scores = _finite(self.snapshot.words.scores(words))
-        rows = np.flatnonzero(scores > 0)
+        rows = np.flatnonzero((scores > 0) & allowed)
         return self._best(rows, scores[rows], k)
 
-    def by_model(self, query: Encoded, words: list[str], k: int) -> Ranked:
+    def by_model(self, query: Encoded, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
         """The model's k best documents; a document counts as its best passage does."""
         if self.pairs_only:
-            rows = self.by_words(words, max(k, FUSED)).passages
+            rows = self.by_words(words, max(k, FUSED), allowed).passages
             return self._best(rows, self.scores_of(query, rows), k)
-        if self.snapshot.graph is not None:
-            return self.approximate(query, k, self.snapshot.state.approximate["effort"])
-        return self.exact(query, k)
+        if self.snapshot.graph is not None and 10 * allowed.sum() >= self.snapshot.alive_passages.sum():
+            return self.approximate(query, k, self.snapshot.state.approximate["effort"], allowed)
+        return self.exact(query, k, allowed)
 
-    def by_both(self, query: Encoded, words: list[str], k: int) -> Ranked:
+    def by_both(self, query: Encoded, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
         """The k best documents by the mix of both scores, of those that either ranking gives first.
 
         A document's scores are its best passages'; the passage shown is the one that the model finds best.
         """
         settings = self.snapshot.state.settings
         if settings.weight in (0, 1):
-            return self.by_model(query, words, k) if settings.weight else self.by_words(words, k)
+            return self.by_model(query, words, k, allowed) if settings.weight else self.by_words(words, k, allowed)
         depth = max(k, FUSED)
-        both = [self.by_model(query, words, depth), self.by_words(words, depth)]
+        both = [self.by_model(query, words, depth, allowed), self.by_words(words, depth, allowed)]
         documents = np.unique(np.concatenate([ranked.documents for ranked in both]))
         if not len(documents):
             return both[0]
@@ -160,20 +180,22 @@ class Searcher:
             documents[order], scores[order], np.array([passage_of[d] for d in documents[order].tolist()], np.int64)
         )
 
-    def exact(self, query: Encoded, k: int) -> Ranked:
+    def exact(self, query: Encoded, k: int, allowed: np.ndarray | None = None) -> Ranked:
         """Compares with every passage."""
-        scores = [self.encoder.score_all(query, segment.encoded)[0] for segment in self.snapshot.segments]
-        rows = np.flatnonzero(self.snapshot.alive_passages)
+        parts = (part for segment in self.snapshot.segments for part in segment.codes.parts())
+        scores = [np.zeros(0, np.float32), *(self.encoder.score_all(query, part)[0] for part in parts)]
+        rows = np.flatnonzero(self.snapshot.alive_passages if allowed is None else allowed)
         return self._best(rows, np.concatenate(scores)[rows], k)
 
-    def approximate(self, query: Encoded, k: int, effort: int) -> Ranked:
+    def approximate(self, query: Encoded, k: int, effort: int, allowed: np.ndarray | None = None) -> Ranked:
         """Compares with the passages that the graph gives, twice as many as long as they are too few documents."""
         snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
         assert snapshot.graph is not None
         vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
-        reach = min(int(snapshot.alive_vectors.sum()), 16 * count)
+        vectors_allowed = snapshot.alive_vectors if allowed is None else allowed[snapshot.passage_of_vector]
+        reach = min(int(vectors_allowed.sum()), 16 * count)
         while True:
-            hits = snapshot.graph.search(vectors, min(count, reach), effort, snapshot.alive_vectors)
+            hits = snapshot.graph.search(vectors, min(count, reach), effort, vectors_allowed)
             rows = np.unique(snapshot.passage_of_vector[hits.rows[hits.rows >= 0]])
             ranked = self._best(rows, self.scores_of(query, rows), k)
             if len(ranked.documents) >= k or count >= reach:
@@ -187,7 +209,7 @@ class Searcher:
         for segment, start, end in zip(snapshot.segments, snapshot.passage_starts, snapshot.passage_starts[1:]):
             inside = np.flatnonzero((rows >= start) & (rows < end))
             if len(inside):
-                scores[inside] = self.encoder.score_all(query, segment.encoded.take(rows[inside] - start))[0]
+                scores[inside] = self.encoder.score_all(query, segment.codes.take(rows[inside] - start).decoded())[0]
         return scores
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
@@ -216,6 +238,25 @@ class Searcher:
         present = {term for term in index.analyzer.terms(words) if term in index.vocabulary}
         rare = {term for term in present if index.holding[index.vocabulary[term]] <= limit}
         return {*(rare or present)}
+
+    def document_of(self, row: int) -> Document:
+        """The document of a passage. Raises InputError as `passage_text` does."""
+        self.passage_text(row)
+        segment, at = self.snapshot.segment_of_passage(row)
+        return segment.document(int(segment.passages[at, 0]))
+
+    def examples(self, count: int) -> list[str]:
+        """Titles of documents that could be queries, spread over the index; always the same."""
+        alive = np.flatnonzero(self.snapshot.alive)
+        found: list[str] = []
+        for place in alive[:: max(1, len(alive) // EXAMPLES_LOOKED_AT)][: 2 * EXAMPLES_LOOKED_AT].tolist():
+            at = int(np.searchsorted(self.snapshot.document_starts, place, "right")) - 1
+            segment = self.snapshot.segments[at]
+            title = str(segment.table["title"][place - int(self.snapshot.document_starts[at])].as_py())
+            words = [token for token in words_of(self.encoder.tokens("query", title)) if token.isalpha()]
+            if " " in title and 2 <= len(words) <= 8 and len(title) <= 60 and title not in found:  # else a file's name
+                found.append(title)
+        return found[:: max(1, len(found) // count)][:count]
 
     def passage_text(self, row: int) -> str:
         """What the model sees of a passage. Raises InputError where there is none that can be found."""

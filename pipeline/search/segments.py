@@ -1,15 +1,14 @@
 """A segment: some documents, their passages, what the model makes of them, and their words; written once.
 
 Folder: `documents.arrow` (id, title, text, fields, hash), `passages.npy` (P, 3: document row, first and last + 1
-character), `vectors.npy` and, of late interaction, `weights.npy` and `offsets.npy` (P + 1: a passage's first token);
-for BM25 `words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and `words.json` (id -> word);
-`segment.json` with every file's size, written last.
+character), `vectors.npy` with `scales.npy` (codes.py) and, of late interaction, `weights.npy` and `offsets.npy` (P + 1:
+a passage's first token); for BM25 `words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and
+`words.json` (id -> word); `segment.json` with every file's size, written last.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,12 +19,16 @@ from pipeline.config import Config
 from pipeline.core import atomic_files, mapped_memory
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
+from pipeline.search import codes
+from pipeline.search.codes import Codes
 from pipeline.search.documents import Document
-from pipeline.search.passages import Tokens, cut, short_title
+from pipeline.search.passages import cut, remembered, short_title
 from pipeline.serving.predict.scoring import Encoded
 
 NAME = "segment.json"
-WORDS_REMEMBERED, MAX_WORD = 1 << 16, 40  # characters
+OPTIONAL = ("scales", "weights", "offsets")
+ARRAYS = ("passages", "words", "word_offsets", "vectors", *OPTIONAL)
+PASSAGES_AT_ONCE = 4_000  # encoded: of late interaction with 128 tokens of 128 numbers, 260 MB
 SCHEMA = pa.schema([(name, pa.large_string()) for name in (*Document._fields, "hash")])
 
 
@@ -53,7 +56,7 @@ class Segment:
 
     folder: Path
     passages: np.ndarray  # (P, 3) int64
-    encoded: Encoded  # P texts; vectors of unit length under a cosine head
+    codes: Codes  # P texts; vectors of unit length under a cosine head
     words: np.ndarray  # (sum of words,) int32
     word_offsets: np.ndarray  # (P + 1,) int64
     table: pa.Table  # the documents
@@ -88,6 +91,16 @@ class Segment:
         except UnicodeDecodeError:
             raise InputError(f"{self.folder} is damaged: delete the index and run `duplet index` again") from None
 
+    def fields(self, row: int) -> dict[str, Any]:
+        """A document's other fields. Raises InputError where they are damaged."""
+        try:
+            found = json.loads(self.table["fields"][row].as_py() or "{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise InputError(f"{self.folder} is damaged: delete the index and run `duplet index` again")
+        return found
+
     def keep(self, rows: np.ndarray) -> "Part":
         """The documents of these rows (ascending), for a segment made of several."""
         place = np.full(len(self.table), -1)
@@ -98,7 +111,7 @@ class Segment:
         vocabulary = self.vocabulary
         words = [[vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]]]
                  for p in chosen.tolist()]  # fmt: skip
-        return Part([self.document(row) for row in rows.tolist()], passages, self.encoded.take(chosen), words)
+        return Part([self.document(row) for row in rows.tolist()], passages, self.codes.take(chosen), words)
 
 
 class Part(NamedTuple):
@@ -106,8 +119,19 @@ class Part(NamedTuple):
 
     documents: list[Document]
     passages: np.ndarray  # (P, 3) int64
-    encoded: Encoded
+    codes: Codes
     words: list[list[str]]
+
+
+class Kept(NamedTuple):
+    """How vectors are kept: bits a number; of late interaction, the share of tokens left out, how many become one."""
+
+    bits: int = 32
+    left_out: float = 0.0
+    pooled: float = 1.0
+
+
+UNCHANGED = Kept()
 
 
 def index_text(title: str, passage: str) -> str:
@@ -115,10 +139,10 @@ def index_text(title: str, passage: str) -> str:
     return f"{title}\n{passage}" if title else passage
 
 
-def encode(documents: list[Document], encoder: Encodes) -> Part:
-    """Cuts documents into passages and encodes those."""
+def encode(documents: list[Document], encoder: Encodes, kept: Kept = UNCHANGED) -> Part:
+    """Cuts documents into passages and encodes those, PASSAGES_AT_ONCE at a time: a document may have any number."""
     limit = encoder.config.tokenize.limit("document")
-    tokens = _remembered(lambda text: encoder.tokens("document", text))
+    tokens = remembered(lambda text: encoder.tokens("document", text))
     rows, texts = [], []
     for row, document in enumerate(documents):
         title = short_title(document.title, limit, tokens)
@@ -126,40 +150,36 @@ def encode(documents: list[Document], encoder: Encodes) -> Part:
         for span in cut(document.text, limit - len(tokens(title)), tokens, form):
             rows.append(Passage(row, *span))
             texts.append(index_text(title, document.text[span.start : span.end]))
-    encoded = encoder.encode("document", texts)
+    parts = [_codes(encoder.encode("document", texts[start : start + PASSAGES_AT_ONCE]), encoder, kept)
+             for start in range(0, max(1, len(texts)), PASSAGES_AT_ONCE)]  # fmt: skip
+    words = [words_of(tokens(text)) for text in texts]
+    return Part(documents, np.array(rows, np.int64).reshape(-1, 3), codes.joined(parts), words)
+
+
+def _codes(encoded: Encoded, encoder: Encodes, kept: Kept) -> Codes:
+    """What is kept of passages' vectors."""
     if not np.isfinite(encoded.vectors).all():
         raise InputError("the model is damaged: its vectors are not finite numbers; train it again")
     if encoder.config.model.head == "cosine":
         norm = np.sqrt((encoded.vectors * encoded.vectors).sum(axis=1, keepdims=True) + 1e-12)
         encoded = Encoded((encoded.vectors / norm).astype(np.float32))
-    words = [words_of(tokens(text)) for text in texts]
-    return Part(documents, np.array(rows, np.int64).reshape(-1, 3), encoded, words)
-
-
-def _remembered(tokens: Tokens) -> Tokens:
-    """The tokens of short texts are kept: a collection's words are asked for again and again."""
-    short = lru_cache(WORDS_REMEMBERED)(tokens)
-    return lambda text: short(text) if len(text) <= MAX_WORD else tokens(text)
+    if encoded.offsets is not None:
+        encoded = codes.pruned(encoded, kept.left_out) if kept.left_out else encoded
+        encoded = codes.pooled(encoded, kept.pooled) if kept.pooled > 1 else encoded
+    return codes.coded(encoded, kept.bits)
 
 
 def joined(parts: list[Part]) -> Part:
     """Parts one after the other."""
     first: list[Document] = []
-    passages, offsets, before = [], [], 0
+    passages = []
     for part in parts:
         shifted = part.passages.copy()
         shifted[:, 0] += len(first)
         passages.append(shifted)
         first += part.documents
-        if part.encoded.offsets is not None:
-            offsets.append(part.encoded.offsets[:-1] + before)
-            before += len(part.encoded.vectors)
-    vectors = np.concatenate([part.encoded.vectors for part in parts])
-    encoded = Encoded(vectors)
-    if offsets:
-        weights = [part.encoded.weights for part in parts if part.encoded.weights is not None]
-        encoded = Encoded(vectors, np.concatenate(weights), np.concatenate([*offsets, [before]]).astype(np.int64))
-    return Part(first, np.concatenate(passages), encoded, [words for part in parts for words in part.words])
+    vectors = codes.joined([part.codes for part in parts])
+    return Part(first, np.concatenate(passages), vectors, [words for part in parts for words in part.words])
 
 
 def write(folder: Path, part: Part, model_key: str) -> None:
@@ -168,9 +188,10 @@ def write(folder: Path, part: Part, model_key: str) -> None:
     words = [ids.setdefault(word, len(ids)) for found in part.words for word in found]
     arrays: dict[str, Any] = {
         "passages": part.passages,
-        "vectors": part.encoded.vectors,
-        "weights": part.encoded.weights,
-        "offsets": part.encoded.offsets,
+        "vectors": part.codes.vectors,
+        "scales": part.codes.scales,
+        "weights": part.codes.weights,
+        "offsets": part.codes.offsets,
         "words": np.array(words, np.int32),
         "word_offsets": np.cumsum([0, *map(len, part.words)], dtype=np.int64),
     }
@@ -193,14 +214,14 @@ def read(folder: Path) -> Segment:
         InputError: it is not whole. OSError, ValueError: a file vanishes meanwhile, or is damaged.
     """
     check_sizes(folder, folder / NAME)
-    late = (folder / "offsets.npy").exists()
-    names = ["passages", "words", "word_offsets", "vectors", *(("weights", "offsets") if late else ())]
+    names = [name for name in ARRAYS if name not in OPTIONAL or (folder / f"{name}.npy").exists()]
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
     table, address, size = mapped_memory.mapped_table(folder / "documents.arrow")
     # as plain arrays: slices of a memmap are slow to make
-    passages, words, word_offsets, *encoded = (np.asarray(array) for array in arrays)
+    found = {name: np.asarray(array) for name, array in zip(names, arrays)}
+    kept = Codes(found["vectors"], *(found.get(name) for name in OPTIONAL))
     segment = Segment(
-        folder, passages, Encoded(*encoded), words, word_offsets, table,
+        folder, found["passages"], kept, found["words"], found["word_offsets"], table,
         ((address, size), *((array.ctypes.data, array.nbytes) for array in arrays)),
     )  # fmt: skip
     _check(segment)
@@ -210,7 +231,7 @@ def read(folder: Path) -> Segment:
 
 def _check(segment: Segment) -> None:
     """Raises ValueError where a part points outside of another: what is read later is not looked at again."""
-    passages, encoded = segment.passages, segment.encoded
+    passages, kept = segment.passages, segment.codes
     if segment.table.schema != SCHEMA or any(column.null_count for column in segment.table.columns):
         raise ValueError("documents.arrow has other columns")
     segment.table.select(["id", "hash"]).validate(full=True)  # that they are UTF-8, too; texts are many times as long
@@ -226,14 +247,15 @@ def _check(segment: Segment) -> None:
         raise ValueError("passages.npy names documents that are not there")
     if not (np.diff(documents) >= 0).all():
         raise ValueError("passages.npy is out of order")
-    if encoded.vectors.ndim != 2 or encoded.vectors.dtype != np.float32:
+    if kept.vectors.ndim != 2 or kept.vectors.dtype != (np.float32 if kept.scales is None else np.int8):
         raise ValueError("vectors.npy has another shape")
-    if encoded.offsets is None:
-        whole = len(encoded.vectors) == len(passages)
+    each = [one for one in (kept.scales, kept.weights) if one is not None]
+    if any(one.shape != (len(kept.vectors),) or one.dtype != np.float32 for one in each):
+        raise ValueError("its parts differ in length")
+    if kept.offsets is None:
+        whole = len(kept.vectors) == len(passages) and kept.weights is None
     else:
-        assert encoded.weights is not None
-        whole = _divides(encoded.offsets, len(passages), len(encoded.vectors))
-        whole = whole and encoded.weights.shape == (len(encoded.vectors),)
+        whole = _divides(kept.offsets, len(passages), len(kept.vectors)) and kept.weights is not None
     if not whole or not _divides(segment.word_offsets, len(passages), len(segment.words)):
         raise ValueError("its parts differ in length")
 

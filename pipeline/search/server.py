@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -27,17 +27,22 @@ from pipeline.search.connections import BACKLOG, Connection
 from pipeline.search.explain import Explanation, Side, by_words, explain
 from pipeline.search.result_format import as_json
 from pipeline.search.searcher import Searcher
+from pipeline.search.where import MAX_CHARACTERS
 
 MAX_QUERY_CHARACTERS = 2_000
-MAX_BODY_BYTES = 12 * MAX_QUERY_CHARACTERS + 4096  # JSON may write a character as two escapes of six letters
+MAX_BODY_BYTES = (
+    12 * (MAX_QUERY_CHARACTERS + MAX_CHARACTERS) + 4096
+)  # JSON may write a character as two escapes of six letters
 MAX_RESULTS = 100
 AT_ONCE = 2  # queries answered at the same time
 MAX_WAITING = 256  # more are told to come again
 WAIT_S = 30.0
 RETRY_AFTER_S = 1
 LOOK_S = 1.0  # how often the files of the index that is open are looked at
+CHANGED = "the index has changed since this search: search again"
 EXAMPLE = 'send such as {"query": "sort a list", "k": 10, "mode": "hybrid"}'
-SERVED = "there are GET / and /health, POST /api/search and /api/explain"
+SERVED = "there are GET /, /health, /api/about and /document, POST /api/search and /api/explain"
+EXAMPLES = 5  # queries on the empty page
 PAGE = Path(__file__).with_name("page.html")
 
 T = TypeVar("T")
@@ -51,6 +56,7 @@ class Asked(BaseModel):
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARACTERS)
     k: int = Field(10, ge=1, le=MAX_RESULTS)
     mode: Literal["model", "hybrid", "words"] | None = None  # None: the one that validation found best
+    where: str | None = Field(None, max_length=MAX_CHARACTERS)
 
 
 class AskedWhy(BaseModel):
@@ -165,6 +171,15 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
             "aligned": head == "late_interaction", "best": searcher.best_mode,
         }  # fmt: skip
 
+    @app.get("/api/about")
+    async def about() -> dict[str, Any]:
+        return await desk.serve(_about)
+
+    @app.get("/document")
+    async def document(index: str, generation: int, passage_row: int) -> PlainTextResponse:
+        found = await desk.serve(lambda searcher: _document(desk, searcher, index, generation, passage_row))
+        return PlainTextResponse(found)
+
     @app.post("/api/search")
     async def search(asked: Asked) -> dict[str, Any]:
         return await desk.serve(lambda searcher: _search(searcher, asked))
@@ -195,14 +210,32 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
 
 def _search(searcher: Searcher, asked: Asked) -> dict[str, Any]:
-    answer = searcher.search(asked.query, asked.k, asked.mode)
+    answer = searcher.search(asked.query, asked.k, asked.mode, asked.where)
     state = searcher.snapshot.state
     return {"index": state.id, "generation": state.generation, **as_json(answer)}
 
 
+def _about(searcher: Searcher) -> dict[str, Any]:
+    """What the page says before a query is asked."""
+    state = searcher.snapshot.state
+    return {
+        "name": state.name, "documents": state.counts["documents"], "model": state.model is not None,
+        "best": searcher.best_mode, "evaluated": state.settings.model_scale is not None,
+        "choices": searcher.fields.choices(), "examples": searcher.examples(EXAMPLES),
+    }  # fmt: skip
+
+
+def _document(desk: Desk, searcher: Searcher, index: str, generation: int, passage_row: int) -> str:
+    """The whole document of a passage, below its title."""
+    if not desk.holds(searcher, index, generation):
+        raise InputError(CHANGED)
+    found = searcher.document_of(passage_row)
+    return f"{found.title}\n\n{found.text}" if found.title else found.text
+
+
 def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
     if not desk.holds(searcher, asked.index, asked.generation):
-        raise InputError("the index has changed since this search: search again")
+        raise InputError(CHANGED)
     text, snapshot = searcher.passage_text(asked.passage_row), searcher.snapshot
     if snapshot.state.model is None:
         return explanation_json(by_words(snapshot.words, searcher.encoder, asked.query, text))

@@ -53,6 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.tsv").write_text("".join("\t".join(row) + "\n" for row in pairs), encoding="utf-8")
     documents = [{"id": str(i), "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(things)]
     (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+    notes = folder / "home" / "notes"
+    notes.mkdir(parents=True)
+    for thing in things:
+        told = f"A {thing} is sold at the corner today. Who buys a {thing} there pays less than at the market.\n\n"
+        more = f"The shop keeps each {thing} in a cool and dark room. Nobody sells a {thing} on Sundays."
+        (notes / f"{thing}.md").write_text(f"# The {thing}\n\n{told}{more}", encoding="utf-8")
     rows = [{"query": "a red apple", "document": f"{thing} here"} for thing in things[:5]]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
@@ -117,7 +123,19 @@ def forget_limits(trained: Path) -> None:
 def test_readme_runs_as_written(folder: Path) -> None:
     commands = the_commands()
     verbs = {shlex.split(command)[1] for command in commands}
-    assert {"run", "index", "search", "predict", "export", "report", "compare", "submit", "schedule"} <= verbs
+    assert {
+        "init",
+        "train-on",
+        "run",
+        "index",
+        "search",
+        "predict",
+        "export",
+        "report",
+        "compare",
+        "submit",
+        "schedule",
+    } <= verbs
     run_id, trained = "", Path()
     for command in commands:
         words = shlex.split(command.replace("RUN_ID", run_id))
@@ -132,12 +150,18 @@ def test_readme_runs_as_written(folder: Path) -> None:
             run_id = run_id or result["run_id"]
             trained = folder / result["stages"]["train"]["folder"]
             assert 0 < result["metrics"]["test/mrr@10"] <= 1
+        elif words[1] == "init":
+            run(folder, [*words, "--output", "init.yaml"])
+            run(folder, ["duplet", "ingest", "init.yaml"])
+            (folder / "init.yaml").unlink()
+        elif words[1] == "train-on":
+            run(folder, [*words, "train.epochs=1", "--pairs", "200"])
         else:
             run(folder, words)
     predicted = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(predicted) == 5 and all(-10 < row["score"] < 10 for row in predicted)
     left = {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
-    made = {"runs", "docs.index", "out.jsonl", "home"}
+    made = {"runs", "docs.index", "out.jsonl", "home", "notes.index", "notes.index.training"}
     assert left - {"my.yaml", "pairs.tsv", "docs.jsonl", "rows.jsonl"} - made <= {"matcher-onnx", "my-onnx"}, left
     results = json.loads(run(folder, ["duplet", "search", "docs.index", "green plum", "--json"]).stdout)["results"]
     assert len(results) == 10

@@ -59,7 +59,9 @@ def indexed(tmp_path: Path) -> Callable[..., Indexed]:
 
     def make(documents: Iterable[Document] = (), head: str = "cosine", name: str = "index", **more: Any) -> Indexed:
         limits = {key: more.pop(key) for key in ("query", "document", "pointwise") if key in more}
-        index = Indexed(tmp_path / name, WordEncoder(head, **limits), Settings(**{"documents_per_segment": 4} | more))
+        index = Indexed(
+            tmp_path / name, WordEncoder(head, **limits), Settings(**{"documents_per_segment": 4, "bits": 32} | more)
+        )
         if documents:
             index.update(documents)
         return index

@@ -287,7 +287,21 @@ def test_segments_join_and_keep_rows(indexed: Make) -> None:
     part = segments.joined([first.keep(np.array([0, 2])), second.keep(np.array([1]))])
     assert [document.id for document in part.documents] == ["d0", "d2", "d4"]
     whole = segments.encode(part.documents, index.encoder)
-    np.testing.assert_allclose(part.encoded.vectors, whole.encoded.vectors, atol=1e-6)
-    np.testing.assert_array_equal(part.encoded.offsets, whole.encoded.offsets)
+    np.testing.assert_allclose(part.codes.vectors, whole.codes.vectors, atol=1e-6)
+    np.testing.assert_array_equal(part.codes.offsets, whole.codes.offsets)
     np.testing.assert_array_equal(part.passages, whole.passages)
     assert part.words == whole.words
+
+
+def test_long_documents_make_segments_of_fewer(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "CHARACTERS_PER_SEGMENT", 2_000)
+    monkeypatch.setattr(build, "WORDS_PER_SEGMENT", 400)
+    monkeypatch.setattr(build, "SMALL_SEGMENTS", 2)
+    long = [Document(f"long{i}", "", " ".join(f"word{j}" for j in range(150))) for i in range(10)]  # 1,250 characters
+    index = indexed([*long, *topical(6)], documents_per_segment=1000)
+    sizes = [len(segment.table) for segment in index.open().snapshot.segments]
+    assert sizes[:5] == [2] * 5 and sum(sizes) == 16, "and they are not joined again"
+    index.update(topical(9)[6:])
+    index.update(topical(12)[9:])
+    sizes = sorted(len(segment.table) for segment in index.open().snapshot.segments)
+    assert sizes == [2, 2, 2, 2, 2, 12], "those that are small in both ways are"

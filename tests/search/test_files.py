@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.search import file_formats
+from pipeline.search import files as files_module
 from pipeline.search.documents import Document
 from pipeline.search.files import Files, is_for_files
 from tests.search.test_documents import quarantined
@@ -208,3 +209,30 @@ def test_the_quarantine_names_files(folder: Path) -> None:
     (folder / "good.txt").write_text("x")
     list(files(folder))
     assert quarantined(folder.parent / "docs.jsonl") == [(0, "empty text: the file is empty")]
+
+
+def test_files_are_read_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(50):
+        (folder / f"{i}.txt").write_text(f"words {i}")
+    opened: list[Path] = []
+    read = files_module._bytes
+    monkeypatch.setattr(files_module, "_bytes", lambda path, limit: opened.append(path) or read(path, limit))
+    reader = iter(files(folder))
+    next(reader)
+    next(reader)
+    assert len(opened) == 2
+    assert len([*reader]) == 48 and len(opened) == 50
+
+
+def test_a_file_that_keeps_its_reader_busy_is_put_aside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forever(data: bytes, encoding: str | None) -> file_formats.Read:
+        while True:
+            pass
+
+    monkeypatch.setitem(file_formats.FORMATS, "pdf", ("pdf", forever))
+    monkeypatch.setattr(file_formats, "MAX_SECONDS", 0.1)
+    (folder / "a.pdf").write_bytes(b"%PDF")
+    (folder / "b.txt").write_text("words")
+    reader = files(folder)
+    assert [document.id for document in reader] == ["b.txt"]
+    assert reader.reasons == ["a.pdf: too slow: it cannot be read within 0.1 s"]

@@ -1,5 +1,6 @@
 """The page in headless Chromium, driven by its keys as a person would."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.search import server
 from tests.search.conftest import write_lines
 from tests.search.driver import Browser, missing
 from tests.search.models import model_folder
@@ -34,7 +36,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
     words = sorted({word.strip(".,;").lower() for text in TEXTS.values() for word in text.split()})
     model = model_folder(folder / "model", [word for word in words if word.isalpha()])
-    rows = ({"id": name, "title": f"About <i>{name}</i>", "text": text} for name, text in TEXTS.items())
+    rows = ({"id": name, "title": f"About <i>{name}</i>", "text": text, "language": "de" if name == "tide" else "en",
+             "url": "https://example.org/w" if name == "wing" else "javascript:document.title='broken'"}
+            for name, text in TEXTS.items())  # fmt: skip
     documents = write_lines(folder / "docs.jsonl", rows)
     duplet = [sys.executable, "-m", "pipeline.cli"]
     subprocess.run([*duplet, "index", model, "--documents", documents, "--output", folder / "index",
@@ -154,3 +158,61 @@ def test_a_server_that_is_gone_is_told(address: str, browser: Browser) -> None:
         browser.until("document.getElementById('status').textContent === 'The server does not answer.'")
     finally:
         browser.command("Network.emulateNetworkConditions", offline=False, **conditions)
+
+
+def test_an_empty_page_says_what_it_searches(address: str, browser: Browser) -> None:
+    browser.open(address)
+    browser.until(READY)
+    assert browser.run("return document.querySelector('#start h2').textContent") == (
+        "This page searches 5 documents of Five & texts."
+    )
+    assert browser.run("return document.querySelectorAll('#start dt').length") == 3
+    browser.run("document.querySelector('#examples .chip').click()")
+    browser.until(f"{RESULTS} === 5")
+    assert browser.run("return document.querySelector('#start').checkVisibility()") is False
+
+
+def test_chips_filter_and_the_address_keeps_them(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing+moon")
+    browser.until(f"{RESULTS} === 5")
+    chips = "[...document.querySelectorAll('#chips .chip')]"
+    assert browser.run(f"return {chips}.map(chip => chip.textContent)") == ["en 4", "de 1"]
+    browser.run(f"{chips}[1].click()")
+    browser.until(f"{RESULTS} === 1")
+    assert browser.run("return document.querySelector('.id').textContent") == "tide"
+    assert "where=" in browser.run("return location.hash")
+    kept = browser.run("return location.href")
+    browser.open(kept)
+    browser.until(f"{RESULTS} === 1")
+    assert browser.run(f"return {chips}[1].getAttribute('aria-pressed')") == "true"
+    browser.run(f"{chips}[1].click()")
+    browser.until(f"{RESULTS} === 5")
+
+
+def test_links_lead_to_the_web_or_to_the_whole_text(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing")
+    browser.until(f"{RESULTS} === 5")
+    links = browser.run("return [...document.querySelectorAll('.about a')].map(link => link.href)")
+    assert sum(link == "https://example.org/w" for link in links) == 1
+    assert all(link.startswith(("https://example.org", f"{address}document?")) for link in links)
+    browser.open(next(link for link in links if "document?" in link))
+    assert browser.run("return document.contentType") == "text/plain"
+
+
+def test_it_speaks_the_browsers_language(address: str, browser: Browser) -> None:
+    agent = browser.run("return navigator.userAgent")
+    browser.command("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage="zh-CN,zh")
+    try:
+        browser.open(address)
+        browser.until("document.documentElement.lang === 'zh' && document.title === 'Five & texts'")
+        assert browser.run("return document.getElementById('query').placeholder") == "要找什么？"
+        assert browser.run("return document.querySelector('input[value=hybrid] + span').textContent") == "模型 + 词"
+    finally:
+        browser.command("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage="en-US,en")
+
+
+def test_both_languages_say_the_same_things() -> None:
+    script = server.PAGE.read_text(encoding="utf-8")
+    english, chinese = (script.partition(f"  {name}: {{\n")[2].partition("\n  },")[0] for name in ("en", "zh"))
+    keys = lambda text: re.findall(r"(?:^|[{,(]\s*)([a-zA-Z]+): ", re.sub(r'"[^"]*"', '""', text), re.MULTILINE)
+    assert sorted(keys(english)) == sorted(keys(chinese)) and len(keys(english)) > 25

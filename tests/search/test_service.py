@@ -422,3 +422,28 @@ def test_a_connection_that_is_kept_is_answered_twice(hasty: str) -> None:
         while answers.count(b'"status":"ok"') < 2:
             answers += connection.recv(1 << 16)
         assert answers.count(b"HTTP/1.1 200") == 2
+
+
+def test_fields_are_shown_filtered_and_linked(indexed: Make) -> None:
+    addresses = ("https://example.org/a", "javascript:alert(1)", "", "http://example.org/d")
+    documents = [
+        Document(
+            f"d{i}", f"About wing {i}", "wing <b>lift</b>", json.dumps({"url": url, "language": "en" if i else "zh"})
+        )
+        for i, url in enumerate(addresses)
+    ]
+    index = indexed(documents, "late_interaction")
+    client = TestClient(server.application(index.folder, index.open), base_url="http://localhost")
+    about = client.get("/api/about").json()
+    assert about["choices"]["language"] == [["en", 3], ["zh", 1]] and about["documents"] == 4
+    assert about["examples"][0] == "About wing 0" and about["best"] == "model"
+    found = client.post("/api/search", json={"query": "wing", "where": "lang=en"}).json()
+    assert {r["id"]: r["link"] for r in found["results"]} == {"d1": None, "d2": None, "d3": "http://example.org/d"}
+    place = {"index": found["index"], "generation": found["generation"], "passage_row": 1}
+    whole = client.get("/document", params=place)
+    assert whole.text == "About wing 0\n\nwing <b>lift</b>"
+    assert whole.headers["content-type"].startswith("text/plain") and "content-security-policy" in whole.headers
+    assert client.get("/document", params=place | {"generation": 9}).status_code == 422
+    assert client.get("/document", params=place | {"passage_row": 99}).status_code == 422
+    refused = client.post("/api/search", json={"query": "wing", "where": "colour=red"})
+    assert refused.status_code == 422 and "no document has a field 'colour'" in refused.json()["error"]

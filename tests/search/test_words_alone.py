@@ -24,7 +24,7 @@ WORDS = WordsAlone("word")
 
 
 def put(folder: Path, documents: list[Document], sync: bool = False) -> Update:
-    with Update(folder, None, WORDS, None, Settings(documents_per_segment=4), lambda _: None) as update:
+    with Update(folder, None, WORDS, None, Settings(documents_per_segment=4, bits=32), lambda _: None) as update:
         update.put(documents, sync)
         update.publish()
     return update

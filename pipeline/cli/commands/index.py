@@ -13,6 +13,9 @@ from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
 from pipeline.serving import loading
 
+# Of late interaction: what benchmarks/index_size.py found to cost at most 1 % of nDCG.
+LEFT_OUT, POOLED = 0.0, 1.0
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A model, documents, and where the index goes."""
@@ -33,6 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="INDEX", type=path_here, help="the index's folder")
     parser.add_argument("--name", help="shown on the search page; as the folder, if not given")
     parser.add_argument("--delete", nargs="+", metavar="ID", default=[], help="take documents out; @FILE: an id a line")
+    parser.add_argument(
+        "--replace-model", action="store_true", help="MODEL takes the place of the index's own; all is encoded again"
+    )
     parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
     parser.add_argument(
         "--approximate-above", type=_count, metavar="N", help="of a new index: vectors above which HNSW is used "
@@ -45,6 +51,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many documents are encoded at a time (new index only)",
     )
+    parser.add_argument(
+        "--bits", type=int, choices=(8, 32), default=8, help="of a new index: bits a number of its vectors (8)"
+    )
+    parser.add_argument(
+        "--left-out", type=_share, default=LEFT_OUT, metavar="SHARE", help="of late interaction, in a new index: "
+        f"the share of a passage's tokens without a vector, those that tell least ({LEFT_OUT:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pooled", type=_factor, default=POOLED, metavar="N", help="of late interaction, in a new index: so many like "
+        f"tokens of a passage share a vector ({POOLED:g})",
+    )  # fmt: skip
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
     parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
     parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
@@ -55,6 +72,23 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    return _number(text, 0, 0.9)
+
+
+def _factor(text: str) -> float:
+    return _number(text, 1, 16)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        if least <= (value := float(text)) <= most:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text!r}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,9 +110,10 @@ def run(args: argparse.Namespace) -> int:
             columns = parse_columns(args.columns)
             settings = Settings(
                 args.documents_per_segment, args.approximate_above, columns=columns,
+                bits=args.bits, left_out=args.left_out, pooled=args.pooled,
                 tokens="jieba" if encoder.config.tokenize.kind == "jieba" else "word", **_mix(args, Path(scratch), say),
             )  # fmt: skip
-            with Update(output, args.name, encoder, stamp, settings, say) as update:
+            with Update(output, args.name, encoder, stamp, settings, say, args.replace_model) as update:
                 if reader is not None:
                     update.put(reader, args.sync)
                     _say_bad(reader, output, say)
@@ -133,7 +168,8 @@ def _mix(args: argparse.Namespace, scratch: Path, say: Talk) -> dict[str, Any]:
 
     if not args.model:
         return {}
-    if (args.output / index_store.NAME).exists() and index_store.read_state(args.output).model is not None:
+    there = (args.output / index_store.NAME).exists() and not args.replace_model
+    if there and index_store.read_state(args.output).model is not None:
         return {}
     made = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
     if not made:

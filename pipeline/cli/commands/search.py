@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--hybrid", action="store_true", help="mix the model's scores with BM25's")
     how.add_argument("--words", action="store_true", help="BM25 alone, for comparison")
+    parser.add_argument("--where", metavar="FILTER", help="on further fields: 'language=en and date>=2024'")
     parser.add_argument("--full", action="store_true", help="show passages whole")
     parser.add_argument("--serve", action="store_true", help="a page for a browser")
     parser.add_argument("--host", default="127.0.0.1", help="with --serve: the address to listen on (127.0.0.1)")
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         _answer(args, searcher, args.query, mode)
         return 0
     if sys.stdin.isatty():
-        print("duplet search: reading queries from standard input, one a line; Ctrl-D ends", file=sys.stderr)
+        return _prompt(args, searcher, mode)
     from pipeline.ingest import places
 
     for line in places.stdin_lines(MAX_LINE_BYTES):
@@ -68,6 +69,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _prompt(args: argparse.Namespace, searcher: Any, mode: Any) -> int:
+    """Answers what is typed, until the end of the input (Ctrl-D) or an empty line."""
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() edits lines by it, and remembers them)
+    print("a query, and Enter; an empty line or Ctrl-D ends", file=sys.stderr)
+    while True:
+        try:
+            line = input("? ").strip()
+        except EOFError:
+            print()
+            return 0
+        if not line:
+            return 0
+        try:
+            _answer(args, searcher, line, mode)
+        except InputError as error:  # a mistake ends a query, not the talk
+            print(f"duplet search: {error}", file=sys.stderr)
+
+
 def _opened(args: argparse.Namespace) -> Any:
     from pipeline.search.open_index import open_searcher
 
@@ -75,7 +97,7 @@ def _opened(args: argparse.Namespace) -> Any:
 
 
 def _answer(args: argparse.Namespace, searcher: Any, query: str, mode: Any) -> None:
-    answer = searcher.search(query, args.k, mode)
+    answer = searcher.search(query, args.k, mode, args.where)
     state = searcher.snapshot.state
     if args.json:
         from pipeline.search.result_format import as_json
