@@ -1,9 +1,10 @@
-"""The machine's matrix-multiply peak in MXNet, fp32: what the training speed's share is taken of.
+"""The machine's matrix-multiply peak, fp32: the best of the libraries that are installed. Speeds are shares of it.
 
     .venv/bin/python benchmarks/matmul_peak.py
 
-The last line of stdout is one JSON object: GFLOP/s of as many one-thread processes as there are cores, at the same time
-and added up (how workers train), of one process on all cores, and the better of the two as `peak_gflops`.
+Asked are MXNet's FullyConnected (oneDNN), MXNet's dot (OpenBLAS) and ONNX Runtime. The last line of stdout is one JSON
+object: for each library, GFLOP/s of as many one-thread processes as there are cores, at the same time and added up (how
+workers train), and of one process on all cores; the best of all as `peak_gflops`, its library as `library`.
 """
 
 import argparse
@@ -12,44 +13,65 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
+LIBRARIES = ("onednn", "openblas", "onnxruntime")
 SIZES = (512, 1024, 2048)  # of square matrices; the best counts, as caches differ
 
 
-def measure(seconds: float) -> float:
+def products(library: str, n: int) -> Callable[[], None]:
+    """A call that computes one (n, n) x (n, n) product to its end by a library."""
+    if library == "onnxruntime":
+        import numpy as np
+        import onnxruntime
+        from onnx import TensorProto, helper
+
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [n, n]) for name in "abc"]
+        graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", ends[:2], ends[2:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        given = {name: np.random.default_rng(0).random((n, n), np.float32) for name in "ab"}
+        return lambda: session.run(None, given)
+    from mxnet import nd  # reads its number of threads when it is loaded
+
+    a, b = nd.random.uniform(-1, 1, (n, n)), nd.random.uniform(-1, 1, (n, n))
+    if library == "openblas":
+        return lambda: nd.dot(a, b).wait_to_read()
+    return lambda: nd.FullyConnected(a, b, no_bias=True, num_hidden=n).wait_to_read()
+
+
+def measure(library: str, seconds: float) -> float:
     """The best GFLOP/s of this process over all sizes; waits for a line on stdin before it starts.
 
     An (n, n) x (n, n) product is 2 n^3 operations.
     """
-    from mxnet import nd  # reads its number of threads when it is loaded
-
-    operands = [(nd.random.uniform(-1, 1, (n, n)), nd.random.uniform(-1, 1, (n, n))) for n in SIZES]
-    for a, b in operands:
-        nd.dot(a, b).wait_to_read()
+    calls = [products(library, n) for n in SIZES]
+    for call in calls:
+        call()
     print("ready", flush=True)
     sys.stdin.readline()
     best = 0.0
-    for n, (a, b) in zip(SIZES, operands):
+    for n, call in zip(SIZES, calls):
         repeats = max(1, round(1e10 / (2 * n**3)))  # about a tenth of a second
         ends = time.perf_counter() + seconds / len(SIZES)
         while time.perf_counter() < ends:
             began = time.perf_counter()
             for _ in range(repeats):
-                product = nd.dot(a, b)
-            product.wait_to_read()  # one queue, run in order: the last is done when all are
-            nd.waitall()
+                call()
             best = max(best, repeats * 2 * n**3 / (time.perf_counter() - began) / 1e9)
     return best
 
 
-def together(processes: int, threads: int, seconds: float) -> float:
+def together(library: str, processes: int, threads: int, seconds: float) -> float:
     """The sum of `measure` over processes of so many threads each, started at the same moment."""
     environment = {
         **os.environ,
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
         "MXNET_CPU_WORKER_NTHREADS": "1",
     }
-    command = [sys.executable, __file__, "--child", "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "--child", library, "--seconds", str(seconds)]
     started = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(processes)
@@ -57,7 +79,7 @@ def together(processes: int, threads: int, seconds: float) -> float:
     for process in started:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
-            sys.exit("matmul_peak: MXNet does not start (`duplet doctor` tells why)")
+            sys.exit(f"matmul_peak: {library} does not start (`duplet doctor` tells why)")
     for process in started:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -67,16 +89,19 @@ def together(processes: int, threads: int, seconds: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3, help="of measuring, per process")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=3, help="of measuring, per process and library")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(measure(options.seconds))
+        print(measure(options.child, options.seconds))
         return
-    cores = len(os.sched_getaffinity(0))
-    workers, one = together(cores, 1, options.seconds), together(1, cores, options.seconds)
-    figures = {"one_thread_processes": workers, "one_process": one, "peak_gflops": max(workers, one)}
-    print(json.dumps({"cores": cores, **{name: round(value, 1) for name, value in figures.items()}}))
+    cores, found = len(os.sched_getaffinity(0)), {}
+    for library in LIBRARIES:
+        workers, one = together(library, cores, 1, options.seconds), together(library, 1, cores, options.seconds)
+        found[library] = {"one_thread_processes": round(workers, 1), "one_process": round(one, 1)}
+    best = max(LIBRARIES, key=lambda library: max(found[library].values()))
+    peak = max(found[best].values())
+    print(json.dumps({"cores": cores, "libraries": found, "library": best, "peak_gflops": peak}))
 
 
 if __name__ == "__main__":
