@@ -14,7 +14,7 @@ from_source="gluonnlp horovod jieba seqeval"
 fail() { echo "setup: $1" >&2; exit "${2:-2}"; }
 
 # The stamp: what the environment was made from, and where, as its scripts hold its path.
-wanted=$({ cat requirements.txt pyproject.toml docker/setup.sh && echo "$venv"; } | sha256sum | cut -d' ' -f1)
+wanted=$({ cat requirements.txt pyproject.toml docker/setup.sh && { cat pipeline/models/kernel/*.* || true; } && echo "$venv"; } 2>/dev/null | sha256sum | cut -d' ' -f1)
 current() {
     [ -x "$venv/bin/python" ] && [ -x "$venv/bin/duplet" ] && [ "$(cat "$venv/.duplet-setup" 2>/dev/null)" = "$wanted" ]
 }
@@ -73,5 +73,8 @@ doing="building $from_source from source"
 echo "setup: $doing" >&2
 pip install --no-deps --require-hashes --no-build-isolation -r "$parts/source.txt"
 pip install --no-deps --no-build-isolation --editable .
+# our own recurrent layers, for DUPLET_KERNEL=ours; where they cannot be built, `duplet doctor` says why
+"$venv/bin/python" -P -m pipeline.models.kernel.build >>"$log" 2>&1 9>&- ||
+    echo "setup: our own recurrent layers could not be built, MXNet's are used (see $log)" >&2
 echo "$wanted" >"$venv/.duplet-setup"
 echo "setup: done" >&2

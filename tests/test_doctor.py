@@ -43,6 +43,7 @@ def test_this_environment_has_no_failed_row_and_the_rows_are_json(
     assert not [check for check in ours.values() if check.state == "failed"]
     assert "Gloo yes" in by_name["Horovod build"].found and by_name["numpy"].found == "1.23.5"
     assert by_name["GPU"].found == "no GPU, training runs on the CPU"
+    assert by_name["recurrent layers"].found.startswith(("ours, AVX", "MXNet's ("))
     assert not (tmp_path / "runs").exists()  # looking makes nothing
     assert len(json.loads(json.dumps([check._asdict() for check in checks]))) == len(checks)
 
@@ -58,6 +59,7 @@ def test_examine_goes_on_past_everything_broken_at_once(tmp_path: Path, monkeypa
     checks = diagnostics.examine(tmp_path / "file" / "runs", None)
     assert {check.name: check.state for check in checks} == {
         "Python": "ok", "packages": "failed", "MXNet build": "failed", "Horovod build": "failed",
+        "recurrent layers": "failed",
         "threads": "warning", "GPU 0": "failed", "disk": "failed", "MLflow": "failed",
     }  # fmt: skip
     assert all(bool(check.fix) == (check.state != "ok") for check in checks)
@@ -157,6 +159,24 @@ def test_mxnet_builds() -> None:
     assert diagnostics.check_mxnet(CPU_BUILD).found == "CPU only, oneDNN, OpenMP"
     assert diagnostics.check_mxnet(CUDA_BUILD).found.startswith("CUDA,")
     assert diagnostics.check_mxnet({"features": ["OPENMP"]}).state == "warning"
+
+
+def test_recurrent_layers() -> None:
+    for fine in ("ours, AVX512, float32", "MXNet's (ours are not asked for by DUPLET_KERNEL=ours)"):
+        assert diagnostics.check_recurrent({"recurrent": fine}).state == "ok"
+    without = diagnostics.check_recurrent({"recurrent": "MXNet's (the processor has no AVX2, which ours needs)"})
+    assert without.state == "warning" and "no AVX2" in without.found and without.fix
+    crashed = diagnostics.check_recurrent({"recurrent_error": "ImportError: x"})
+    assert crashed.state == "warning" and "ImportError: x" in crashed.found
+
+
+def test_the_probe_tells_of_the_layers_that_really_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert diagnostics.probe_build()["recurrent"] == "MXNet's (ours are not asked for by DUPLET_KERNEL=ours)"
+    monkeypatch.setenv("DUPLET_KERNEL", "none")
+    found = diagnostics.check_recurrent(diagnostics.probe_build())
+    assert found.state == "warning" and found.found.endswith(
+        "(DUPLET_KERNEL=none is not known, only ours and mxnet are)"
+    )
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

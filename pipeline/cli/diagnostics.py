@@ -59,6 +59,7 @@ def examine(root: Path, tracking_uri: str | None, workers: int = 2) -> list[Chec
         *check_packages(required_packages(), installed_versions()),
         check_mxnet(probe),
         check_horovod(probe),
+        check_recurrent(probe),
         check_threads(len(os.sched_getaffinity(0)), workers, os.environ.get("OMP_NUM_THREADS")),
         *check_gpus(query_gpus(), probe),
         check_root(root),
@@ -152,16 +153,22 @@ try:
     found["gloo"], found["mpi"], found["nccl"] = bool(hvd.gloo_built()), bool(hvd.mpi_built()), bool(hvd.nccl_built())
 except BaseException as error:
     found["horovod_error"] = f"{type(error).__name__}: {error}"
+try:
+    from pipeline.models.kernel import operator
+    found["recurrent"] = operator.told()
+except BaseException as error:
+    found["recurrent_error"] = f"{type(error).__name__}: {error}"
 print("\\n" + json.dumps(found))
 """
 
 
 def probe_build(python: str = sys.executable, timeout_s: float = 120) -> dict[str, Any]:
-    """Imports MXNet and Horovod in a new process of `python`.
+    """Imports MXNet and Horovod in a new process of `python`, and loads our recurrent layers.
 
     Returns:
         `features` (list of MXNet's enabled features) or `mxnet_error`; `extension`, `gloo`, `mpi`, `nccl` (bools) or
-        `horovod_error`; or, when the process itself came to grief, both errors with the same sentence.
+        `horovod_error`; `recurrent` (what runs recurrent layers) or `recurrent_error`; or, when the process itself came
+        to grief, the first two errors with the same sentence.
     """
     try:
         done = subprocess.run(
@@ -211,6 +218,17 @@ def check_horovod(probe: dict[str, Any]) -> Check:
         fix = "build it with HOROVOD_GPU_OPERATIONS=NCCL where NCCL 2 is installed"
         return Check("Horovod build", "warning", f"{found}: GPUs will exchange gradients through the CPU", fix)
     return Check("Horovod build", "ok", found, "")
+
+
+def check_recurrent(probe: dict[str, Any]) -> Check:
+    """What runs recurrent layers on the CPU: our own library, or MXNet. A lack counts only where ours are asked for."""
+    name, said = "recurrent layers", probe.get("recurrent", "")
+    if "mxnet_error" in probe:
+        return Check(name, "failed", "cannot be asked while MXNet does not import", "mend MXNet first")
+    if said.startswith("ours") or "not asked for" in said:
+        return Check(name, "ok", said, "")
+    said = said or one_line(probe.get("recurrent_error", "nothing was said"), 200)
+    return Check(name, "warning", said, "install g++ and run `make setup` again, if you can")
 
 
 _TRANSPORTS = (("gloo", "Gloo"), ("mpi", "MPI"), ("nccl", "NCCL"))

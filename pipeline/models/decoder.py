@@ -6,7 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.attention import ATTENTIONS, Memory
-from pipeline.models.recurrent import RecurrentLayer
+from pipeline.models.recurrent import RecurrentLayer, read_on
 
 
 class Decoder(gluon.Block):
@@ -114,14 +114,6 @@ class Decoder(gluon.Block):
         after: list[nd.NDArray] = []
         for i, weights in enumerate(packed):
             before = [array.expand_dims(0) for array in state[i * self.parts : (i + 1) * self.parts]]
-            x, *ends = nd.RNN(
-                x if i == 0 else self.dropout(x),
-                weights,
-                *before,
-                mode=self.cell,
-                state_size=self.hidden,
-                num_layers=1,
-                state_outputs=True,
-            )
+            x, ends = read_on(self.cell, self.hidden, x if i == 0 else self.dropout(x), before, weights)
             after += [end[0] for end in ends]
         return x, after

@@ -6,7 +6,7 @@ from gluonnlp.model import ISDense
 from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config import LanguageModelConfig, ModelConfig
-from pipeline.models.recurrent import RecurrentLayer
+from pipeline.models.recurrent import RecurrentLayer, read_on
 from pipeline.models.sampled import Candidates
 
 States = list[nd.NDArray]  # (1, N, hidden) each: h of the first layer, its c if it is an LSTM, h of the second, …
@@ -30,17 +30,7 @@ class ReadingLayer(RecurrentLayer):
 
     def forward(self, x: nd.NDArray, states: States, packed: nd.NDArray) -> tuple[nd.NDArray, States]:
         """(T, N, inputs) and one or two (1, N, hidden) states to (T, N, hidden) and the states after."""
-        output, *after = nd.RNN(
-            data=x,
-            parameters=packed,
-            state=states[0],
-            **({"state_cell": states[1]} if self.cell == "lstm" else {}),
-            mode=self.cell,
-            state_size=self.hidden,
-            num_layers=1,
-            state_outputs=True,
-        )
-        return output, after
+        return read_on(self.cell, self.hidden, x, states, packed)
 
 
 class LanguageModel(gluon.Block):

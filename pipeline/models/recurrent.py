@@ -1,5 +1,8 @@
 """One recurrent layer, in one direction or both, whose valid outputs do not depend on the batch's padding.
 
+On the CPU our own operator runs it (`pipeline.models.kernel`), which reads no padding at all. What follows is for where
+it cannot be used.
+
 MXNet's CPU kernels ignore `use_sequence_length`: run backwards over a padded batch, they meet the padding first and
 carry its state into the text. Reversing each text by its own length cures that at the price of two slower kernel
 calls. Here the padding itself is made harmless, so that the fused bidirectional kernel can be used: every step has
@@ -10,6 +13,8 @@ walks over padding.
 from typing import Any
 
 from mxnet import Context, gluon, init, nd
+
+from pipeline.models.kernel import operator
 
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 # Saturates a float32 sigmoid completely, and is far from overflow when added to any sane activation.
@@ -41,14 +46,14 @@ class RecurrentLayer(gluon.Block):
                     setattr(self, f"{d}_{name}", self.params.get(f"{d}_{name}", shape=shape, init=start))
 
     def packed(self, context: Context) -> nd.NDArray:
-        """All parameters in one vector as MXNet's kernels take them; made once for all calls of an update."""
+        """All parameters in one vector as the kernel takes them; made once for all calls of an update."""
         weights, biases = [], []
         for d in "fb"[: self.directions]:
             i2h, h2h, i2h_bias, h2h_bias = (
                 getattr(self, f"{d}_{name}").data(context)
                 for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
             )
-            if self.directions == 2:
+            if self.directions == 2 and not operator.ready(context):
                 i2h = nd.concat(i2h, self._padding_weights(i2h_bias + h2h_bias), dim=1)
             weights += [i2h.reshape(-1), h2h.reshape(-1)]
             biases += [i2h_bias, h2h_bias]
@@ -65,6 +70,8 @@ class RecurrentLayer(gluon.Block):
         Returns:
             (T, N, directions * hidden), forward states first; what stands on padding means nothing and must be masked.
         """
+        if operator.ready(x.context):
+            return operator.recurrent(self.cell, self.hidden, self.directions, x, packed, padding)[0]
         if self.directions == 2:
             if self.cell == "rnn_tanh":
                 # tanh has no gate to close: its input on padding must be exactly minus the bias
@@ -94,3 +101,23 @@ class RecurrentLayer(gluon.Block):
             return -bias.reshape((-1, 1))
         closed = {"lstm": (-1, 0, 0, 0), "gru": (0, 1, 0), "rnn_relu": (-1,)}[self.cell]
         return nd.concat(*(nd.full((hidden, 1), CLOSED * sign, ctx=bias.context) for sign in closed), dim=0)
+
+
+def read_on(
+    cell: str, hidden: int, x: nd.NDArray, states: list[nd.NDArray], packed: nd.NDArray
+) -> tuple[nd.NDArray, list[nd.NDArray]]:
+    """One layer forwards over texts of equal length, from given states.
+
+    Args:
+        x: (T, N, inputs).
+        states: h and, for LSTM, c, each (1, N, hidden).
+        packed: the layer's parameters in one vector, as MXNet's kernels take them.
+
+    Returns:
+        (T, N, hidden), and the states after the last step.
+    """
+    if operator.ready(x.context):
+        y, *after = operator.recurrent(cell, hidden, 1, x, packed, states=states)
+    else:
+        y, *after = nd.RNN(x, packed, *states, mode=cell, state_size=hidden, num_layers=1, state_outputs=True)
+    return y, after

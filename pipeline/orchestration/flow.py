@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.core import atomic_files, fingerprints, manifest
 from pipeline.core.errors import InputError, TryAgain, room_on
 from pipeline.distributed import job_folder, launcher
+from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.model_stages import Evaluate, Train
 from pipeline.orchestration.stage import Plan, Say, Stage, StageContext
@@ -207,5 +208,6 @@ def _outcome(folder: Path) -> tuple[dict[str, float], str]:
 def _provenance() -> dict[str, str]:
     names = ("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow")
     tags = {f"version.{name}": version for name, version in manifest.versions(*names).items()}
+    tags["duplet.recurrent"] = library.found().said
     commit = manifest.git_commit()
     return tags | ({"mlflow.source.git.commit": commit.rstrip("+"), "duplet.git": commit} if commit else {})

@@ -24,6 +24,7 @@ from pipeline.core.redaction import hide
 from pipeline.distributed.heartbeat import Heart
 from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
 from pipeline.distributed.world import World
+from pipeline.models.kernel import operator
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
@@ -56,6 +57,8 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         given, lines = vectors.start(Path(config.model.vectors), network, load_vocabulary(Path(job.tokenized)))
         for line in lines:
             say(line)
+    if world.context.device_type == "cpu":
+        say(f"recurrent layers: {operator.told()}")
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
     state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, given)
     task.finish(network, world, Path(job.output))

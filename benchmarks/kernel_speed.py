@@ -1,0 +1,173 @@
+"""Our recurrent layers beside MXNet's, in turn in one process: layers by themselves, and whole updates of a training.
+
+    .venv/bin/python benchmarks/kernel_speed.py [--rounds 11] [--threads 1 2] [--root runs/bench]
+
+Each round runs both, one after the other; what is told is the median over the rounds of the ratio of their times. With
+one thread a time is the process's own processor time, which other programs on the machine disturb less; with more it is
+the clock's. The last line of stdout is one JSON object.
+
+Operations are those of the matrix products alone: forward 2 * gates * hidden * (inputs + hidden) per token and
+direction, backward twice that.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+HERE = Path(__file__).resolve().parent
+CONFIG = HERE.parent / "configs" / "bench.yaml"
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
+# cell, steps, texts, inputs, hidden, directions: the layers of configs/bench.yaml; and others
+LAYERS = (
+    ("lstm", 100, 32, 128, 256, 2),
+    ("lstm", 100, 32, 512, 256, 2),
+    ("lstm", 50, 64, 256, 256, 1),
+    ("gru", 50, 64, 256, 256, 2),
+    ("rnn_tanh", 50, 64, 256, 256, 2),
+)
+
+
+def in_turn(once: Callable[[int], None], rounds: int, clock: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Seconds of `once` with our layers and with MXNet's, round by round, after a first one that does not count."""
+    import mxnet as mx
+    from mxnet import nd
+
+    from pipeline.models.kernel import operator
+
+    if not operator.ready(mx.cpu()):  # else MXNet's layers would be compared with themselves
+        sys.exit(f"kernel_speed: {operator.told()}")
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for which, ready in enumerate((operator.ready, lambda context: False)):
+            with mock.patch.object(operator, "ready", ready):
+                nd.waitall()
+                began = clock()
+                once(number)
+                nd.waitall()
+                if number:
+                    times[which].append(clock() - began)
+    return times
+
+
+def layer(cell: str, steps: int, texts: int, inputs: int, hidden: int, directions: int) -> Callable[[int], None]:
+    """Forward and backward of one layer over texts of equal length."""
+    import mxnet as mx
+    from mxnet import autograd, nd
+
+    from pipeline.models.recurrent import RecurrentLayer
+
+    made = RecurrentLayer(cell, inputs, hidden, directions)
+    made.initialize()
+    x, padding = nd.random.normal(shape=(steps, texts, inputs)), nd.zeros((steps, texts, 1))
+    slopes = nd.random.normal(shape=(steps, texts, directions * hidden))
+    x.attach_grad()
+
+    def once(number: int) -> None:
+        with autograd.record():
+            y = made(x, padding, made.packed(mx.cpu()))
+        y.backward(slopes)
+
+    return once
+
+
+def updates(tokenized: Path, count: int) -> Callable[[int], None]:
+    """Whole updates of one worker over the first batches: loss, backward, optimizer; no validation, no saving."""
+    import mxnet as mx
+    import numpy as np
+    from mxnet import autograd
+
+    from pipeline.config import load_config
+    from pipeline.distributed.world import World
+    from pipeline.tasks.base import task_of
+    from pipeline.training.batch_plan import Position
+    from pipeline.training.loader import Loader
+    from pipeline.training.loop import plan_of
+    from pipeline.training.optimizer import Optimizer
+
+    config, world = load_config(CONFIG, ["train.workers=1", "train.max_pairs_per_update=32"]), World()
+    task = task_of(config, tokenized)
+    network = task.network()
+    mx.random.seed(config.seed)
+    np.random.seed(config.seed)
+    network.initialize(ctx=world.context)
+    optimizer = Optimizer(network, config.train.optimizer, world)
+    loader = Loader(task, plan_of(task, config), world, Position(), 1)
+    made = [update for update, _ in zip(loader, range(count))]
+    loader.close()
+
+    def once(number: int) -> None:
+        update = made[number % len(made)]
+        rows = optimizer.rows(update.tokens, update.own)
+        with autograd.record():
+            loss = task.loss(network, rows and rows.table(), update.batch, world)
+        loss.objective.backward()
+        optimizer.step(rows, 1e-3, number, loss.value)
+
+    return once
+
+
+def measure(rounds: int, tokenized: Path | None) -> dict[str, Any]:
+    """What a process with its own number of threads finds."""
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    clock = time.process_time if threads == 1 else time.perf_counter
+    found: dict[str, Any] = {"threads": threads, "layers": []}
+    if tokenized is not None:
+        ours, theirs = in_turn(updates(tokenized, rounds + 1), rounds, clock)
+        ratios = sorted(b / a for a, b in zip(ours, theirs))
+        found["update"] = {"ours_s": statistics.median(ours), "mxnet_s": statistics.median(theirs),
+                           "ratio": round(statistics.median(ratios), 2), "from": round(ratios[0], 2),
+                           "to": round(ratios[-1], 2)}  # fmt: skip
+        print(found["update"], file=sys.stderr, flush=True)
+    for cell, steps, texts, inputs, hidden, directions in LAYERS:
+        operations = 6.0 * steps * texts * directions * GATES[cell] * hidden * (inputs + hidden)
+        ours, theirs = in_turn(layer(cell, steps, texts, inputs, hidden, directions), rounds, clock)
+        found["layers"].append({
+            "layer": f"{cell} T={steps} N={texts} C={inputs} H={hidden} D={directions}",
+            "ours_gflops": round(operations / statistics.median(ours) / 1e9),
+            "mxnet_gflops": round(operations / statistics.median(theirs) / 1e9),
+            "ratio": round(statistics.median(b / a for a, b in zip(ours, theirs)), 2),
+        })  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    parser.add_argument("--root", type=Path, default=HERE.parent / "runs" / "bench", help="where ids are, or are made")
+    parser.add_argument("--layers-only", action="store_true", help="no training data, no whole updates")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ["DUPLET_KERNEL"] = "ours"
+    if options.child:
+        found = measure(options.rounds, None if options.layers_only else options.child)
+        print(json.dumps(found))
+        return
+    tokenized = HERE
+    if not options.layers_only:
+        command = [sys.executable, "-m", "pipeline.cli", "tokenize", str(CONFIG), f"root={options.root.resolve()}"]
+        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=True)
+        tokenized = Path(json.loads(done.stdout.splitlines()[-1])["stages"]["tokenize"]["folder"])
+    results = []
+    for threads in dict.fromkeys(options.threads):
+        child = [sys.executable, str(Path(__file__).resolve()), "--child", str(tokenized), "--rounds",
+                 str(options.rounds), *(["--layers-only"] if options.layers_only else [])]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MXNET_CPU_WORKER_NTHREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
+        done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{threads} threads", *(f"  {row}" for row in results[-1]["layers"]), sep="\n")
+        print(f"  update: {results[-1].get('update')}", flush=True)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Our own recurrent layers for the CPU, in C++: an operator of an MXNet extension library."""

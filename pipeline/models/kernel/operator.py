@@ -1,0 +1,73 @@
+"""The operator of the library in MXNet: recurrent layers over the tokens of texts, none of them padding."""
+
+import ctypes
+import functools
+
+from mxnet import Context, MXNetError, autograd, base, nd
+from mxnet._ctypes.ndarray import _imperative_invoke
+
+from pipeline.models.kernel import library
+
+_failure = ""
+
+
+@functools.cache
+def _handle() -> int | None:
+    """The operator, loaded into MXNet at the first call of a process; None where MXNet's own layers are used.
+
+    Not by `mx.library.load`, which makes the Python functions of all of MXNet's operators anew: half a second.
+    """
+    global _failure
+    path = library.found().path
+    if path is None:
+        return None
+    handle = ctypes.c_void_p()
+    try:
+        base.check_call(base._LIB.MXLoadLib(ctypes.c_char_p(str(path).encode()), ctypes.c_uint(0)))
+        base.check_call(base._LIB.NNGetOpHandle(base.c_str("duplet_recurrent"), ctypes.byref(handle)))
+    except MXNetError as error:
+        _failure = f"MXNet's (ours does not load into MXNet: {' '.join(str(error).split())[:200]})"
+        return None
+    return handle.value
+
+
+def ready(context: Context) -> bool:
+    """Whether layers on this device are run by our operator."""
+    return context.device_type == "cpu" and _handle() is not None
+
+
+def told() -> str:
+    """One phrase for the log: what runs recurrent layers on the CPU, and why."""
+    _handle()
+    return _failure or library.found().said
+
+
+def recurrent(
+    cell: str,
+    hidden: int,
+    directions: int,
+    x: nd.NDArray,
+    packed: nd.NDArray,
+    padding: nd.NDArray | None = None,
+    states: list[nd.NDArray] | None = None,
+) -> list[nd.NDArray]:
+    """One layer.
+
+    Args:
+        x: (T, N, C).
+        packed: all parameters as MXNet's RNN takes them.
+        padding: (T, N, 1), 1 after the end of a text; None where all texts are T long.
+        states: the first h and, for LSTM, c, each (directions, N, hidden); None: zeros.
+
+    Returns:
+        (T, N, directions * hidden), zero on padding; with `states`, also those after each text's last token.
+    """
+    inputs = [x, *([] if padding is None else [padding]), packed, *(states or [])]
+    settings = {
+        "cell": cell, "hidden": hidden, "directions": directions, "padded": int(padding is not None),
+        "states": int(states is not None), "keep": int(autograd.is_recording()),
+    }  # fmt: skip
+    found: list[nd.NDArray] = _imperative_invoke(
+        _handle(), inputs, list(settings), list(settings.values()), None, False, True
+    )
+    return found

@@ -1,0 +1,69 @@
+// How the parameters of a layer lie in MXNet's arrays, and how they are packed for products. Compiled with
+// recurrent_isa.cc, once per instruction set.
+#pragma once
+#include "recurrent.h"
+#include "recurrent_products.h"
+#include <cstring>
+
+namespace duplet {
+namespace {
+
+struct Shape {
+  int cell, gates, slots, x_slots, x_from, h_slots, h_from;  // the vectors of a panel that x or h gives
+  I hidden, inputs, units, panels, width;
+  explicit Shape(int cell, I hidden, I inputs) : cell(cell), hidden(hidden), inputs(inputs) {
+    gates = cell == LSTM ? 4 : cell == GRU ? 3 : 1;
+    slots = cell == LSTM || cell == GRU ? 4 : 2;
+    x_slots = h_slots = cell == LSTM ? 4 : cell == GRU ? 3 : 2;
+    x_from = 0;
+    h_from = cell == GRU ? 1 : 0;
+    units = gates == 1 ? 2 * W : W;
+    panels = (hidden + units - 1) / units;
+    width = panels * slots * W;
+  }
+  // The row of MXNet's matrices for a slot's lane, -1 past the last unit. GRU in MXNet: r, z, n.
+  I row(I panel, int slot, int lane) const {
+    const I unit = panel * units + (gates == 1 ? slot * W : 0) + lane;
+    if (unit >= hidden) return -1;
+    const int gru[4] = {2, 0, 1, 2};
+    return (gates == 1 ? 0 : cell == GRU ? gru[slot] : slot) * hidden + unit;
+  }
+};
+
+struct Direction {
+  const float *wx, *wh, *bx, *bh;
+};
+Direction direction(const Layer& l, const Shape& s, int d, const float* p) {
+  const I wx = s.gates * s.hidden * s.inputs, wh = s.gates * s.hidden * s.hidden, b = s.gates * s.hidden;
+  const float* biases = p + l.directions * (wx + wh);
+  return {p + d * (wx + wh), p + d * (wx + wh) + wx, biases + 2 * d * b, biases + (2 * d + 1) * b};
+}
+
+// One panel of B for products by x or h: (k, slots) from rows of W.
+void pack_panel(const Shape& s, I panel, int from, int slots, const float* w, I k, float* to) {
+  for (I begin = 0; begin < k; begin += 64)
+    for (int slot = 0; slot < slots; slot++)
+      for (int lane = 0; lane < W; lane++) {
+        const I row = s.row(panel, from + slot, lane);
+        float* column = to + slot * W + lane;
+        for (I i = begin; i < least(k, begin + 64); i++) column[i * slots * W] = row < 0 ? 0.f : w[row * k + i];
+      }
+}
+
+// One panel of B for products by gates' gradients: (panels * slots * W, nv vectors) from columns `first` on of W.
+void pack_rows(const Shape& s, int from, int slots, const float* w, I columns, I first, int nv, float* to) {
+  for (I panel = 0; panel < s.panels; panel++)
+    for (int slot = 0; slot < slots; slot++)
+      for (int lane = 0; lane < W; lane++, to += nv * W) {
+        const I row = s.row(panel, from + slot, lane), n = least(nv * W, columns - first);
+        if (row < 0) {
+          memset(to, 0, sizeof(float) * nv * W);
+          continue;
+        }
+        memcpy(to, w + row * columns + first, sizeof(float) * n);
+        memset(to + n, 0, sizeof(float) * (nv * W - n));
+      }
+}
+
+}  // namespace
+}  // namespace duplet

@@ -1,0 +1,303 @@
+"""Our own recurrent layers against MXNet's, number by number; what they promise bit for bit; where they give way."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+import pytest
+from mxnet import autograd, nd
+
+from pipeline.config import ModelConfig
+from pipeline.models.encoder import Encoder, padding_of
+from pipeline.models.kernel import build, library, operator
+from pipeline.models.recurrent import GATES, RecurrentLayer, read_on
+
+CELLS = tuple(GATES)
+CPU = mx.cpu()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(library.SWITCH, "ours")
+        build.build()
+        _look_again()
+        if not operator.ready(CPU):
+            assert "avx2" not in Path("/proc/cpuinfo").read_text(), operator.told()
+            pytest.skip("the processor has no AVX2")
+        yield
+    _look_again()
+
+
+def _look_again() -> None:
+    library.found.cache_clear()
+    operator._handle.cache_clear()
+
+
+def encoder_of(cell: str, layers: int, directions: int, inputs: int, hidden: int) -> Encoder:
+    mx.random.seed(3)
+    np.random.seed(3)
+    encoder = Encoder(ModelConfig(cell=cell, layers=layers, directions=directions, embedding=inputs, hidden=hidden,
+                                  dropout=0.0))  # fmt: skip
+    encoder.initialize()
+    for name, parameter in encoder.collect_params().items():
+        if name.endswith("bias"):
+            parameter.set_data(nd.random.normal(0, 0.3, parameter.shape))
+    return encoder
+
+
+def run(encoder: Encoder, x: np.ndarray, lengths: tuple[int, ...], weights: np.ndarray) -> list[np.ndarray]:
+    """States where texts are, and the gradients with respect to the input and every parameter."""
+    given, size = nd.array(x), nd.array(lengths, dtype="int32")
+    given.attach_grad()
+    padding = padding_of(size, x.shape[0])
+    with autograd.record():
+        states = nd.broadcast_mul(encoder(given, padding), 1 - padding)
+        loss = (states * nd.array(weights)).sum()
+    loss.backward()
+    parameters = [p.grad().asnumpy() for p in encoder.collect_params().values()]
+    return [a.copy() for a in (states.asnumpy(), given.grad.asnumpy(), *parameters)]
+
+
+def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """The largest difference, relative to an array's largest value where that is above 1."""
+    return max(float(np.abs(a - b).max() / max(1, np.abs(b).max())) for a, b in zip(ours, theirs))
+
+
+SIZES = {
+    "one token of one text": (3, 7, (1,)),
+    "one text": (16, 33, (9,)),
+    "odd sizes": (5, 37, (4, 13, 1, 6, 13)),
+    "whole vectors": (64, 96, (7, 2, 20, 20, 11, 5, 1, 3)),
+    "a text without tokens": (5, 20, (3, 0, 6)),
+    "more texts than a tile has rows": (131, 48, tuple(1 + i % 9 for i in range(29))),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (1, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_states_and_gradients_are_mxnets(
+    cell: str, layers: int, directions: int, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, hidden, lengths = SIZES[size]
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(max(lengths), len(lengths), inputs)).astype(np.float32)
+    weights = rng.normal(size=(*x.shape[:2], directions * hidden)) / np.sqrt(x.shape[0] * x.shape[1])
+    encoder = encoder_of(cell, layers, directions, inputs, hidden)
+    ours = run(encoder, x, lengths, weights)
+    monkeypatch.setattr(operator, "ready", lambda context: False)
+    theirs = run(encoder, x, lengths, weights)
+    assert np.abs(ours[0]).max() > 0.05 and np.abs(ours[1]).max() > 1e-4
+    assert apart(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_given_states_their_gradients_and_the_states_after_are_mxnets(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, texts, inputs, hidden = 11, 7, 9, 21
+    rng = np.random.default_rng(1)
+    layer = RecurrentLayer(cell, inputs, hidden, 1)
+    layer.initialize(mx.init.Uniform(0.3))
+    parts = 2 if cell == "lstm" else 1
+    x = nd.array(rng.normal(size=(steps, texts, inputs)))
+    states = [nd.array(rng.normal(size=(1, texts, hidden)) / 2) for _ in range(parts)]
+    weights = [nd.array(rng.normal(size=(n, texts, hidden))) for n in (steps, *[1] * parts)]
+
+    def found() -> list[np.ndarray]:
+        packed = layer.packed(CPU)
+        for array in (x, packed, *states):
+            array.attach_grad()
+        with autograd.record():
+            y, after = read_on(cell, hidden, x, states, packed)
+            loss = sum((a * w).sum() for a, w in zip((y, *after), weights))
+        loss.backward()
+        return [a.asnumpy().copy() for a in (y, *after, x.grad, packed.grad, *(s.grad for s in states))]
+
+    ours = found()
+    monkeypatch.setattr(operator, "ready", lambda context: False)
+    assert apart(ours, found()) < 1e-5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_text_has_the_same_bits_alone_and_among_others(cell: str) -> None:
+    lengths, inputs, hidden = (5, 17, 1, 9, 17, 3, 3, 12), 19, 40
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(23, len(lengths), inputs)).astype(np.float32)  # what stands on padding is arbitrary
+    weights = rng.normal(size=(23, len(lengths), 2 * hidden)).astype(np.float32)
+    encoder = encoder_of(cell, 2, 2, inputs, hidden)
+    together, slopes, *_ = run(encoder, x, lengths, weights)
+    for i, length in enumerate(lengths):
+        alone, slope, *_ = run(encoder, x[:length, i : i + 1], (length,), weights[:length, i : i + 1])
+        np.testing.assert_array_equal(together[:length, i], alone[:, 0])
+        np.testing.assert_array_equal(slopes[:length, i], slope[:, 0])
+        assert not together[length:, i].any() and not slopes[length:, i].any()
+
+
+def test_a_number_that_is_none_stays_in_its_text_and_is_not_lost() -> None:
+    for cell in CELLS:
+        encoder = encoder_of(cell, 1, 2, 6, 18)
+        x = np.random.default_rng(0).normal(size=(5, 3, 6)).astype(np.float32)
+        weights = np.ones((5, 3, 36), np.float32)
+        clean = run(encoder, x, (5, 4, 3), weights)
+        x[2, 1, 3] = np.nan
+        spoiled = run(encoder, x, (5, 4, 3), weights)
+        assert np.isnan(spoiled[0][2, 1]).all(), cell
+        for text in (0, 2):
+            np.testing.assert_array_equal(spoiled[0][:, text], clean[0][:, text])
+        assert all(np.isnan(gradient).any() for gradient in spoiled[1:]), cell
+
+
+def test_one_set_of_parameters_may_serve_many_calls_of_an_update() -> None:
+    layer = RecurrentLayer("lstm", 4, 6, 1)
+    layer.initialize(mx.init.Uniform(0.5))
+    x = [nd.random.normal(shape=(2, 3, 4)) for _ in range(20)]
+    padding = nd.zeros((2, 3, 1))
+    sums = np.zeros((24, 6))
+    for some in [*[[one] for one in x], x]:
+        with autograd.record():
+            packed = layer.packed(CPU)
+            loss = sum(layer(one, padding, packed).sum() for one in some)
+        loss.backward()
+        whole = layer.f_h2h_weight.grad().asnumpy()
+        sums += whole if some is not x else 0
+    np.testing.assert_allclose(whole, sums, atol=1e-4)
+
+
+def test_what_does_not_fit_is_refused_by_a_sentence() -> None:
+    layer = RecurrentLayer("gru", 4, 6, 1)
+    layer.initialize()
+    packed = layer.packed(CPU)
+    with pytest.raises(mx.MXNetError, match="parameters are of another size"):
+        layer(nd.zeros((2, 3, 5)), nd.zeros((2, 3, 1)), packed)
+    with pytest.raises(mx.MXNetError, match=r"data must be \(T, N, C\)"):
+        layer(nd.zeros((2, 12)), nd.zeros((2, 3, 1)), packed)
+    with pytest.raises(mx.MXNetError, match="padding must be"):
+        layer(nd.zeros((2, 3, 4)), nd.zeros((1, 3, 1)), packed)
+    with pytest.raises(mx.MXNetError, match="float32"):
+        layer(nd.zeros((2, 3, 4), dtype="float64"), nd.zeros((2, 3, 1)), packed)
+
+
+# --- other numbers of threads, other instructions ---------------------------------------------------------------------
+# as in a worker, Horovod comes first: it makes MXNet's symbols global, which must not take the place of the library's
+BITS = """
+import hashlib, sys
+import horovod.mxnet as hvd
+hvd.init()
+import numpy as np
+from tests.models import test_kernel as t
+from pipeline.models.kernel import library
+rng = np.random.default_rng(5)
+digest = hashlib.sha256()
+for cell in t.CELLS:
+    for directions in (1, 2):
+        lengths = (5, 17, 1, 9, 17, 3, 3, 12, 0, 8)
+        x = rng.normal(size=(19, len(lengths), 21)).astype(np.float32)
+        weights = rng.normal(size=(19, len(lengths), directions * 50)).astype(np.float32)
+        for array in t.run(t.encoder_of(cell, 2, directions, 21, 50), x, lengths, weights):
+            digest.update(array.tobytes())
+print(library.found().said, digest.hexdigest(), sep="\\t")
+"""
+
+
+def bits(**environment: str) -> list[str]:
+    """What the process says of its kernel, and a digest of all states and gradients."""
+    done = subprocess.run(
+        [sys.executable, "-c", BITS], capture_output=True, text=True, env={**os.environ, **environment},
+        cwd=Path(__file__).parents[2], timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1].split("\t")
+
+
+def test_bits_repeat_and_do_not_depend_on_the_number_of_threads() -> None:
+    one, again, three = (bits(OMP_NUM_THREADS=n) for n in ("1", "1", "3"))
+    assert one == again == three
+    assert one[0].startswith("ours")
+
+
+def test_with_avx2_alone_all_of_this_holds() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "odd or alone or none"],
+        capture_output=True, text=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, timeout=280,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert bits(ONEDNN_MAX_CPU_ISA="AVX2")[0] == "ours, AVX2, float32"
+
+
+def test_below_avx2_mxnets_layers_run_and_the_reason_is_said() -> None:
+    said = bits(ONEDNN_MAX_CPU_ISA="SSE41")[0]
+    assert said == "MXNet's (ONEDNN_MAX_CPU_ISA=SSE41 forbids AVX2, which ours needs)"
+
+
+# --- where there is no library ----------------------------------------------------------------------------------------
+@pytest.fixture()
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An environment whose site-packages is an empty folder."""
+    monkeypatch.setattr(library.sysconfig, "get_path", lambda name: str(tmp_path))
+    library.found.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    library.found.cache_clear()
+
+
+def test_not_built(elsewhere: Path) -> None:
+    assert library.found() == (None, "", "MXNet's (ours is not built: run `make setup`)")
+
+
+def test_a_file_that_is_no_library(elsewhere: Path) -> None:
+    library.location().write_bytes(b"not a library")
+    assert library.found().path is None
+    assert "ours does not load" in library.found().said and "\n" not in library.found().said
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("no-such-compiler", "ours is not built: no no-such-compiler found"),
+        ("false", "ours is not built: false failed: exit code 1"),
+    ],
+)
+def test_a_compiler_that_is_missing_or_broken(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    build.main()  # raises nothing: set-up goes on
+    assert reason in capsys.readouterr().err
+    assert library.found().said == f"MXNet's ({reason})"
+    assert [path.suffix for path in elsewhere.iterdir()] == [".failed"]
+
+
+def test_another_processor_family(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+    build.main()
+    assert library.found().said == "MXNet's (ours is for x86-64 only, this is aarch64)"
+
+
+def test_other_sources_are_another_library(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = library.location()
+    copied = tmp_path / "sources"
+    copied.mkdir()
+    for name in (*library.SOURCES, "build.py"):
+        (copied / name).write_bytes((library.HERE / name).read_bytes() + b"\n")
+    monkeypatch.setattr(library, "HERE", copied)
+    assert library.location() != before
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("mxnet", library.NOT_ASKED), ("", library.NOT_ASKED), ("x", "only ours and mxnet are")]
+)
+def test_it_runs_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setenv(library.SWITCH, value)
+    library.found.cache_clear()
+    try:
+        assert library.found().path is None and said in library.found().said
+    finally:
+        monkeypatch.undo()
+        library.found.cache_clear()
