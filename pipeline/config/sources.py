@@ -1,6 +1,6 @@
 """Where raw data lies and how it is read: a section of the configuration per kind of source."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
@@ -82,8 +82,10 @@ class Columns(Settings):
     target: Column = Field(default="target", description="Its translation, of task translation.")
     tags: Column = Field(default="tags", description="Tags with blanks between them, one per word; of task tagging.")
     letters: Column = Field(default="text", description="Text whose words are read by character, of task tagging.")
-    image: Column = Field(default="image", description="Name of the image, of task captioning.")
+    image: Column = Field(default="image", description="Name of the image, of tasks captioning and visual_question.")
     caption: Column = Field(default="caption", description="Caption, of task captioning.")
+    question: Column = Field(default="question", description="Question about the image, of task visual_question.")
+    answer: Column = Field(default="answer", description="Its answer, of task visual_question.")
     relevance: Column | None = Field(
         default=None,
         description="Relevance of the document for the query: a number, or a label of grades. null: every row is a "
@@ -293,11 +295,23 @@ class ScenesSource(Settings):
     count: Annotated[int, Field(gt=0, le=100_000)] = Field(default=3000, description="Scenes that are drawn.")
 
 
+class SceneQuestionsSource(Settings):
+    """Drawn scenes with a question about each and its answer: made up, no download."""
+
+    format: Literal["scene_questions"] = Format
+    count: Annotated[int, Field(gt=0, le=100_000)] = Field(default=6000, description="Scenes, each with a question.")
+
+
 class CaptionsSource(Settings):
-    """Images and a file of their captions: lines of NAME or NAME#NUMBER, a tab and the caption."""
+    """Images and a file of their captions: lines of NAME or NAME#NUMBER, a tab and the caption.
+
+    For task visual_question: NAME, a tab, a question, a tab and its answer.
+    """
 
     format: Literal["captions"] = Format
-    captions: Place = Field(description="File of captions, an image's name and a caption per line.")
+    captions: Place = Field(
+        description="File with an image's name and a caption, or a question and its answer, per line."
+    )
     images: Place = Field(
         description="Zip file or folder of the images, or a .npy file with a vector (or a vector per place) of each.",
         examples=["images.zip", "features.npy"],
@@ -420,6 +434,54 @@ class ClicksSource(Settings):
         return self
 
 
+_PER_SPLIT = " One for all, which is cut into splits, or one per split."
+
+
+def _in_a_tuple(given: Any) -> Any:
+    """One address, or a list of them, as a tuple."""
+    return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+
+
+class CocoSource(Settings):
+    """Microsoft COCO's files as they are distributed: captions, or questions with their answers (VQA), and images."""
+
+    format: Literal["coco"] = Format
+    captions: Place | dict[SplitName, Place] | None = Field(
+        default=None,
+        description="captions_*.json, or Karpathy's dataset_coco.json with its splits; task captioning." + _PER_SPLIT,
+        examples=[{"train": "captions_train2017.json", "test": "captions_val2017.json"}, "dataset_coco.json"],
+    )
+    questions: Place | dict[SplitName, Place] | None = Field(
+        default=None,
+        description="v2_OpenEnded_mscoco_*_questions.json, of task visual_question." + _PER_SPLIT,
+        examples=[{"train": "v2_OpenEnded_mscoco_train2014_questions.json"}],
+    )
+    annotations: Place | dict[SplitName, Place] | None = Field(
+        default=None,
+        description="v2_mscoco_*_annotations.json, the answers to questions, for the same splits.",
+        examples=[{"train": "v2_mscoco_train2014_annotations.json"}],
+    )
+    images: Annotated[
+        tuple[Place, ...], BeforeValidator(_in_a_tuple),
+        Field(
+            min_length=1, description="Folders or zip files of the pictures.", examples=[["train2014", "val2014.zip"]]
+        ),
+    ]  # fmt: skip
+    size_px: Positive = Field(default=64, description="Width and height, in pixels, that pictures are scaled to.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.captions) == bool(self.questions):
+            raise ValueError("give either captions, or questions and annotations")
+        if bool(self.questions) != bool(self.annotations):
+            raise ValueError("questions and annotations, their answers, need each other")
+        if self.questions and (isinstance(self.questions, str) != isinstance(self.annotations, str)):
+            raise ValueError("questions and annotations must both be one file, or both one file per split")
+        if isinstance(self.questions, dict) and self.questions.keys() != (self.annotations or {}).keys():  # type: ignore[union-attr]
+            raise ValueError("questions and annotations must name the same splits")
+        return self
+
+
 Source = Annotated[
     PairsSource
     | CollectionSource
@@ -434,7 +496,9 @@ Source = Annotated[
     | ScenesSource
     | CaptionsSource
     | PagesSource
-    | ClicksSource,
+    | ClicksSource
+    | SceneQuestionsSource
+    | CocoSource,
     Field(discriminator="format"),
 ]
 FORMATS: dict[str, type[Settings]] = {

@@ -25,6 +25,7 @@ from pipeline.ingest.rows import BadRow, Row, one_form, shorten
 ARRAY, NAMES, SHAPE = "images.npy", "image_names.json", "images.json"
 # Pillow knows more, but draws PostScript by running another program, and others by code that few have looked at.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PIXEL = np.uint8  # kind of a picture's numbers
 MAX_PIXELS = 50_000_000  # of a file's picture, before it is made small
 
 
@@ -84,7 +85,7 @@ def picture(content: bytes, size_px: int) -> np.ndarray:
 def read(
     source: CaptionsSource, config: Config, limit_bytes: int, folder: Path
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
-    """Rows with `image`, its name, and `caption`; leaves the images in `folder`.
+    """Rows with `image`, its name, and `caption`, or `question` and `answer`; leaves the images in `folder`.
 
     Captions of images that are not there, or in none of the splits, are left out; lines that cannot be read are bad
     rows.
@@ -92,7 +93,7 @@ def read(
     Raises:
         InputError: no caption has an image, or the vectors and their names do not fit.
     """
-    captions, bad = _captions(source, limit_bytes)
+    captions, bad = _captions(source, [field for field in config.spec.fields if field != "image"], limit_bytes)
     with ExitStack() as stack:
         there, load, shape, kind = _open(source, limit_bytes, folder, stack)
         wanted: dict[SplitName | None, list[str]] = {None: list(captions)}
@@ -115,7 +116,7 @@ def read(
 def _rows(
     source: CaptionsSource,
     names: list[str],
-    captions: dict[str, list[tuple[int, str]]],
+    captions: dict[str, list[tuple[int, dict[Column, Any]]]],
     load: Callable[[str], np.ndarray],
     writer: Writer,
     place: Iterator[int],
@@ -126,25 +127,28 @@ def _rows(
             writer.put(row, load(name))
         except BadRow as found:
             problem = found
-        for number, caption in captions[name]:
-            values: dict[Column, Any] = {"image": name, "caption": caption}
-            yield Row(places.name_of(source.captions), number, values, shorten(f"{name} {caption}"), problem)
+        for number, said in captions[name]:
+            text = shorten(" ".join([name, *said.values()]))
+            yield Row(places.name_of(source.captions), number, {"image": name, **said}, text, problem)
 
 
-def _captions(source: CaptionsSource, limit_bytes: int) -> tuple[dict[str, list[tuple[int, str]]], list[Row]]:
-    """Name -> its captions with their lines, and the lines that cannot be read.
+def _captions(
+    source: CaptionsSource, fields: Sequence[Column], limit_bytes: int
+) -> tuple[dict[str, list[tuple[int, dict[Column, Any]]]], list[Row]]:
+    """Name -> its captions, or questions with their answers, with their lines; and the lines that cannot be read.
 
     What stands behind # in a name is the caption's number.
     """
-    found: dict[str, list[tuple[int, str]]] = {}
+    found: dict[str, list[tuple[int, dict[Column, Any]]]] = {}
     bad: list[Row] = []
     for line in places.lines(source.captions, source.encoding, limit_bytes):
-        name, _, caption = line.text.partition("\t")
+        name, _, rest = line.text.partition("\t")
         name = one_form(name.partition("#")[0])
         if line.problem is not None:
             bad.append(places.bad_line(source.captions, line))
         elif name:
-            found.setdefault(name, []).append((line.number, caption))
+            cells = [*rest.split("\t", len(fields) - 1), *[""] * len(fields)]  # what is missing is found to be empty
+            found.setdefault(name, []).append((line.number, dict(zip(fields, cells))))
     return found, bad
 
 
@@ -157,16 +161,27 @@ def _open(
     source: CaptionsSource, limit_bytes: int, scratch: Path, stack: ExitStack
 ) -> tuple[dict[str, Any], Callable[[str], np.ndarray], tuple[int, ...], Any]:
     """The images by name, what reads one, one's shape and its kind of numbers."""
-    shape = (source.size_px, source.size_px, 3)
     if source.images.endswith(".npy"):
         return _vectors(source, limit_bytes)
-    if source.images.endswith(".zip"):
-        file = stack.enter_context(places.open_seekable(source.images, scratch))
+    names, load = open_pictures(source.images, source.size_px, limit_bytes, scratch, stack)
+    return names, load, (source.size_px, source.size_px, 3), PIXEL
+
+
+def open_pictures(
+    address: str, size_px: int, limit_bytes: int, scratch: Path, stack: ExitStack
+) -> tuple[dict[str, Any], Callable[[str], np.ndarray]]:
+    """The pictures of a folder or a zip file by name, and what reads one: (size_px, size_px, 3) uint8.
+
+    Raises:
+        InputError: the zip file cannot be read.
+    """
+    if address.endswith(".zip"):
+        file = stack.enter_context(places.open_seekable(address, scratch))
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
         except Exception as error:  # zipfile passes on those of zlib, bz2, lzma and struct
             raise InputError(
-                f"{places.shown_address(source.images)} is not a readable zip file ({one_line(error, 100)})"
+                f"{places.shown_address(address)} is not a readable zip file ({one_line(error, 100)})"
             ) from None
         members = {
             one_form(entry.filename.rpartition("/")[2]): entry for entry in archive.infolist() if not entry.is_dir()
@@ -175,25 +190,25 @@ def _open(
         def unpack(name: str) -> np.ndarray:
             try:
                 with archive.open(members[name]) as stream:
-                    return picture(_whole(stream, limit_bytes), source.size_px)
+                    return picture(_whole(stream, limit_bytes), size_px)
             except BadRow:
                 raise
             except Exception as error:  # as above
                 raise BadRow("image", f"cannot be unpacked ({type(error).__name__})") from None
 
-        return members, unpack, shape, np.uint8
-    names = {one_form(name): name for name in places.names_in(source.images)}
+        return members, unpack
+    names = {one_form(name): name for name in places.names_in(address)}
 
     def load(name: str) -> np.ndarray:
         try:
-            with places.open_binary(places.join(source.images, names[name])) as stream:
-                return picture(_whole(stream, limit_bytes), source.size_px)
+            with places.open_binary(places.join(address, names[name])) as stream:
+                return picture(_whole(stream, limit_bytes), size_px)
         except BadRow:
             raise
         except Exception as error:  # gzip, Arrow and each remote driver have errors of their own
             raise BadRow("image", f"cannot be read ({type(error).__name__})") from None
 
-    return names, load, shape, np.uint8
+    return names, load
 
 
 def _whole(stream: Any, limit_bytes: int) -> bytes:

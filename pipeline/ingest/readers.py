@@ -14,6 +14,7 @@ from pipeline.core import manifest
 from pipeline.ingest import (
     beir,
     clicks,
+    coco,
     conll,
     docstrings,
     id_text,
@@ -24,6 +25,7 @@ from pipeline.ingest import (
     pairs,
     places,
     python_text,
+    scene_questions,
     scenes,
     text,
     trec,
@@ -181,9 +183,22 @@ READERS: dict[str, SourceReader] = {
     "scenes": SourceReader(
         rows=scenes.read, tasks=lambda source: ("captioning",), columns=lambda source: scenes.COLUMNS
     ),
+    "scene_questions": SourceReader(
+        rows=scene_questions.read,
+        tasks=lambda source: ("visual_question",),
+        columns=lambda source: scene_questions.COLUMNS,
+    ),
+    "coco": SourceReader(
+        rows=coco.read,
+        tasks=lambda source: ("captioning",) if source.captions else ("visual_question",),
+        columns=lambda source: coco.COLUMNS,
+        files=lambda source: {name: [path] for name, path in coco.addresses(source).items()},
+        origin=lambda source: dict(coco.files(source)),
+        versions=lambda source: manifest.versions("pillow"),
+    ),
     "captions": SourceReader(
         rows=images.read,
-        tasks=lambda source: ("captioning",),
+        tasks=lambda source: ("captioning", "visual_question"),
         files=_of_captions,
         origin=lambda source: dict.fromkeys(source.splits or (None,), listing.shown(source.captions)),
         versions=lambda source: manifest.versions("pillow"),

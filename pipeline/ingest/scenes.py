@@ -59,21 +59,21 @@ def draw(one: Thing, relation: str, other: Thing, rng: np.random.Generator) -> n
     canvas = np.full((SIZE_PX, SIZE_PX, 3), rng.integers(15, 70), np.float64)
     if relation == "inside":
         at, radius = rng.uniform(21, SIZE_PX - 21, 2), rng.uniform(19, 21)
-        _paint(canvas, other, at, radius, rng)
+        paint(canvas, other, at, radius, rng)
         if other.shape == "triangle":  # its middle is below that of its height
             at[1] += radius / 4
-        _paint(canvas, one, at + rng.uniform(-1, 1, 2), rng.uniform(7, 8), rng)
+        paint(canvas, one, at + rng.uniform(-1, 1, 2), rng.uniform(7, 8), rng)
     else:
         first, second = ([middle + rng.uniform(-2, 2), 24 + rng.uniform(-4, 4)] for middle in (12, 36))
         if relation == "above":
             first, second = first[::-1], second[::-1]
-        _paint(canvas, one, np.array(first), rng.uniform(7, 9), rng)
-        _paint(canvas, other, np.array(second), rng.uniform(7, 9), rng)
+        paint(canvas, one, np.array(first), rng.uniform(7, 9), rng)
+        paint(canvas, other, np.array(second), rng.uniform(7, 9), rng)
     canvas += rng.normal(0, 6, canvas.shape)
     return canvas.clip(0, 255).astype(np.uint8)
 
 
-def _paint(canvas: np.ndarray, thing: Thing, at: np.ndarray, radius: float, rng: np.random.Generator) -> None:
+def paint(canvas: np.ndarray, thing: Thing, at: np.ndarray, radius: float, rng: np.random.Generator) -> None:
     """Fills a shape around (x, y)."""
     y, x = np.mgrid[:SIZE_PX, :SIZE_PX] + 0.5
     x, y = x - at[0], y - at[1]

@@ -23,6 +23,8 @@ _ADDRESSES = {
     "judgements",
     "root",
     "captions",
+    "questions",
+    "annotations",
     "images",
     "names",
     "splits",

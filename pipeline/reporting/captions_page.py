@@ -25,6 +25,7 @@ class Shown(NamedTuple):
     caption: str
     references: list[str]
     exact: bool
+    weights: np.ndarray | None = None  # (L,) of the places of a square grid, row by row: what was looked at
 
 
 def write(path: Path, title: str, note: str, images: Sequence[Shown]) -> None:
@@ -42,13 +43,26 @@ def write(path: Path, title: str, note: str, images: Sequence[Shown]) -> None:
 def _figure(shown: Shown) -> str:
     picture = ""
     if shown.image is not None:
-        picture = f'<img alt="{html.escape(shown.name)}" src="data:image/png;base64,{_png(shown.image)}">'
+        seen = _lit(shown.image, shown.weights)
+        picture = f'<img alt="{html.escape(shown.name)}" src="data:image/png;base64,{_png(seen)}">'
     references = "".join(f"<li>{html.escape(reference)}</li>" for reference in shown.references)
     kind = ' class="exact"' if shown.exact else ""
     caption = (
         f"<figcaption><b>{html.escape(shown.caption)}</b><ul>{references}</ul>{html.escape(shown.name)}</figcaption>"
     )
     return f"<figure{kind}>{picture}{caption}</figure>"
+
+
+def _lit(image: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """The picture with, beside it, a copy in which the places of small weight are dark."""
+    if weights is None or not len(weights):
+        return image
+    side, height = round(len(weights) ** 0.5), image.shape[0]
+    if side * side != len(weights):
+        return image
+    places = np.minimum(np.arange(height) * side // height, side - 1)
+    light = 0.15 + 0.85 * (weights / weights.max()).reshape(side, side)[places][:, places]
+    return np.concatenate([image, (image * light[:, :, None]).astype(np.uint8)], axis=1)
 
 
 def _png(image: np.ndarray) -> str:

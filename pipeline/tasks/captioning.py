@@ -18,7 +18,7 @@ from pipeline.models.captioner import Captioner
 from pipeline.models.search import Found, search
 from pipeline.reporting import captions_page, system_comparison, tables
 from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.captioning_images import Images
+from pipeline.tasks.images import Images
 from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_vocabulary
@@ -49,7 +49,7 @@ class Captioning(Task):
     @functools.cached_property
     def images(self) -> Images:
         """What the records' images are."""
-        return Images(self.config.options(CaptioningConfig), self.folder)
+        return Images("captioning", self.config.options(CaptioningConfig), self.folder)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -173,7 +173,9 @@ class Captioning(Task):
         rows = self.images.rows_of(split.fields["image"])
         systems: dict[str, list[Any]] = {"model": [self._tokens(ids) for ids, _ in found]}
         train = self._references(self.train)
-        near = captions.nearest(self._small(self.images.rows_of(self.train.fields["image"])), self._small(rows))
+        near = captions.nearest(
+            self.images.small(self.images.rows_of(self.train.fields["image"])), self.images.small(rows)
+        )
         systems["nearest"] = [train[row][0] for row in near.tolist()]
         systems["frequent"] = [captions.most_frequent([c for known in train for c in known])] * len(rows)
         names = dict(zip(split.rows["image"].tolist(), texts_of(ingested, split, "image")))
@@ -189,11 +191,6 @@ class Captioning(Task):
         note = f"The first {min(SHOWN, len(shown))} of {len(shown)} test images; green: one of the references, exactly."
         captions_page.write(folder / "captions.html", f"{self.config.name}: captions", note, shown[:SHOWN])
         return self._tables(systems, references, split, folder)
-
-    def _small(self, rows: np.ndarray) -> np.ndarray:
-        """Images to be compared pixel by pixel: every fourth row and column is enough."""
-        raw = self.images.raw[rows]
-        return raw[:, ::4, ::4] if raw.ndim == 4 else raw
 
     def _tables(
         self, systems: dict[str, list[Any]], references: list[list[list[str]]], split: shards.Split, folder: Path

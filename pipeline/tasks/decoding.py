@@ -27,24 +27,24 @@ def tokens_by_id(folder: Path) -> list[str]:
 
 
 # --- classification ---------------------------------------------------------------------------------------------------
-def label_of(names: list[str], probabilities: np.ndarray) -> dict[str, Any]:
-    """The likeliest of (C,) classes, and all their probabilities.
+def label_of(names: list[str], probabilities: np.ndarray, field: str = "label") -> dict[str, Any]:
+    """The likeliest of (C,) classes, as `field`, and all their probabilities.
 
     >>> label_of(["bad", "good"], np.array([0.25, 0.75]))
     {'label': 'good', 'probabilities': {'bad': 0.25, 'good': 0.75}}
     """
     chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
-    return {"label": max(chances, key=lambda name: chances[name]), "probabilities": chances}
+    return {field: max(chances, key=lambda name: chances[name]), "probabilities": chances}
 
 
-def classes_given(split: "Split", classes: int) -> np.ndarray:
-    """(N,) int64 places of a split's labels among the C `classes`; labels that the training split does not have are
-    C, C + 1, …: each is a class that no text can be given."""
-    field = split.fields["label"]
+def classes_given(split: "Split", classes: int, name: str = "label") -> np.ndarray:
+    """(N,) int64 places of a split's labels (its field `name`) among the C `classes`; labels that the training split
+    does not have are C, C + 1, …: each is a class that no text can be given."""
+    field = split.fields[name]
     places = np.array([field.ids(row)[0] for row in range(len(field))], np.int64) - SPECIAL
     unseen = np.flatnonzero(places < 0)
     places[unseen] = classes + np.arange(len(unseen))
-    return places[split.rows["label"]]
+    return places[split.rows[name]]
 
 
 # --- tagging ----------------------------------------------------------------------------------------------------------

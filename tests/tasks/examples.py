@@ -69,6 +69,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "model": {"embedding": 12, "hidden": 8},
         "train": {"max_pairs_per_update": 16},
     },
+    "visual_question": {
+        "task": "visual_question",
+        "ingest": {"source": {"format": "scene_questions", "count": 120}, "split": {"valid": 0.2, "test": 0.2}},
+        "model": {"embedding": 12, "hidden": 8},
+        "train": {"max_pairs_per_update": 16},
+    },
 }
 
 

@@ -27,7 +27,7 @@ from pipeline.models.captioner import Captioner
 from pipeline.orchestration import flow
 from pipeline.reporting import captions_page
 from pipeline.tasks.base import task_of
-from pipeline.tasks.captioning_images import GRID, VECTOR, Images
+from pipeline.tasks.images import GRID, VECTOR, Images
 
 
 # --- where the image enters -------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_alexnets_features_are_those_of_the_model_zoo(inject: str, tmp_path: Pat
     net.save_parameters(str(tmp_path / "alexnet.params"))
     (tmp_path / images.SHAPE).write_text(json.dumps({"shape": [224, 224, 3]}))
     options = CaptioningConfig(features="alexnet", weights=str(tmp_path / "alexnet.params"), inject=inject)  # type: ignore[arg-type]
-    found = Images(options, tmp_path).seen(pictures, mx.cpu())
+    found = Images("captioning", options, tmp_path).seen(pictures, mx.cpu())
     if inject == "first":
         assert found.shape == (2, *VECTOR)
         np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)
@@ -307,7 +307,7 @@ def test_alexnets_features_are_those_of_the_model_zoo(inject: str, tmp_path: Pat
         np.testing.assert_allclose(found[1, 7], grid[1, :, 1, 1], rtol=1e-4, atol=1e-5)
     (tmp_path / "wrong.params").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"wrong\.params holds no parameters of the model zoo's AlexNet"):
-        Images(options.model_copy(update={"weights": str(tmp_path / "wrong.params")}), tmp_path).seen(
+        Images("captioning", options.model_copy(update={"weights": str(tmp_path / "wrong.params")}), tmp_path).seen(
             pictures, mx.cpu()
         )
 
@@ -327,7 +327,7 @@ def test_settings_that_do_not_fit_the_images_are_refused(
 ) -> None:
     (tmp_path / images.SHAPE).write_text(json.dumps({"shape": shape}))
     with pytest.raises(InputError, match=sentence):
-        Images(CaptioningConfig(**options), tmp_path)
+        Images("captioning", CaptioningConfig(**options), tmp_path)
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

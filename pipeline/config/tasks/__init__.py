@@ -15,6 +15,7 @@ from pipeline.config.tasks import (
     matching,
     tagging,
     translation,
+    visual_question,
 )
 from pipeline.core.errors import InputError
 
@@ -28,6 +29,7 @@ OWN: tuple[TaskSpec, ...] = (
     translation.TASK,
     tagging.TASK,
     captioning.TASK,
+    visual_question.TASK,
 )
 _NAME = re.compile("[a-z][a-z0-9_]*")
 # Sections of a configuration, which no task may be named as.

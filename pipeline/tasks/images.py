@@ -1,4 +1,4 @@
-"""The images of captioning: the array that ingest left, AlexNet's features of it, and an image that a person names."""
+"""The images of a task: the array that ingest left, AlexNet's features of it, and an image that a person names."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import numpy as np
 from mxnet import Context, nd
 from mxnet.gluon.model_zoo import vision
 
-from pipeline.config import CaptioningConfig
+from pipeline.config.images import ImageConfig
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.ingest import images
@@ -24,13 +24,15 @@ AT_ONCE = 32  # pictures that go through AlexNet together
 # mean and standard deviation of ImageNet's pixels, which the model zoo's weights were trained with
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 MAX_FILE_BYTES = 64 << 20
+HOW = ("inject", "fusion")  # the setting of each section that says whether the places of an image are read
 
 
 class Images:
     """All images of a folder of ids, or of a trained model: that has none, but what reads a new one."""
 
-    def __init__(self, options: CaptioningConfig, folder: Path) -> None:
-        self.options, self.folder = options, folder
+    def __init__(self, section: str, options: ImageConfig, folder: Path) -> None:
+        """`section` is the name of the options' section, for what an error says."""
+        self.section, self.options, self.folder = section, options, folder
         try:
             self.raw_shape = tuple(json.loads((folder / images.SHAPE).read_text(encoding="utf-8"))["shape"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -38,19 +40,20 @@ class Images:
         pictures = len(self.raw_shape) == 3
         if pictures == (options.features == "given"):
             what = "pictures" if pictures else "vectors"
-            raise InputError(f"captioning.features={options.features} does not fit a source whose images are {what}")
+            raise InputError(f"{section}.features={options.features} does not fit a source whose images are {what}")
         if options.features == "alexnet" and self.raw_shape[0] != ALEXNET_PX:
-            raise InputError(f"captioning.features=alexnet needs ingest.source.size_px={ALEXNET_PX}")
-        if options.inject == "attention" and len(self.raw_shape) == 1:
-            raise InputError("captioning.inject=attention needs pictures, or a vector for each place of an image")
-        if options.inject != "attention" and len(self.raw_shape) == 2:
-            raise InputError(f"captioning.inject={options.inject} needs one vector for an image, not one per place")
+            raise InputError(f"{section}.features=alexnet needs ingest.source.size_px={ALEXNET_PX}")
+        how = " or ".join(f"{name}={getattr(options, name)}" for name in HOW if hasattr(options, name))
+        if options.over_places and len(self.raw_shape) == 1:
+            raise InputError(f"{section}.{how} needs pictures, or a vector for each place of an image")
+        if not options.over_places and len(self.raw_shape) == 2:
+            raise InputError(f"{section}.{how} needs one vector for an image, not one per place")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of an image as the network takes it."""
         if self.options.features == "alexnet":
-            return GRID if self.options.inject == "attention" else VECTOR
+            return GRID if self.options.over_places else VECTOR
         return self.raw_shape
 
     @functools.cached_property
@@ -71,6 +74,11 @@ class Images:
         """(n,) which image each distinct one of a split's is."""
         return np.array([self._rows[key] for key in field.keys], np.int64)
 
+    def small(self, rows: np.ndarray) -> np.ndarray:
+        """Images to be compared pixel by pixel: every fourth row and column is enough."""
+        raw = self.raw[rows]
+        return raw[:, ::4, ::4] if raw.ndim == 4 else raw
+
     def seen(self, raw: np.ndarray, context: Context) -> np.ndarray:
         """(n, *shape) of n images as ingest left them."""
         if self.options.features != "alexnet":
@@ -81,7 +89,7 @@ class Images:
     def _alexnet(self, pictures: np.ndarray, context: Context) -> np.ndarray:
         x = nd.array(((pictures / 255 - MEAN) / DEVIATION).transpose(0, 3, 1, 2), context)
         for layer in self._layers:
-            if self.options.inject == "attention" and isinstance(layer, mx.gluon.nn.Flatten):
+            if self.options.over_places and isinstance(layer, mx.gluon.nn.Flatten):
                 return x.reshape((0, 0, -1)).swapaxes(1, 2).asnumpy()
             x = layer(x)
         return x.asnumpy()
@@ -94,7 +102,7 @@ class Images:
         except Exception as error:  # MXNet's own errors, and Python's
             first = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"captioning.weights={path} holds no parameters of the model zoo's AlexNet ({first})"
+                f"{self.section}.weights={path} holds no parameters of the model zoo's AlexNet ({first})"
             ) from None
         return list(net.features)
 

@@ -1,0 +1,33 @@
+"""What a network sees of an image: the part of their options that tasks over images share."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import OwnPlace, Settings
+
+
+class ImageConfig(Settings):
+    """What a network sees of an image."""
+
+    features: Literal["trained", "alexnet", "given"] = Field(
+        default="trained",
+        description="What the network sees of an image. trained: a small convolutional network over its pixels. "
+        "alexnet: MXNet's AlexNet, with the parameters of weights. given: the vectors that the source has as images.",
+    )
+    weights: OwnPlace | None = Field(
+        default=None,
+        description="AlexNet's parameter file of Gluon's model zoo, for features=alexnet alone.",
+        examples=["alexnet-44335d1f.params"],
+    )
+
+    @property
+    def over_places(self) -> bool:
+        """Whether the network reads a vector for each place of an image, not one for all of it."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.features == "alexnet") != bool(self.weights):
+            raise ValueError("features=alexnet and weights, AlexNet's parameter file, need each other")
+        return self

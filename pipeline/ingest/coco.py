@@ -1,0 +1,203 @@
+"""Microsoft COCO's files as they are distributed: captions or questions in JSON, and folders or zip files of images.
+
+Lin et al., "Microsoft COCO: common objects in context", 2014; the splits of Karpathy and Fei-Fei, 2015
+(dataset_coco.json); questions and answers of Goyal et al., "Making the V in VQA matter", 2017.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.config import Config
+from pipeline.config.sources import CocoSource, Column, Columns, SplitName
+from pipeline.core.errors import InputError, one_line
+from pipeline.ingest import images, places
+from pipeline.ingest.rows import BadRow, Row, one_form, shorten
+
+COLUMNS = Columns(metadata=("kind",))
+KARPATHY_SPLITS: dict[str, SplitName] = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
+_LAST_NUMBER = re.compile(r"(\d+)\.[^.]+$")
+
+
+class Entry(NamedTuple):
+    """A caption, or a question with its answer, as a file lists it."""
+
+    image: str | int  # the image's file name, or its number where the file has no names
+    number: int  # of the entry within its file, from 1
+    values: dict[Column, Any]
+
+
+def read(
+    source: CocoSource, config: Config, limit_bytes: int, folder: Path
+) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
+    """Rows with `image`, its name, and `caption`, or `question` and `answer`; leaves the images in `folder`.
+
+    Entries whose image is not there are bad rows.
+
+    Raises:
+        InputError: a file is not of COCO's form, or no entry has an image.
+    """
+    given = {split: list(_entries(source, config.task, split)) for split in files(source)}
+    if len(given) == 1 and None in given:
+        given = _divided(source, config.task, given[None])
+    with ExitStack() as stack:
+        opened = [images.open_pictures(one, source.size_px, limit_bytes, folder, stack) for one in source.images]
+        load = {name: reader for names, reader in opened for name in names}
+        numbers = {int(found[1]): name for name in load if (found := _LAST_NUMBER.search(name))}
+
+        def name_of(entry: Entry) -> str | None:
+            name = numbers.get(entry.image) if isinstance(entry.image, int) else one_form(entry.image)
+            return name if name in load else None
+
+        every = list(dict.fromkeys(n for entries in given.values() for entry in entries if (n := name_of(entry))))
+        if not every:
+            listed = ", ".join(map(places.shown_address, files(source).values()))
+            pictures = ", ".join(map(places.shown_address, source.images))
+            raise InputError(f"no entry of {listed} names an image of {pictures}: check ingest.source")
+        rows = {name: row for row, name in enumerate(every)}
+        shape = (source.size_px, source.size_px, 3)
+        with images.Writer(folder, every, shape, images.PIXEL) as writer:
+            problems: dict[str, BadRow | None] = {}  # of each image that was read
+
+            def read_rows(split: SplitName | None, entries: list[Entry]) -> Iterator[Row]:
+                for entry in entries:
+                    yield _row(source, split, entry, name_of(entry), load, rows, writer, problems)
+
+            for split, entries in given.items():
+                yield split, read_rows(split, entries)
+
+
+def _row(
+    source: CocoSource, split: SplitName | None, entry: Entry, name: str | None, load: dict[str, Any],
+    rows: dict[str, int], writer: images.Writer, problems: dict[str, BadRow | None],
+) -> Row:  # fmt: skip
+    problem: BadRow | None = BadRow("image", f"{entry.image} is not among ingest.source.images")
+    if name is not None:
+        if name not in problems:
+            try:
+                writer.put(rows[name], load[name](name))
+                problems[name] = None
+            except BadRow as found:
+                problems[name] = found
+        problem = problems[name]
+    values: dict[Column, Any] = {"image": name or str(entry.image), "kind": "", **entry.values}
+    text = " ".join(str(value) for value in values.values())
+    return Row(places.name_of(_address(source, split)), entry.number, values, shorten(text), problem)
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+def files(source: CocoSource) -> dict[SplitName | None, str]:
+    """The file of each split that lists captions or questions."""
+    given = source.captions or source.questions
+    return {None: given} if isinstance(given, str) else {**(given or {})}
+
+
+def _address(source: CocoSource, split: SplitName | None) -> str:
+    given = files(source)
+    return given[split] if split in given else given[None]
+
+
+def addresses(source: CocoSource) -> dict[str, str]:
+    """The source's files by what they are for."""
+    found: dict[str, str] = {}
+    for name in ("captions", "questions", "annotations"):
+        given = getattr(source, name)
+        by_split = {"all": given} if isinstance(given, str) else given or {}
+        found |= {f"{name}.{split}": path for split, path in by_split.items()}
+    for number, one in enumerate(source.images):
+        if one.endswith(".zip"):
+            found[f"images.{number}"] = one
+        else:
+            found |= {f"images.{number}.{name}": places.join(one, name) for name in places.names_in(one)}
+    return found
+
+
+def _entries(source: CocoSource, task: str, split: SplitName | None) -> Iterator[Entry]:
+    """A file's captions, or questions with their answers.
+
+    Raises:
+        InputError: it is not of COCO's form.
+    """
+    address = _address(source, split)
+    content = _json(address)
+    if source.captions:
+        if task != "captioning":
+            raise InputError(f"task {task} needs ingest.source.questions and annotations, not captions")
+        yield from _captions(content, address)
+        return
+    if task != "visual_question":
+        raise InputError(f"task {task} needs ingest.source.captions, not questions")
+    given = source.annotations or ""
+    answers_address = given if isinstance(given, str) else given[split or "train"]
+    keys = ("question_id", "multiple_choice_answer")
+    answers = {
+        found["question_id"]: (found["multiple_choice_answer"], str(found.get("answer_type", "")))
+        for found in _list(_json(answers_address), "annotations", answers_address, keys)
+    }
+    asked = _list(content, "questions", address, ("question_id", "image_id", "question"))
+    for number, found in enumerate(asked, 1):
+        answer, kind = answers.get(found["question_id"], ("", ""))
+        yield Entry(found["image_id"], number, {"question": found["question"], "answer": answer, "kind": kind})
+
+
+def _captions(content: Any, address: str) -> Iterator[Entry]:
+    if isinstance(content, dict) and "annotations" not in content:  # Karpathy's: the captions lie in the images
+        numbers = itertools.count(1)
+        for image in _list(content, "images", address, ("filename", "sentences")):
+            split = KARPATHY_SPLITS.get(str(image.get("split", "")), "train")
+            for sentence in image["sentences"]:
+                values = {"caption": sentence.get("raw", ""), _SPLIT: split}
+                yield Entry(image["filename"], next(numbers), values)
+        return
+    names = {one["id"]: one["file_name"] for one in _list(content, "images", address, ("id", "file_name"))}
+    for number, one in enumerate(_list(content, "annotations", address, ("image_id", "caption")), 1):
+        yield Entry(names.get(one["image_id"], one["image_id"]), number, {"caption": one["caption"]})
+
+
+_SPLIT = "#split"  # an entry's own split, of Karpathy's file
+
+
+def _divided(source: CocoSource, task: str, entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
+    """One file's entries by the splits that they name; all under None where they name none."""
+    if not entries or _SPLIT not in entries[0].values:
+        return {None: entries}
+    found: dict[SplitName | None, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.values.pop(_SPLIT), []).append(entry)
+    return found
+
+
+def _json(address: str) -> Any:
+    try:
+        with places.open_binary(address) as stream:
+            return json.load(stream, object_hook=_lean)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{places.shown_address(address)} is not valid JSON ({one_line(error, 100)})") from None
+
+
+# What is read of each of a file's objects; a whole COCO has hundreds of thousands.
+_READ = {
+    "id", "file_name", "image_id", "caption", "filename", "split", "sentences", "raw", "question_id", "question",
+    "multiple_choice_answer", "answer_type", "images", "annotations", "questions",
+}  # fmt: skip
+
+
+def _lean(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key in _READ}
+
+
+def _list(content: Any, name: str, address: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The objects of a list, each with all of `keys`."""
+    found = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise InputError(f"{places.shown_address(address)} has no list {name!r}: it is not a file of COCO's form")
+    for number, one in enumerate(found, 1):
+        if not isinstance(one, dict) or not all(key in one for key in keys):
+            raise InputError(
+                f"{places.shown_address(address)}: entry {number} of {name!r} lacks one of {', '.join(keys)}"
+            )
+    return found

@@ -1,0 +1,268 @@
+"""Questions about images: an image and a question in, one of the training split's answers out."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from mxnet import Context, nd
+
+from pipeline.config.tasks.visual_question import VisualQuestionConfig
+from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
+from pipeline.distributed.world import World
+from pipeline.evaluation import baselines, captions, metrics
+from pipeline.evaluation.judged import Classes, Judged
+from pipeline.models.question_answerer import QuestionAnswerer
+from pipeline.reporting import captions_page, system_comparison
+from pipeline.tasks import decoding
+from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.images import Images
+from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
+from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import REMAKE, load_tokenizer
+
+SHOWN = 120  # questions on the page
+
+
+class QuestionBatch(NamedTuple):
+    """The questions, images and answers of one worker, in the order of the chunks."""
+
+    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
+    real: int  # tokens of all workers' questions
+    cells: int  # the same with padding
+    texts: Chunked
+    images: np.ndarray  # (n, *shape)
+    answers: np.ndarray  # (n,) int32
+
+
+class Answered(NamedTuple):
+    """What the network says of N questions."""
+
+    probabilities: np.ndarray  # (N, A) float32
+    weights: np.ndarray  # (N, L) float32 of the image's places; L is 0 without attention
+
+
+class VisualQuestion(Task):
+    """Softmax over the answers that the training split names."""
+
+    sides = ("question",)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """(A,) the answers."""
+        return decoding.tokens_by_id(self.folder / "answer")[decoding.SPECIAL :]
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """What the records' images are."""
+        return Images("visual_question", self.config.options(VisualQuestionConfig), self.folder)
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """(N, 1) int32."""
+        return self.train.fields["question"].lengths_of(self.train.rows["question"])[:, None]
+
+    @functools.cached_property
+    def _answers(self) -> np.ndarray:
+        """(N,) int32 of the training split. Raises InputError where an answer has no class of its own."""
+        answers = decoding.classes_given(self.train, len(self.names), "answer").astype(np.int32)
+        if len(wrong := np.flatnonzero(answers >= len(self.names))):
+            record = self.train.ids[int(wrong[0])]
+            raise InputError(f"the answer of record {record} of the train split is in no vocabulary: {REMAKE}")
+        return answers
+
+    @functools.cached_property
+    def _seen(self) -> np.ndarray:
+        """The training split's distinct images as the network takes them: mapped, or AlexNet's features in memory."""
+        rows = self.images.rows_of(self.train.fields["image"])
+        return self.images.seen(self.images.raw[rows], Context("cpu"))
+
+    def prepare(self) -> None:
+        """See Task: the training answers' classes and the images."""
+        _ = self._answers, self._seen
+
+    def network(self) -> QuestionAnswerer:
+        """One output per answer."""
+        return QuestionAnswerer(
+            self.config.model, shards.vocabulary_size(self.folder), len(self.names),
+            self.config.options(VisualQuestionConfig).fusion, self.images.shape, prefix="answerer_",
+        )  # fmt: skip
+
+    # --- training -----------------------------------------------------------------------------------------------------
+    def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> QuestionBatch:
+        """See QuestionBatch."""
+        field = self.train.fields["question"]
+        rows = [self.train.rows["question"][share] for share in shares]
+        tokens = distinct_tokens([(field, part) for part in rows])
+        texts = chunked(field, rows, rank, tokens)
+        mine = shares[rank][texts.rows]
+        images = self._seen[self.train.rows["image"][mine]]
+        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self._answers[mine])
+
+    def loss(self, network: QuestionAnswerer, table: nd.NDArray | None, batch: QuestionBatch, world: World) -> StepLoss:
+        """Mean cross entropy over all workers' questions."""
+        assert table is not None, "the embedding is updated row by row"
+        context, packed, logits, start = table.context, network.packed(table.context), [], 0
+        for chunk in batch.texts.chunks:
+            images = batch.images[start : start + len(chunk.lengths)]
+            start += len(chunk.lengths)
+            ids, lengths = nd.array(chunk.ids, context, "int32"), nd.array(chunk.lengths, context, "int32")
+            logits.append(network(table, ids, lengths, nd.array(images, context, images.dtype), packed)[0])
+        losses = -nd.pick(nd.log_softmax(nd.concat(*logits, dim=0)), nd.array(batch.answers, context))
+        # the average over workers of these is the mean over all questions, whatever each worker's number of them
+        value = losses.sum().reshape(1) * (world.size / sum(batch.texts.counts))
+        return StepLoss(value, value)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def validate(self, network: QuestionAnswerer, world: World) -> dict[str, float]:
+        """accuracy, and nats over the questions whose answer training knows. Raises InputError: the split is empty."""
+        split = shards.open_split(self.folder, "valid", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the validation split has no question to judge: raise ingest.split.valid")
+        answers = decoding.classes_given(split, len(self.names), "answer")
+        probabilities = self._answered(network, split, world).probabilities
+        known = np.flatnonzero(answers < len(self.names))
+        chances = np.maximum(probabilities[known, answers[known]].astype(np.float64), 1e-30)
+        found = {"accuracy": metrics.accuracy(answers, probabilities.argmax(axis=1))}
+        found["nats"] = float(-np.log(chances).mean()) if len(known) else 0.0
+        return world.agree(found, "validation")
+
+    def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
+        """Beside what the question alone, the picture alone and nothing at all tell; also predictions.jsonl and
+        questions.html."""
+        split = shards.open_split(self.folder, "test", self.config.task)
+        if not len(split.relevance):
+            raise InputError("the test split has no question to judge: raise ingest.split.test")
+        answered = self._answered(network, split, world)
+        if world.rank > 0:
+            return {}
+        labels, train = (decoding.classes_given(one, len(self.names), "answer") for one in (split, self.train))
+        given = texts_of(ingested, split, "answer")
+        unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
+        names = [*self.names, *unseen.values()]
+        rows = self.images.rows_of(split.fields["image"])[split.rows["image"]]
+        known = self.images.rows_of(self.train.fields["image"])[self.train.rows["image"]]
+        predicted = {
+            "model": answered.probabilities.argmax(axis=1),
+            "question_only": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
+            "picture_only": train[captions.nearest(self.images.small(known), self.images.small(rows))],
+            "frequent": np.full(len(labels), np.bincount(train).argmax()),
+        }
+        questions = texts_of(ingested, split, "question")
+        judged = Judged(
+            unit="questions",
+            ids=list(split.ids),
+            texts=questions,
+            groups=None,
+            slices={"question length (tokens)": split.fields["question"].lengths[split.rows["question"]].astype(float)},
+            values={(name, "accuracy"): (said == labels).astype(np.float64) for name, said in predicted.items()},
+            classes=Classes(names, labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))),
+        )
+        self._write_answers(answered, split, questions, given, rows, ingested, folder)
+        settings = self.config.evaluate
+        right = {name: said == labels for name, said in predicted.items()}
+        return system_comparison.write(
+            folder, self.config.name, {"answers": (judged, "question_only")}, settings.bootstrap_samples,
+            self.config.seed, _by_kind(right, _kinds(ingested, list(split.ids))),
+        )  # fmt: skip
+
+    def _write_answers(
+        self, answered: Answered, split: shards.Split, questions: list[str], given: list[str], rows: np.ndarray,
+        ingested: Path, folder: Path,
+    ) -> None:  # fmt: skip
+        """Writes predictions.jsonl, and the first questions with their pictures and the places looked at."""
+        page, pictures = [], len(self.images.raw_shape) == 3
+        images = texts_of(ingested, split, "image")
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+            for i, (key, image, question, answer) in enumerate(zip(split.ids, images, questions, given)):
+                line = {"id": key, "image": image, "question": question, "given": answer}
+                found = decoding.label_of(self.names, answered.probabilities[i], "answer")
+                file.write(as_json(line | found, ensure_ascii=False) + "\n")
+                if i < SHOWN:
+                    picture = self.images.raw[rows[i]] if pictures else None
+                    right = found["answer"] == answer
+                    said = f"{question} {found['answer']}"
+                    page.append(captions_page.Shown(image, picture, said, [answer], right, answered.weights[i]))
+        note = (
+            f"The first {len(page)} of {len(questions)} test questions; green: the right answer. "
+            "Lighter places were looked at more."
+        )
+        captions_page.write(folder / "questions.html", f"{self.config.name}: questions", note, page)
+
+    def _answered(self, network: QuestionAnswerer, split: shards.Split, world: World) -> Answered:
+        """What the network says of a split's records, the work shared out over the workers."""
+        field, rows = split.fields["question"], split.rows["question"]
+        images = self.images.rows_of(split.fields["image"])[split.rows["image"]]
+        found = []
+        for part in like_lengths(field.lengths[rows], world.rank, world.size):
+            seen = self.images.seen(self.images.raw[images[part]], world.context)
+            found.append((part, self._forward(network, *field.padded(rows[part]), seen, world.context)))
+        nothing = Answered(np.zeros((0, len(self.names)), np.float32), np.zeros((0, network.places), np.float32))
+        places = world.gather_numpy(np.concatenate([np.zeros(0, np.int32), *(p for p, _ in found)]), "places")
+        together = []
+        for name, empty in zip(Answered._fields, nothing):
+            values = np.concatenate([empty, *(getattr(one, name) for _, one in found)])
+            everyones = world.gather_numpy(values, name) if empty.shape[1] else values
+            whole = np.zeros((len(rows), empty.shape[1]), np.float32)
+            if empty.shape[1]:
+                whole[places] = everyones
+            together.append(whole)
+        return Answered(*together)
+
+    def _forward(
+        self, network: QuestionAnswerer, ids: np.ndarray, lengths: np.ndarray, seen: np.ndarray, context: Context
+    ) -> Answered:
+        table = network.embedding.data(context)
+        texts = nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32")
+        logits, weights = network(table, *texts, nd.array(seen, context, seen.dtype))
+        there = np.zeros((len(ids), 0), np.float32) if weights is None else weights.asnumpy()
+        return Answered(nd.softmax(logits).asnumpy(), there)
+
+    def predict(
+        self, network: QuestionAnswerer, rows: Sequence[Mapping[str, Any]], context: Context
+    ) -> list[dict[str, Any]]:
+        """For each row's `image`, the path of one, and `question` the `answer` and all answers' probabilities."""
+        tokenizer = load_tokenizer(self.folder)
+        encoded = [tokenizer.encode(str(row["question"]), "question") for row in rows]
+        seen = self.images.seen(np.stack([self.images.read(row["image"]) for row in rows]), context)
+        lengths = np.array([len(ids) for ids in encoded], np.int32)
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for part in like_lengths(lengths):
+            ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
+            for row, place in zip(ids, part):
+                row[: lengths[place]] = encoded[place]
+            answered = self._forward(network, ids, lengths[part], seen[part], context)
+            for place, probabilities in zip(part, answered.probabilities):
+                found[place] = decoding.label_of(self.names, probabilities, "answer")
+        return found
+
+
+def _bags(split: shards.Split) -> Iterator[np.ndarray]:
+    field = split.fields["question"]
+    return (field.ids(row) for row in split.rows["question"].tolist())
+
+
+def _kinds(ingested: Path, ids: list[str]) -> np.ndarray:
+    """(N,) the kind of each test question, "" where the source does not say."""
+    kinds: dict[str, str] = {}
+    for batch in pq.ParquetFile(ingested / "records-test.parquet").iter_batches(10_000, columns=["id", "metadata"]):
+        for key, metadata in zip(batch["id"].to_pylist(), batch["metadata"].to_pylist()):
+            kinds[key] = str(json.loads(metadata).get("kind", ""))
+    return np.array([kinds[key] for key in ids])
+
+
+def _by_kind(right: Mapping[str, np.ndarray], kinds: np.ndarray) -> str:
+    """Accuracy of each system per kind of question; empty where the kinds are not known."""
+    named = sorted(set(kinds.tolist()) - {""})
+    if not named:
+        return ""
+    width = max(len(name) for name in named)
+    lines = ["accuracy by kind of question:", f"  {'':<{width}}" + "".join(f"{name:>15}" for name in right)]
+    for kind in named:
+        cells = "".join(f"{values[kinds == kind].mean():>15.3f}" for values in right.values())
+        lines.append(f"  {kind:<{width}}{cells}   {int((kinds == kind).sum()):,} questions")
+    return "\n".join(lines)

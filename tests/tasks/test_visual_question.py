@@ -1,0 +1,241 @@
+"""Questions about drawn scenes: true and even answers, networks against formulas, learning what only both tell."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mxnet import autograd, nd
+
+from pipeline.config import Config, ModelConfig, check_config
+from pipeline.ingest import images, scene_questions
+from pipeline.ingest import stage as ingest
+from pipeline.ingest.scene_questions import KINDS, PLACES
+from pipeline.models.question_answerer import QuestionAnswerer
+from pipeline.orchestration import flow
+from pipeline.reporting import captions_page
+
+
+def of_questions(root: Path, **more: Any) -> Config:
+    data: dict[str, Any] = {
+        "name": "questions",
+        "root": str(root),
+        "task": "visual_question",
+        "ingest": {"source": {"format": "scene_questions", "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
+        "model": {"embedding": 8, "hidden": 8},
+        "evaluate": {"bootstrap_samples": 20},
+        "tracking": {"system_metrics": False},
+    }
+    return check_config(data | more, "test")
+
+
+# --- the drawn source -------------------------------------------------------------------------------------------------
+def answer_of(question: str, scene: dict[int, scene_questions.Placed]) -> str:
+    """The answer read off a scene, question by question: an own reading, not the source's."""
+    things = [(place, one.thing.colour, one.thing.shape, one.large) for place, one in scene.items()]
+    named = re.findall(r"(red|green|blue|yellow|purple) (square|circle|triangle|cross)", question)
+    if match := re.match(r"what colour is the (\w+) \?", question):
+        [answer] = [colour for _, colour, shape, _ in things if shape == match[1]]
+        return answer
+    if match := re.match(r"what shape is the (\w+) thing \?", question):
+        [answer] = [shape for _, colour, shape, _ in things if colour == match[1]]
+        return answer
+    if match := re.match(r"how many (\w+) things are there \?", question):
+        return ["zero", "one", "two", "three"][sum(colour == match[1] for _, colour, _, _ in things)]
+    if match := re.match(r"how many (square|circle|triangle|cross)(?:s|es) are there \?", question):
+        return ["zero", "one", "two", "three"][sum(shape == match[1] for _, _, shape, _ in things)]
+    if question.startswith("where is the"):
+        [place] = [place for place, colour, shape, _ in things if (colour, shape) == named[0]]
+        return ("top" if place < 2 else "bottom") + (" right" if place % 2 else " left")
+    if " larger than " in question:
+        [one] = [large for _, colour, shape, large in things if (colour, shape) == named[0]]
+        [other] = [large for _, colour, shape, large in things if (colour, shape) == named[1]]
+        assert one != other
+        return "yes" if one else "no"
+    assert question.startswith("is there a ")
+    return "yes" if any((colour, shape) == named[0] for _, colour, shape, _ in things) else "no"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_answer_is_true_of_its_scene(kind: str) -> None:
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        asked = KINDS[kind](rng)
+        scene = scene_questions._placed(asked, rng)
+        assert 2 <= len(scene) <= len(PLACES)
+        assert answer_of(asked.question, scene) == asked.answer, (asked.question, scene)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_question_alone_says_nothing_of_its_answer(kind: str) -> None:
+    """Over many draws each answer of a question's form comes as often as the others: within four deviations."""
+    forms: dict[str, Counter[str]] = defaultdict(Counter)
+    for seed in range(4000):
+        asked = KINDS[kind](np.random.default_rng(seed))
+        forms[asked.question if kind in ("colour", "shape") else kind][asked.answer] += 1
+    for answers in forms.values():
+        mean = sum(answers.values()) / len(answers)
+        assert all(abs(count - mean) < 4 * mean**0.5 for count in answers.values()), answers
+    chance = {"colour": 5, "shape": 4, "count": 4, "place": 4, "comparison": 2, "yes or no": 2}[kind]
+    assert all(len(answers) == chance for answers in forms.values())
+
+
+def test_no_set_of_things_is_in_two_splits(tmp_path: Path) -> None:
+    counts = ingest.run(of_questions(tmp_path), tmp_path)
+    assert counts["records"]["kept"] == 150 and counts["records"]["quarantined"] == 0
+    sets: dict[str, set[str]] = {}
+    for split in ("train", "valid", "test"):
+        rows = [json.loads(m) for m in pq.read_table(tmp_path / f"records-{split}.parquet")["metadata"].to_pylist()]
+        sets[split] = {row["things"] for row in rows}
+        assert {row["kind"] for row in rows} <= set(KINDS)
+    assert sets["test"] and not sets["train"] & (sets["test"] | sets["valid"])
+    assert np.load(tmp_path / images.ARRAY).shape == (150, 48, 48, 3)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+def answerer(fusion: str, shape: tuple[int, ...], scale: float | None = 0.7) -> QuestionAnswerer:
+    network = QuestionAnswerer(ModelConfig(embedding=3, hidden=4, dropout=0.0), 7, 5, fusion, shape)
+    mx.random.seed(2)
+    np.random.seed(2)
+    network.initialize()
+    for parameter in network.collect_params().values() if scale else ():
+        parameter.set_data(nd.random.uniform(-scale, scale, parameter.shape))
+    return network
+
+
+def weights_of(network: QuestionAnswerer) -> dict[str, np.ndarray]:
+    return {name: p.data().asnumpy() for name, p in network._collect_params_with_prefix().items()}
+
+
+@pytest.mark.parametrize(("fusion", "shape"), [("concat", (6,)), ("product", (6,)), ("attention", (9, 6))])
+def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None:
+    network = answerer(fusion, shape)
+    seen = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    ids, lengths = nd.array([[2, 3], [4, 5], [6, 0]], dtype="int32"), nd.array([3, 2], dtype="int32")
+    logits, weights = network(network.embedding.data(), ids, lengths, nd.array(seen))
+    w = weights_of(network)
+    caught: list[np.ndarray] = []
+    network.pooling.register_forward_hook(lambda block, inputs, output: caught.append(output.asnumpy()))
+    network(network.embedding.data(), ids, lengths, nd.array(seen))
+    question = caught[0]
+    relu = lambda x: np.maximum(x, 0)
+    if fusion == "concat":
+        joined = np.concatenate([question, relu(seen @ w["vector.weight"].T + w["vector.bias"])], axis=1)
+    elif fusion == "product":
+        vector = np.tanh(seen @ w["vector.weight"].T + w["vector.bias"])
+        joined = np.tanh(question @ w["question.weight"].T + w["question.bias"]) * vector
+    else:
+        places = (seen + w["position"]) @ w["place.weight"].T + w["place.bias"]
+        compared = relu(places + (question @ w["question.weight"].T)[:, None])
+        scores = np.exp(compared @ w["score.weight"][0])
+        chances = scores / scores.sum(axis=1, keepdims=True)
+        assert weights is not None
+        np.testing.assert_allclose(weights.asnumpy(), chances, rtol=1e-4)
+        joined = np.concatenate([(compared * chances[:, :, None]).sum(axis=1), compared.mean(axis=1), question], axis=1)
+    between = relu(joined @ w["between.weight"].T + w["between.bias"])
+    np.testing.assert_allclose(logits.asnumpy(), between @ w["output.weight"].T + w["output.bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "product", "attention"])
+def test_every_parameter_learns_from_pictures(fusion: str) -> None:
+    network = answerer(fusion, (16, 16, 3), scale=None)
+    pictures = nd.array(np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3)), dtype="uint8")
+    ids = nd.array(np.random.default_rng(1).integers(2, 7, (9, 2)), dtype="int32")
+    lengths = nd.array([9, 8], dtype="int32")
+    table = network.embedding.data()
+    table.attach_grad()
+    with autograd.record():
+        logits, _ = network(table, ids, lengths, pictures)
+        loss = -nd.pick(nd.log_softmax(logits), nd.array([1, 3])).sum()
+    loss.backward()
+    assert abs(table.grad.asnumpy()).sum() > 0
+    still = [
+        name
+        for name, p in network.collect_params().items()
+        if p.grad_req != "null" and not abs(p.grad().asnumpy()).sum() > 0
+    ]
+    assert still == []
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+@pytest.mark.learns
+@pytest.mark.timeout(400)
+def test_answers_need_the_question_and_the_picture(tmp_path: Path) -> None:
+    """Vectors of three numbers; the question names which of them to read. Neither alone is better than chance."""
+    rng = np.random.default_rng(0)
+    vectors = rng.choice([-1.0, 1.0], size=(900, 3)).astype(np.float32)
+    words, answers = ("first", "second", "third"), ("minus", "plus")
+    questions: list[tuple[int, str, str]] = []
+    for number, vector in enumerate(vectors):
+        which = int(rng.integers(3))
+        questions.append((number, f"the {words[which]} one ?", answers[int(vector[which] > 0)]))
+    found, _ = trained_on_vectors(tmp_path, vectors, questions)
+    assert found["test/accuracy"] > 0.97
+    for alone in ("question_only", "frequent"):
+        assert found[f"test/{alone}/accuracy"] < 0.65
+
+
+def trained_on_vectors(
+    folder: Path, vectors: np.ndarray, questions: list[tuple[int, str, str]], **more: Any
+) -> tuple[dict[str, float], Path]:
+    """The metrics and the evaluation folder of a training on given vectors."""
+    np.save(folder / "vectors.npy", vectors)
+    (folder / "questions.tsv").write_text("".join(f"{i}\t{asked}\t{answer}\n" for i, asked, answer in questions))
+    source = {"format": "captions", "captions": "questions.tsv", "images": "vectors.npy"}
+    source |= {name: str(folder / source[name]) for name in ("captions", "images")}
+    data: dict[str, Any] = {
+        "ingest": {"source": source, "split": {"valid": 0.1, "test": 0.2}},
+        "tokenize": {"min_count": 1},
+        "model": {"embedding": 8, "hidden": 16, "dropout": 0.0},
+        "visual_question": {"fusion": "product", "features": "given"},
+        "train": {"threads_per_worker": 1, "max_pairs_per_update": 32, "epochs": 12, "patience_validations": None,
+                  "optimizer": {"learning_rate": 0.01}},
+    }  # fmt: skip
+    result = flow.run(of_questions(folder / "runs", **(data | more)), "test", "evaluate", lambda line: None)
+    return result.metrics, Path(result.stages["evaluate"]["folder"])
+
+
+def test_an_answer_that_training_never_saw_is_wrong_and_counted(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    questions = [(i, "which one ?", "new" if i >= 36 else "old" if i % 2 else "older") for i in range(40)]
+    for split, numbers in {"train": range(28), "valid": range(28, 32), "test": range(32, 40)}.items():
+        (tmp_path / split).write_text("".join(f"{i}\n" for i in numbers))
+    names = {split: str(tmp_path / split) for split in ("train", "valid", "test")}
+    source = {
+        "format": "captions",
+        "captions": str(tmp_path / "questions.tsv"),
+        "images": str(tmp_path / "vectors.npy"),
+    }
+    metrics, folder = trained_on_vectors(
+        tmp_path, vectors, questions,
+        ingest={"source": source | {"splits": names}}, train={"threads_per_worker": 1, "epochs": 1},
+    )  # fmt: skip
+    assert "8 questions" in (folder / "table.txt").read_text()
+    assert metrics["test/accuracy"] <= 0.5
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["given"] for row in rows].count("new") == 4 and "new" not in rows[0]["probabilities"]
+
+
+def test_a_picture_without_a_question_and_a_question_without_an_answer_are_put_aside(tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "q.tsv").write_text("0\twhat ?\tthis\n1\t\tthat\n2\twhat ?\n7\twhat ?\tthis\n")
+    source = {"format": "captions", "captions": str(tmp_path / "q.tsv"), "images": str(tmp_path / "vectors.npy")}
+    given = {"source": source, "split": {"valid": 0, "test": 0}, "max_quarantined_share": 0.9}
+    (tmp_path / "out").mkdir()
+    counts = ingest.run(of_questions(tmp_path, ingest=given), tmp_path / "out")
+    assert counts["records"]["kept"] == 1 and counts["records"]["quarantined"] == 2
+
+
+def test_the_page_shows_where_the_network_looked(tmp_path: Path) -> None:
+    picture = np.full((48, 48, 3), 200, np.uint8)
+    weights = np.zeros(9)
+    weights[2] = 1.0  # the right end of the first row of a grid of three by three
+    lit = captions_page._lit(picture, weights)
+    assert lit.shape == (48, 96, 3) and (lit[:, :48] == 200).all()
+    assert (lit[:16, 80:] == 200).all() and (lit[16:, 48:] == 30).all() and (lit[:, 48:80] == 30).all()
+    assert captions_page._lit(picture, None) is picture
