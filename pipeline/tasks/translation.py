@@ -2,6 +2,8 @@
 
 import functools
 import json
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from pipeline.config import TranslationConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import translation
+from pipeline.evaluation import phrase_table, translation
 from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.search import Found, search
 from pipeline.models.translator import Translator
@@ -26,6 +28,7 @@ from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
 from pipeline.tokenization.joining import joined
 
 HEAT_MAPS = 8  # drawn by evaluate
+TRIED = 200  # validation sentences that choose the statistical translator's weight
 CELLS = 4096  # source tokens decoded side by side: bounds the memory of a beam's scores
 
 
@@ -184,10 +187,12 @@ class Translation(Task):
             raise InputError("the test split has no pair to judge: raise ingest.split.test")
         options, field = self.config.options(TranslationConfig), split.fields["source"]
         sources = [field.ids(row) for row in range(len(field))]
+        begun = time.perf_counter()
         mine = self._write(
             network, sources, world.context, options.beam, options.length_penalty, world.rank, world.size
         )
         found = gather_found(mine, len(sources), world)
+        rate = len(sources) / (time.perf_counter() - begun)
         if world.rank > 0:
             return {}
         tokenizer = load_tokenizer(self.folder)
@@ -206,12 +211,16 @@ class Translation(Task):
             "memory": [remembered[row] for row in rows],
             "copy": originals,
         }
+        note = ""
+        if options.baseline == "phrase_table":
+            said, note = self._statistical(sources, network, rate)
+            systems["phrase_table"] = [said[row] for row in rows]
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, row, original, known in zip(split.ids, rows, originals, references):
                 line = {"id": key, "source": original, "target": written[row], "references": known}
                 file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
         self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
-        return self._tables(systems, references, originals, split, folder)
+        return self._tables(systems, references, originals, split, folder, note)
 
     def _draw_attention(
         self, network: Translator, sources: list[np.ndarray], written: list[list[int]], world: World, folder: Path
@@ -230,7 +239,7 @@ class Translation(Task):
 
     def _tables(
         self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], split: shards.Split,
-        folder: Path,
+        folder: Path, note: str,
     ) -> dict[str, float]:  # fmt: skip
         """Writes table.txt and metrics.json: corpus scores, and sentence by sentence what can be resampled."""
         settings, lowercase = self.config.evaluate, self.config.tokenize.lowercase
@@ -251,14 +260,45 @@ class Translation(Task):
             values=values,
         )
         flat = system_comparison.write(
-            folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed
-        )
+            folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed,
+            note,
+        )  # fmt: skip
         table = tables.table_text(compared, f"{self.config.name}: test split, corpus")
         rest = (folder / "table.txt").read_text(encoding="utf-8")
         (folder / "table.txt").write_text("\n".join([table + "\n".join(signatures) + "\n", rest]), encoding="utf-8")
         everything = {"corpus": compared, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
         (folder / "metrics.json").write_text(as_json(everything, indent=1), encoding="utf-8")
         return tables.flat_metrics("test", compared) | flat
+
+    def _statistical(self, sources: list[np.ndarray], network: Translator, rate: float) -> tuple[list[str], str]:
+        """Translations by a phrase table of the training split, and a line of both systems' size and speed.
+
+        Args:
+            rate: sentences that the network wrote per second.
+        """
+        train, valid = self.train, shards.open_split(self.folder, "valid", self.config.task)
+        pairs = [[train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides]
+        tried = valid.rows["source"][:TRIED].tolist(), valid.rows["target"][:TRIED].tolist()
+        to_text = lambda ids: joined(self.config.tokenize.kind, [self.vocabulary[i] for i in ids if i != UNKNOWN_ID])
+        judge = translation.judges(
+            self.config.tokenize.lowercase, self.config.options(TranslationConfig).bleu_tokenizer
+        )
+        references = [[to_text(valid.fields["target"].ids(row))] for row in tried[1]]
+        translator = phrase_table.fitted(
+            *pairs, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
+            lambda written: judge.scores([to_text(ids) for ids in written], references)["bleu"],
+        )  # fmt: skip
+        begun = time.perf_counter()
+        written = [to_text(translator.translate(source)) for source in sources]
+        seconds = time.perf_counter() - begun
+        with tempfile.TemporaryDirectory() as folder:
+            size = translator.table.write(Path(folder) / "table.parquet")
+        parameters = sum(4 * p.data().size for p in network.collect_params().values())
+        return written, (
+            f"model: {parameters / 1e6:.1f} MB, {rate:.1f} sentences/s; phrase_table: {size / 1e6:.1f} MB for "
+            f"{translator.table.pairs:,} phrase pairs and {len(translator.language):,} counted word sequences, "
+            f"{len(sources) / seconds:.1f} sentences/s"
+        )
 
     def _remembered(self, sources: list[np.ndarray], ingested: Path) -> list[str]:
         """For each source the target of the nearest training source."""
