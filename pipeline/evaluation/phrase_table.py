@@ -24,6 +24,7 @@ JUMP = 5  # words that a phrase may lie away from the end of the one before
 BORDER = -1  # before and behind a sentence
 
 Phrase = tuple[int, ...]
+Ids = Sequence[int] | np.ndarray
 
 
 class Weights(NamedTuple):
@@ -46,7 +47,7 @@ class Trigrams:
 
     DISCOUNT = 0.75
 
-    def __init__(self, texts: Iterable[Sequence[int]], vocabulary: int) -> None:
+    def __init__(self, texts: Iterable[Ids], vocabulary: int) -> None:
         """`texts` are ids; an unknown word has what is left of the unigrams, shared by `vocabulary` words."""
         three: Counter[Phrase] = Counter()
         for text in texts:
@@ -158,7 +159,7 @@ class PhraseTranslator:
     def __init__(self, table: PhraseTable, language: Trigrams, weights: Weights | None = None) -> None:
         self.table, self.language, self.weights = table, language, weights or Weights()
 
-    def translate(self, source: Sequence[int]) -> list[int]:
+    def translate(self, source: Ids) -> list[int]:
         """The best translation found; a word that no phrase has is copied."""
         words = tuple(int(word) for word in source)
         options = self._options(words)

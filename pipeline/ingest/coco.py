@@ -93,7 +93,7 @@ def _row(
 def files(source: CocoSource) -> dict[SplitName | None, str]:
     """The file of each split that lists captions or questions."""
     given = source.captions or source.questions
-    return {None: given} if isinstance(given, str) else {**(given or {})}
+    return {None: given} if isinstance(given, str) else dict((given or {}).items())
 
 
 def _address(source: CocoSource, split: SplitName | None) -> str:
@@ -150,7 +150,7 @@ def _captions(content: Any, address: str) -> Iterator[Entry]:
         for image in _list(content, "images", address, ("filename", "sentences")):
             split = KARPATHY_SPLITS.get(str(image.get("split", "")), "train")
             for sentence in image["sentences"]:
-                values = {"caption": sentence.get("raw", ""), _SPLIT: split}
+                values: dict[Column, Any] = {"caption": sentence.get("raw", ""), _SPLIT: split}
                 yield Entry(image["filename"], next(numbers), values)
         return
     names = {one["id"]: one["file_name"] for one in _list(content, "images", address, ("id", "file_name"))}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.config.sources import Columns, SceneQuestionsSource, SplitName
+from pipeline.config.sources import Column, Columns, SceneQuestionsSource, SplitName
 from pipeline.ingest import images
 from pipeline.ingest.rows import Row
 from pipeline.ingest.scenes import SIZE_PX, THINGS, Thing, paint
@@ -59,8 +59,9 @@ def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:
             quarters = _placed(asked, rng)
             writer.put(i, _draw(quarters, rng))
             things = " + ".join(sorted(str(one.thing) for one in quarters.values()))
-            values = {"image": name, "question": asked.question, "answer": asked.answer}
-            yield Row("scene_questions", i + 1, {**values, "kind": kind, "things": things}, asked.question)
+            values: dict[Column, str] = {"image": name, "question": asked.question, "answer": asked.answer}
+            values |= {"kind": kind, "things": things}
+            yield Row("scene_questions", i + 1, values, asked.question)
 
 
 def _colour(rng: np.random.Generator) -> Asked:

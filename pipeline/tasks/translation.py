@@ -277,7 +277,7 @@ class Translation(Task):
             rate: sentences that the network wrote per second.
         """
         train, valid = self.train, shards.open_split(self.folder, "valid", self.config.task)
-        pairs = [[train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides]
+        known, said = ([train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides)
         tried = valid.rows["source"][:TRIED].tolist(), valid.rows["target"][:TRIED].tolist()
         to_text = lambda ids: joined(self.config.tokenize.kind, [self.vocabulary[i] for i in ids if i != UNKNOWN_ID])
         judge = translation.judges(
@@ -285,7 +285,7 @@ class Translation(Task):
         )
         references = [[to_text(valid.fields["target"].ids(row))] for row in tried[1]]
         translator = phrase_table.fitted(
-            *pairs, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
+            known, said, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
             lambda written: judge.scores([to_text(ids) for ids in written], references)["bleu"],
         )  # fmt: skip
         begun = time.perf_counter()
