@@ -13,9 +13,10 @@ class QuestionAnswerer(gluon.Block):
     """Logits of the answers from an image and the pooled states of a question.
 
     concat: [q; v], and product: tanh(W q) * tanh(V v), with v one vector of the whole image (Antol et al., "VQA: visual
-    question answering", 2015). attention: each place g of the image is compared with the question, k = relu(W g + U q);
-    softmax(w . k) chooses among the places (Yang et al., "Stacked attention networks for image question answering",
-    2016, eq. 15-17). Beside the chosen mean stands the plain mean of k: the weights sum to 1, so they cannot count.
+    question answering", 2015). attention: the question turns the features of each place g of the image up or down,
+    k = relu(W g * (1 + U q)) (Perez et al., "FiLM: visual reasoning with a general conditioning layer", 2018), and
+    softmax(w . k) chooses among the L places (Yang et al., "Stacked attention networks for image question answering",
+    2016, eq. 16-17). Beside the chosen mean stands the sum of k over sqrt(L): weights that sum to 1 cannot count.
 
     Args:
         vocabulary: V, the rows of the embedding table.
@@ -79,10 +80,10 @@ class QuestionAnswerer(gluon.Block):
     def _joined(self, question: nd.NDArray, seen: nd.NDArray) -> tuple[nd.NDArray, nd.NDArray | None]:
         if self.fusion == "attention":
             places = self.place(nd.broadcast_add(seen, self.position.data(seen.context)))
-            compared = nd.relu(nd.broadcast_add(places, self.question(question).expand_dims(1)))  # (N, L, H)
+            compared = nd.relu(nd.broadcast_mul(places, 1 + self.question(question).expand_dims(1)))  # (N, L, H)
             weights = nd.softmax(self.score(compared).squeeze(axis=2), axis=1)
             chosen = nd.broadcast_mul(compared, weights.expand_dims(2)).sum(axis=1)
-            return nd.concat(chosen, compared.mean(axis=1), question, dim=1), weights
+            return nd.concat(chosen, compared.sum(axis=1) / places.shape[1] ** 0.5, question, dim=1), weights
         vector = self.vector(seen)
         if self.question is not None:
             return nd.tanh(self.question(question)) * nd.tanh(vector), None

@@ -131,12 +131,12 @@ def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None
         joined = np.tanh(question @ w["question.weight"].T + w["question.bias"]) * vector
     else:
         places = (seen + w["position"]) @ w["place.weight"].T + w["place.bias"]
-        compared = relu(places + (question @ w["question.weight"].T)[:, None])
+        compared = relu(places * (1 + question @ w["question.weight"].T)[:, None])
         scores = np.exp(compared @ w["score.weight"][0])
         chances = scores / scores.sum(axis=1, keepdims=True)
         assert weights is not None
         np.testing.assert_allclose(weights.asnumpy(), chances, rtol=1e-4)
-        joined = np.concatenate([(compared * chances[:, :, None]).sum(axis=1), compared.mean(axis=1), question], axis=1)
+        joined = np.concatenate([(compared * chances[:, :, None]).sum(axis=1), compared.sum(axis=1) / 3, question], axis=1)
     between = relu(joined @ w["between.weight"].T + w["between.bias"])
     np.testing.assert_allclose(logits.asnumpy(), between @ w["output.weight"].T + w["output.bias"], atol=1e-5)
 
