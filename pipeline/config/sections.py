@@ -385,6 +385,11 @@ class EvaluateConfig(Settings):
         description="Task language_model: the layout that is counted in what the model writes: environments and braces "
         "that close, code that parses. null: nothing is counted.",
     )
+    phrase_table: bool = Field(
+        default=False,
+        description="Task translation: puts a statistical translator (Koehn et al. 2003) beside the network; it takes "
+        "about 10 minutes for 30,000 pairs.",
+    )
 
 
 class PromoteConfig(Settings):

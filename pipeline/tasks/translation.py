@@ -212,7 +212,7 @@ class Translation(Task):
             "copy": originals,
         }
         note = ""
-        if options.baseline == "phrase_table":
+        if self.config.evaluate.phrase_table:
             said, note = self._statistical(sources, network, rate)
             systems["phrase_table"] = [said[row] for row in rows]
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ from pipeline.config.tasks.visual_question import VisualQuestionConfig
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import baselines, captions, metrics
+from pipeline.evaluation import captions, metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged
 from pipeline.models.question_answerer import QuestionAnswerer
 from pipeline.reporting import captions_page, system_comparison
@@ -37,6 +37,7 @@ class QuestionBatch(NamedTuple):
     texts: Chunked
     images: np.ndarray  # (n, *shape)
     answers: np.ndarray  # (n,) int32
+    total: int  # questions of all workers
 
 
 class Answered(NamedTuple):
@@ -95,13 +96,13 @@ class VisualQuestion(Task):
     # --- training -----------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> QuestionBatch:
         """See QuestionBatch."""
-        field = self.train.fields["question"]
-        rows = [self.train.rows["question"][share] for share in shares]
-        tokens = distinct_tokens([(field, part) for part in rows])
-        texts = chunked(field, rows, rank, tokens)
+        ids = self.train.fields["question"].read(self.train.rows["question"][shares[rank]])
+        tokens = distinct_tokens(ids)
+        texts = chunked(ids, tokens)
         mine = shares[rank][texts.rows]
         images = self._seen[self.train.rows["image"][mine]]
-        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self._answers[mine])
+        total = sum(len(share) for share in shares)
+        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self._answers[mine], total)
 
     def loss(self, network: QuestionAnswerer, table: nd.NDArray | None, batch: QuestionBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' questions."""
@@ -114,7 +115,7 @@ class VisualQuestion(Task):
             logits.append(network(table, ids, lengths, nd.array(images, context, images.dtype), packed)[0])
         losses = -nd.pick(nd.log_softmax(nd.concat(*logits, dim=0)), nd.array(batch.answers, context))
         # the average over workers of these is the mean over all questions, whatever each worker's number of them
-        value = losses.sum().reshape(1) * (world.size / sum(batch.texts.counts))
+        value = losses.sum().reshape(1) * (world.size / batch.total)
         return StepLoss(value, value)
 
     # --- judging ------------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class VisualQuestion(Task):
         known = self.images.rows_of(self.train.fields["image"])[self.train.rows["image"]]
         predicted = {
             "model": answered.probabilities.argmax(axis=1),
-            "question_only": baselines.naive_bayes(_bags(self.train), train, _bags(split)),
+            "question_only": self._from_questions(split, train),
             "picture_only": train[captions.nearest(self.images.small(known), self.images.small(rows))],
             "frequent": np.full(len(labels), np.bincount(train).argmax()),
         }
@@ -169,6 +170,12 @@ class VisualQuestion(Task):
             folder, self.config.name, {"answers": (judged, "question_only")}, settings.bootstrap_samples,
             self.config.seed, _by_kind(right, _kinds(ingested, list(split.ids))),
         )  # fmt: skip
+
+    def _from_questions(self, split: shards.Split, train: np.ndarray) -> np.ndarray:
+        """(N,) what naive Bayes answers that sees the question alone."""
+        size = shards.vocabulary_size(self.folder)
+        model = naive_bayes.fit(_bags(self.train), train, len(self.names), size)
+        return np.asarray(model.scores(_bags(split)).argmax(axis=1))
 
     def _write_answers(
         self, answered: Answered, split: shards.Split, questions: list[str], given: list[str], rows: np.ndarray,

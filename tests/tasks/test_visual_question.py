@@ -136,7 +136,9 @@ def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None
         chances = scores / scores.sum(axis=1, keepdims=True)
         assert weights is not None
         np.testing.assert_allclose(weights.asnumpy(), chances, rtol=1e-4)
-        joined = np.concatenate([(compared * chances[:, :, None]).sum(axis=1), compared.sum(axis=1) / 3, question], axis=1)
+        joined = np.concatenate(
+            [(compared * chances[:, :, None]).sum(axis=1), compared.sum(axis=1) / 3, question], axis=1
+        )
     between = relu(joined @ w["between.weight"].T + w["between.bias"])
     np.testing.assert_allclose(logits.asnumpy(), between @ w["output.weight"].T + w["output.bias"], atol=1e-5)
 

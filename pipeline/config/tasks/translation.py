@@ -34,11 +34,6 @@ class TranslationConfig(Settings):
         description="Writes the source word that is attended to most in place of an unknown word; else no unknown word "
         "is written.",
     )
-    baseline: Literal["memory", "phrase_table"] = Field(
-        default="memory",
-        description="What stands beside the network in the table. memory: the nearest training text's translation. "
-        "phrase_table: statistical translation (Koehn et al. 2003) too, which takes minutes for 30,000 pairs.",
-    )
     bleu_tokenizer: Literal["13a", "intl", "zh", "char", "none"] = Field(
         default="13a", description="sacreBLEU's tokenizer for the target language; zh for Chinese."
     )
