@@ -53,6 +53,7 @@ class TaskSpec:
         fields: of a record, in order, and how each becomes ids.
         task: the subclass of `pipeline.tasks.base.Task`.
         metrics: the one that is used unless train.metric names another first; or a function of the configuration.
+        same_by: (config) -> the fields by which two records count as the same; None: the first of `fields`.
         record: what one record is called, for sentences: "text", "pair".
         options: the model of its section, whose defaults must all be given.
         inputs: the fields that a row to predict must have.
@@ -76,6 +77,7 @@ class TaskSpec:
     task: str
     metrics: tuple[Metric, ...] | Callable[[Any], tuple[Metric, ...]]
     record: str = "text"
+    same_by: Callable[[Any], tuple[str, ...]] | None = None
     options: type[Settings] | None = None
     inputs: tuple[str, ...] = ("text",)
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -41,9 +41,9 @@ def read(
     Raises:
         InputError: a file is not of COCO's form, or no entry has an image.
     """
-    given = {split: list(_entries(source, config.task, split)) for split in files(source)}
+    given = {split: list(_entries(source, split)) for split in files(source)}
     if len(given) == 1 and None in given:
-        given = _divided(source, config.task, given[None])
+        given = _divided(given[None])
     with ExitStack() as stack:
         opened = [images.open_pictures(one, source.size_px, limit_bytes, folder, stack) for one in source.images]
         load = {name: reader for names, reader in opened for name in names}
@@ -116,7 +116,7 @@ def addresses(source: CocoSource) -> dict[str, str]:
     return found
 
 
-def _entries(source: CocoSource, task: str, split: SplitName | None) -> Iterator[Entry]:
+def _entries(source: CocoSource, split: SplitName | None) -> Iterator[Entry]:
     """A file's captions, or questions with their answers.
 
     Raises:
@@ -125,12 +125,8 @@ def _entries(source: CocoSource, task: str, split: SplitName | None) -> Iterator
     address = _address(source, split)
     content = _json(address)
     if source.captions:
-        if task != "captioning":
-            raise InputError(f"task {task} needs ingest.source.questions and annotations, not captions")
         yield from _captions(content, address)
         return
-    if task != "visual_question":
-        raise InputError(f"task {task} needs ingest.source.captions, not questions")
     given = source.annotations or ""
     answers_address = given if isinstance(given, str) else given[split or "train"]
     keys = ("question_id", "multiple_choice_answer")
@@ -161,7 +157,7 @@ def _captions(content: Any, address: str) -> Iterator[Entry]:
 _SPLIT = "#split"  # an entry's own split, of Karpathy's file
 
 
-def _divided(source: CocoSource, task: str, entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
+def _divided(entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
     """One file's entries by the splits that they name; all under None where they name none."""
     if not entries or _SPLIT not in entries[0].values:
         return {None: entries}

@@ -35,9 +35,8 @@ class Leak(NamedTuple):
 
 def compared(config: Config) -> tuple[str, ...]:
     """The fields by which two records of a task count as the same."""
-    if config.task == "matching":
-        return ("query",) if "ranking" in config.evaluate.kinds else ("query", "document")
-    return {"translation": ("source",), "captioning": ("image",)}.get(config.task, ("text",))
+    spec = config.spec
+    return spec.same_by(config) if spec.same_by else (next(iter(spec.fields)),)
 
 
 def normalized(text: str) -> str:

@@ -70,7 +70,7 @@ def balanced(classes: np.ndarray, count: int) -> np.ndarray:
     """(count,) float32 weights of classes 0 … count - 1, by which all that occur in (N,) `classes` weigh alike in sum,
     and the mean weight of an example is 1.
 
-    >>> balanced(np.array([0, 0, 0, 1]), 3).round(3).tolist()
+    >>> balanced(np.array([0, 0, 0, 1]), 3).astype(float).round(3).tolist()
     [0.667, 2.0, 0.0]
     """
     counts = np.bincount(classes.astype(np.int64), minlength=count).astype(np.float64)

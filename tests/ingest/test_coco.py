@@ -182,5 +182,5 @@ def test_settings_that_do_not_fit(source: dict[str, Any], sentence: str) -> None
 def test_a_source_of_the_other_task_is_refused(tmp_path: Path, pictures: Path, task: str) -> None:
     captions = {"captions": captions_file(tmp_path / "c.json", [1])}
     source = captions if task == "visual_question" else questions(tmp_path, [1])
-    with pytest.raises(InputError, match=f"task {task} needs ingest.source"):
+    with pytest.raises(InputError, match=f"format coco is for task .*, not {task}"):
         read(tmp_path, task, {**source, "images": [str(pictures)]})

@@ -37,12 +37,18 @@ def _check(config: Any) -> None:
         )
 
 
+def _same_by(config: Any) -> tuple[str, ...]:
+    """Documents are shared by design: the query, or the pair where only grades are measured."""
+    return ("query",) if "ranking" in config.evaluate.kinds else ("query", "document")
+
+
 TASK = TaskSpec(
     name="matching",
     fields={"query": Text(64), "document": Text(256)},
     task="pipeline.tasks.matching:Matching",
     metrics=_metrics,
     record="pair",
+    same_by=_same_by,
     inputs=("query", "document"),
     # measured better on the sets of questions, abstracts and manuals
     defaults={"head": "late_interaction", "hidden": 96},
