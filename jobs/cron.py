@@ -23,15 +23,28 @@ def markers(name: str) -> tuple[str, str]:
 def block(schedule: Schedule) -> str:
     """The schedule's part of a crontab. Raises InputError where cron would cut the command."""
     first, last = markers(schedule.name)
-    job = schedule.job
-    command = f"cd {shell(job.cwd)} && {run_command(schedule)} >>{shell(str(schedule.folder / LOG))} 2>&1"
-    return f"{first}\n{schedule.cron} {cron_command(command)}\n{last}\n"
+    lines = [(schedule.cron, run_command(schedule))]
+    if schedule.check_cron:
+        lines.append((schedule.check_cron, check_command(schedule)))
+    start, log = f"cd {shell(schedule.job.cwd)} && ", f" >>{shell(str(schedule.folder / LOG))} 2>&1"
+    body = "".join(f"{cron} {cron_command(start + command + log)}\n" for cron, command in lines)
+    return f"{first}\n{body}{last}\n"
 
 
 def run_command(schedule: Schedule) -> str:
     """The shell command that runs what is due."""
+    return command_of(schedule, "run")
+
+
+def check_command(schedule: Schedule) -> str:
+    """The shell command that tells people where the newest date has no verdict."""
+    return command_of(schedule, "check")
+
+
+def command_of(schedule: Schedule, action: str) -> str:
+    """The shell command of an action of `duplet schedule` on this schedule."""
     job = schedule.job
-    return shell(job.python, "-P", "-m", "pipeline.cli", "schedule", "run", schedule.name, "--root", job.root)
+    return shell(job.python, "-P", "-m", "pipeline.cli", "schedule", action, schedule.name, "--root", job.root)
 
 
 def with_block(table: str, name: str, block: str) -> str:

@@ -5,6 +5,7 @@ over the ssh that the MPI operator sets up between a job's pods. All pods share 
 Each pod runs as a user that is not root, and gets credentials only by reference to Secrets.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from jobs import spec as specs
+from jobs import strategic_merge
 from jobs.client import Client
 from jobs.folder import Record
 from jobs.spec import JobSpec
@@ -28,6 +30,7 @@ MANIFEST = "job.yaml"
 PYTHON, HOME = "/opt/duplet/bin/python", "/home/duplet"
 SSHD = ["/usr/sbin/sshd", "-De", "-f", f"{HOME}/.sshd_config"]
 GIVEN = "/etc/duplet"  # the ConfigMap in the launcher's pod
+SMALL = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "512Mi"}}  # of what only looks
 CANCELLED, QUEUE = "duplet/cancelled", "kueue.x-k8s.io/queue-name"  # an annotation of ours, a label of Kueue's
 SAVE_S = 120  # between the signal to end and the end, to save a checkpoint
 CLIENT = Client(
@@ -59,6 +62,7 @@ def manifests(spec: JobSpec) -> list[dict[str, Any]]:
             f"job: workers={spec.max_workers} on hosts of workers_per_host={per_host}: mpirun fills each host, so give "
             "a multiple of it"
         )
+    queued = labels
     policy: dict[str, Any] = {
         "cleanPodPolicy": "Running",
         "ttlSecondsAfterFinished": spec.kubernetes.ttl_s,
@@ -66,12 +70,17 @@ def manifests(spec: JobSpec) -> list[dict[str, Any]]:
         # for a scheduler of gangs: the launcher comes after the workers, and so must not be waited for
         "schedulingPolicy": {"minAvailable": spec.hosts(spec.max_workers)},
     }
+    if spec.kubernetes.start_within_s is not None:
+        policy["schedulingPolicy"]["scheduleTimeoutSeconds"] = spec.kubernetes.start_within_s
+    if spec.kubernetes.queue is not None:
+        policy["suspend"] = True  # Kueue takes it up when there is room
+        queued = labels | {QUEUE: spec.kubernetes.queue}  # of the job, and not of its pods, which Kueue would queue too
     if spec.walltime_min is not None:
         policy["activeDeadlineSeconds"] = spec.walltime_min * 60
     job = {
         "apiVersion": "kubeflow.org/v2beta1",
         "kind": "MPIJob",
-        "metadata": {"name": name, "namespace": spec.kubernetes.namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": spec.kubernetes.namespace, "labels": queued},
         "spec": {
             "slotsPerWorker": per_host,
             "mpiImplementation": "OpenMPI",
@@ -114,22 +123,28 @@ def spec_inside(spec: JobSpec) -> JobSpec:
 
 
 def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any]:
+    variables = spec.environment | spec.kubernetes.environment
+    forwarded = "".join(f" -x {variable}" for variable in variables)
     starter = (
         f"{PYTHON} -P -m pipeline.distributed.rendezvous serve mpirun -np {{workers}} --bind-to none --map-by slot "
-        "--mca orte_abort_on_non_zero_status 0 -x OMP_NUM_THREADS -x PYTHONPATH -x DUPLET_RENDEZVOUS "
-        f"{PYTHON} -P -m pipeline.distributed.rendezvous rank"
+        "--mca orte_abort_on_non_zero_status 0 -x OMP_NUM_THREADS -x PYTHONPATH -x DUPLET_RENDEZVOUS"
+        f"{forwarded} {PYTHON} -P -m pipeline.distributed.rendezvous rank"
     )
     container = {
         "name": "launcher",
         **_image(spec),
         "command": [PYTHON, "-P", "-m", "jobs.on_cluster", GIVEN],
-        "env": [{"name": "DUPLET_LAUNCHER", "value": starter}],
+        "env": [
+            {"name": "DUPLET_LAUNCHER", "value": starter},
+            *({"name": variable, "value": value} for variable, value in variables.items()),
+        ],
         **_secrets(spec),
         "resources": _resources(spec, spec.cpus_per_worker or 1, 0),
         "volumeMounts": [_mount(spec), {"name": "given", "mountPath": GIVEN, "readOnly": True}],
     }
     volumes = [_claim(spec), {"name": "given", "configMap": {"name": name}}]
-    return _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
+    made = _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
+    return _patched(made, spec.kubernetes.patch.launcher)
 
 
 def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, Any]:
@@ -142,7 +157,8 @@ def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, A
         "resources": _resources(spec, per_host * (spec.cpus_per_worker or 1), per_host * spec.gpus_per_worker),
         "volumeMounts": [_mount(spec), {"name": "shared-memory", "mountPath": "/dev/shm"}],
     }
-    return _pod(spec, labels | {"duplet/role": "worker"}, container, [_claim(spec), _shared_memory(spec)])
+    made = _pod(spec, labels | {"duplet/role": "worker"}, container, [_claim(spec), _shared_memory(spec)])
+    return _patched(made, spec.kubernetes.patch.worker)
 
 
 def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: list[str]) -> dict[str, Any]:
@@ -162,7 +178,12 @@ def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: 
         ],
     }
     volumes = [_claim(spec), {"name": "given", "configMap": {"name": config_map}}, _shared_memory(spec)]
-    return _pod(spec, labels, container, volumes)
+    return _patched(_pod(spec, labels, container, volumes), spec.kubernetes.patch.pod)
+
+
+def _patched(template: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = strategic_merge.merged(template, patch)
+    return found
 
 
 def _image(spec: JobSpec) -> dict[str, Any]:
@@ -252,6 +273,9 @@ class Kubernetes:
 
     ask_s = 15.0
 
+    def look(self) -> None:
+        """Does nothing: each job is asked for by itself."""
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """One file of both manifests."""
         return {MANIFEST: as_yaml(manifests(spec))}
@@ -269,6 +293,7 @@ class Kubernetes:
                 raise
             taken_back(spec, error, "--filename", str(folder / MANIFEST))
             raise
+        _own(spec)
         return f"{spec.kubernetes.namespace}/{resource_name(spec)}"
 
     def state(self, record: Record) -> JobState:
@@ -330,6 +355,17 @@ class Kubernetes:
                 return record.handle or ""
         kubectl(spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))
         return self.submit(spec, record.folder)
+
+
+def _own(spec: JobSpec) -> None:
+    """Makes the ConfigMap a part of the MPIJob, so that the cluster removes it with that."""
+    name = resource_name(spec)
+    with contextlib.suppress(DupletError):  # without the right to do it, `resume` and a person's delete name both
+        uid = json.loads(kubectl(spec, "get", "mpijob", name, "--output=json"))["metadata"].get("uid")
+        owner = {"apiVersion": "kubeflow.org/v2beta1", "kind": "MPIJob", "name": name, "uid": uid}
+        patch = json.dumps({"metadata": {"ownerReferences": [owner]}})
+        if uid:
+            kubectl(spec, "patch", "configmap", name, "--type=merge", f"--patch={patch}")
 
 
 def _suspend(record: Record, suspend: bool) -> None:

@@ -18,8 +18,8 @@ def resource_name(schedule: Schedule) -> str:
     return naming.within(f"duplet-{schedule.name}", 52)
 
 
-def manifests(schedule: Schedule) -> list[dict[str, Any]]:
-    """ConfigMap and CronJob.
+def config_map(schedule: Schedule) -> dict[str, Any]:
+    """Configuration and schedule as the pods see them.
 
     Raises:
         InputError: the job takes more than one host, or has no claim.
@@ -27,19 +27,24 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     job = schedule.job
     if job.hosts(job.max_workers) > 1:
         raise InputError(
-            f"a scheduled run on kubernetes has one pod, and workers_per_host={job.workers_per_host} makes "
+            f"a scheduled run on {schedule.target} has one pod, and workers_per_host={job.workers_per_host} makes "
             f"{job.max_workers} workers take {job.hosts(job.max_workers)}: leave it out, or schedule on slurm"
         )
     inside = schedule.model_copy(update={"job": pods.spec_inside(job)})
-    name, namespace = resource_name(schedule), job.kubernetes.namespace
     labels = {"app.kubernetes.io/name": "duplet", "duplet/schedule": schedule.name}
-    metadata = {"name": name, "namespace": namespace, "labels": labels}
-    config = {
+    return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata,
+        "metadata": {"name": resource_name(schedule), "namespace": job.kubernetes.namespace, "labels": labels},
         "data": {CONFIG: job.config_text, SCHEDULE: inside.model_dump_json(indent=1)},
     }
+
+
+def manifests(schedule: Schedule) -> list[dict[str, Any]]:
+    """ConfigMap and CronJob, and a second one for `verdict_by`. Raises as `config_map`."""
+    job, config = schedule.job, config_map(schedule)
+    metadata = config["metadata"]
+    name, labels = metadata["name"], metadata["labels"]
     template = pods.single_pod(
         job, name, labels, [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
     )
@@ -53,28 +58,51 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     }
     if job.walltime_min is not None:
         run["activeDeadlineSeconds"] = job.walltime_min * 60
-    cron = {
+    documents = [config, _cron_job(schedule, metadata, schedule.cron, run)]
+    if schedule.check_cron:
+        check = pods.single_pod(
+            job,
+            name,
+            labels,
+            [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "check", f"{pods.GIVEN}/{SCHEDULE}"],
+        )
+        check["spec"]["restartPolicy"] = "Never"
+        check["spec"]["containers"][0]["resources"] = pods.SMALL
+        named = metadata | {"name": naming.within(f"{name}-check", 52)}
+        # it ends with 1 where there is no verdict, and has said so
+        once = {"backoffLimit": 0, "ttlSecondsAfterFinished": job.kubernetes.ttl_s, "template": check}
+        documents.append(_cron_job(schedule, named, schedule.check_cron, once))
+    return documents
+
+
+def _cron_job(schedule: Schedule, metadata: dict[str, Any], cron: str, run: dict[str, Any]) -> dict[str, Any]:
+    return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
         "metadata": metadata,
         "spec": {
-            "schedule": schedule.cron,
+            "schedule": cron,
             **({"timeZone": schedule.zone} if schedule.zone else {}),
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": 3600,
             "successfulJobsHistoryLimit": 7,
             "failedJobsHistoryLimit": 7,
-            "jobTemplate": {"metadata": {"labels": labels}, "spec": run},
+            "jobTemplate": {"metadata": {"labels": metadata["labels"]}, "spec": run},
         },
     }
-    return [config, cron]
 
 
 def install(schedule: Schedule) -> str:
-    """Makes both objects, or brings those of the same name up to date; a refusal leaves things as they were."""
+    """Makes the objects, or brings those of the same name up to date; a refusal leaves things as they were."""
+    apply(schedule, manifests(schedule))
+    return f"CronJob {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"
+
+
+def apply(schedule: Schedule, documents: list[dict[str, Any]]) -> None:
+    """Hands objects over, and keeps them in the schedule's folder, by which `remove` knows them."""
     path = schedule.folder / MANIFEST
     before = path.read_text(encoding="utf-8") if path.exists() else None
-    atomic_files.write_text(path, pods.as_yaml(manifests(schedule)))
+    atomic_files.write_text(path, pods.as_yaml(documents))
     try:
         pods.kubectl(schedule.job, "apply", "--filename", str(path))
     except DupletError as error:
@@ -84,7 +112,6 @@ def install(schedule: Schedule) -> str:
             atomic_files.write_text(path, before)
             pods.kubectl(schedule.job, "apply", "--filename", str(path))
         raise
-    return f"CronJob {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"
 
 
 def remove(schedule: Schedule) -> None:

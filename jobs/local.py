@@ -30,10 +30,13 @@ class Local:
 
     ask_s = 0.5
 
+    def look(self) -> None:
+        """Does nothing: each job is asked for by itself."""
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """The script that supervises the job, and the configuration as it was submitted."""
         workers = f"{spec.min_workers}" + (f" to {spec.max_workers}" if spec.max_workers > spec.min_workers else "")
-        run = shell("duplet", "run", str(spec.folder / folders.CONFIG), *spec.settings(spec.max_workers))
+        run = shell("duplet", spec.verb, str(spec.folder / folders.CONFIG), *spec.settings(spec.max_workers))
         script = f"""#!/bin/sh
 # Duplet job {spec.id}: {one_line(spec.name)} on this machine, {workers} workers, {spec.retries} restarts at most.
 # `duplet submit` starts this in a session of its own, so that it outlives the terminal.

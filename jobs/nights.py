@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs import dates, on_cluster, waiting
+from jobs import data_checks, dates, messages, on_cluster, waiting
 from jobs import folder as folders
 from jobs import spec as specs
 from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule
@@ -26,11 +26,13 @@ from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
 from pipeline.config import Config, load_config, variables
 from pipeline.core import atomic_files, manifest
-from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
 from pipeline.core.redaction import hide
-from pipeline.distributed import launcher
+from pipeline.distributed import job_folder, launcher
+from pipeline.tracking import address
 
 OWED = timedelta(days=7)  # how long a date is tried again that began and was not done
+UNCHECKED = "DUPLET_UNCHECKED"  # set where a person takes the data as it is
 BEGAN = "began, and was killed or is at work"  # the word on a date until there is another
 SPARE, SPARE_BYTES = "spare", 1 << 16  # room for verdicts on a full disk
 Say = Callable[[str], None]
@@ -148,9 +150,38 @@ def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Ve
             made.append(_verdict(schedule, when, began, by_hand is None and when == found[-1], say))
             note(schedule.folder, made[-1])
             say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
+            _tell(schedule, when, made[-1], say)
     if made and made[-1].exit_code:
         raise launcher.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
     return made
+
+
+def ready(schedule: Schedule, when: datetime, say: Say) -> None:
+    """Looks whether a date's data is there. Raises Late where it is not."""
+    job = dated(schedule, when, None)
+    waiting.wait(checked(job).nights.wait_for, Path(job.cwd), False, say, time.sleep)
+
+
+def part(schedule: Schedule, when: datetime, verb: str, say: Say) -> None:
+    """Does the first stages of a date, up to a verb's; `run` does the rest and gives the verdict.
+
+    Raises:
+        DupletError: how they ended, where not well. GateError: the data is not like that of the nights before it.
+    """
+    with alone(schedule, say):
+        job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
+        waiting.wait(checked(job).nights.wait_for, Path(job.cwd), True, say, time.sleep)
+        place(job)
+        if verb == "train":
+            began = Verdict(f"{when:{STAMP}}", job.id, TryAgain.exit_code, BEGAN, 0.0, {}, by_hand=True)
+            if refusal := _refused_data(schedule, began, job, checked(job), say):
+                note(schedule.folder, began._replace(exit_code=GateError.exit_code, reason=refusal))
+                _tell(schedule, when, began._replace(exit_code=GateError.exit_code, reason=refusal), say)
+                raise GateError(refusal)
+        _, code = _supervised(job, when, verb)
+        if code:
+            reason = str(folders.load(job.folder).state().get("reason", ""))
+            raise launcher.ERRORS.get(code, DupletError)(f"{when:{STAMP}}: {reason}")
 
 
 def _verdict(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
@@ -163,6 +194,23 @@ def _verdict(schedule: Schedule, when: datetime, began: Verdict, patient: bool, 
     except DupletError as error:
         found = began._replace(exit_code=error.exit_code, reason=hide(str(error)))
     return found._replace(seconds=round(time.monotonic() - start, 1))
+
+
+def _tell(schedule: Schedule, when: datetime, verdict: Verdict, say: Say) -> None:
+    """Puts a message into the spool where the night was not normal; it is sent when all dates are done."""
+    job, config = dated(schedule, when, None), None
+    with contextlib.suppress(DupletError):
+        config = checked(job)
+    normal = verdict.exit_code == 0 and not verdict.restarts
+    if normal and not (config and config.nights.messages.normal_too):
+        return
+    restarts = f"; the training was started again {verdict.restarts} times" if verdict.restarts else ""
+    messages.add(schedule, verdict.due, verdict.exit_code, verdict.reason + restarts, job, config)
+
+
+def words(folder: Path) -> dict[str, str]:
+    """The dates that have a word: "" where it is a verdict, else why it is none."""
+    return {one.due: BEGAN if one.exit_code == 75 and one.reason == BEGAN else "" for one in verdicts(folder)}
 
 
 def dated_id(schedule: Schedule, when: datetime) -> str:
@@ -205,21 +253,75 @@ def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say:
         job = dated(schedule, when, _champion(schedule, say))
     place(job)
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
-    workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
-    with holding(job.folder):
-        supervisor = Supervisor(job.folder, workers)
-        code = supervisor.run()
+    if refusal := _refused_data(schedule, began, job, config, say):
+        return began._replace(exit_code=GateError.exit_code, reason=refusal)
+    supervisor, code = _supervised(job, when)
     reason, restarts = str(folders.load(job.folder).state().get("reason", "")), len(supervisor.failures) - (code != 0)
-    if code == TryAgain.exit_code and supervisor.signals:
-        on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
-        raise Stopped(f"{when:{STAMP}}: {reason}")
     metrics: dict[str, float] = {}
     if code == 0:
         reason = "done"
         if schedule.promote:
             _catch_up_tracking(job)
             code, reason, metrics = _promote(job)
+        if code in (0, GateError.exit_code):
+            _keep_profile(schedule, began.due, job, config, say)
     return began._replace(exit_code=code, reason=reason, metrics=metrics, restarts=max(0, restarts))
+
+
+def _supervised(job: JobSpec, when: datetime, verb: str | None = None) -> tuple[Supervisor, int]:
+    """Runs a date's job, or the stages up to a verb's. Raises Stopped where a signal ended it."""
+    workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
+    with holding(job.folder):
+        supervisor = Supervisor(job.folder, workers, verb)
+        code = supervisor.run()
+    if code == TryAgain.exit_code and supervisor.signals:
+        on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
+        raise Stopped(f"{when:{STAMP}}: {folders.load(job.folder).state().get('reason', '')}")
+    return supervisor, code
+
+
+def _refused_data(schedule: Schedule, began: Verdict, job: JobSpec, config: Config, say: Say) -> str:
+    """Why a night's data is refused, "" where it is not: before training, beside that of the good nights before it.
+
+    Raises:
+        DupletError: the data cannot be read.
+    """
+    settings = config.nights.checks
+    if not settings.nights or UNCHECKED in os.environ:
+        return ""
+    before = data_checks.kept(schedule.folder, began.due, settings.nights)
+    if len(before) < settings.least_nights:
+        say(f"the data passes unchecked: {len(before)} good nights before it, and {settings.least_nights} are needed")
+        return ""
+    _, code = _supervised(job, datetime.strptime(began.due, STAMP), "tokenize")
+    if code:
+        said = str(folders.load(job.folder).state().get("reason", ""))
+        raise launcher.ERRORS.get(code, DupletError)(said)
+    rows = data_checks.compare(data_checks.profile(config, *_data(job)), before, settings)
+    data_checks.show(rows, len(before), job.folder, address(config.tracking.uri, Path(job.root)), config, say)
+    if not (outside := data_checks.sentence(rows)):
+        return ""
+    state = folders.load(job.folder).state() | {"state": "failed", "reason": outside, "exit_code": GateError.exit_code}
+    folders.write_state(job.folder, state)
+    return (
+        f"the data is not like that of the last {len(before)} good nights: {outside}; not trained, the champion stays"
+    )
+
+
+def _data(job: JobSpec) -> tuple[Path, Path]:
+    """The folders of a job's records and ids. Raises InputError."""
+    keys = job_folder.read(job.folder, job_folder.STAGES)
+    if not {"ingest", "tokenize"} <= keys.keys():
+        raise InputError(f"{job.folder} does not say what its data is")
+    return Path(job.root) / "ingest" / keys["ingest"], Path(job.root) / "tokenize" / keys["tokenize"]
+
+
+def _keep_profile(schedule: Schedule, due: str, job: JobSpec, config: Config, say: Say) -> None:
+    """Notes what the data of a good night was like; a night is not lost to that."""
+    try:
+        data_checks.keep(schedule.folder, due, data_checks.profile(config, *_data(job)))
+    except (DupletError, OSError) as error:
+        say(f"warning: the data of this night cannot be compared with that of later ones ({error})")
 
 
 def checked(job: JobSpec) -> Config:
@@ -265,7 +367,6 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
 def _champion(schedule: Schedule, say: Say) -> str | None:
     """The trained folder of the registered champion, where there is one."""
     from pipeline.registry import mlflow_registry
-    from pipeline.tracking import address
 
     job = schedule.job
     config = load_config(schedule.folder / CONFIG, job.settings(job.max_workers))

@@ -18,7 +18,7 @@ from jobs import folder as folders
 from jobs import spec as specs
 from jobs.spec import JobSpec
 from jobs.texts import shell
-from pipeline.config import Settings, variables
+from pipeline.config import Settings, load_config, variables
 from pipeline.core import atomic_files, naming
 from pipeline.core.errors import InputError
 
@@ -26,6 +26,8 @@ SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdict
 ENVIRONMENT = "environment.json"
 OWN = (SCHEDULE, CONFIG, ENVIRONMENT)
 STAMP = "%Y-%m-%dT%H:%M"
+PARTS = ("ingest", "ingest,tokenize", "ingest,tokenize,train")  # what a night may be done in, before its verdict
+CLUSTER = {"slurm": "slurm", "kubernetes": "kubernetes", "argo": "kubernetes"}  # whose settings a schedule's job has
 LONGEST_NAME = 40  # with what the targets and a date add, within the 52 characters of a CronJob's name
 
 
@@ -35,12 +37,14 @@ class Schedule(Settings):
     format: Literal[1] = 1
     name: str = Field(pattern=specs.ID.pattern.join("^$"))
     cron: str
-    target: Literal["cron", "slurm", "kubernetes", "airflow"]
+    target: Literal["cron", "slurm", "kubernetes", "airflow", "argo"]
     missed: Literal["skip", "catch_up"] = "skip"  # dates on which the machine was off, or the run before still at work
     overlap: Literal["leave", "wait"] = "leave"  # when the run of an earlier date is still at work: exit 75, or wait
     start_from: Literal["scratch", "champion"] = "scratch"
     promote: bool = True  # through the gate of the configuration's section promote
     zone: str | None = None  # IANA name: its clock says when a date is; None: this machine's (before zones were kept)
+    verdict_by: str | None = None  # as 08:00: when `duplet schedule check` looks for a verdict
+    max_wait_min: int | None = None  # for late data; None: waits for none
     created: str  # ISO time with an offset: dates before it are not missed
     job: JobSpec
 
@@ -60,6 +64,14 @@ class Schedule(Settings):
         made = datetime.fromisoformat(self.created)
         return zones.clock(self.zone, made) if made.tzinfo else made
 
+    @property
+    def check_cron(self) -> str | None:
+        """When `duplet schedule check` is due, as a cron expression."""
+        if self.verdict_by is None:
+            return None
+        hour, minute = self.verdict_by.split(":")
+        return f"{int(minute)} {int(hour)} * * *"
+
     def now(self) -> datetime:
         """What the clock of its zone shows."""
         return zones.clock(self.zone)
@@ -77,14 +89,17 @@ def make(path: str, overrides: list[str], options: dict[str, str | None], settin
             under a name of an older version.
     """
     cron, target = dates.check(settings["cron"]), settings["target"]
-    if target in ("kubernetes", "airflow") and dates.means_two_things(cron):
+    if target in ("kubernetes", "airflow", "argo") and dates.means_two_things(cron):
         raise InputError(
             f"cron expression {cron!r}: a step after * beside a weekday means one thing to cron and another to "
             f"{target}: write the step after a range, such as 1-31/2, for days of which one is true"
         )
-    job = specs.read(path, overrides, {**options, "target": target if target in ("slurm", "kubernetes") else "local"})
+    job = specs.read(path, overrides, {**options, "target": CLUSTER.get(target, "local")})
+    around = load_config(job.config, list(job.overrides)).nights
     made = check({
-        **settings, "cron": cron, "zone": _zone(settings.get("zone"), target), "name": "unnamed",
+        **settings, "verdict_by": around.messages.verdict_by, "cron": cron,
+        "max_wait_min": around.wait_for.max_wait_min if around.wait_for.path else None,
+        "zone": _zone(settings.get("zone"), target), "name": "unnamed",
         "created": datetime.now(UTC).astimezone().isoformat(timespec="minutes"), "job": job.model_dump(mode="json"),
     })  # fmt: skip
     name = naming.unique(job.name, job.root, made.configuration, most=LONGEST_NAME, empty="schedule")

@@ -56,6 +56,7 @@ def script(spec: JobSpec) -> str:
 def options(spec: JobSpec) -> list[str]:
     """What sbatch is asked for. Raises InputError as `script`."""
     per_host = spec.workers_per_host or spec.max_workers
+    kind = f"{spec.slurm.gpu_type}:" if spec.slurm.gpu_type else ""
     fewest, most = -(-spec.min_workers // per_host), -(-spec.max_workers // per_host)
     values = {
         "job-name": f"duplet-{spec.id}",  # no other's, so that scancel --name meets this one alone
@@ -64,12 +65,15 @@ def options(spec: JobSpec) -> list[str]:
         "nodes": f"{fewest}" if fewest == most else f"{fewest}-{most}",
         "ntasks-per-node": per_host,
         "cpus-per-task": spec.cpus_per_worker or 1,
-        "gres": f"gpu:{per_host * spec.gpus_per_worker}" if spec.gpus_per_worker else None,
+        "gres": f"gpu:{kind}{per_host * spec.gpus_per_worker}" if spec.gpus_per_worker else None,
         "mem": f"{math.ceil(spec.mem_gb * 1024)}M" if spec.mem_gb else None,
         "partition": spec.slurm.partition,
         "account": spec.slurm.account,
         "qos": spec.slurm.qos,
         "constraint": spec.slurm.constraint,
+        "switches": spec.slurm.switches,
+        "dependency": f"afterok:{spec.slurm.after}" if spec.slurm.after else None,
+        "kill-on-invalid-dep": "yes" if spec.slurm.after else None,  # else it would wait for ever
     }
     found = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]
     return [*found, *(one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
@@ -92,7 +96,7 @@ def surroundings(spec: JobSpec) -> list[str]:
     starter = f"srun --ntasks={{workers}} --ntasks-per-node={per_host} --cpus-per-task={spec.cpus_per_worker or 1}"
     launcher = [
         shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "serve"),
-        f"{starter} --distribution=block",
+        f"{starter} --distribution=block --kill-on-bad-exit=1",  # ranks that saved end after the first of them
         shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "rank"),
     ]
     joined = " \\\n".join(in_double_quotes(part) for part in launcher)
@@ -117,6 +121,15 @@ class Slurm:
 
     ask_s = 30.0
 
+    def __init__(self) -> None:
+        self._queue: dict[str, dict[str, str]] | None = None  # what `look` found, by SLURM's number
+
+    def look(self) -> None:
+        """Asks once for all jobs of whoever calls; `state` then asks only for those that SLURM's queue has not."""
+        said = CLIENT.run("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N")
+        rows = [line.split("|") for line in said.splitlines() if line.count("|") == 3]
+        self._queue = {row[0]: dict(zip(("JobState", "Reason", "NodeList"), row[1:])) for row in rows}
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """The batch script."""
         return {SCRIPT: script(spec)}
@@ -134,6 +147,9 @@ class Slurm:
         """What SLURM says while it knows the job, then what the job itself left in its folder."""
         if record.handle is None:
             return JobState("lost", "was never handed over")
+        noted = record.state()
+        if noted.get("state") in ENDED and noted.get("exit_code") not in (None, TryAgain.exit_code):
+            return JobState(noted["state"], noted.get("reason", ""), noted["exit_code"])  # nothing follows that end
         name, reason, code = self._ask(record.handle)
         if name in ("queued", "running", "cancelled"):
             return JobState(name, reason)
@@ -147,8 +163,13 @@ class Slurm:
 
     def _ask(self, job: str) -> tuple[StateName | None, str, int | None]:
         """State, reason and exit code: from the controller, or where it has forgotten the job, from accounting."""
-        said = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
-        found = dict(word.split("=", 1) for word in said.split() if "=" in word) if said else {}
+        found = (self._queue or {}).get(job, {})
+        if STATES.get(found.get("JobState", ""), "failed") not in (
+            "queued",
+            "running",
+        ):  # ended
+            said = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
+            found = dict(word.split("=", 1) for word in said.split() if "=" in word) if said else {}
         if not found:
             said = CLIENT.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode",
                               f"--jobs={job}", allow="")  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from jobs import dates, programs, slurm, zones
-from jobs.cron import alone, markers, run_command, with_block
+from jobs.cron import alone, check_command, markers, run_command, with_block
 from jobs.schedule import LOG, SCHEDULE, Schedule
 from jobs.texts import cron_command, shell
 from pipeline.core import atomic_files
@@ -57,18 +57,46 @@ def script(schedule: Schedule) -> str:
         f'        if sbatch --begin="$({begin})" --dependency=singleton {path}; then waits=yes; break; fi',
         "    done",
         f'    [ "$waits" = yes ] || export {BROKEN}=1  # tried again after the work',
+        *_check_job(schedule),
         "fi",
         f"exec {run_command(schedule)}",
         "",
     ])  # fmt: skip
 
 
+def _check_job(schedule: Schedule) -> list[str]:
+    """Lines that hand over a small job for `duplet schedule check`; they stop nothing."""
+    if schedule.check_cron is None:
+        return []
+    job = schedule.job
+    begin = shell(
+        job.python, "-P", "-m", "jobs.dates", schedule.check_cron, *([schedule.zone] if schedule.zone else [])
+    )
+    small = shell(*_small(schedule), f"--wrap={check_command(schedule)}")
+    return [f'    sbatch --begin="$({begin})" {small} || echo "no check is handed over for this date" >&2']
+
+
+def _small(schedule: Schedule) -> list[str]:
+    """Options of the job that checks: one task for ten minutes."""
+    slurm_settings = schedule.job.slurm
+    named = {"partition": slurm_settings.partition, "account": slurm_settings.account, "qos": slurm_settings.qos}
+    return [
+        f"--job-name=duplet-check-{schedule.name}", "--dependency=singleton", "--ntasks=1", "--time=10",
+        f"--chdir={schedule.job.cwd}", f"--output={schedule.folder / LOG}".replace("%", "%%"), "--open-mode=append",
+        *(f"--{name}={value}" for name, value in named.items() if value),
+    ]  # fmt: skip
+
+
 def scrontab_block(schedule: Schedule) -> str:
     """The schedule's part of a scrontab."""
     first, last = markers(schedule.name)
     command = cron_command(shell("env", "DUPLET_SCRONTAB=1", str(schedule.folder / SCRIPT)))
-    lines = [f"#SCRON {option}" for option in options(schedule)]
-    return "\n".join([first, *lines, f"{schedule.cron} {command}", last, ""])
+    lines = [*(f"#SCRON {option}" for option in options(schedule)), f"{schedule.cron} {command}"]
+    if schedule.check_cron:
+        small = [option for option in _small(schedule) if not option.startswith("--dependency")]
+        lines += [*(f"#SCRON {slurm.quoted(option)}" for option in small)]
+        lines.append(f"{schedule.check_cron} {cron_command(check_command(schedule))}")
+    return "\n".join([first, *lines, last, ""])
 
 
 def has_scrontab() -> bool:

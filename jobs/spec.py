@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
 from pipeline.core import naming
 from pipeline.core.errors import InputError
-from pipeline.core.redaction import hide, holds_secret, names_secret
+from pipeline.core.redaction import hide, holds_secret, is_secret, names_secret
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -34,6 +34,17 @@ class SlurmOptions(Settings):
     constraint: str | None = Field(
         default=None, description="Features that the nodes must have. null: none.", examples=["a100"]
     )
+    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = Field(
+        default=None, description="Kind of GPU, as the site's gres names it. null: any.", examples=["a100"]
+    )
+    switches: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Most leaf switches that the nodes hang on. null: any number."
+    )
+    after: Annotated[str, Field(pattern=r"^\d+$")] | None = Field(
+        default=None,
+        description="SLURM's number of a job that must have ended well before; --after takes Duplet's ids. null: none.",
+        examples=["4711"],
+    )
     save_before_s: Annotated[int, Field(ge=10, le=3600)] = Field(
         default=120, description="Seconds before the wall time at which the job saves and stops."
     )
@@ -43,6 +54,30 @@ class SlurmOptions(Settings):
     setup: tuple[str, ...] = Field(
         default=(), description="Lines of shell that run before the work.", examples=[["module load cuda/11.7"]]
     )
+
+
+PodPatch = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "object", "additionalProperties": {}}}),
+]
+
+
+class KubernetesPatch(Settings):
+    """Strategic merge patches of the pods' templates: tolerations, affinity, volumes, resources and all else."""
+
+    free_texts = frozenset({"*"})
+
+    launcher: PodPatch = Field(
+        default={},
+        description="Of the launcher's pod, whose container is called launcher.",
+        examples=[{"spec": {"priorityClassName": "high"}}],
+    )
+    worker: PodPatch = Field(
+        default={},
+        description="Of the workers' pods, whose container is called worker.",
+        examples=[{"spec": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}],
+    )
+    pod: PodPatch = Field(default={}, description="Of a schedule's pod, whose container is called duplet.")
 
 
 class KubernetesOptions(Settings):
@@ -81,6 +116,22 @@ class KubernetesOptions(Settings):
     service_account: DnsName | None = Field(
         default=None, description="Service account of the pods. null: the namespace's default."
     )
+    queue: DnsName | None = Field(
+        default=None,
+        description="Queue of Kueue that the job waits in, suspended until there is room. null: none.",
+        examples=["search"],
+    )
+    start_within_s: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Seconds within which a scheduler of gangs must find room for all pods; else the job fails. null: "
+        "it waits without end.",
+    )
+    environment: dict[str, str] = Field(
+        default={},
+        description="Variables of launcher and ranks, besides NCCL_, HOROVOD_ and MXNET_ ones of whoever submits.",
+        examples=[{"NCCL_DEBUG": "INFO"}],
+    )
+    patch: KubernetesPatch = KubernetesPatch()
     node_selector: dict[str, str] = Field(
         default={}, description="Labels that a node must have. Empty: any node.", examples=[{"gpu": "a100"}]
     )
@@ -114,8 +165,17 @@ class JobSettings(Settings):
         default=5.0,
         description="Seconds before the first restart; each pause is twice the one before, ten minutes at most.",
     )
+    stages: Literal["all", "ingest", "ingest,tokenize", "ingest,tokenize,train"] = Field(
+        default="all",
+        description="The stages that the job does, from the first. ingest,tokenize needs no GPU; a later job trains.",
+    )
     slurm: SlurmOptions = SlurmOptions()
     kubernetes: KubernetesOptions = KubernetesOptions()
+
+    @property
+    def verb(self) -> str:
+        """The verb of `duplet` that does these stages."""
+        return "run" if self.stages == "all" else self.stages.rpartition(",")[2]
 
 
 class JobFile(JobSettings):
@@ -150,6 +210,9 @@ class JobSpec(JobSettings):
     root: str = Field(description="Root of the configuration, as an absolute path.")
     cwd: str = Field(description="Folder where relative paths of the configuration start.")
     python: str = Field(description="Python interpreter of the environment.")
+    environment: dict[str, str] = Field(
+        default={}, description="What whoever submitted had set for NCCL, Horovod and MXNet; only Kubernetes needs it."
+    )
     min_workers: Count = Field(default=1, description="Least workers that a start takes.")
     max_workers: Count = Field(default=1, description="Most workers that a start takes, as there is room.")
 
@@ -189,6 +252,7 @@ class JobSpec(JobSettings):
         return [*self.overrides, *run]
 
 
+FORWARDED = ("NCCL_", "HOROVOD_", "MXNET_")
 ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 KEPT_SECRET = (
     "holds a password or token, which the job's folder would keep: set it in the environment and write ${NAME} in its "
@@ -233,8 +297,16 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
         **job, "id": name, "name": config.name, "config": config_path,
         "config_text": text, "overrides": listed,
         "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
-        "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
+        "environment": _forwarded(job.get("target")), "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip
+
+
+def _forwarded(target: Any) -> dict[str, str]:
+    """Variables that go to the ranks, where they do not get there by themselves."""
+    if target != "kubernetes":
+        return {}
+    found = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    return {name: value for name, value in sorted(found.items()) if not is_secret(name, value) and value.isprintable()}
 
 
 def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None:

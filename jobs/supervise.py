@@ -39,8 +39,10 @@ KILL_AFTER_S = launcher.GRACE_S + 2 * launcher.LAUNCHER_GRACE_S  # the run ends 
 class Supervisor:
     """One job's supervision; `run` returns the exit code."""
 
-    def __init__(self, folder: Path, workers: int | None = None) -> None:
+    def __init__(self, folder: Path, workers: int | None = None, verb: str | None = None) -> None:
+        """`verb`: of `duplet`, instead of that of the job's stages."""
         self.record = folders.load(folder)
+        self.verb = verb or self.record.spec.verb
         self.folder, self.spec, self.fixed = folder, self.record.spec, workers
         before = self.record.state()
         self.restarts: list[dict[str, Any]] = before.get("restarts", [])
@@ -64,6 +66,8 @@ class Supervisor:
             if code == 0:
                 return self._end("finished", "", 0, workers)
             found = states.failure(self.folder, code, said)
+            if code == TryAgain.exit_code and "SLURM_JOB_ID" in os.environ:
+                self.signals += 1  # the ranks were told to save and stop, and the script was not: a preemption
             if self.signals or self.walltime_reached:
                 return self._end_stopped(found, workers)
             self.failures.append(found)
@@ -87,7 +91,7 @@ class Supervisor:
         """Runs `duplet run` once; its exit code and last sentence."""
         self.attempts += 1
         (self.folder / job_folder.WORKERS).unlink(missing_ok=True)
-        command = [self.spec.python, "-P", "-m", "pipeline.cli", "run", str(self.folder / folders.CONFIG)]
+        command = [self.spec.python, "-P", "-m", "pipeline.cli", self.verb, str(self.folder / folders.CONFIG)]
         process = subprocess.Popen(
             [*command, *self.spec.settings(workers), "--json"],
             cwd=self.spec.cwd,

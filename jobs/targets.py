@@ -46,6 +46,9 @@ class Target(Protocol):
 
     ask_s: float
 
+    def look(self) -> None:
+        """Asks once for all jobs, where the target can, so that `state` of each need not ask again."""
+
     def render(self, spec: JobSpec) -> dict[str, str]:
         """File name -> text of all that is handed over; the first is the script or manifest itself. Pure."""
 

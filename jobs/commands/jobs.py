@@ -13,7 +13,7 @@ from pipeline.core.errors import DupletError, InputError, TryAgain
 
 if TYPE_CHECKING:
     from jobs.folder import Record
-    from jobs.targets import JobState
+    from jobs.targets import JobState, Target
 
 POLL_S = 0.5  # at first; then more and more rarely, as a cluster's controller has others to answer
 UNANSWERED_S = 4000.0  # without an answer, before `wait` gives up with 75: more than an hour, as a job itself does
@@ -60,10 +60,10 @@ def _state(record: "Record") -> "JobState":
     return targets.target(record.spec.target).state(record)
 
 
-def _row(record: "Record") -> dict[str, Any]:
+def _row(record: "Record", state: "JobState") -> dict[str, Any]:
     from jobs import targets
 
-    state, spec, noted = _state(record), record.spec, record.state()
+    spec, noted = record.spec, record.state()
     code = targets.exit_code(state) if state.name in targets.ENDED else None
     return {
         "id": spec.id, "name": spec.name, "target": spec.target, "state": state.name, "reason": state.reason,
@@ -73,12 +73,17 @@ def _row(record: "Record") -> dict[str, Any]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from jobs import folder
+    from jobs import folder, targets
 
     rows = []
+    asked: dict[str, Target] = {}
     for record in folder.records(Path(args.root)):
         try:
-            rows.append(_row(record))
+            if record.spec.target not in asked:
+                asked[record.spec.target] = targets.target(record.spec.target)
+                with contextlib.suppress(DupletError):  # then each job is asked for by itself, and says what is wrong
+                    asked[record.spec.target].look()
+            rows.append(_row(record, asked[record.spec.target].state(record)))
         except DupletError as error:  # a client that is missing, or busy, says nothing about the other jobs
             spec = record.spec
             said = {"state": "unknown", "reason": str(error)}
@@ -95,7 +100,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace, record: "Record") -> int:
-    row = _row(record)
+    row = _row(record, _state(record))
     if args.json:
         print(json.dumps(row))
         return 0

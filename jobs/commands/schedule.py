@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,17 @@ from pipeline.core.errors import DupletError, InputError
 if TYPE_CHECKING:
     from jobs.schedule import Schedule
 
-ACTIONS = ("list", "remove", "run")
-TARGETS = ("cron", "slurm", "kubernetes", "airflow")
+ACTIONS = ("list", "remove", "run", "check", "ready")
+TARGETS = ("cron", "slurm", "kubernetes", "airflow", "argo")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration or job file with a cron expression; or what to do with a schedule that is there."""
-    parser.add_argument("config", metavar="CONFIG|list|remove|run", help="a configuration, a job file, or what to do")
     parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="NAME|key=value", help="of list, remove, run: a name"
+        "config", metavar="CONFIG|list|remove|run|check|ready", help="a configuration, a job file, or what to do"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="NAME|key=value", help="of list, remove, run, check: a name"
     )
     parser.add_argument("--cron", metavar="EXPRESSION", help='"0 2 * * *": every night at two, on the clock of --zone')
     parser.add_argument("--zone", metavar="NAME", help="time zone, such as Europe/Berlin (default: the local one)")
@@ -44,18 +47,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-promote", action="store_true", help="leave the champion alone")
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
-    parser.add_argument("--date", help="run: the dates of this day only, 2026-11-24, or one, 2026-11-24T02:00")
-    parser.add_argument("--root", type=path_here, help="list, remove, run: the configuration's root (default runs)")
+    parser.add_argument("--date", help="run, ready: the dates of this day only, 2026-11-24, or one, 2026-11-24T02:00")
+    parser.add_argument(
+        "--unchecked", action="store_true", help="run: take the data as it is, whatever nights.checks says"
+    )
+    parser.add_argument(
+        "--root", type=path_here, help="list, remove, run, check: the configuration's root (default runs)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """What was scheduled, or the schedules, or what became of the dates that were due."""
     if args.config == "list":
         return _list(args)
-    if args.config in ("remove", "run"):
+    if args.config in ACTIONS:
         if len(args.overrides) != 1:
             raise InputError(f"`duplet schedule {args.config}` needs one name: `duplet schedule list` shows them")
-        return (_remove if args.config == "remove" else _run)(args)
+        return {"remove": _remove, "run": _run, "check": _check, "ready": _ready}[args.config](args)
     return _make(args)
 
 
@@ -64,6 +72,8 @@ def _make(args: argparse.Namespace) -> int:
 
     if args.cron is None:
         raise InputError('--cron is missing: when? For example --cron "0 2 * * *", every night at two')
+    if args.stages:
+        raise InputError("--stages is for `duplet schedule run`: a schedule's night does all stages")
     target = args.target or "cron"
     if target not in TARGETS:
         raise InputError(f"--target {target!r} cannot be scheduled on (allowed: {', '.join(TARGETS)})")
@@ -102,7 +112,7 @@ def render(schedule: "Schedule") -> dict[str, str]:
         }
     from jobs import kubernetes, kubernetes_schedule
 
-    return {kubernetes_schedule.MANIFEST: kubernetes.as_yaml(kubernetes_schedule.manifests(schedule))}
+    return {kubernetes_schedule.MANIFEST: kubernetes.as_yaml(_module(schedule).manifests(schedule))}
 
 
 def install(schedule: "Schedule") -> str:
@@ -230,10 +240,44 @@ def _keep(schedule: "Schedule", say: Callable[[str], None]) -> None:
             say(f"warning: old nights were not removed: {error}")
 
 
-def _run(args: argparse.Namespace) -> int:
-    from jobs import dates, nights
+def _send(schedule: "Schedule", say: Callable[[str], None]) -> None:
+    """Sends the messages that wait, and tells a monitor that the night has a verdict; a dead endpoint costs nothing."""
+    from jobs import messages, nights
+    from jobs.schedule import STAMP
+    from pipeline.tracking import channels
+
+    with contextlib.suppress(DupletError):
+        settings = nights.checked(schedule.job).nights.messages
+        messages.send(schedule, settings, say)
+        last = messages.last_date(schedule)
+        judged = last is not None and nights.words(schedule.folder).get(f"{last:{STAMP}}") == ""
+        if settings.ping and judged and (problem := channels.ping(settings.ping)):
+            say(f"warning: the monitor of nights.messages.ping was not told: {problem}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    """The dead man's switch: a message where the newest date has no verdict; sends what waits. Exits with 1 then."""
+    from jobs import messages, nights
     from jobs import schedule as schedules
     from pipeline.core.progress import Talk
+
+    found = _found(args)
+    settings = nights.checked(found.job).nights.messages
+    last = messages.last_date(found)
+    problem = messages.missing(found, last, nights.words(found.folder), settings) if last else None
+    with Talk() as say:
+        if last is not None and problem is not None:
+            job = nights.dated(found, last, None)
+            messages.add(found, f"{last:{schedules.STAMP}}", 1, problem, job, nights.checked(job))
+        left = messages.send(found, settings, say)
+    said = problem or ("no date was due yet" if last is None else f"{last:{schedules.STAMP}} has its verdict")
+    print(json.dumps({"name": found.name, "problem": problem, "left": left}) if args.json else f"{found.name}: {said}")
+    return 1 if problem else 0
+
+
+def _found(args: argparse.Namespace) -> "Schedule":
+    """The schedule that a command is for, with its environment set."""
+    from jobs import schedule as schedules
 
     name = args.overrides[0]
     if name.endswith(".json"):
@@ -243,13 +287,67 @@ def _run(args: argparse.Namespace) -> int:
         found = schedules.find(_root(args), name)
     for variable, value in schedules.environment(found).items():
         os.environ.setdefault(variable, value)
-    by_hand = dates.named(args.date, found.cron) if args.date else None
+    return found
+
+
+def _named(date: str, schedule: "Schedule") -> list[datetime]:
+    """The dates that are meant; a moment with an offset, as Argo gives it, on the schedule's clock."""
+    from jobs import dates, zones
+
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(date)
+        if moment.tzinfo is not None:
+            return [zones.clock(schedule.zone, moment).replace(second=0, microsecond=0)]
+    return dates.named(date, schedule.cron)
+
+
+def _part(
+    args: argparse.Namespace, schedule: "Schedule", by_hand: list[datetime] | None, say: Callable[[str], None]
+) -> int:
+    from jobs import nights
+    from jobs.schedule import PARTS
+
+    if args.stages not in PARTS or by_hand is None or len(by_hand) != 1:
+        raise InputError(f"--stages is one of {' '.join(PARTS)}, with one --date")
+    nights.part(schedule, by_hand[0], args.stages.rpartition(",")[2], say)
+    print(
+        json.dumps({"name": schedule.name, "stages": args.stages}) if args.json else f"{schedule.name}: {args.stages}"
+    )
+    return 0
+
+
+def _ready(args: argparse.Namespace) -> int:
+    """Whether a date's data is there; 75 where it is not."""
+    from jobs import nights
+    from pipeline.core.progress import Talk
+
+    found = _found(args)
+    if not args.date:
+        raise InputError("`duplet schedule ready` needs --date: of which date?")
     with Talk() as say:
+        for when in _named(args.date, found):
+            nights.ready(found, when, say)
+    print(json.dumps({"name": found.name, "ready": True}) if args.json else f"{found.name}: the data is there")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from jobs import nights
+    from pipeline.core.progress import Talk
+
+    found = _found(args)
+    if args.unchecked:
+        os.environ[nights.UNCHECKED] = "1"
+    by_hand = _named(args.date, found) if args.date else None
+    with Talk() as say:
+        if args.stages:
+            return _part(args, found, by_hand, say)
         try:
             made = nights.run(found, by_hand, say)
         finally:
             _mend_chain(found, say)
             _keep(found, say)
+            _send(found, say)
     if args.json:
         print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
     else:

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from jobs.commands.dry_run import show
 from jobs.spec import JobSpec
-from pipeline.core.errors import TryAgain
+from pipeline.core.errors import InputError, TryAgain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="train.epochs=3, or of the job: slurm.partition=gpu",
     )
     job_arguments(parser)
+    parser.add_argument("--after", metavar="JOB", help="slurm: begins when that job has ended well; cancelled if not")
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
 
 
@@ -35,6 +37,7 @@ def job_arguments(parser: argparse.ArgumentParser) -> None:
         ("--retries", "starts after a failure (default 12)"),
     ):
         parser.add_argument(name, metavar="N", help=help)
+    parser.add_argument("--stages", help="the first stages alone, such as ingest,tokenize, which need no GPU")
 
 
 def read_spec(args: argparse.Namespace) -> JobSpec:
@@ -42,10 +45,26 @@ def read_spec(args: argparse.Namespace) -> JobSpec:
     from jobs import spec, targets
 
     names = ("target", "workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min",
-             "retries")  # fmt: skip
+             "retries", "stages")  # fmt: skip
     found = spec.read(args.config, args.overrides, {name: getattr(args, name) for name in names})
     targets.target(found.target)
-    return found
+    return _after(found, args.after) if getattr(args, "after", None) else found
+
+
+def _after(spec: JobSpec, job: str) -> JobSpec:
+    """The job with a dependency on another one, named by Duplet's id or SLURM's number. Raises InputError."""
+    from jobs import folder
+
+    if spec.target != "slurm":
+        raise InputError(
+            f"--after is for target slurm, this job's target is {spec.target}: submit it when {job} has ended"
+        )
+    if not job.isdigit():
+        other = folder.find(Path(spec.root), job)
+        if other.spec.target != "slurm" or other.handle is None:
+            raise InputError(f"--after {job}: it is no job of SLURM's, but of {other.spec.target}")
+        job = other.handle
+    return spec.model_copy(update={"slurm": spec.slurm.model_copy(update={"after": job})})
 
 
 def run(args: argparse.Namespace) -> int:

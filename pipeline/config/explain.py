@@ -96,6 +96,8 @@ def _values(field: Schema) -> str:
     >>> _values({"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "null"}]})
     'whole number above 0, or null'
     """
+    if not field:
+        return "anything"
     if "anyOf" in field:
         return ", or ".join(_values(member) for member in field["anyOf"])
     if "enum" in field or "const" in field:

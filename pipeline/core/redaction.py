@@ -13,6 +13,7 @@ from typing import Any
 MASK = "***"
 _USER = re.compile(r"(?<=://)[^/\s'\"<>\\]+@")  # up to the last @ before the path: a password may hold one
 _SECRET_WORDS = r"token|key|secret|passw|pwd|sig|credential|auth|session"
+_HOOK = re.compile(r"(https://hooks\.slack\.com/\w+/)[^\s'\"<>\\]+")  # whoever knows it can write
 _QUERY = re.compile(rf"(?i)([?&;][\w.%-]*(?:{_SECRET_WORDS})[\w.%-]*=)[^&#;\s'\"<>\\]+")
 _VARIABLE = re.compile(r"(?i)(^|_)(password|passwd|passphrase|pwd|token|secret|credentials?|key|pat|sas)(_|$)")
 _SHORTEST = 6  # a shorter value would be found in innocent words
@@ -25,7 +26,7 @@ def hide_addresses(text: str) -> str:
     'http://***@host/x?token=***&page=2'
     """
     if "://" in text:
-        text = _USER.sub(f"{MASK}@", text)
+        text = _HOOK.sub(rf"\g<1>{MASK}", _USER.sub(f"{MASK}@", text))
     return _QUERY.sub(rf"\g<1>{MASK}", text) if "=" in text else text
 
 
@@ -34,9 +35,11 @@ def holds_secret(text: str) -> bool:
 
     >>> holds_secret("http://ann:pw@host"), holds_secret("http://${USER}:${PASSWORD}@host/?token=${TOKEN}")
     (True, False)
+    >>> holds_secret("slack: https://hooks.slack.com/services/T0/B0/x"), holds_secret("slack: ${SLACK_WEBHOOK}")
+    (True, False)
     """
     text = re.sub(r"\$\{\w+\}", "", text)
-    return bool(re.search(r"://[^/\s'\"<>\\]*:[^/\s'\"<>\\@]+@", text) or _QUERY.search(text))
+    return bool(_HOOK.search(text) or re.search(r"://[^/\s'\"<>\\]*:[^/\s'\"<>\\@]+@", text) or _QUERY.search(text))
 
 
 def names_secret(name: str) -> bool:

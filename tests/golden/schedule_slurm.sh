@@ -16,7 +16,7 @@ cd /home/ann/duplet
 
 # how the training starts its ranks on all hosts: one srun task each, which meet at the first host
 export DUPLET_LAUNCHER="/home/ann/duplet/.venv/bin/python -P -m pipeline.distributed.rendezvous serve \
-srun --ntasks={workers} --ntasks-per-node=8 --cpus-per-task=1 --distribution=block \
+srun --ntasks={workers} --ntasks-per-node=8 --cpus-per-task=1 --distribution=block --kill-on-bad-exit=1 \
 /home/ann/duplet/.venv/bin/python -P -m pipeline.distributed.rendezvous rank"
 # the next link first, so that a failure breaks no chain; a requeued link has handed it over already
 if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then

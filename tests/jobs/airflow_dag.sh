@@ -45,7 +45,8 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 dag = module.dag
 assert dag.dag_id.startswith("duplet_small-") and dag.max_active_runs == 1 and dag.catchup is False, dag
-assert [task.retries for task in dag.tasks] == [1]
+assert [task.task_id for task in dag.tasks] == ["ingest", "tokenize", "train", "verdict"], dag.tasks
+assert {task.retries for task in dag.tasks} == {1}
 PYTHON
 day=$(date --date=tomorrow +%F)  # a date before the schedule was made has no run
 run dags test "duplet_$name" "${day}T02:00:00+00:00" >>"$work/said" || { tail -n 30 "$work/said" >&2; fail "the DAG's run failed"; }

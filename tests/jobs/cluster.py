@@ -124,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif (plural, name) in self.server.objects:
             self.refuse(409, "AlreadyExists", f'{plural} "{name}" already exists')
         else:
+            body["metadata"].setdefault("uid", f"uid-of-{name}")
             self.server.objects[plural, name] = body
             self.answer(201, body)
 

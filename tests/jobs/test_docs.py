@@ -12,7 +12,13 @@ from pipeline.cli.main import main
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
 BLOCKS = [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S) if not kind]
-LINES = [line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if re.match(r"(\$ )?duplet ", line)]
+VERBS = "(?:submit|jobs|schedule)"  # what is said of other verbs is looked at by the tests of these
+LINES = [
+    line.removeprefix("$ ")
+    for block in BLOCKS
+    for line in block.splitlines()
+    if re.match(rf"(\$ )?duplet {VERBS} ", line)
+]
 WRITTEN = re.findall(r"`(duplet (?:submit|schedule) [^`…]+)`", PAGE)  # in a sentence, with all its arguments
 COMMANDS = sorted({re.sub(r"\s+#.*", "", line) for line in (*LINES, *WRITTEN)})
 # what is another's at each run: identities, and the hash of a schedule's place

@@ -14,7 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs import folder, kubernetes, targets
+from jobs import folder, kubernetes, strategic_merge, targets
+from jobs import spec as specs
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
@@ -116,6 +117,88 @@ def every_kind_of_job(job_spec: Spec) -> Iterator[JobSpec]:
         kubernetes={"claim": "c", "service_account": "ann", "secrets": ["a", "b"], "ttl_s": 0, "run_as_user": 1001,
                     "image": "1e3", "image_pull_policy": "Always", "node_selector": {"zone": "1e3", "a/b": "yes"}},
     )  # fmt: skip
+    yield job_spec(
+        target="kubernetes", environment={"HOROVOD_CYCLE_TIME": "1"},
+        kubernetes={"claim": "c", "queue": "search", "start_within_s": 600, "environment": {"NCCL_DEBUG": "INFO"},
+                    "patch": PATCH},
+    )  # fmt: skip
+
+
+PATCH = {
+    "worker": {
+        "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
+        "spec": {
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "priorityClassName": "high",
+            "containers": [{
+                "name": "worker", "resources": {"limits": {"rdma/ib": "1"}},
+                "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+            }],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    },
+    "launcher": {"spec": {"terminationGracePeriodSeconds": None}},
+}  # fmt: skip
+
+
+def test_a_patch_adds_and_takes_away_and_leaves_the_rest(job_spec: Spec) -> None:
+    plain, patched = (
+        kubernetes.manifests(job_spec(kubernetes={"claim": "c", **more}))[1]["spec"]["mpiReplicaSpecs"]
+        for more in ({}, {"patch": PATCH})
+    )
+    worker, before = (found["Worker"]["template"]["spec"] for found in (patched, plain))
+    assert worker["tolerations"][0]["key"] == "nvidia.com/gpu" and worker["priorityClassName"] == "high"
+    [container], [was] = worker["containers"], before["containers"]
+    assert container["resources"]["limits"] == {"cpu": "1", "rdma/ib": "1"}
+    assert container["volumeMounts"] == [*was["volumeMounts"], {"name": "scratch", "mountPath": "/scratch"}]
+    assert worker["volumes"] == [*before["volumes"], {"name": "scratch", "emptyDir": {}}]
+    assert container["command"] == was["command"] and worker["securityContext"] == before["securityContext"]
+    assert "terminationGracePeriodSeconds" not in patched["Launcher"]["template"]["spec"]
+    assert patched["Launcher"]["template"]["spec"]["containers"] == plain["Launcher"]["template"]["spec"]["containers"]
+
+
+@pytest.mark.parametrize(
+    ("old", "patch", "new"),
+    [  # those of Kubernetes' own page "Update API Objects in Place Using kubectl patch", and its API conventions
+        ({"containers": [{"name": "a", "image": "n"}]}, {"containers": [{"name": "b", "image": "r"}]},
+         {"containers": [{"name": "a", "image": "n"}, {"name": "b", "image": "r"}]}),
+        ({"tolerations": [{"key": "dedicated"}]}, {"tolerations": [{"key": "disktype"}]},
+         {"tolerations": [{"key": "disktype"}]}),
+        ({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}},
+         {"strategy": {"$patch": "replace", "type": "Recreate"}}, {"strategy": {"type": "Recreate"}}),
+        ({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
+         {"env": [{"name": "A", "$patch": "delete"}]}, {"env": [{"name": "B", "value": "2"}]}),
+        ({"ports": [{"containerPort": 80, "protocol": "TCP"}]}, {"ports": [{"containerPort": 80, "name": "web"}]},
+         {"ports": [{"containerPort": 80, "protocol": "TCP", "name": "web"}]}),
+    ],
+)  # fmt: skip
+def test_a_strategic_merge(old: dict[str, Any], patch: dict[str, Any], new: dict[str, Any]) -> None:
+    kept = json.dumps([old, patch])
+    assert strategic_merge.merged(old, patch) == new
+    assert json.dumps([old, patch]) == kept
+
+
+def test_variables_reach_the_ranks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in (("NCCL_DEBUG", "WARN"), ("MXNET_X", "1"), ("HOROVOD_AUTH_TOKEN", "hidden"), ("OTHER", "1")):
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "faq.yaml"
+    path.write_text("ingest: {source: {format: tsv, path: x.tsv}}\n")
+    settings = ["kubernetes.claim=c", "kubernetes.environment={NCCL_DEBUG: INFO, NCCL_IB_HCA: mlx5}"]
+    spec = specs.read(str(path), settings, {"target": "kubernetes"})
+    assert "NCCL_DEBUG" in spec.environment and "HOROVOD_AUTH_TOKEN" not in spec.environment
+    launcher = kubernetes.manifests(spec)[1]["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]
+    starter, *variables = launcher["env"]
+    given = {one["name"]: one["value"] for one in variables}
+    assert given.items() >= {"NCCL_DEBUG": "INFO", "NCCL_IB_HCA": "mlx5", "MXNET_X": "1"}.items()
+    assert "OTHER" not in given and "hidden" not in json.dumps(launcher)
+    assert all(f" -x {name} " in starter["value"] for name in given)
+    assert specs.read(str(path), [], {"target": "local"}).environment == {}
+
+
+def test_a_queue_takes_the_job_and_not_its_pods(job_spec: Spec) -> None:
+    _, job = kubernetes.manifests(job_spec(kubernetes={"claim": "c", "queue": "search"}))
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "search" and job["spec"]["runPolicy"]["suspend"]
+    assert all("kueue.x-k8s.io/queue-name" not in pod["metadata"]["labels"] for pod in pods(job))
 
 
 def test_mpijob_fits_its_published_schema(job_spec: Spec, mpijob: jsonschema.Draft7Validator) -> None:
@@ -202,6 +285,8 @@ def test_a_job_from_submission_to_its_end(cluster: Any, record: Record) -> None:
     assert record.handle == f"default/{name}"
     assert {kind for kind, _ in cluster.objects} == {"configmaps", "mpijobs"}
     job = cluster.objects["mpijobs", name]
+    [owner] = cluster.objects["configmaps", name]["metadata"]["ownerReferences"]  # it goes with its job
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("MPIJob", name, job["metadata"]["uid"])
     assert target.state(record).name == "queued"
     job["status"] = {"conditions": [{"type": "Created", "status": "True"}, {"type": "Running", "status": "True"}]}
     assert target.state(record).name == "running"

@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
-from jobs import nights, states, waiting
+from jobs import data_checks, nights, states, waiting
+from jobs import folder as folders
 from jobs import schedule as schedules
 from jobs.nights import Verdict
 from jobs.schedule import Schedule
 from jobs.spec import JobSettings, JobSpec
 from jobs.states import Failure
 from pipeline.config import WaitForConfig
+from pipeline.core import manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.manifest import KeyParts
+from pipeline.distributed import job_folder
 
 Spec = Callable[..., JobSpec]
 
@@ -212,3 +216,86 @@ def test_the_last_word_on_a_date_counts(tmp_path: Path) -> None:
     assert (found.exit_code, found.by_hand) == (0, False)  # it came by itself, and hides no earlier one
     (tmp_path / "verdicts.jsonl").write_text(json.dumps({k: v for k, v in found._asdict().items() if k != "restarts"}))
     assert nights.verdicts(tmp_path) == [found]  # of an older version
+
+
+# --- data that is not like that of the nights before ------------------------------------------------------------------
+@pytest.fixture
+def worked(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, int]], dict[int, list[str]]]:
+    """Plays nights whose supervisor leaves small folders instead of training; day -> the verbs that were run."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    rows_of: dict[int, int] = {}
+    verbs: dict[int, list[str]] = {}
+    promoted: list[str] = []
+
+    class Quick:
+        """As `Supervisor`, without a process."""
+
+        def __init__(self, folder: Path, workers: int | None, verb: str | None) -> None:
+            self.folder, self.verb, self.signals, self.failures = folder, verb or "run", 0, list[Failure]()
+
+        def run(self) -> int:
+            day = int(self.folder.name.split("-")[-2][-2:])
+            verbs.setdefault(day, []).append(self.verb)
+            root = self.folder.parent.parent
+            for stage, counts in (
+                ("ingest", {"records": {"read": rows_of[day], "kept": rows_of[day], "quarantined": 0}}),
+                ("tokenize", {s: {f: {"texts": 1, "tokens": 5, "unknown_tokens": 0} for f in ("query", "document")}
+                              for s in ("train", "valid", "test")}),
+            ):  # fmt: skip
+                place = root / stage / f"{day}"
+                place.mkdir(parents=True, exist_ok=True)
+                if stage == "ingest":
+                    table = pa.table({"query": ["a b"], "relevance": pa.array([1.0], pa.float32())})
+                    parquet.write_table(table, place / "records-train.parquet")
+                manifest.write(place, stage, KeyParts(1, {}, {}, {}), counts, 0.0)
+            keys = {"ingest": f"{day}", "tokenize": f"{day}"}
+            (self.folder / job_folder.STAGES).write_text(json.dumps(keys))
+            folders.write_state(self.folder, {"state": "finished", "exit_code": 0})
+            return 0
+
+    def promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
+        promoted.append(job.id)
+        return 0, "promoted", {}
+
+    def play_all(rows: dict[int, int]) -> dict[int, list[str]]:
+        rows_of.update(rows)
+        for day in rows:
+            monkeypatch.setattr(Schedule, "now", lambda _, day=day: datetime(2026, 11, day, 2, 0, 1))
+            with contextlib.suppress(DupletError):
+                nights.run(nightly, None, lambda _: None)
+        assert [int(name[-7:-5]) for name in promoted] == [day for day, found in verbs.items() if found[-1] == "run"]
+        return verbs
+
+    monkeypatch.setattr(nights, "Supervisor", Quick)
+    monkeypatch.setattr(nights, "_promote", promote)
+    monkeypatch.setattr(data_checks, "show", lambda *_: None)
+    monkeypatch.delenv(nights.UNCHECKED, raising=False)
+    return play_all
+
+
+def test_a_night_of_other_data_is_not_trained_and_is_no_part_of_the_median(
+    nightly: Schedule, worked: Callable[[dict[int, int]], dict[int, list[str]]]
+) -> None:
+    verbs = worked({21: 1000, 22: 1000, 23: 1000, 24: 1000, 25: 100, 26: 900, 27: 2100, 28: 1000})
+    first, checked = ["run"], ["tokenize", "run"]
+    assert verbs == {21: first, 22: first, 23: first, 24: checked, 25: ["tokenize"], 26: checked, 27: ["tokenize"],
+                     28: checked}  # fmt: skip
+    found = {verdict.due[8:10]: verdict for verdict in nights.verdicts(nightly.folder)}
+    assert {day: one.exit_code for day, one in found.items() if one.exit_code} == {"25": 3, "27": 3}
+    assert found["25"].reason == (
+        "the data is not like that of the last 4 good nights: rows 100 is below 500 (median 1,000); not trained, the "
+        "champion stays"
+    )
+    state = folders.load(nightly.folder.parent.parent / "jobs" / "faq-20261125-0200").state()
+    assert (state["state"], state["exit_code"]) == ("failed", 3)
+
+
+def test_a_person_may_take_a_night_s_data_as_it_is(
+    nightly: Schedule, worked: Callable[[dict[int, int]], dict[int, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked({21: 1000, 22: 1000, 23: 1000, 24: 10})
+    monkeypatch.setenv(nights.UNCHECKED, "1")
+    [made] = nights.run(nightly, [datetime(2026, 11, 24, 2)], lambda _: None)
+    assert made.exit_code == 0 and data_checks.kept(nightly.folder, "2026-11-25T02:00", 7)[-1]["rows"] == 10

@@ -119,6 +119,16 @@ def test_a_night_at_work_or_still_to_be_done_stays(some: Nights) -> None:
     assert some.collect(1).nights == [f"{NAME} 2026-11-04T02:00"]
 
 
+def test_a_job_by_hand_keeps_the_stages_that_it_has_named(some: Nights) -> None:
+    """It trains still, so that no folder of its own tells what it reads."""
+    old = some.night(1)
+    some.night(2)
+    job = folders.create(some.make(id="faq-20261101-020000-1a2b3c4d", root=str(some.root)), {"job.sh": "x"})
+    (job / job_folder.STAGES).write_text(json.dumps({"ingest": old["ingest"], "tokenize": old["tokenize"]}))
+    some.collect(1)
+    assert names(old, "ingest", "tokenize") <= some.there() and not names(old, "train", "evaluate") & some.there()
+
+
 def test_what_mlflow_has_not_got_stays(some: Nights) -> None:
     some.night(1, journal="20261101T020000-abcdef")
     some.night(2)

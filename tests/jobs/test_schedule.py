@@ -1,6 +1,7 @@
 """Schedules: what each target is handed, what is due, two at once, and a night's run with its verdict."""
 
 import fcntl
+import gzip
 import json
 import os
 import re
@@ -16,13 +17,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import airflow, cron, kubernetes, kubernetes_schedule, nights, slurm_schedule, zones
+from jobs import airflow, argo, cron, kubernetes, kubernetes_schedule, nights, slurm_schedule, zones
 from jobs import folder as folders
 from jobs import schedule as schedules
 from jobs.nights import Verdict
@@ -76,6 +78,72 @@ def test_cron_job(nightly: Callable[..., Schedule], golden: Golden) -> None:
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
     inside = schedules.check(json.loads(config["data"]["schedule.json"]))
     assert (inside.job.root, inside.job.python) == ("/data/runs", kubernetes.PYTHON)
+
+
+def test_cron_workflow(nightly: Callable[..., Schedule], golden: Golden) -> None:
+    """Argo's own schema, in which an unknown key is an error; and a container per stage, of which the last judges."""
+    made = nightly({"kubernetes": {"claim": "duplet", "secrets": ["tracking"], "service_account": "argo"},
+                    "walltime_min": 120}, target="argo", zone="Asia/Shanghai")  # fmt: skip
+    documents = argo.manifests(made)
+    golden("schedule_argo.yaml", kubernetes.as_yaml(documents))
+    config, cron = yaml.safe_load_all(kubernetes.as_yaml(documents))
+    kubernetes_validate.validate(config, "1.33", strict=True)
+    packed = Path(__file__).with_name("schemas").joinpath("cronworkflow_v1alpha1.json.gz").read_bytes()
+    schema = jsonschema.Draft7Validator(closed(json.loads(gzip.decompress(packed))))
+    assert [error.message for error in schema.iter_errors(cron)] == []
+    assert cron["spec"]["timezone"] == "Asia/Shanghai" and cron["spec"]["concurrencyPolicy"] == "Forbid"
+    night, *stages = cron["spec"]["workflowSpec"]["templates"]
+    assert [step[0]["template"] for step in night["steps"]] == ["ingest", "tokenize", "train", "verdict"]
+    asked = [one["container"]["command"][one["container"]["command"].index("--date") + 2 :] for one in stages]
+    assert asked == [["--stages", "ingest"], ["--stages", "ingest,tokenize"], ["--stages", "ingest,tokenize,train"], []]
+    cron["spec"]["workflowSpec"]["templates"][1]["container"]["comand"] = []
+    assert ["comand" in error.message for error in schema.iter_errors(cron)] == [True]
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown keys refused: a cluster would drop them in silence."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict) and "type" in schema:
+            schema.setdefault("additionalProperties", False)
+            for kept in ("metadata", "status"):
+                if kept in schema["properties"] and "kind" in schema["properties"]:
+                    schema["properties"][kept] = {"type": "object"}
+        for value in schema.values():
+            closed(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            closed(value)
+    return schema
+
+
+def test_a_moment_of_argo_is_a_date_on_the_schedule_s_clock(nightly: Callable[..., Schedule]) -> None:
+    from jobs.commands import schedule as verb
+
+    shanghai = nightly(target="argo", zone="Asia/Shanghai")
+    assert verb._named("2026-11-23T18:00:00Z", shanghai) == [datetime(2026, 11, 24, 2, 0)]
+    assert verb._named("2026-11-24", shanghai) == [datetime(2026, 11, 24, 2, 0)]
+
+
+def test_an_airflow_dag_with_late_data_and_a_switch(nightly: Callable[..., Schedule]) -> None:
+    text = airflow.dag(nightly({"walltime_min": 60}, target="airflow", max_wait_min=30, verdict_by="08:00"))
+    compile(text, "dag", "exec")
+    assert "timeout=1800" in text and 'task_id="data"' in text and "schedule ready faq" in text
+    assert '"execution_timeout": timedelta(minutes=70)' in text and "Asset('duplet://faq/champion')" in text
+    assert "dag_id='duplet_faq_check'" in text and "schedule='0 8 * * *'" in text
+
+
+def test_every_target_looks_for_a_verdict(nightly: Callable[..., Schedule]) -> None:
+    made = nightly({"kubernetes": {"claim": "c"}, "slurm": {"partition": "gpu"}}, verdict_by="08:30")
+    night, look = cron.block(made).splitlines()[1:3]
+    assert night.startswith("0 2 * * * ") and look.startswith("30 8 * * * ") and " schedule check faq " in look
+    _, first, second = kubernetes_schedule.manifests(made)
+    assert (first["spec"]["schedule"], second["spec"]["schedule"]) == ("0 2 * * *", "30 8 * * *")
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(second)), "1.33", strict=True)
+    script = slurm_schedule.script(made)
+    assert "--job-name=duplet-check-faq" in script and "--partition=gpu" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert "\n30 8 * * * " in slurm_schedule.scrontab_block(made)
 
 
 def test_a_cron_job_has_one_pod(nightly: Callable[..., Schedule]) -> None:

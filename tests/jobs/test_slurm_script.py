@@ -1,6 +1,7 @@
 """The batch script: golden files, odd names, and what makes no sense."""
 
 import errno
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from jobs import folder, slurm, slurm_schedule
 from jobs import schedule as schedules
+from jobs.commands import submit
 from jobs.spec import JobSpec, check
 from pipeline.cli.main import main
 from pipeline.core.errors import InputError, TryAgain
@@ -136,6 +138,57 @@ def test_a_job_whose_name_cannot_be_noted_does_not_run(
     [sentence] = capsys.readouterr().err.splitlines()
     assert "was handed over as 4711 and is cancelled again" in sentence
     assert asked.read_text() == "4711\n"
+
+
+def test_a_job_after_another_of_a_kind_of_gpu(job_spec: Spec, tmp_path: Path) -> None:
+    first = job_spec(target="slurm", root=str(tmp_path), id="faq-1", stages="ingest,tokenize")
+    place = folder.create(first, {"job.sh": "#!/bin/sh\n"})
+    second = job_spec(target="slurm", root=str(tmp_path), gpus_per_worker=1, max_workers=8, workers_per_host=8,
+                      slurm={"gpu_type": "a100", "switches": 1})  # fmt: skip
+    with pytest.raises(InputError, match="is no job of SLURM's, but of slurm"):
+        submit._after(second, "faq-1")  # not handed over
+    folder.write_handle(place, "4711")
+    for named in ("faq-1", "4711"):
+        asked = slurm.options(submit._after(second, named))
+        assert {"--dependency=afterok:4711", "--kill-on-invalid-dep=yes"} <= {*asked}
+        assert {"--gres=gpu:a100:8", "--switches=1"} <= {*asked}
+    assert not any("dependency" in option for option in slurm.options(second))
+    with pytest.raises(InputError, match="--after is for target slurm, this job's target is local"):
+        submit._after(job_spec(), "4711")
+    assert (first.verb, second.verb) == ("tokenize", "run")
+
+
+def test_ranks_end_with_the_first_that_fails(job_spec: Spec) -> None:
+    assert "--kill-on-bad-exit=1" in slurm.script(job_spec(target="slurm"))
+
+
+def test_a_list_asks_once_for_all_jobs(
+    job_spec: Spec, programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three that SLURM knows, one that has ended long ago, one that ended badly: the last alone is asked for."""
+    asked = tmp_path / "asked"
+    ends = {"faq-4": {"state": "finished", "exit_code": 0, "reason": ""}}
+    for number in range(1, 6):
+        spec = job_spec(target="slurm", root=str(tmp_path), id=f"faq-{number}")
+        place = folder.create(spec, {"job.sh": "#!/bin/sh\n"})
+        folder.write_handle(place, f"470{number}")
+        if spec.id in ends:
+            folder.write_state(place, ends[spec.id])
+    (programs / "squeue").write_text(
+        f"#!/bin/sh\necho squeue >>{asked}\nprintf '4701|RUNNING|None|n1\\n4702|PENDING|Priority|\\n"
+        "4703|RUNNING|None|n[2-3]\\n4705|FAILED|NonZeroExitCode|n1\\n'\n"
+    )
+    (programs / "scontrol").write_text(f"#!/bin/sh\necho scontrol $4 >>{asked}\necho JobState=FAILED ExitCode=2:0\n")
+    for program in ("squeue", "scontrol"):
+        (programs / program).chmod(0o755)
+    assert main(["jobs", "list", "--root", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["jobs"]
+    assert [(row["id"], row["state"], row["exit_code"]) for row in rows] == [
+        ("faq-1", "running", None), ("faq-2", "queued", None), ("faq-3", "running", None), ("faq-4", "finished", 0),
+        ("faq-5", "failed", 2),
+    ]  # fmt: skip
+    assert rows[2]["reason"] == "as SLURM job 4703 on n[2-3]" and "(Priority)" in rows[1]["reason"]
+    assert asked.read_text() == "squeue\nscontrol 4705\n"
 
 
 # --- how jobs end -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Schedules of the target argo: a CronWorkflow (argoproj.io/v1alpha1) with a container per stage, one after the other.
+
+The first containers do the stages that they name, and cost nothing where these are up to date; the last one does what
+is left, promotes and writes the verdict. Configuration and schedule are a ConfigMap, as of the target kubernetes.
+"""
+
+from typing import Any
+
+from jobs import kubernetes as pods
+from jobs import kubernetes_schedule
+from jobs.kubernetes_schedule import config_map, resource_name
+from jobs.schedule import PARTS, SCHEDULE, Schedule
+
+# the date, as Argo's {{workflow.scheduledTime}} has it, on the clock of the schedule's zone
+DATE = "{{workflow.scheduledTime}}"
+
+
+def manifests(schedule: Schedule) -> list[dict[str, Any]]:
+    """ConfigMap and CronWorkflow.
+
+    Raises:
+        InputError: the job takes more than one host, or has no claim.
+    """
+    job = schedule.job
+    name = resource_name(schedule)
+    config = config_map(schedule)
+    labels = config["metadata"]["labels"]
+    template = pods.single_pod(job, name, labels, [])["spec"]
+    [container] = template["containers"]
+    steps = [(part.rpartition(",")[2], ["--stages", part]) for part in PARTS] + [("verdict", [])]
+    templates: list[dict[str, Any]] = [{
+        "name": "night",
+        "steps": [[{"name": step, "template": step}] for step, _ in steps],
+    }]  # fmt: skip
+    for step, stages in steps:
+        command = [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
+        templates.append({
+            "name": step,
+            "metadata": {"labels": labels},
+            "container": {**container, "name": "main", "command": [*command, "--date", DATE, *stages]},
+            # what is wrong with the input, or refused, is so the next time too
+            "retryStrategy": {
+                "limit": job.retries, "retryPolicy": "Always",
+                "expression": "asInt(lastRetry.exitCode) not in [2, 3]",
+                "backoff": {"duration": f"{max(1, round(job.pause_s))}s", "factor": 2, "cap": "10m"},
+            },
+            **({"activeDeadlineSeconds": 60 * job.walltime_min} if job.walltime_min else {}),
+        })  # fmt: skip
+    workflow = {
+        "entrypoint": "night",
+        "templates": templates,
+        "volumes": template["volumes"],
+        "securityContext": template["securityContext"],
+        "automountServiceAccountToken": True,  # Argo's own container tells the controller how a step ended
+        "ttlStrategy": {"secondsAfterCompletion": job.kubernetes.ttl_s},
+        "podGC": {"strategy": "OnPodSuccess"},
+        **({"serviceAccountName": job.kubernetes.service_account} if job.kubernetes.service_account else {}),
+        **({"nodeSelector": template["nodeSelector"]} if "nodeSelector" in template else {}),
+        **({"tolerations": template["tolerations"]} if "tolerations" in template else {}),
+    }
+    cron = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "CronWorkflow",
+        "metadata": config["metadata"],
+        "spec": {
+            "schedules": [schedule.cron],
+            **({"timezone": schedule.zone} if schedule.zone else {}),
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": 3600,
+            "successfulJobsHistoryLimit": 7,
+            "failedJobsHistoryLimit": 7,
+            "workflowSpec": workflow,
+        },
+    }
+    return [config, cron]
+
+
+def need() -> None:
+    """Raises InputError where there is no kubectl."""
+    pods.CLIENT.need("kubectl")
+
+
+def install(schedule: Schedule) -> str:
+    """Makes both objects, or brings those of the same name up to date; a refusal leaves things as they were."""
+    kubernetes_schedule.apply(schedule, manifests(schedule))
+    return f"CronWorkflow {schedule.job.kubernetes.namespace}/{resource_name(schedule)}"
+
+
+def remove(schedule: Schedule) -> None:
+    """Removes both; a night at work goes on no longer than its pod is given to save."""
+    kubernetes_schedule.remove(schedule)
