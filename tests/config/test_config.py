@@ -97,7 +97,7 @@ def test_unknown_key_names_key_value_and_nearest(data: dict[str, Any], key: str,
 def test_unknown_key_like_no_other_lists_the_allowed_ones() -> None:
     message = refusal({**GOOD, "model": {"zzzzzz": 1}})
     assert "did you mean" not in message
-    assert "allowed: cell, embedding, hidden" in message
+    assert "allowed: cell, embedding, vectors" in message
 
 
 # --- wrong values -----------------------------------------------------------------------------------------------------
