@@ -57,7 +57,7 @@ def test_verbs_with_actions_are_parsed_as_before() -> None:
     args = parse("jobs", "logs", "x", "--follow")
     assert (args.verb, args.action, args.id, args.follow) == ("jobs", "logs", "x", True)
     args = parse("schedule", "run", "faq", "--root=r")
-    assert (args.config, args.overrides, args.root) == ("run", ["faq"], "r")
+    assert (args.config, args.overrides, args.root) == ("run", ["faq"], Path("r"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "ingest": (("duplet ingest my.yaml", "to see whether the source can be read"),),
     "tokenize": (("duplet tokenize my.yaml tokenize.kind=jieba", "Chinese words"),),
+    "teach": (("duplet teach my.yaml", "before training: what the teacher's scores are worth"),),
     "train": (("duplet train my.yaml --workers 2", "goes on where it was stopped"),),
     "evaluate": (("duplet evaluate my.yaml", "the table of the test split"),),
     "promote": (
