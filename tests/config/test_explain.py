@@ -81,8 +81,8 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         ("train.schedule", ["train.schedule.kind", "train.schedule.warmup_updates", "train.schedule.final_share"]),
         ("ingest.source.numbers", [f"ingest.source.{name}" for name in ("format", "direction", "count")]),
         ("ingest.source.tsv.columns.query", ["ingest.source.columns.query"]),
-        ("ingest.source.columns.query", ["ingest.source.columns.query"]),
-        ("ingest.source.header", ["ingest.source.header"]),
+        ("ingest.source.columns.query", 2 * ["ingest.source.columns.query"]),  # of pairs, and of click logs
+        ("ingest.source.quoting", ["ingest.source.quoting"]),
         ("ingest.source.text.path", ["ingest.source.path"]),
         ("promote.floors.map@100", ["promote.floors"]),
         ("ingest.source.queries.train", ["ingest.source.queries"]),
