@@ -112,7 +112,7 @@ def test_a_model_is_served_without_what_training_needs(task: str, unpacked: Path
 def test_a_package_that_is_not_there_is_one_sentence(unpacked: Path, tmp_path: Path) -> None:
     write_task(tmp_path / "model", config_of("classification"))
     (tmp_path / "rows.jsonl").write_text('{"review": "a"}\n')
-    arguments = ["predict", "model", "--input", "rows.jsonl", "--backend", "mxnet"]
+    arguments = ["predict", "model", "--input", "rows.jsonl", "--output", "-", "--backend", "mxnet"]
     done = run(unpacked, tmp_path, f"import pipeline.cli.main as cli; sys.exit(cli.main({arguments!r}))", TRAINING)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
