@@ -5,6 +5,7 @@ from typing import Any
 from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.models.encoder import Encoder, Pooling, padding_of
 
 
@@ -28,7 +29,7 @@ class Classifier(gluon.Block):
             )
             self.encoder = Encoder(config)
             self.pooling = Pooling(config.pooling, config.hidden, config.directions)
-            self.dropout = gluon.nn.Dropout(config.dropout)
+            self.dropout = Dropout(config.dropout)
             self.output = gluon.nn.Dense(classes, in_units=self.pooling.width, weight_initializer=init.Xavier())
 
     def packed(self, context: Context) -> list[nd.NDArray]:

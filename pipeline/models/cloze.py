@@ -6,6 +6,7 @@ import numpy as np
 from mxnet import gluon, init, nd
 
 from pipeline.config import ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.models.encoder import Encoder, padding_of
 from pipeline.models.sampled import Candidates, sampled_losses
 
@@ -32,7 +33,7 @@ class Reader(gluon.Block):
         with self.name_scope():
             self.forwards = Encoder(one)
             self.backwards = Encoder(one) if directions == 2 else None
-            self.dropout = gluon.nn.Dropout(config.dropout)
+            self.dropout = Dropout(config.dropout)
             self.project = gluon.nn.Dense(config.embedding, in_units=width, weight_initializer=init.Xavier())
             self.bias = self.params.get("bias", shape=(vocabulary,), init=init.Zero())
 

@@ -6,6 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.attention import ATTENTIONS, Memory
+from pipeline.models.dropout import Dropout
 from pipeline.models.recurrent import RecurrentLayer, read_on
 
 
@@ -34,7 +35,7 @@ class Decoder(gluon.Block):
         self.cell, self.hidden, self.kind = config.cell, config.hidden, attention
         self.parts = 2 if config.cell == "lstm" else 1  # arrays of a layer's state
         with self.name_scope():
-            self.dropout = gluon.nn.Dropout(config.dropout)
+            self.dropout = Dropout(config.dropout)
             self.layers = gluon.nn.Sequential()
             width = inputs + (memory if attention == "bahdanau" else 0)
             features = config.hidden + memory + (inputs if attention == "bahdanau" else 0)

@@ -5,6 +5,7 @@ from typing import Any
 from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.models.recurrent import RecurrentLayer
 
 # Added to what must lose against any real value in a maximum or a softmax.
@@ -28,8 +29,8 @@ class Encoder(gluon.Block):
         self.width = config.hidden * config.directions
         self.residual = config.residual
         with self.name_scope():
-            self.dropout = gluon.nn.Dropout(config.dropout)
-            self.words = gluon.nn.Dropout(config.word_dropout, axes=(2,))  # a whole vector or none of it
+            self.dropout = Dropout(config.dropout)
+            self.words = Dropout(config.word_dropout, axes=(2,))  # a whole vector or none of it
             self.layers = gluon.nn.Sequential()
             self.norms = gluon.nn.Sequential()
             inputs = config.embedding

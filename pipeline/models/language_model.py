@@ -6,6 +6,7 @@ from gluonnlp.model import ISDense
 from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config import LanguageModelConfig, ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.models.recurrent import RecurrentLayer, read_on
 from pipeline.models.sampled import Candidates
 
@@ -25,7 +26,7 @@ class ReadingLayer(RecurrentLayer):
             getattr(self, f"f_{name}").data(context) for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
         )
         if self.weight_dropout:
-            h2h = nd.Dropout(h2h, p=self.weight_dropout)
+            h2h = nd.Dropout(h2h, p=self.weight_dropout, cudnn_off=True)
         return nd.concat(i2h.reshape(-1), h2h.reshape(-1), i2h_bias, h2h_bias, dim=0)
 
     def forward(self, x: nd.NDArray, states: States, packed: nd.NDArray) -> tuple[nd.NDArray, States]:
@@ -49,7 +50,7 @@ class LanguageModel(gluon.Block):
             # as Zaremba et al.: small enough for tied weights to begin near equal chances
             start = init.Uniform(0.1)
             self.words = gluon.nn.Embedding(vocabulary, model.embedding, weight_initializer=start)
-            self.dropout = gluon.nn.Dropout(model.dropout, axes=(0,) if settings.variational else ())
+            self.dropout = Dropout(model.dropout, axes=(0,) if settings.variational else ())
             self.layers = gluon.nn.Sequential()
             self.norms = gluon.nn.Sequential()
             inputs = model.embedding

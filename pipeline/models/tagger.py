@@ -5,6 +5,7 @@ from typing import Any
 from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
+from pipeline.models.dropout import Dropout
 from pipeline.models.encoder import Encoder, Pooling, padding_of
 
 LETTER_WIDTH, LETTER_HIDDEN = 24, 24
@@ -51,7 +52,7 @@ class Tagger(gluon.Block):
             )
             self.letters = Letters(letters) if letters else None
             self.encoder = Encoder(config.model_copy(update={"embedding": config.embedding + extra}))
-            self.dropout = gluon.nn.Dropout(config.dropout)
+            self.dropout = Dropout(config.dropout)
             self.output = gluon.nn.Dense(
                 tags, flatten=False, in_units=self.encoder.width, weight_initializer=init.Xavier()
             )

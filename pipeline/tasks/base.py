@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
+from pipeline.tasks.length_bucketing import ROWS_PER_STEP, ROWS_PER_STEP_ON_GPU
 from pipeline.tokenization import shards
 
 
@@ -57,6 +58,11 @@ class Task:
     def embedding_rows(self) -> int:
         """Ids are below it: the vocabulary and, of a cloze, the blank."""
         return shards.vocabulary_size(self.folder) + 1
+
+    @property
+    def rows_per_step(self) -> int:
+        """See length_bucketing."""
+        return ROWS_PER_STEP_ON_GPU if self.config.train.gpus else ROWS_PER_STEP
 
     @property
     def lengths(self) -> np.ndarray:

@@ -83,7 +83,7 @@ class Classification(Task):
         """See TextBatch."""
         ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
         tokens = distinct_tokens(ids)
-        texts = chunked(ids, tokens)
+        texts = chunked(ids, tokens, self.rows_per_step)
         own, total = shares[rank][texts.rows], sum(len(share) for share in shares)
         teacher = np.zeros((len(own), 0), np.float32) if self._teacher is None else self._teacher[own]
         return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[own], total, teacher)

@@ -80,7 +80,7 @@ class FillIn(Task):
             tokens = np.unique(np.append(tokens, self.vocabulary)).astype(np.int32)
         else:
             tokens = np.arange(self.vocabulary + 1, dtype=np.int32)
-        texts = chunked(read)
+        texts = chunked(read, rows_per_step=self.rows_per_step)
         masks = [self._blanks(read[i], np.random.default_rng([*seed, int(rows[i])])) for i in texts.rows.tolist()]
         chunks, places, words, start = [], [], [], 0
         for chunk in texts.chunks:

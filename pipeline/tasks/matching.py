@@ -105,7 +105,7 @@ class Matching(Task):
         documents = np.concatenate([self.train.rows["document"][records], listed])
         texts = {side: self.train.fields[side].read(r) for side, r in zip(SIDES, (queries, documents))}
         tokens = distinct_tokens(text for side in SIDES for text in texts[side])
-        sides = {side: chunked(texts[side], tokens) for side in SIDES}
+        sides = {side: chunked(texts[side], tokens, self.rows_per_step) for side in SIDES}
         counts = [len(share) for share in shares]
         wanted = 0 if self.pointwise else self.config.train.loss.listed_negatives
         return PairBatch(

@@ -67,7 +67,7 @@ class Tagging(Task):
         """See TagBatch."""
         ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
         tokens = distinct_tokens(ids)
-        texts = chunked(ids, tokens)
+        texts = chunked(ids, tokens, self.rows_per_step)
         records = shares[rank][texts.rows]
         tags, start = [], 0
         for chunk in texts.chunks:

@@ -1,5 +1,6 @@
 """The training loop and what it calls by name: validating, saving, logging."""
 
+import contextlib
 import math
 import shlex
 import signal
@@ -27,6 +28,8 @@ from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
 from pipeline.training.optimizer import Optimizer, learning_rate, set_parameters
 
+BULK = 16  # operators
+FEW_PAIRS = 16  # below so many for a worker in an update, the workers mostly wait for each other
 CARRY = "carry:"  # before the names of what a stream's reading left behind, among a checkpoint's arrays
 
 
@@ -59,6 +62,8 @@ def fit(
     plan = plan_of(task, config)
     # of large data an estimate, so only the schedule may rest on it
     total = min(settings.epochs * plan.updates_per_epoch(), settings.max_updates or 2**62)
+    if world.rank == 0 and (warning := few_pairs(plan, world.size)):
+        say(warning)
     optimizer = Optimizer(network, settings.optimizer, world, settings.average)
     if given is not None:
         optimizer.hold(given, config.model.vectors_tuned_after)
@@ -71,7 +76,7 @@ def fit(
                 mx.random.seed(replay.update_seed(config.seed, state.update, world.rank))
                 rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, state.update, total)
                 rows = optimizer.rows(update.tokens, update.own)
-                with autograd.record():
+                with autograd.record(), bulk(world):
                     loss = task.loss(network, rows and rows.table(), update.batch, world)
                 run.settle()  # of the update before: the parameters are still those it was computed from
                 loss.objective.backward()
@@ -100,6 +105,22 @@ def fit(
     beat("finishing", state.update)
     run.load_best()
     return state
+
+
+def few_pairs(plan: Plan | StreamPlan, workers: int) -> str | None:
+    """A warning where an update leaves each worker so little that they mostly wait for each other."""
+    if not isinstance(plan, Plan) or workers == 1 or plan.max_pairs >= FEW_PAIRS * workers:
+        return None
+    return (
+        f"warning: train.max_pairs_per_update={plan.max_pairs} leaves each of {workers} workers about "
+        f"{plan.max_pairs / workers:.0f} examples of an update; raise it, or fewer workers are as fast"
+    )
+
+
+def bulk(world: World) -> contextlib.AbstractContextManager[None]:
+    """While entered on a GPU, MXNet waits for the device after some operators, not after each; a backward pass does so
+    of itself."""
+    return mx.engine.bulk(BULK) if world.context.device_type == "gpu" else contextlib.nullcontext()
 
 
 def validation_due(every: int | None, update: int, ends_epoch: bool, last: bool) -> bool:

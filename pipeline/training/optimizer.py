@@ -19,6 +19,7 @@ from pipeline.models.parameters import parameters_of
 from pipeline.training.averaging import EMBEDDING, Averages
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+TOGETHER = 45  # arrays that MXNet's Adam takes in one call
 
 
 def learning_rate(config: ScheduleConfig, base: float, update: int, total: int) -> float:
@@ -141,18 +142,21 @@ class Optimizer:
             values, gradient = rows.touched()
             if self.averages:
                 means = self.averages.before(rows.tokens, rows.index, values, update)
-        for name, parameter in self.dense:
-            self._apply(parameter.data(context), parameter.grad(context), self.moments[name], scale, rate, correction)
+        weights, moments = [p.data(context) for _, p in self.dense], [self.moments[name] for name, _ in self.dense]
         if rows is not None:
-            with autograd.pause():
-                moments = [nd.take(whole, rows.index) for whole in self.moments[EMBEDDING]]
-                old = None if free is None else values.copy()
-                self._apply(values, gradient, moments, scale, rate, correction)
+            weights, gradients = [*weights, values], [*gradients, gradient]
+            moments.append([nd.take(whole, rows.index) for whole in self.moments[EMBEDDING]])
+        with autograd.pause():
+            old = None if rows is None or free is None else values.copy()
+            for start in range(0, len(weights), TOGETHER):
+                part = slice(start, start + TOGETHER)
+                self._apply(weights[part], gradients[part], moments[part], scale, rate, correction)
+            if rows is not None:
                 if old is not None:  # decay reaches a row whose gradient is 0
                     left = nd.slice_axis(free, axis=0, begin=0, end=len(old))
                     values = nd.where(nd.broadcast_like(left, old), values, old)
-                for whole, part in zip([self.table, *self.moments[EMBEDDING]], [values, *moments]):
-                    whole[rows.index] = part
+                for whole, changed in zip([self.table, *self.moments[EMBEDDING]], [values, *moments[-1]]):
+                    whole[rows.index] = changed
         if self.averages:
             index, tokens = (rows.index, rows.tokens) if rows else (None, None)
             self.averages.after(tokens, index, means, update)
@@ -160,30 +164,34 @@ class Optimizer:
 
     def _apply(
         self,
-        weight: nd.NDArray,
-        gradient: nd.NDArray,
-        moments: list[nd.NDArray],
+        weights: list[nd.NDArray],
+        gradients: list[nd.NDArray],
+        moments: list[list[nd.NDArray]],
         scale: nd.NDArray,
         rate: float,
         correction: float,
     ) -> None:
-        """One array's update, in place."""
+        """Updates arrays in place."""
         decay = self.config.weight_decay
-        if self.config.kind == "sgd":
+        if self.config.kind != "sgd":
+            # MXNet takes eta * (lr * m / (sqrt(v) + epsilon) + wd * weight) off the weight; one call for all, since on
+            # a GPU each call fetches the scale
+            count = len(weights)
+            means, variances = zip(*moments)
+            nd.contrib.multi_adamw_update(
+                weights, gradients, means, variances, scale, [correction] * count,
+                [decay if self.config.kind == "adamw" else 0.0] * count, [rate] * count,
+                beta1=BETA1, beta2=BETA2, epsilon=EPSILON, out=weights,
+            )  # fmt: skip
+            return
+        for weight, gradient, (moment,) in zip(weights, gradients, moments):
             # by hand: sgd_mom_update goes on with momentum and decay where the gradient is left out, and nan * 0 is nan
             shape = (1,) * gradient.ndim
             finite = nd.broadcast_like((scale == scale).reshape(shape), weight)
             gradient = nd.broadcast_mul(gradient, scale.reshape(shape)) + decay * weight
-            moment = self.config.momentum * moments[0] - rate * gradient
-            for old, new in ((weight, weight + moment), (moments[0], moment)):
+            changed = self.config.momentum * moment - rate * gradient
+            for old, new in ((weight, weight + changed), (moment, changed)):
                 old[:] = nd.where(finite, new, old)
-        else:
-            # MXNet takes eta * (lr * m / (sqrt(v) + epsilon) + wd * weight) off the weight
-            nd.contrib.adamw_update(
-                weight, gradient, *moments, rescale_grad=scale, lr=correction, eta=rate,
-                beta1=BETA1, beta2=BETA2, epsilon=EPSILON,
-                wd=decay if self.config.kind == "adamw" else 0.0, out=weight,
-            )  # fmt: skip
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments, and the means if any are kept, as named arrays."""
