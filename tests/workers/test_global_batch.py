@@ -3,9 +3,11 @@
 Every head with every loss, with listed negatives, texts that repeat, and documents of equal tokens.
 """
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,8 @@ def graded_rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases computed by one process, then by two, three and four; starting Horovod once for each."""
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """computed(size): a folder with all cases computed by so many workers, started once for all cases."""
     folder = tmp_path_factory.mktemp("global-batch")
     for name, rows in (("plain", reversed_pairs(100)), ("graded", graded_rows(60))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -101,25 +103,35 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cases.append({"config": config, "tokenized": tokenized[source], "scores": case.get("scores")})
     (folder / "cases.json").write_text(json.dumps(cases))
     program = [sys.executable, str(Path(__file__).with_name("global_step.py")), str(folder / "cases.json")]
-    for size in SIZES:
+
+    @functools.cache
+    def compute(size: int) -> Path:
         launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", f"{size}"]
         command = program if size == 1 else [*launcher, "-H", f"localhost:{size}", *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+        return folder
+
+    return compute
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_cases_can_be_computed(size: int, computed: Callable[[int], Path]) -> None:
+    """By itself, so that no test takes the time of several numbers of workers."""
+    assert len(list(computed(size).glob(f"size-{size}-case-*.npz"))) == len(CASES)
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
 @pytest.mark.parametrize("name", CASES)
-def test_several_workers_equal_one(name: str, size: int, computed: Path) -> None:
+def test_several_workers_equal_one(name: str, size: int, computed: Callable[[int], Path]) -> None:
     number = list(CASES).index(name)
-    assert_equal(*(computed / f"size-{n}-case-{number}.npz" for n in (1, size)))
+    assert_equal(*(computed(n) / f"size-{n}-case-{number}.npz" for n in (1, size)))
 
 
-def test_the_cases_hold_what_they_are_for(computed: Path) -> None:
+def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> None:
     """Listed negatives, excluded documents, documents of equal tokens, and fewer of them than are wanted."""
-    listed = np.load(computed / f"size-1-case-{list(CASES).index('in-batch softmax, cosine')}.npz")
-    few = np.load(computed / f"size-4-case-{list(CASES).index('hinge, fewer documents than negatives')}.npz")
+    listed = np.load(computed(1) / f"size-1-case-{list(CASES).index('in-batch softmax, cosine')}.npz")
+    few = np.load(computed(4) / f"size-4-case-{list(CASES).index('hinge, fewer documents than negatives')}.npz")
     assert min(listed[f"listed {update}"] for update in range(3)) > 0
     assert sum(listed[f"excluded {update}"] for update in range(3)) > 0
     assert few["sampled 0"] > 0 and few["sampled 0"] < 40 * 16
