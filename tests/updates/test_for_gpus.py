@@ -20,7 +20,7 @@ from pipeline.training.worker import gpu_environment
 def test_texts_of_unlike_lengths_stay_in_one_chunk(task: str, made: Callable[..., Any]) -> None:
     chunks = {}
     for gpus in (False, True):
-        config, _, tokenized = made(task, longest=40, train={"gpus": gpus, "max_tokens_per_update": 4096})
+        config, _, tokenized = made(task, longest=40, train={"gpus": gpus, "max_tokens_per_update": 16384})
         opened = task_of(config, tokenized)
         batch = opened.batch([np.arange(12)], 0, [1, 0, 0, 0])
         texts = batch.sides["document"] if task == "matching" else batch.texts
