@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs alone": {"plain": True},
     "hinge, fewer documents than negatives": {"train": {"loss": {"kind": "hinge", "negatives": 40}}},
     # several workers score their queries in parts of one or two, one worker all at once
-    "parts, mlp": {"scores": 9000, "model": {"head": "mlp"}},
+    "parts, mlp": {"scores": 30000, "model": {"head": "mlp"}},
     "parts, bilinear": {"scores": 60, "model": {"head": "bilinear"},
                         "train": {"loss": {"kind": "hinge", "negatives": 3}}},
     "parts, late_interaction": {"scores": 4000, "model": {"head": "late_interaction"}},
