@@ -25,12 +25,12 @@ def main(cases: Path) -> None:
     world = World()
     for number, case in enumerate(json.loads(cases.read_text())):
         matching.MAX_SCORES = case["scores"] if case["scores"] and world.size > 1 else MAX_SCORES
-        found = run(Path(case["tokenized"]), check_config(case["config"], "test"), world)
+        found = run(Path(case["tokenized"]), check_config(case["config"], "test"), world, case["rate"])
         if world.rank == 0:
             np.savez(cases.with_name(f"size-{world.size}-case-{number}.npz"), **found)
 
 
-def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
+def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
     network = task.network()
     mx.random.seed(1)
@@ -48,7 +48,7 @@ def run(tokenized: Path, config: Config, world: World) -> dict[str, np.ndarray]:
         loss.objective.backward()
         value = loss.value.copy()
         world.average([value], "value")
-        norm = optimizer.step(rows, 0.05, update)
+        norm = optimizer.step(rows, rate, update)
         if isinstance(joint.batch, matching.PairBatch):
             found[f"listed {update}"] = np.array(len(joint.batch.documents) - len(joint.batch.queries))
             found[f"excluded {update}"] = np.array(joint.batch.excluded.shape[1])

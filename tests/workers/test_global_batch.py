@@ -42,7 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs alone": {"plain": True},
     "hinge, fewer documents than negatives": {"train": {"loss": {"kind": "hinge", "negatives": 40}}},
     # several workers score their queries in parts of one or two, one worker all at once
-    "parts, mlp": {"scores": 30000, "model": {"head": "mlp"}},
+    # the output's bias shifts all scores alike: its gradient is noise, which a slower rate keeps below the bound
+    "parts, mlp": {"scores": 9000, "rate": 0.01, "model": {"head": "mlp"}},
     "parts, bilinear": {"scores": 60, "model": {"head": "bilinear"},
                         "train": {"loss": {"kind": "hinge", "negatives": 3}}},
     "parts, late_interaction": {"scores": 4000, "model": {"head": "late_interaction"}},
@@ -100,7 +101,14 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
         if source not in tokenized:
             stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
             tokenized[source] = stages["tokenize"]["folder"]
-        cases.append({"config": config, "tokenized": tokenized[source], "scores": case.get("scores")})
+        cases.append(
+            {
+                "config": config,
+                "tokenized": tokenized[source],
+                "scores": case.get("scores"),
+                "rate": case.get("rate", 0.05),
+            }
+        )
     (folder / "cases.json").write_text(json.dumps(cases))
     program = [sys.executable, str(Path(__file__).with_name("global_step.py")), str(folder / "cases.json")]
 
