@@ -130,15 +130,17 @@ def test_a_crontab_s_line_is_one_command(job_spec: Spec, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_dag_holds_its_command_as_a_text(job_spec: Spec, text: str) -> None:
+def test_a_dag_holds_its_commands_as_texts(job_spec: Spec, text: str) -> None:
     made = scheduled(hostile(job_spec, plain(text)), "airflow")
     tree = ast.parse(airflow.dag(made).encode())  # as Python reads the file, whatever its first lines look like
-    [command] = [
-        ast.literal_eval(word.value) for call in ast.walk(tree) if isinstance(call, ast.Call)
-        for word in call.keywords if word.arg == "bash_command"
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+    commands = ast.literal_eval(loops[0].iter)
+    [told] = [
+        ast.literal_eval(call.args[0]) for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "run"
     ]  # fmt: skip
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert len(imports) == 5 and plain(text) in str(ast.get_docstring(tree, clean=False))
+    assert len(imports) == 10 and plain(text) in str(ast.get_docstring(tree, clean=False))
 
     class End:
         def in_timezone(self, zone: str) -> "End":
@@ -148,10 +150,16 @@ def test_a_dag_holds_its_command_as_a_text(job_spec: Spec, text: str) -> None:
         def strftime(self, form: str) -> str:
             return "2026-11-24T02:00"
 
-    run = jinja2.Environment(keep_trailing_newline=True).from_string(command).render(data_interval_end=End())
-    words = [word.replace("\r", "\n") for word in shlex.split(run)]  # Jinja knows one line end
+    rendered = jinja2.Environment(keep_trailing_newline=True)
     cwd, root = (path.replace("\r", "\n") for path in (made.job.cwd, made.job.root))
-    assert words[:3] == ["cd", cwd, "&&"] and words[-4:] == ["--root", root, "--date", "2026-11-24T02:00"]
+    assert [name for name, _ in commands] == ["ingest", "tokenize", "train", "verdict"]
+    for name, command in commands:
+        run = rendered.from_string(command).render(data_interval_end=End())
+        words = [word.replace("\r", "\n") for word in shlex.split(run)]  # Jinja knows one line end
+        at = words.index("--root")
+        assert words[:3] == ["cd", cwd, "&&"] and words[at + 1 : at + 4] == [root, "--date", "2026-11-24T02:00"]
+        assert words[at + 4] == ("--json" if name == "verdict" else "--stages")
+    assert told[:2] == ["/bin/sh", "-c"] and shlex.split(told[2])[:3] == ["cd", made.job.cwd, "&&"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
