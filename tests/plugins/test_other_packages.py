@@ -101,7 +101,7 @@ def test_a_task_of_another_package_from_installation_to_sweep(
     # without the package its model is refused by name, and everything else works
     without = with_site(tmp_path / "nothing")
     trained = json.loads(done.stdout.splitlines()[-1])["stages"]["train"]["folder"]
-    refused = without(*DUPLET, "predict", trained, "--input", "rows.jsonl")
+    refused = without(*DUPLET, "predict", trained, "--input", "rows.jsonl", "--output", "refused.jsonl")
     assert refused.returncode == 2
     assert "is of the task rating, which no installed package brings: install duplet-rating" in refused.stderr
     shown = without(*DUPLET, "report", str(evaluation.parent))

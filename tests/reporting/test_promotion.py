@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from pipeline import tracking
 from pipeline.cli import main
 from pipeline.config import PromoteConfig
+from pipeline.core import manifest
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.registry import mlflow_registry as registries
 from pipeline.registry import promotion, resolve_run
@@ -42,13 +45,19 @@ def registry(root: Path) -> Registry:
     return Registry(tracking.address(None, root), "small")
 
 
+def finish(folder: Path, key: str) -> None:
+    """A manifest of an evaluation's files, with a key that the tests choose."""
+    written = manifest.write(folder, "evaluate", manifest.KeyParts(1, {}, {}, {}), {}, time.time())
+    (folder / manifest.NAME).write_text(json.dumps(asdict(written) | {"key": key}))
+
+
 @pytest.fixture
 def trained(evaluation: Callable[..., Path], root: Path, tmp_path: Path) -> Callable[..., Path]:
     """An evaluation of a model of some quality, its training and itself in MLflow, as `duplet run` leaves them."""
 
     def make(name: str, quality: float, **record: Any) -> Path:
         folder = evaluation(name, {"ranking": ranking(60, quality)}, **record)
-        (folder / "manifest.json").write_text(json.dumps({"key": name}))
+        finish(folder, name)
         model = tmp_path / "trained" / name
         model.mkdir(parents=True)
         (model / "config.json").write_text("{}")
@@ -183,7 +192,7 @@ def test_a_run_whose_settings_this_version_does_not_know(trained: Any, capsys: p
 def test_a_training_that_mlflow_does_not_know(evaluation: Any, trained: Any, promote: Promote) -> None:
     trained("a", 0.4)
     folder = evaluation("untracked")
-    (folder / "manifest.json").write_text(json.dumps({"key": "untracked"}))
+    finish(folder, "untracked")
     with pytest.raises(InputError, match="has no finished training untracked-train"):
         promote(folder)
 

@@ -35,7 +35,7 @@ _NAME = re.compile("[a-z][a-z0-9_]*")
 # Sections of a configuration, which no task may be named as.
 SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
-    "tracking", "nights",
+    "tracking", "nights", "teach",
 )  # fmt: skip
 
 
