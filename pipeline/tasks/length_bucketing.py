@@ -19,7 +19,7 @@ def chunk_cuts(lengths: np.ndarray, rows_per_step: int = ROWS_PER_STEP) -> np.nd
 
     >>> chunk_cuts(np.array([2, 2, 3, 3, 3, 90, 100, 100]))
     array([5])
-    >>> chunk_cuts(np.array([2, 2, 3, 3, 3, 90, 100, 100]), ROWS_PER_STEP_ON_GPU)
+    >>> chunk_cuts(np.array([2, 2, 3, 3, 3, 9, 10, 10]), ROWS_PER_STEP_ON_GPU)
     array([], dtype=int64)
     """
     n = len(lengths)

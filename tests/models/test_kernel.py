@@ -221,7 +221,7 @@ def test_bits_repeat_and_do_not_depend_on_the_number_of_threads() -> None:
     assert one[0].startswith("ours")
 
 
-def test_with_avx2_alone_all_of_this_holds() -> None:
+def test_with_avx2_the_same_holds() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "odd or alone or none"],
         capture_output=True, text=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, timeout=280,
