@@ -4,7 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,12 @@ def killing(after_s: float) -> Iterator[list[int]]:
         time.sleep(after_s)
         while not ended.wait(0.01):
             for child in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(child.cmdline()) and "resource_tracker" not in " ".join(child.cmdline()):
-                    child.kill()
-                    killed.append(child.pid)
-                    return
+                with suppress(psutil.Error):  # one that has just ended has no command line
+                    command = " ".join(child.cmdline())
+                    if "spawn_main" in command and "resource_tracker" not in command:
+                        child.kill()
+                        killed.append(child.pid)
+                        return
 
     thread = threading.Thread(target=kill)
     thread.start()
