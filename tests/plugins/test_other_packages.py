@@ -41,6 +41,7 @@ def written(folder: Path, **sections: Any) -> str:
 
 
 @pytest.mark.workers
+@pytest.mark.timeout(900)  # some twenty commands, one after the other
 def test_a_task_of_another_package_from_installation_to_sweep(
     rating_site: Path, with_site: Callable[[Path], Run], tmp_path: Path
 ) -> None:

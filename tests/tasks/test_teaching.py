@@ -107,6 +107,7 @@ def test_losses_and_gradients_are_those_of_the_formula(kind: str) -> None:
 
 # --- the student ------------------------------------------------------------------------------------------------------
 @pytest.mark.learns
+@pytest.mark.timeout(900)  # trains two models
 @pytest.mark.parametrize("kind", ["logits", "kl"])
 def test_a_student_follows_its_teacher_or_the_labels(kind: str, duplet: Callable[..., Any], tmp_path: Path) -> None:
     """Train's labels are all wrong, the teacher is right: with weight 1 the student is right, with 0 it never is."""
