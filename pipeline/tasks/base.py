@@ -54,6 +54,14 @@ class Task:
             raise InputError(f"the training split under {self.folder} has no record: check ingest.source")
         return split
 
+    def judged(self, name: str) -> shards.Split:
+        """The split `valid` or `test`. Raises InputError where it has no record."""
+        split = shards.open_split(self.folder, name, self.config.task)
+        if not len(split.relevance):
+            called = "validation" if name == "valid" else name
+            raise InputError(f"the {called} split has no {self.config.spec.record} to judge: raise ingest.split.{name}")
+        return split
+
     @functools.cached_property
     def embedding_rows(self) -> int:
         """Ids are below it: the vocabulary and, of a cloze, the blank."""

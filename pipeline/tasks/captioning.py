@@ -10,7 +10,6 @@ from mxnet import Context, nd
 
 from pipeline.config import CaptioningConfig
 from pipeline.core.atomic_files import as_json
-from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions
 from pipeline.evaluation.judged import Judged
@@ -140,9 +139,7 @@ class Captioning(Task):
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Captioner, world: World) -> dict[str, float]:
         """Exact captions, BLEU-1 to 4 and CIDEr of what is written greedily, and nats per token."""
-        split = shards.open_split(self.folder, "valid", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the validation split has no image to judge: raise ingest.split.valid")
+        split = self.judged("valid")
         found = self._write_split(network, split, world, beam=1)
         metrics = captions.scores([self._tokens(ids) for ids, _ in found], self._references(split))
         return world.agree(metrics | {"nats": self._nats(network, split, world)}, "validation")
@@ -163,9 +160,7 @@ class Captioning(Task):
     def evaluate(self, network: Captioner, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl and
         captions.html."""
-        split = shards.open_split(self.folder, "test", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the test split has no image to judge: raise ingest.split.test")
+        split = self.judged("test")
         found = self._write_split(network, split, world, self.config.options(CaptioningConfig).beam)
         if world.rank > 0:
             return {}

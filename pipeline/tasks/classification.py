@@ -1,7 +1,7 @@
 """Sentence classification: a text in, a class out, from the pooled states (`pooling: last`: from the ends alone)."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ from pipeline.models.classifier import Classifier
 from pipeline.models.losses import balanced, taught_losses
 from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding, teaching
-from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.base import StepLoss, texts_of
+from pipeline.tasks.labels import LabelTask, gathered
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import REMAKE, load_tokenizer
+from pipeline.tokenization.encoder import load_tokenizer
 
 
 class TextBatch(NamedTuple):
@@ -35,32 +36,15 @@ class TextBatch(NamedTuple):
     teacher: np.ndarray  # (n, C) float32, the teacher's logits of them; (n, 0) where there is none
 
 
-class Classification(Task):
+class Classification(LabelTask):
     """Softmax over the classes that the training split's labels name."""
 
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """(C,) the labels."""
-        return decoding.tokens_by_id(self.folder / "label")[decoding.SPECIAL :]
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
-        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
-
-    @functools.cached_property
-    def _classes(self) -> np.ndarray:
-        """(N,) int32 of the training split. Raises InputError where a label has no class of its own."""
-        classes = decoding.classes_given(self.train, len(self.names)).astype(np.int32)
-        if len(wrong := np.flatnonzero(classes >= len(self.names))):
-            record = self.train.ids[int(wrong[0])]
-            raise InputError(f"the label of record {record} of the train split is in no vocabulary: {REMAKE}")
-        return classes
+    text, label = "text", "label"
 
     @functools.cached_property
     def _weights(self) -> np.ndarray:
         """(C,) float32: how much a class counts in the loss."""
-        return balanced(self._classes, len(self.names))
+        return balanced(self.classes, len(self.names))
 
     @functools.cached_property
     def _teacher(self) -> np.ndarray | None:
@@ -73,7 +57,7 @@ class Classification(Task):
 
     def prepare(self) -> None:
         """See Task: the training texts' classes and what the teacher says of them."""
-        _ = self._classes, self._teacher
+        _ = self.classes, self._teacher
 
     def network(self) -> Classifier:
         """One output per class."""
@@ -86,7 +70,7 @@ class Classification(Task):
         texts = chunked(ids, tokens, self.rows_per_step)
         own, total = shares[rank][texts.rows], sum(len(share) for share in shares)
         teacher = np.zeros((len(own), 0), np.float32) if self._teacher is None else self._teacher[own]
-        return TextBatch(tokens, texts.real, texts.cells, texts, self._classes[own], total, teacher)
+        return TextBatch(tokens, texts.real, texts.cells, texts, self.classes[own], total, teacher)
 
     def loss(self, network: Classifier, table: nd.NDArray | None, batch: TextBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' texts, mixed with how far they are from a teacher, if there is one."""
@@ -111,32 +95,24 @@ class Classification(Task):
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Classifier, world: World) -> dict[str, float]:
         """accuracy and macro_f1. Raises InputError where the split is empty."""
-        split = self._split("valid")
-        labels = decoding.classes_given(split, len(self.names))
+        split = self.judged("valid")
+        labels = self.classes_of(split)
         predicted = self._probabilities(network, split, world).argmax(axis=1)
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
-
-    def _split(self, name: str) -> shards.Split:
-        """Raises InputError where the split is empty."""
-        split = shards.open_split(self.folder, name, self.config.task)
-        if not len(split.relevance):
-            called = "validation" if name == "valid" else name
-            raise InputError(f"the {called} split has no text to judge: raise ingest.split.{name}")
-        return split
 
     def finish(self, network: Classifier, world: World, folder: Path) -> None:
         """Naive Bayes over the training texts, and its weight beside the network, chosen on the validation split."""
         if not self.config.train.join_naive_bayes:
             return
-        valid = self._split("valid")
+        valid = self.judged("valid")
         probabilities = self._probabilities(network, valid, world)
         if world.rank > 0:
             return
-        labels, size = decoding.classes_given(valid, len(self.names)), shards.vocabulary_size(self.folder)
-        model = naive_bayes.fit(_bags(self.train), self._classes, len(self.names), size)
+        labels, size = self.classes_of(valid), shards.vocabulary_size(self.folder)
+        model = naive_bayes.fit(self.texts_read(self.train), self.classes, len(self.names), size)
         metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
-        found, _ = naive_bayes.joined(model, probabilities, _bags(valid), labels, metric)
+        found, _ = naive_bayes.joined(model, probabilities, self.texts_read(valid), labels, metric)
         naive_bayes.save(folder, found)
 
     @functools.cached_property
@@ -146,18 +122,20 @@ class Classification(Task):
 
     def evaluate(self, network: Classifier, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside the majority class, naive Bayes, and both together; also writes predictions.jsonl."""
-        split = self._split("test")
+        split = self.judged("test")
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = (decoding.classes_given(one, len(self.names)) for one in (split, self.train))
+        labels, train = (self.classes_of(one) for one in (split, self.train))
         given = texts_of(ingested, split, "label")
-        unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
+        unseen = self.unseen(labels, given)
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
-        bayes = naive_bayes.fit(_bags(self.train), train, len(self.names), shards.vocabulary_size(self.folder))
-        others = {"naive_bayes": bayes.log_probabilities(_bags(split)).argmax(axis=1)}
+        bayes = naive_bayes.fit(
+            self.texts_read(self.train), train, len(self.names), shards.vocabulary_size(self.folder)
+        )
+        others = {"naive_bayes": bayes.log_probabilities(self.texts_read(split)).argmax(axis=1)}
         if self._joined is not None:
-            said = self._joined.probabilities(probabilities, _bags(split))
+            said = self._joined.probabilities(probabilities, self.texts_read(split))
             others["fused"] = said.argmax(axis=1)
         else:
             said = probabilities
@@ -172,7 +150,7 @@ class Classification(Task):
             groups=None,
             slices={"text length (tokens)": split.fields["text"].lengths[split.rows["text"]].astype(np.float64)},
             values={key: right.astype(np.float64) for key, right in values.items()},
-            classes=Classes([*self.names, *unseen.values()], labels, padded),
+            classes=Classes([*self.names, *unseen], labels, padded),
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, given, said):
@@ -188,12 +166,7 @@ class Classification(Task):
         field, rows = split.fields["text"], split.rows["text"]
         found = [(part, self._softmax(network, *field.padded(rows[part]), world.context))
                  for part in like_lengths(field.lengths[rows], world.rank, world.size)]  # fmt: skip
-        nothing = np.zeros((0, len(self.names)), np.float32)
-        places = world.gather_numpy(np.concatenate([np.zeros(0, np.int32), *(p for p, _ in found)]), "places")
-        values = world.gather_numpy(np.concatenate([nothing, *(v for _, v in found)]), "probabilities")
-        together = np.empty((len(rows), len(self.names)), np.float32)
-        together[places] = values
-        return together
+        return gathered(found, len(rows), len(self.names), world, "probabilities")
 
     def _softmax(self, network: Classifier, ids: np.ndarray, lengths: np.ndarray, context: Context) -> np.ndarray:
         table = network.embedding.data(context)
@@ -207,17 +180,10 @@ class Classification(Task):
         lengths = np.array([len(ids) for ids in encoded], np.int32)
         found: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
-            ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
-            for row, place in zip(ids, part):
-                row[: lengths[place]] = encoded[place]
-            chances = self._softmax(network, ids, lengths[part], context)
+            texts = [encoded[place] for place in part]
+            chances = self._softmax(network, *shards.padded(texts), context)
             if self._joined is not None:
-                chances = self._joined.probabilities(chances, [encoded[place] for place in part])
+                chances = self._joined.probabilities(chances, texts)
             for place, row in zip(part, chances):
                 found[place] = decoding.label_of(self.names, row)
         return found
-
-
-def _bags(split: shards.Split) -> Iterator[np.ndarray]:
-    field = split.fields["text"]
-    return (field.ids(row) for row in split.rows["text"].tolist())

@@ -157,9 +157,7 @@ class FillIn(Task):
 
     def _judged(self, network: Cloze, name: str, world: World) -> tuple[shards.Split, np.ndarray, np.ndarray]:
         """A split; per record and reader (N, R, 3) blanks, right ones and nats; (N, BEST) words of the first blank."""
-        split = shards.open_split(self.folder, name, self.config.task)
-        if not len(split.relevance):
-            raise InputError(f"the {name} split has no passage to judge: raise ingest.split.{name}")
+        split = self.judged(name)
         field = split.fields["text"]
         mine = np.arange(world.rank, len(split.relevance), world.size, dtype=np.int32)
         rows = split.rows["text"][mine].tolist()

@@ -155,9 +155,7 @@ class Tagging(Task):
 
     def _tagged(self, network: Tagger, name: str, world: World) -> tuple[shards.Split, list[np.ndarray]]:
         """A split and the tags said of its records, the work shared out over the workers."""
-        split = shards.open_split(self.folder, name, self.config.task)
-        if not len(split.relevance):
-            raise InputError(f"the {name} split has no sentence to judge: raise ingest.split.{name}")
+        split = self.judged(name)
         _check(split, name)
         mine = np.arange(world.rank, len(split.relevance), world.size)
         words, letters = (

@@ -13,7 +13,6 @@ from mxnet import Context, nd
 
 from pipeline.config import TranslationConfig
 from pipeline.core.atomic_files import as_json
-from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import phrase_table, translation
 from pipeline.evaluation.judged import Judged, shown
@@ -147,9 +146,7 @@ class Translation(Task):
 
         References are the targets as tokenized and joined again.
         """
-        split = shards.open_split(self.folder, "valid", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the validation split has no pair to judge: raise ingest.split.valid")
+        split = self.judged("valid")
         nats = self._nats(network, split, world)
         field = split.fields["source"]
         mine = self._write(
@@ -182,9 +179,7 @@ class Translation(Task):
     def evaluate(self, network: Translator, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside a translation memory and the source copied; also writes predictions.jsonl, alignments.json and
         attention-NN.png."""
-        split = shards.open_split(self.folder, "test", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the test split has no pair to judge: raise ingest.split.test")
+        split = self.judged("test")
         options, field = self.config.options(TranslationConfig), split.fields["source"]
         sources = [field.ids(row) for row in range(len(field))]
         begun = time.perf_counter()
@@ -325,8 +320,5 @@ class Translation(Task):
 
 def _padded(sources: list[np.ndarray], context: Context) -> tuple[nd.NDArray, nd.NDArray]:
     """(T, N) ids and (N,) lengths."""
-    lengths = np.array([len(ids) for ids in sources], np.int32)
-    padded = np.zeros((int(lengths.max()), len(sources)), np.int32)
-    for column, ids in enumerate(sources):
-        padded[: len(ids), column] = ids
-    return nd.array(padded, context, "int32"), nd.array(lengths, context, "int32")
+    ids, lengths = shards.padded(sources)
+    return nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32")

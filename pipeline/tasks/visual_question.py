@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +12,18 @@ from mxnet import Context, nd
 
 from pipeline.config.tasks.visual_question import VisualQuestionConfig
 from pipeline.core.atomic_files import as_json
-from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions, metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged
 from pipeline.models.question_answerer import QuestionAnswerer
 from pipeline.reporting import captions_page, system_comparison
 from pipeline.tasks import decoding
-from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.images import Images
+from pipeline.tasks.labels import LabelTask, gathered
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import REMAKE, load_tokenizer
+from pipeline.tokenization.encoder import load_tokenizer
 
 SHOWN = 120  # questions on the page
 
@@ -47,34 +47,16 @@ class Answered(NamedTuple):
     weights: np.ndarray  # (N, L) float32 of the image's places; L is 0 without attention
 
 
-class VisualQuestion(Task):
+class VisualQuestion(LabelTask):
     """Softmax over the answers that the training split names."""
 
     sides = ("question",)
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """(A,) the answers."""
-        return decoding.tokens_by_id(self.folder / "answer")[decoding.SPECIAL :]
+    text, label = "question", "answer"
 
     @functools.cached_property
     def images(self) -> Images:
         """What the records' images are."""
         return Images("visual_question", self.config.options(VisualQuestionConfig), self.folder)
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
-        return self.train.fields["question"].lengths_of(self.train.rows["question"])[:, None]
-
-    @functools.cached_property
-    def _answers(self) -> np.ndarray:
-        """(N,) int32 of the training split. Raises InputError where an answer has no class of its own."""
-        answers = decoding.classes_given(self.train, len(self.names), "answer").astype(np.int32)
-        if len(wrong := np.flatnonzero(answers >= len(self.names))):
-            record = self.train.ids[int(wrong[0])]
-            raise InputError(f"the answer of record {record} of the train split is in no vocabulary: {REMAKE}")
-        return answers
 
     @functools.cached_property
     def _seen(self) -> np.ndarray:
@@ -84,7 +66,7 @@ class VisualQuestion(Task):
 
     def prepare(self) -> None:
         """See Task: the training answers' classes and the images."""
-        _ = self._answers, self._seen
+        _ = self.classes, self._seen
 
     def network(self) -> QuestionAnswerer:
         """One output per answer."""
@@ -98,11 +80,11 @@ class VisualQuestion(Task):
         """See QuestionBatch."""
         ids = self.train.fields["question"].read(self.train.rows["question"][shares[rank]])
         tokens = distinct_tokens(ids)
-        texts = chunked(ids, tokens)
+        texts = chunked(ids, tokens, self.rows_per_step)
         mine = shares[rank][texts.rows]
         images = self._seen[self.train.rows["image"][mine]]
         total = sum(len(share) for share in shares)
-        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self._answers[mine], total)
+        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self.classes[mine], total)
 
     def loss(self, network: QuestionAnswerer, table: nd.NDArray | None, batch: QuestionBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' questions."""
@@ -121,10 +103,8 @@ class VisualQuestion(Task):
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: QuestionAnswerer, world: World) -> dict[str, float]:
         """accuracy, and nats over the questions whose answer training knows. Raises InputError: the split is empty."""
-        split = shards.open_split(self.folder, "valid", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the validation split has no question to judge: raise ingest.split.valid")
-        answers = decoding.classes_given(split, len(self.names), "answer")
+        split = self.judged("valid")
+        answers = self.classes_of(split)
         probabilities = self._answered(network, split, world).probabilities
         known = np.flatnonzero(answers < len(self.names))
         chances = np.maximum(probabilities[known, answers[known]].astype(np.float64), 1e-30)
@@ -135,16 +115,13 @@ class VisualQuestion(Task):
     def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside what the question alone, the picture alone and nothing at all tell; also predictions.jsonl and
         questions.html."""
-        split = shards.open_split(self.folder, "test", self.config.task)
-        if not len(split.relevance):
-            raise InputError("the test split has no question to judge: raise ingest.split.test")
+        split = self.judged("test")
         answered = self._answered(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = (decoding.classes_given(one, len(self.names), "answer") for one in (split, self.train))
+        labels, train = (self.classes_of(one) for one in (split, self.train))
         given = texts_of(ingested, split, "answer")
-        unseen = dict(sorted((int(i), name) for i, name in zip(labels, given) if i >= len(self.names)))
-        names = [*self.names, *unseen.values()]
+        unseen = self.unseen(labels, given)
         rows = self.images.rows_of(split.fields["image"])[split.rows["image"]]
         known = self.images.rows_of(self.train.fields["image"])[self.train.rows["image"]]
         predicted = {
@@ -161,7 +138,9 @@ class VisualQuestion(Task):
             groups=None,
             slices={"question length (tokens)": split.fields["question"].lengths[split.rows["question"]].astype(float)},
             values={(name, "accuracy"): (said == labels).astype(np.float64) for name, said in predicted.items()},
-            classes=Classes(names, labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))),
+            classes=Classes(
+                [*self.names, *unseen], labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))
+            ),
         )
         self._write_answers(answered, split, questions, given, rows, ingested, folder)
         settings = self.config.evaluate
@@ -174,8 +153,8 @@ class VisualQuestion(Task):
     def _from_questions(self, split: shards.Split, train: np.ndarray) -> np.ndarray:
         """(N,) what naive Bayes answers that sees the question alone."""
         size = shards.vocabulary_size(self.folder)
-        model = naive_bayes.fit(_bags(self.train), train, len(self.names), size)
-        return np.asarray(model.scores(_bags(split)).argmax(axis=1))
+        model = naive_bayes.fit(self.texts_read(self.train), train, len(self.names), size)
+        return np.asarray(model.scores(self.texts_read(split)).argmax(axis=1))
 
     def _write_answers(
         self, answered: Answered, split: shards.Split, questions: list[str], given: list[str], rows: np.ndarray,
@@ -208,17 +187,13 @@ class VisualQuestion(Task):
         for part in like_lengths(field.lengths[rows], world.rank, world.size):
             seen = self.images.seen(self.images.raw[images[part]], world.context)
             found.append((part, self._forward(network, *field.padded(rows[part]), seen, world.context)))
-        nothing = Answered(np.zeros((0, len(self.names)), np.float32), np.zeros((0, network.places), np.float32))
-        places = world.gather_numpy(np.concatenate([np.zeros(0, np.int32), *(p for p, _ in found)]), "places")
-        together = []
-        for name, empty in zip(Answered._fields, nothing):
-            values = np.concatenate([empty, *(getattr(one, name) for _, one in found)])
-            everyones = world.gather_numpy(values, name) if empty.shape[1] else values
-            whole = np.zeros((len(rows), empty.shape[1]), np.float32)
-            if empty.shape[1]:
-                whole[places] = everyones
-            together.append(whole)
-        return Answered(*together)
+        widths = {"probabilities": len(self.names), "weights": network.places}
+        return Answered(
+            *(
+                gathered([(part, getattr(one, name)) for part, one in found], len(rows), width, world, name)
+                for name, width in widths.items()
+            )
+        )
 
     def _forward(
         self, network: QuestionAnswerer, ids: np.ndarray, lengths: np.ndarray, seen: np.ndarray, context: Context
@@ -239,18 +214,10 @@ class VisualQuestion(Task):
         lengths = np.array([len(ids) for ids in encoded], np.int32)
         found: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
-            ids = np.zeros((len(part), int(lengths[part].max())), np.int32)
-            for row, place in zip(ids, part):
-                row[: lengths[place]] = encoded[place]
-            answered = self._forward(network, ids, lengths[part], seen[part], context)
+            answered = self._forward(network, *shards.padded([encoded[at] for at in part]), seen[part], context)
             for place, probabilities in zip(part, answered.probabilities):
                 found[place] = decoding.label_of(self.names, probabilities, "answer")
         return found
-
-
-def _bags(split: shards.Split) -> Iterator[np.ndarray]:
-    field = split.fields["question"]
-    return (field.ids(row) for row in split.rows["question"].tolist())
 
 
 def _kinds(ingested: Path, ids: list[str]) -> np.ndarray:
