@@ -1,6 +1,6 @@
 """What a network sees of an image: the part of their options that tasks over images share."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,3 +31,8 @@ class ImageConfig(Settings):
         if (self.features == "alexnet") != bool(self.weights):
             raise ValueError("features=alexnet and weights, AlexNet's parameter file, need each other")
         return self
+
+
+def files(config: Any) -> dict[str, str | None]:
+    """What a TaskSpec's `files` gives: AlexNet's parameters, if any."""
+    return {f"{config.task}.weights": config.options(ImageConfig).weights}

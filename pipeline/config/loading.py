@@ -108,11 +108,16 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
 
 def _explain(error: Any, data: dict[str, Any]) -> str:
     known = formats()
-    steps = [step for step in error["loc"] if not (step in known and "source" in error["loc"])]
+    # the third step of a source's settings is its format, which no key of the configuration stands for
+    tagged = error["loc"][:2] == ("ingest", "source")
+    steps = [step for at, step in enumerate(error["loc"]) if not (tagged and at == 2 and step in known)]
     where = ".".join(map(str, steps)) or "configuration"
     value: Any = data
     for step in steps:
-        value = value[step] if isinstance(value, list) else value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, list):  # a step may also name one of several types that a value can have
+            value = value[step] if isinstance(step, int) else value
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
     if error["type"] == "extra_forbidden":
         allowed = _names_at(steps[:-1], data)
         near = difflib.get_close_matches(str(steps[-1]), allowed, 1, 0.5)
@@ -124,12 +129,12 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{where} is missing{MISSING.get(where, '')}"
     if error["type"] == "union_tag_not_found":
-        return f"{where}.format is missing (one of: {', '.join(formats())})"
+        return f"{where}.format is missing (one of: {', '.join(known)})"
     if error["type"] == "union_tag_invalid":
         tag = error["ctx"]["tag"]
-        near = difflib.get_close_matches(tag, formats(), 1, 0.5)
+        near = difflib.get_close_matches(tag, known, 1, 0.5)
         guess = f"; did you mean {near[0]}?" if near else ""
-        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, formats()))}{guess}"
+        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, known))}{guess}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
     expected = [name for name in re.split(", | or ", str(context.get("expected", "")).replace("'", "")) if name]

@@ -19,7 +19,7 @@ class Brought(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All that the installed packages bring of one kind, by name, and a sentence for each that cannot be used."""
+    """All that the installed packages bring of one kind, by its own name; a sentence for each that cannot be used."""
 
     things: dict[str, Brought]
     problems: tuple[str, ...]
@@ -41,27 +41,28 @@ def brought(group: str, check: Callable[[Any], str | None], known: tuple[str, ..
     """What installed packages bring in a group of entry points.
 
     Args:
-        check: what is wrong with a thing, or None; without a point at its end.
+        check: what is wrong with a thing, which has a `name`, or None; without a point at its end.
         known: names that are taken.
     """
     things: dict[str, Brought] = {}
     problems = []
     for point in sorted(metadata.entry_points(group=group), key=lambda one: (_package(one), one.name)):
         package, what = _package(point), f"its {NOUNS[group]} {point.name}"
-        owner = things[point.name].package if point.name in things else "Duplet"
-        if point.name in things or point.name in known:
-            problems.append(f"package {package}: {what} has the name of one of {owner}, which stays: rename it")
-            continue
         try:
             value = point.load()
             problem = check(value)
         except (Exception, SystemExit) as error:
             said = one_line(error, 200)
             problem = f"cannot be loaded by Duplet {__version__} ({type(error).__name__}: {said})"
-        if problem:
+        owner = None if problem else things[value.name].package if value.name in things else None
+        if point.name in known:
+            owner = "Duplet"
+        if owner:
+            problems.append(f"package {package}: {what} has the name of one of {owner}, which stays: rename it")
+        elif problem:
             problems.append(f"package {package}: {what} {problem}: it is left out; update or remove the package")
         else:
-            things[point.name] = Brought(package, value)
+            things[value.name] = Brought(package, value)
     return Found(things, tuple(problems))
 
 

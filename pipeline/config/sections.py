@@ -95,7 +95,7 @@ class TokenizeConfig(Settings):
         description="Least occurrences in train of a token in the vocabulary; rarer tokens are read as <unk>. "
         "sentencepiece ignores it.",
     )
-    more_words: Place | None = Field(
+    more_words: OwnPlace | None = Field(
         default=None,
         description="File whose words join those of train, in its order, as long as vocabulary_size has room: the file "
         "of model.vectors, or vocabulary.json of the folder of train.start_from. So words that train lacks are read by "
@@ -134,7 +134,7 @@ class ModelConfig(Settings):
         default="lstm", description="Recurrent cell. gru is smaller and faster than lstm; rnn_… are the simple cells."
     )
     embedding: Positive = Field(default=128, description="Numbers in the vector of one token.")
-    vectors: Place | None = Field(
+    vectors: OwnPlace | None = Field(
         default=None,
         description="File of word vectors trained elsewhere, from which the embedding starts: word2vec (text or "
         "binary), GloVe or fastText (.vec), packed by gzip or not, of as many numbers as model.embedding. For "

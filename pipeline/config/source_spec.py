@@ -63,7 +63,7 @@ def _problem(spec: Any) -> str | None:
 
 def source_specs() -> dict[str, SourceSpec]:
     """The sources that installed packages bring, by format."""
-    return {thing.value.name: thing.value for thing in _brought().things.values()}
+    return {name: thing.value for name, thing in _brought().things.items()}
 
 
 def formats() -> dict[str, type[Settings]]:
@@ -73,7 +73,8 @@ def formats() -> dict[str, type[Settings]]:
 
 def package_of(form: str) -> str | None:
     """The package that brings a format; None of Duplet's own."""
-    return next((thing.package for thing in _brought().things.values() if thing.value.name == form), None)
+    thing = _brought().things.get(form)
+    return thing and thing.package
 
 
 def problems() -> tuple[str, ...]:

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Place, Settings
+from pipeline.config.base import OwnPlace, Settings
 
 
 class TeachConfig(Settings):
     """A teacher: a model of any kind whose scores of the training texts are learnt from beside the labels."""
 
-    scores: Place | None = Field(
+    scores: OwnPlace | None = Field(
         default=None,
         description="Task classification: the teacher's logits or probabilities for each training record, and for "
         "those of valid, so that its own figure is known. Parquet with a column id and one per label, or npz with ids, "

@@ -86,7 +86,7 @@ class Processes:
                     ) from None
                 self._pool.shutdown(cancel_futures=True)
                 self._pool = self._new_pool()
-                pending = deque((piece, self._pool.submit(function, piece)) for piece, _ in pending)
+                pending = deque((piece, self._submit(function, piece)) for piece, _ in pending)
                 continue
             pending.popleft()
             tries = 0
@@ -130,6 +130,8 @@ class Dask:
         try:
             self._client = distributed.Client(self._cluster or address, timeout="30s", set_as_default=False)
         except Exception as error:  # a refused connection, a time-out, a scheduler of another version
+            if self._cluster is not None:
+                self._cluster.close()
             raise InputError(
                 f"no Dask scheduler answers at {address} ({one_line(error, 120) or type(error).__name__}): start one, "
                 "or give its execution.address"
@@ -142,7 +144,8 @@ class Dask:
         source = iter(pieces)
         ended = False
         while True:
-            while not ended and len(pending) < self._window():
+            window = self._window()  # workers come and go
+            while not ended and len(pending) < window:
                 try:
                     pending.append(self._client.submit(function, next(source), pure=False))
                 except StopIteration:

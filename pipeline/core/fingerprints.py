@@ -30,12 +30,12 @@ class Kept:
     def sha256(self, path: Path) -> str:
         """A file's checksum; read whole where it is not known, has changed, or everything is to be verified."""
         path = path.resolve()
-        stamp, known = _stamp(path), self.known.get(str(path))
+        stamp, known = stamp_of(path), self.known.get(str(path))
         if known and known[:3] == [*stamp] and not self.verify:
             return str(known[3])
         digest = atomic_files.sha256(path)
         settled = stamp[1] < time.time_ns() - SETTLED_S * 1e9
-        if settled and _stamp(path) == stamp:
+        if settled and stamp_of(path) == stamp:
             self.known[str(path)], self.new = [*stamp, digest], True
         else:
             self.new |= self.known.pop(str(path), None) is not None
@@ -79,7 +79,7 @@ def sha256(path: Path) -> str:
     return kept.sha256(path) if kept else atomic_files.sha256(path)
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 

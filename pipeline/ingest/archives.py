@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from pipeline.core.errors import InputError
 from pipeline.ingest.rows import SHOWN, BadRow, too_long
 from pipeline.ingest.web_text import needed
 
@@ -229,7 +228,7 @@ class _Members:
                 self._left, self._fresh = self._unpacker.unconsumed_tail, False
             self._unpacked += len(found)
             if self._unpacked > max(_UNPACKED_BYTES, _UNPACKED_TIMES * self._read):
-                raise InputError(f"unpacks to more than {_UNPACKED_TIMES} times its size: it is no archive of pages")
+                raise ValueError(f"unpacks to more than {_UNPACKED_TIMES} times its size: it is no archive of pages")
             if found:
                 return found
 

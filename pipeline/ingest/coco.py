@@ -20,6 +20,12 @@ from pipeline.ingest.rows import BadRow, Row, one_form, shorten
 
 COLUMNS = Columns(metadata=("kind",))
 KARPATHY_SPLITS: dict[str, SplitName] = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
+_SPLIT = "#split"  # an entry's own split, of Karpathy's file
+# What is read of each of a file's objects; a whole COCO has hundreds of thousands.
+_READ = {
+    "id", "file_name", "image_id", "caption", "filename", "split", "sentences", "raw", "question_id", "question",
+    "multiple_choice_answer", "answer_type", "images", "annotations", "questions",
+}  # fmt: skip
 _LAST_NUMBER = re.compile(r"(\d+)\.[^.]+$")
 
 
@@ -64,15 +70,16 @@ def read(
             problems: dict[str, BadRow | None] = {}  # of each image that was read
 
             def read_rows(split: SplitName | None, entries: list[Entry]) -> Iterator[Row]:
+                file = places.name_of(_address(source, split))
                 for entry in entries:
-                    yield _row(source, split, entry, name_of(entry), load, rows, writer, problems)
+                    yield _row(file, entry, name_of(entry), load, rows, writer, problems)
 
             for split, entries in given.items():
                 yield split, read_rows(split, entries)
 
 
 def _row(
-    source: CocoSource, split: SplitName | None, entry: Entry, name: str | None, load: dict[str, Any],
+    file: str, entry: Entry, name: str | None, load: dict[str, Any],
     rows: dict[str, int], writer: images.Writer, problems: dict[str, BadRow | None],
 ) -> Row:  # fmt: skip
     problem: BadRow | None = BadRow("image", f"{entry.image} is not among ingest.source.images")
@@ -86,7 +93,7 @@ def _row(
         problem = problems[name]
     values: dict[Column, Any] = {"image": name or str(entry.image), "kind": "", **entry.values}
     text = " ".join(str(value) for value in values.values())
-    return Row(places.name_of(_address(source, split)), entry.number, values, shorten(text), problem)
+    return Row(file, entry.number, values, shorten(text), problem)
 
 
 # --- the files --------------------------------------------------------------------------------------------------------
@@ -154,9 +161,6 @@ def _captions(content: Any, address: str) -> Iterator[Entry]:
         yield Entry(names.get(one["image_id"], one["image_id"]), number, {"caption": one["caption"]})
 
 
-_SPLIT = "#split"  # an entry's own split, of Karpathy's file
-
-
 def _divided(entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
     """One file's entries by the splits that they name; all under None where they name none."""
     if not entries or _SPLIT not in entries[0].values:
@@ -168,18 +172,12 @@ def _divided(entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
 
 
 def _json(address: str) -> Any:
+    with places.open_binary(address) as stream, places.sentences(places.shown_address(address), address):
+        content = stream.read()
     try:
-        with places.open_binary(address) as stream:
-            return json.load(stream, object_hook=_lean)
+        return json.loads(content, object_hook=_lean)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{places.shown_address(address)} is not valid JSON ({one_line(error, 100)})") from None
-
-
-# What is read of each of a file's objects; a whole COCO has hundreds of thousands.
-_READ = {
-    "id", "file_name", "image_id", "caption", "filename", "split", "sentences", "raw", "question_id", "question",
-    "multiple_choice_answer", "answer_type", "images", "annotations", "questions",
-}  # fmt: skip
 
 
 def _lean(found: dict[str, Any]) -> dict[str, Any]:

@@ -288,13 +288,13 @@ def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
     Raises:
         InputError: absent, unreadable, packed data that is damaged or cut short, or an encoding that is none.
     """
-    _check_encoding(encoding)
     with open_binary(address) as stream:
         yield from lines_of(stream, encoding, limit_bytes, address)
 
 
 def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -> Iterator[Line]:
     """As `lines`, of a stream that is open already and has `peek`; `address` is for messages."""
+    _check_encoding(encoding)
     with sentences(shown_address(address), address):
         stream, encoding = _with_line_feeds(stream, encoding)
     number = 0
@@ -391,7 +391,7 @@ def names_in(folder: str) -> list[str]:
             return sorted(
                 urllib.parse.unquote(entry.rstrip("/").rpartition("/")[2]) for entry in system.ls(path, False)
             )
-        return sorted(entry.name for entry in atomic_files.path_at_home(folder).iterdir())
+        return sorted(entry.name for entry in path_of(folder).iterdir())
     except InputError:
         raise
     except Exception as error:

@@ -117,6 +117,12 @@ def _of_captions(source: Any) -> dict[str, list[str]]:
     return {name: [path] for name, path in single.items()}
 
 
+def _of_coco(source: Any) -> dict[SplitName | None, str]:
+    """One file may name splits of its own, Karpathy's, so that none is to be cut out of another."""
+    given = coco.files(source)
+    return dict.fromkeys((None, *SPLITS), given[None]) if None in given else dict(given)
+
+
 def _of_library(source: Any) -> dict[SplitName | None, str]:
     return dict.fromkeys(SPLITS, "the standard library") if source.of == "code" else {None: "source python"}
 
@@ -193,7 +199,7 @@ READERS: dict[str, SourceReader] = {
         tasks=lambda source: ("captioning",) if source.captions else ("visual_question",),
         columns=lambda source: coco.COLUMNS,
         files=lambda source: {name: [path] for name, path in coco.addresses(source).items()},
-        origin=lambda source: dict(coco.files(source)),
+        origin=_of_coco,
         versions=lambda source: manifest.versions("pillow"),
     ),
     "captions": SourceReader(

@@ -46,7 +46,7 @@ def read(
     source: SceneQuestionsSource, config: Config, limit_bytes: int, folder: Path
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `image`, its name, `question` and `answer`; leaves the pictures in `folder` (see images.Writer)."""
-    yield None, _rows(source.count, config.seed, folder)
+    yield None, _rows(source.count, config.split_seed, folder)
 
 
 def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:

@@ -21,7 +21,6 @@ _ADDRESSES = {
     "documents",
     "queries",
     "judgements",
-    "root",
     "captions",
     "questions",
     "annotations",
@@ -41,7 +40,8 @@ def parts(config: Config) -> KeyParts:
     """
     source = config.ingest.source
     settings = config.ingest.model_dump(mode="json")
-    addresses = {*_ADDRESSES, *(source_specs()[source.format].addresses if source.format in source_specs() else ())}
+    brought = source_specs().get(source.format)
+    addresses = brought.addresses if brought else _ADDRESSES
     settings["source"] = {key: value for key, value in settings["source"].items() if key not in addresses}
     settings["split"].pop("seed")  # stands beside it
     libraries = versions("pyarrow", *config.packages)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
+from pipeline.core.fingerprints import stamp_of
 
 _MOST_OPEN, _FOR_OTHERS = 1 << 16, 256
 _kept, _lock = 0, threading.Lock()
@@ -90,14 +91,14 @@ class Checked:
     def was(self, path: Path) -> bool:
         """Whether a file was checked as it is now."""
         with contextlib.suppress(OSError, ValueError):
-            return self._known.get(self._name(path)) == _state(path)
+            return self._known.get(self._name(path)) == [*stamp_of(path)]
         return False
 
     def note(self, path: Path) -> None:
         """From now on a file has been checked as it is."""
         with contextlib.suppress(OSError, ValueError):
-            if self._known.get(self._name(path)) != _state(path):
-                self._known[self._name(path)] = _state(path)
+            if self._known.get(self._name(path)) != [*stamp_of(path)]:
+                self._known[self._name(path)] = [*stamp_of(path)]
                 self._new = True
 
     def keep(self) -> None:
@@ -109,8 +110,3 @@ class Checked:
 
     def _name(self, path: Path) -> str:
         return str(path.resolve().relative_to(self._folder))
-
-
-def _state(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]

@@ -239,6 +239,7 @@ def open_split(folder: Path, split: str, task: str = "matching") -> Split:
         missing = Missing(*(np.array(absent.table[name]) for name in MISSING_ROWS_SCHEMA.names))
         if len(missing.queries) and not 0 <= missing.queries.min() <= missing.queries.max() < len(fields["query"]):
             raise InputError(f"{absent.path} points at more queries than the shards hold: {REMAKE}")
+        checked.note(absent.path)
     opened = Split(fields, Keys(table["id"]), rows, table["relevance"].to_numpy(), file, missing)
     opened.release()  # checking has read all of it
     checked.note(path)

@@ -64,7 +64,7 @@ def more_words(path: Path) -> Iterator[str]:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"tokenize.more_words={path} is no vocabulary of a trained folder ({error})") from None
         return
-    for word, _ in word_vectors.entries(path):
+    for word, _ in word_vectors.entries(path, setting="tokenize.more_words"):
         yield word
 
 

@@ -19,20 +19,22 @@ _FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
 _LONGEST_LINE, _LONGEST_WORD = 1 << 20, 10_000  # bytes
 
 
-def entries(path: Path, width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+def entries(path: Path, width: int | None = None, setting: str = "model.vectors") -> Iterator[tuple[str, np.ndarray]]:
     """Words and their (E,) float32 vectors, in the file's order.
 
     Args:
         width: E; None: whatever the file has.
+        setting: that names the file, for messages.
 
     Raises:
         InputError: the file cannot be read, is cut short or damaged, or its vectors are of another width.
     """
+    name = f"{setting}={path}"
     try:
         with _opened(path) as file:
-            yield from _entries(file, path, width)
+            yield from _entries(file, name, width)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"model.vectors={path} cannot be read ({error})") from None
+        raise InputError(f"{name} cannot be read ({error})") from None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -41,26 +43,26 @@ def _opened(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
 
 
-def _entries(file: IO[bytes], path: Path, width: int | None) -> Iterator[tuple[str, np.ndarray]]:
+def _entries(file: IO[bytes], name: str, width: int | None) -> Iterator[tuple[str, np.ndarray]]:
     first = file.readline(_LONGEST_LINE)
     if first.startswith(_FASTTEXT_MODEL):
-        raise InputError(f"model.vectors={path} is a model of fastText: give its file of vectors, which ends in .vec")
+        raise InputError(f"{name} is a model of fastText: give its file of vectors, which ends in .vec")
     header = _HEADER.fullmatch(first)
     if width is None:
         width = int(header.group(2)) if header else max(1, len(first.split()) - 1)
     if header is None:
-        yield _line(first, path, 1, width)
-        yield from _lines(file, path, 2, width, None)
+        yield _line(first, name, 1, width)
+        yield from _lines(file, name, 2, width, None)
         return
     count, found = (int(number) for number in header.groups())
     if found != width:
-        raise _width(path, found, width)
+        raise _width(name, found, width)
     peeked = file.read(_LONGEST_WORD + 32 * width)
     rest = _Joined(peeked, file)
     if _is_text(peeked, width):
-        yield from _lines(rest, path, 2, width, count)
+        yield from _lines(rest, name, 2, width, count)
     else:
-        yield from _binary(rest, path, count, width)
+        yield from _binary(rest, name, count, width)
 
 
 class _Joined:
@@ -88,28 +90,26 @@ def _is_text(begun: bytes, width: int) -> bool:
     return _numbers(parts[1:]) is not None and (len(parts) > 1 or not line.strip())
 
 
-def _width(path: Path, found: int, width: int) -> InputError:
+def _width(name: str, found: int, width: int) -> InputError:
     return InputError(
-        f"model.vectors={path} has vectors of {found} numbers and model.embedding is {width}: set "
-        f"model.embedding={found}"
+        f"{name} has vectors of {found} numbers and model.embedding is {width}: set model.embedding={found}"
     )
 
 
-def _line(line: bytes, path: Path, number: int, width: int) -> tuple[str, np.ndarray]:
+def _line(line: bytes, name: str, number: int, width: int) -> tuple[str, np.ndarray]:
     """A word, which may hold blanks, and its vector. Raises InputError."""
     parts = line.rstrip().rsplit(b" ", width)
     if len(parts) != width + 1:
         if number == 1 and len(parts) > 2:
-            raise _width(path, len(parts) - 1, width)
+            raise _width(name, len(parts) - 1, width)
         raise InputError(
-            f"model.vectors={path}: line {number} has {max(0, len(parts) - 1)} numbers and others {width}: it is "
-            "damaged or cut short"
+            f"{name}: line {number} has {max(0, len(parts) - 1)} numbers and others {width}: it is damaged or cut short"
         )
     if number == 1 and b" " in parts[0] and _numbers(parts[0].split(b" ")[-1:]) is not None:
-        raise _width(path, len(line.split()) - 1, width)
+        raise _width(name, len(line.split()) - 1, width)
     vector = _numbers(parts[1:])
     if vector is None or not np.isfinite(vector).all():
-        raise InputError(f"model.vectors={path}: line {number} holds something that is no finite number")
+        raise InputError(f"{name}: line {number} holds something that is no finite number")
     return parts[0].decode("utf-8", "replace"), vector
 
 
@@ -121,33 +121,33 @@ def _numbers(parts: list[bytes]) -> np.ndarray | None:
 
 
 def _lines(
-    file: "IO[bytes] | _Joined", path: Path, number: int, width: int, count: int | None
+    file: "IO[bytes] | _Joined", name: str, number: int, width: int, count: int | None
 ) -> Iterator[tuple[str, np.ndarray]]:
     seen = 0
     while line := file.readline(_LONGEST_LINE):
         if line.strip():
-            yield _line(line, path, number, width)
+            yield _line(line, name, number, width)
             seen += 1
         number += 1
     if count is not None and seen != count:
-        raise _cut(path, count, seen)
+        raise _cut(name, count, seen)
 
 
-def _binary(file: _Joined, path: Path, count: int, width: int) -> Iterator[tuple[str, np.ndarray]]:
+def _binary(file: _Joined, name: str, count: int, width: int) -> Iterator[tuple[str, np.ndarray]]:
     for seen in range(count):
         word = bytearray()
         while (one := file.read(1)) != b" ":
             if not one or len(word) > _LONGEST_WORD:
-                raise _cut(path, count, seen)
+                raise _cut(name, count, seen)
             word += one
         packed = file.read(4 * width)
         if len(packed) < 4 * width:
-            raise _cut(path, count, seen)
+            raise _cut(name, count, seen)
         vector = np.frombuffer(packed, "<f4")
         if not np.isfinite(vector).all():
-            raise InputError(f"model.vectors={path}: word {seen + 1} has something that is no finite number")
+            raise InputError(f"{name}: word {seen + 1} has something that is no finite number")
         yield bytes(word).lstrip(b"\n").decode("utf-8", "replace"), vector
 
 
-def _cut(path: Path, count: int, seen: int) -> InputError:
-    return InputError(f"model.vectors={path} is cut short or damaged: it says {count:,} words and has {seen:,}")
+def _cut(name: str, count: int, seen: int) -> InputError:
+    return InputError(f"{name} is cut short or damaged: it says {count:,} words and has {seen:,}")

@@ -469,3 +469,17 @@ def test_settings_are_read_without_numpy_and_pyarrow() -> None:
     ).stdout.split()  # fmt: skip
     assert "pydantic" in loaded
     assert not {"numpy", "pyarrow", "mxnet", "mlflow"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ({"format": "captions", "images": "i"}, "ingest.source.captions is missing"),
+        ({"format": "tsv", "path": "p", "text": "x"}, "unknown key ingest.source.text='x'"),
+        ({"format": "tsv", "path": "p", "columns": {"text": [1]}}, "ingest.source.columns.text"),
+    ],
+)
+def test_a_key_that_is_called_as_a_format_is_named(source: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_config({"name": "c", "ingest": {"source": source}}, "run.yaml")
+    assert sentence in str(caught.value)

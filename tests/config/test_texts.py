@@ -219,7 +219,14 @@ def test_no_folder_is_named_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_what_is_written_here_is_no_address(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder `s3:` would be made, of which nobody knows."""
     source = {"source": {"format": "docstrings"}}
-    for given in ({"root": path}, {"train": {"start_from": path}}, {"captioning": {"weights": path}}):
+    for given in (
+        {"root": path},
+        {"train": {"start_from": path}},
+        {"captioning": {"weights": path}},
+        {"tokenize": {"more_words": path}},
+        {"model": {"vectors": path}},
+        {"teach": {"scores": path}},
+    ):
         with pytest.raises(InputError, match="must be a path on this machine, not an address"):
             check_config({"name": "t", "ingest": source, **given}, "test")
     for command in (["sync", "--root", path], ["predict", "m", "--input", "i.csv", "--output", path],

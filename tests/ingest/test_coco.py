@@ -95,7 +95,9 @@ def test_a_file_per_split_and_pictures_in_a_folder_and_a_zip_file(tmp_path: Path
 
 
 def test_karpathys_file_has_its_own_splits(tmp_path: Path, pictures: Path) -> None:
-    listed = [(1, "train"), (2, "restval"), (3, "val"), (4, "test"), (5, "train")]
+    listed = [(1, "train"), (2, "restval"), (3, "val"), (4, "test"), *((n, "train") for n in range(10, 60))]
+    for n in range(10, 60):  # so many that some would be cut out of train, if any were
+        (pictures / name(n)).write_bytes(jpeg(n))
     content = {
         "dataset": "coco",
         "images": [
@@ -110,7 +112,8 @@ def test_karpathys_file_has_its_own_splits(tmp_path: Path, pictures: Path) -> No
         split: pq.read_table(folder / f"records-{split}.parquet")["caption"].to_pylist()
         for split in ("train", "valid", "test")
     }
-    assert found == {"train": ["raw 1", "raw 2", "raw 5"], "valid": ["raw 3"], "test": ["raw 4"]}
+    train = ["raw 1", "raw 2", *(f"raw {n}" for n in range(10, 60))]
+    assert found == {"train": train, "valid": ["raw 3"], "test": ["raw 4"]}
 
 
 def questions(tmp_path: Path, numbers: list[int]) -> dict[str, Any]:

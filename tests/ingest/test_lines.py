@@ -143,3 +143,10 @@ def test_ids_to_delete_are_read_as_ids_in_a_collection_are(tmp_path: Path) -> No
         _ids([f"@{tmp_path / 'ids'}"])
     with pytest.raises(InputError, match="no source at"):
         _ids([f"@{tmp_path / 'none'}"])
+
+
+@pytest.mark.parametrize("form", ["jsonl", "tsv", "csv"])
+def test_an_encoding_that_is_none_is_one_sentence_in_every_table(tmp_path: Path, ingest: Any, form: str) -> None:
+    (tmp_path / "rows").write_text('{"query": "a", "document": "b"}\n')
+    with pytest.raises(InputError, match="nonsense"):
+        ingest({"format": form, "path": str(tmp_path / "rows"), "encoding": "nonsense"})

@@ -164,3 +164,17 @@ def test_two_packages_with_one_name(with_site: Callable[[Path], Run], tmp_path: 
     assert said.stdout.splitlines() == [
         "package duplet-second: its task one has the name of one of duplet-first, which stays: rename it"
     ]
+
+
+def test_two_entry_points_whose_tasks_call_themselves_alike(with_site: Callable[[Path], Run], tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for package, point in (("duplet-first", "one"), ("duplet-second", "another")):
+        install(site, package, "1.0", {"duplet.tasks": {point: f"plugin_{point}:TASK"}})
+        (site / f"plugin_{point}.py").write_text(SPEC.format(name="one", metric=point, more=""))
+    code = "from pipeline.config.tasks import package_of, problems, task_spec\n"
+    code += "print(task_spec('one').metrics[0].name, package_of('one'), *problems(), sep='\\n')"
+    assert with_site(site)("-c", code).stdout.splitlines() == [
+        "one",
+        "duplet-first",
+        "package duplet-second: its task another has the name of one of duplet-first, which stays: rename it",
+    ]

@@ -97,6 +97,19 @@ def test_no_set_of_things_is_in_two_splits(tmp_path: Path) -> None:
     assert np.load(tmp_path / images.ARRAY).shape == (150, 48, 48, 3)
 
 
+def test_runs_over_several_seeds_see_the_same_scenes(tmp_path: Path) -> None:
+    """`ingest.split.seed` makes them, as the key of the stage says."""
+    pictures = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        split = {"valid": 0.2, "test": 0.2, "seed": 5}
+        source = {"format": "scene_questions", "count": 30}
+        ingest.run(of_questions(tmp_path, seed=seed, ingest={"source": source, "split": split}), folder)
+        pictures.append((folder / images.ARRAY).read_bytes())
+    assert pictures[0] == pictures[1]
+
+
 # --- the network ------------------------------------------------------------------------------------------------------
 def answerer(fusion: str, shape: tuple[int, ...], scale: float | None = 0.7) -> QuestionAnswerer:
     network = QuestionAnswerer(ModelConfig(embedding=3, hidden=4, dropout=0.0), 7, 5, fusion, shape)

@@ -67,7 +67,7 @@ def _problem(spec: Any) -> str | None:
 
 def task_specs() -> dict[str, TaskSpec]:
     """All tasks by name, those of Duplet first."""
-    return {task.name: task for task in OWN} | {task.value.name: task.value for task in _brought().things.values()}
+    return {task.name: task for task in OWN} | {name: thing.value for name, thing in _brought().things.items()}
 
 
 def task_spec(name: str) -> TaskSpec:
@@ -84,7 +84,8 @@ def task_spec(name: str) -> TaskSpec:
 
 def package_of(task: str) -> str | None:
     """The package that brings a task; None of Duplet's own."""
-    return next((thing.package for thing in _brought().things.values() if thing.value.name == task), None)
+    thing = _brought().things.get(task)
+    return thing and thing.package
 
 
 def problems() -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """An image to a caption."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from pipeline.config.base import Positive
-from pipeline.config.images import ImageConfig
+from pipeline.config.images import ImageConfig, files
 from pipeline.config.task_spec import Metric, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -28,10 +28,6 @@ class CaptioningConfig(ImageConfig):
         return self.inject == "attention"
 
 
-def _files(config: Any) -> dict[str, str | None]:
-    return {"captioning.weights": config.options(CaptioningConfig).weights}
-
-
 TASK = TaskSpec(
     name="captioning",
     fields={"image": Text(1, "image", "whole", names=True), "caption": Text(64)},
@@ -41,5 +37,5 @@ TASK = TaskSpec(
     options=CaptioningConfig,
     inputs=("image",),
     sources=("scenes", "captions", "coco"),
-    files=_files,
+    files=files,
 )

@@ -1,10 +1,10 @@
 """An image and a question about it to an answer."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from pipeline.config.images import ImageConfig
+from pipeline.config.images import ImageConfig, files
 from pipeline.config.task_spec import Metric, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -25,10 +25,6 @@ class VisualQuestionConfig(ImageConfig):
         return self.fusion == "attention"
 
 
-def _files(config: Any) -> dict[str, str | None]:
-    return {"visual_question.weights": config.options(VisualQuestionConfig).weights}
-
-
 TASK = TaskSpec(
     name="visual_question",
     fields={
@@ -42,6 +38,6 @@ TASK = TaskSpec(
     options=VisualQuestionConfig,
     inputs=("image", "question"),
     sources=("scene_questions", "captions", "coco"),
-    files=_files,
+    files=files,
     pooled=True,
 )
