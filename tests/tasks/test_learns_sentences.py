@@ -36,7 +36,8 @@ def configured(folder: Path, task: str, rows: list[dict[str, str]], **sections: 
 
 @pytest.mark.parametrize("pooling", ["last", "max_mean"])
 def test_it_learns_which_of_two_words_came_first(pooling: str, duplet: Callable[..., Any], tmp_path: Path) -> None:
-    """Both words are in every text, so that a bag of words knows nothing; they stand anywhere between fillers."""
+    """Both words are in every text, so that a bag of words knows nothing; each stands between two fillers, so that a
+    bag of pairs knows nothing either: at an end of the text a word would have one neighbour less."""
     rng, rows = random.Random(1), []
     for _ in range(700):
         words = rng.choices(FILLERS, k=rng.randint(4, 9))
@@ -44,6 +45,7 @@ def test_it_learns_which_of_two_words_came_first(pooling: str, duplet: Callable[
         second += 1  # never side by side, where a bag of pairs would see them
         one, two = rng.sample(["red", "blue"], 2)
         words[first], words[second] = one, two
+        words = [rng.choice(FILLERS), *words, rng.choice(FILLERS)]
         rows.append({"text": " ".join(words), "label": one})
     config = configured(tmp_path, "classification", rows, model={"pooling": pooling})
     metrics = last_json(duplet("run", config, "--json"))["metrics"]

@@ -45,7 +45,7 @@ def test_children_show_no_variable_and_import_nothing_from_the_working_directory
         (here / f"{name}.py").write_text(f"raise SystemExit('{name} of the working directory was imported')\n")
     before = sorted(here.rglob("*"))
     config = small_config()
-    config["train"] |= {"max_updates": 6, "workers": 2}
+    config["train"] |= {"max_updates": 6, "workers": 2, "max_pairs_per_update": 64}
     command = duplet_command(tmp_path, "run", config)
     process = subprocess.Popen(
         command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
