@@ -167,8 +167,8 @@ class PhraseTranslator:
         stacks: list[dict[tuple[int, int, Phrase], _Partial]] = [{} for _ in range(len(words) + 1)]
         stacks[0][0, 0, (BORDER, BORDER)] = _Partial(0.0, 0, 0, (BORDER, BORDER), None, ())
         left: dict[int, float] = {}
+        outlook = lambda one: one.score + self._left(one.covered, len(words), rest, left)
         for number in range(len(words)):
-            outlook = lambda one: one.score + self._left(one.covered, len(words), rest, left)
             for partial in sorted(stacks[number].values(), key=outlook, reverse=True)[:STACK]:
                 for (begin, end), found in options.items():
                     bits = ((1 << (end - begin)) - 1) << begin

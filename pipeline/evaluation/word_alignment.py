@@ -42,18 +42,19 @@ class _Cells(NamedTuple):
 
 def _cells(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], vocabulary: int) -> _Cells:
     words, places, columns, at, first = [], [], [], [], 0
+    base = 2 + max(len(text) for text in [*sources, *targets])  # above every place and length
     for source, target in zip(sources, targets):
         rows, width = len(source) + 1, len(target)
         begun = np.concatenate([[0], source]).astype(np.int64)
         words.append((begun[:, None] * vocabulary + target[None]).ravel())
         i, j = (part.ravel() for part in np.indices((rows, width)))
-        places.append(((j * 1000 + rows) * 1000 + width) * 1000 + i)
+        places.append(((j * base + rows) * base + width) * base + i)
         columns.append(first + j)
         at.append(i)
         first += width
     pairs, pair = np.unique(np.concatenate(words), return_inverse=True)
     distinct, place = np.unique(np.concatenate(places), return_inverse=True)
-    group = np.unique(distinct // 1000, return_inverse=True)[1]
+    group = np.unique(distinct // base, return_inverse=True)[1]
     return _Cells(pair, place, np.concatenate(columns), np.concatenate(at), pairs, group)
 
 
@@ -64,7 +65,7 @@ def align(
     each target word came from, -1 for none.
 
     Args:
-        sources, targets: N pairs of ids from 1 on, each text of at most 999; 0 is the empty word.
+        sources, targets: N pairs of ids from 1 on; 0 is the empty word.
         vocabulary: above the largest id.
     """
     cells = _cells(sources, targets, vocabulary)

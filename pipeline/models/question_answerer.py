@@ -6,6 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.captioner import SmallNet
+from pipeline.models.dropout import Dropout
 from pipeline.models.encoder import Encoder, Pooling, padding_of
 
 
@@ -37,20 +38,20 @@ class QuestionAnswerer(gluon.Block):
             )
             self.encoder = Encoder(config)
             self.pooling = Pooling(config.pooling, hidden, config.directions)
-            self.dropout = gluon.nn.Dropout(config.dropout)
+            self.dropout = Dropout(config.dropout)
             self.net = SmallNet(shape[0]) if len(shape) == 3 else None
             grid = (self.net.places, self.net.width) if self.net else shape
             self.places = grid[0] if fusion == "attention" else 0  # of an image that get a weight each
             if fusion == "attention":
                 self.position = self.params.get("position", shape=(1, *grid), init=init.Normal(0.1))
                 self.place = _dense(hidden, grid[1], flatten=False)
-                self.question = _dense(hidden, self.encoder.width, use_bias=False)
+                self.question = _dense(hidden, self.pooling.width, use_bias=False)
                 self.score = _dense(1, hidden, flatten=False, use_bias=False)
-                joined = 2 * hidden + self.encoder.width
+                joined = 2 * hidden + self.pooling.width
             else:
                 self.vector = _dense(hidden, grid[0] * grid[1] if self.net else grid[0])
-                self.question = _dense(hidden, self.encoder.width) if fusion == "product" else None
-                joined = hidden if fusion == "product" else hidden + self.encoder.width
+                self.question = _dense(hidden, self.pooling.width) if fusion == "product" else None
+                joined = hidden if fusion == "product" else hidden + self.pooling.width
             self.between = _dense(hidden, joined, activation="relu")
             self.output = _dense(answers, hidden)
 

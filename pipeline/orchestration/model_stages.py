@@ -97,12 +97,12 @@ class Train(WorkerStage):
                 "seed": config.seed,
                 "model": _without(settings["model"], "vectors"),  # the file's content is an input
                 "options": settings.get(config.task, {}),
-                "train": {key: value for key, value in settings["train"].items() if key not in EXECUTION},
+                "train": _without(settings["train"], *EXECUTION),
                 **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
             },
             inputs={
-                **{name: key for name, key in keys.items() if name != "ingest"},  # that stands in tokenize's key
+                **_without(dict(keys), "ingest"),  # that stands in tokenize's key
                 **{setting: fingerprint(path) for setting, path in config.training_files.items()},
             },
             libraries=manifest.versions("mxnet", "horovod", *config.packages),

@@ -79,14 +79,16 @@ class Seeds:
             tracking.tags({"duplet.seeds": str(len(self.configs)), "duplet.command": command})
             for one in self.configs:
                 self.say(f"seed {one.seed}")
-                result = flow.run(one, f"{command} seed={one.seed}", "evaluate", self.say)
+                again = f"{command} seed={one.seed} ingest.split.seed={one.split_seed}"
+                result = flow.run(one, again, "evaluate", self.say)
                 found.append(result)
             spreads = {
                 name: spread([one.metrics[name] for one in found])
                 for name in found[0].metrics
                 if all(name in one.metrics for one in found)
             }
-            folder = self._write(spreads, [one.run_id for one in found])
+            keys = [Path(one.stages["evaluate"]["folder"]).name for one in found]
+            folder = self._write(spreads, keys, [one.run_id for one in found])
             tracking.metrics({name: value.mean for name, value in spreads.items()})
             tracking.metrics({f"{name}/deviation": value.deviation for name, value in spreads.items()})
             for name in ("table.txt", "results.json"):
@@ -102,9 +104,8 @@ class Seeds:
             "folder": str(folder),
         }
 
-    def _write(self, spreads: dict[str, Spread], runs: list[str | None]) -> Path:
+    def _write(self, spreads: dict[str, Spread], keys: list[str], runs: list[str | None]) -> Path:
         config, seeds = self.configs[0], [one.seed for one in self.configs]
-        keys = [flow.plan(one).parts["evaluate"].key for one in self.configs]
         folder = Path(config.root) / "seeds" / f"{config.name}-{atomic_files.digest(keys)[:12]}"
         atomic_files.owners_folder(folder)
         atomic_files.write_text(folder / "table.txt", table_of(config, seeds, spreads))
@@ -115,7 +116,7 @@ class Seeds:
 
 
 def table_of(config: Config, seeds: list[int], spreads: dict[str, Spread]) -> str:
-    """A line per system and metric: mean, interval, deviation, and each seed's figure."""
+    """A line per system and metric: mean, interval, deviation, and the first five seeds' figures."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.title = f"{config.name}: test split, {len(seeds)} seeds"
     table.add_column("", no_wrap=True)

@@ -42,8 +42,9 @@ class Teach(Stage):
             there, logits = teacher.of(split)
             if there.any():
                 labels = decoding.classes_given(split, len(names))[there]
-                counts[name] = {"texts": int(there.sum()), "accuracy": metrics.accuracy(labels, logits.argmax(axis=1))}
-                counts[name]["macro_f1"] = metrics.macro_f1(labels, logits.argmax(axis=1))
+                said = logits.argmax(axis=1)
+                counts[name] = {"texts": int(there.sum()), "accuracy": metrics.accuracy(labels, said)}
+                counts[name]["macro_f1"] = metrics.macro_f1(labels, said)
         np.save(folder / teaching.NAME, teaching.of_all(teacher, train))
         return counts
 

@@ -101,6 +101,11 @@ class Classification(LabelTask):
         found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
         return world.agree(found, "validation")
 
+    def _naive_bayes(self) -> naive_bayes.NaiveBayes:
+        """Over the training texts."""
+        size = shards.vocabulary_size(self.folder)
+        return naive_bayes.fit(self.texts_read(self.train), self.classes, len(self.names), size)
+
     def finish(self, network: Classifier, world: World, folder: Path) -> None:
         """Naive Bayes over the training texts, and its weight beside the network, chosen on the validation split."""
         if not self.config.train.join_naive_bayes:
@@ -109,10 +114,10 @@ class Classification(LabelTask):
         probabilities = self._probabilities(network, valid, world)
         if world.rank > 0:
             return
-        labels, size = self.classes_of(valid), shards.vocabulary_size(self.folder)
-        model = naive_bayes.fit(self.texts_read(self.train), self.classes, len(self.names), size)
         metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
-        found, _ = naive_bayes.joined(model, probabilities, self.texts_read(valid), labels, metric)
+        found, _ = naive_bayes.joined(
+            self._naive_bayes(), probabilities, self.texts_read(valid), self.classes_of(valid), metric
+        )
         naive_bayes.save(folder, found)
 
     @functools.cached_property
@@ -126,20 +131,18 @@ class Classification(LabelTask):
         probabilities = self._probabilities(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = (self.classes_of(one) for one in (split, self.train))
+        labels = self.classes_of(split)
         given = texts_of(ingested, split, "label")
         unseen = self.unseen(labels, given)
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
-        bayes = naive_bayes.fit(
-            self.texts_read(self.train), train, len(self.names), shards.vocabulary_size(self.folder)
-        )
-        others = {"naive_bayes": bayes.log_probabilities(self.texts_read(split)).argmax(axis=1)}
+        bayes = self._joined.model if self._joined is not None else self._naive_bayes()
+        others = {"naive_bayes": bayes.scores(self.texts_read(split)).argmax(axis=1)}
         if self._joined is not None:
             said = self._joined.probabilities(probabilities, self.texts_read(split))
             others["fused"] = said.argmax(axis=1)
         else:
             said = probabilities
-        others["majority"] = np.full(len(labels), np.bincount(train).argmax())
+        others["majority"] = np.full(len(labels), np.bincount(self.classes).argmax())
         values = {("model", "accuracy"): probabilities.argmax(axis=1) == labels}
         values |= {(name, "accuracy"): predicted == labels for name, predicted in others.items()}
         texts = texts_of(ingested, split, "text")

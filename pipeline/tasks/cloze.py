@@ -66,7 +66,7 @@ class FillIn(Task):
         return Cloze(self.config.model, self.vocabulary, self.config.options(ClozeConfig).compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """See answers.drawn_blanks."""
+        """See decoding.drawn_blanks."""
         return decoding.drawn_blanks(ids, self.config.options(ClozeConfig).blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:

@@ -46,7 +46,7 @@ class Tagging(Task):
 
     @functools.cached_property
     def space(self) -> int:
-        """See answers.space_of."""
+        """See decoding.space_of."""
         return decoding.space_of(self.folder)
 
     @functools.cached_property

@@ -6,6 +6,7 @@ Parquet: a column `id` and one per label, named as the labels are. npz (np.savez
 
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +53,7 @@ def read(path: Path, names: list[str]) -> Teacher:
         raise InputError(f"teach.scores={path} has no scores of the label {missing[0]!r} (it has {', '.join(found)})")
     if more := sorted(set(found) - set(names)):
         raise InputError(f"teach.scores={path} has scores of {more[0]!r}, which is no label of the training split")
-    if len(set(ids)) < len(ids):
-        twice = next(key for row, key in enumerate(ids) if key in set(ids[:row]))
+    if twice := next((key for key, count in Counter(ids).items() if count > 1), None):
         raise InputError(f"teach.scores={path} has the id {twice!r} twice: give each text's scores once")
     if scores.shape != (len(ids), len(found)):
         raise InputError(
@@ -82,7 +82,7 @@ def of_all(teacher: Teacher, split: shards.Split) -> np.ndarray:
 
 
 def _parquet(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    table = pq.read_table(path)
+    table = pq.ParquetFile(path).read()
     names = [name for name in table.column_names if name != "id"]
     ids = [str(key) for key in table["id"].to_pylist()]
     columns = [np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in names]

@@ -31,8 +31,8 @@ SHOWN = 120  # questions on the page
 class QuestionBatch(NamedTuple):
     """The questions, images and answers of one worker, in the order of the chunks."""
 
-    tokens: np.ndarray  # (U,) int32, ascending, all workers' token ids and 0
-    real: int  # tokens of all workers' questions
+    tokens: np.ndarray  # (U,) int32, ascending, the questions' token ids and 0
+    real: int  # tokens of the questions
     cells: int  # the same with padding
     texts: Chunked
     images: np.ndarray  # (n, *shape)
@@ -119,7 +119,7 @@ class VisualQuestion(LabelTask):
         answered = self._answered(network, split, world)
         if world.rank > 0:
             return {}
-        labels, train = (self.classes_of(one) for one in (split, self.train))
+        labels, train = self.classes_of(split), self.classes
         given = texts_of(ingested, split, "answer")
         unseen = self.unseen(labels, given)
         rows = self.images.rows_of(split.fields["image"])[split.rows["image"]]
@@ -130,6 +130,7 @@ class VisualQuestion(LabelTask):
             "picture_only": train[captions.nearest(self.images.small(known), self.images.small(rows))],
             "frequent": np.full(len(labels), np.bincount(train).argmax()),
         }
+        right = {name: said == labels for name, said in predicted.items()}
         questions = texts_of(ingested, split, "question")
         judged = Judged(
             unit="questions",
@@ -137,14 +138,13 @@ class VisualQuestion(LabelTask):
             texts=questions,
             groups=None,
             slices={"question length (tokens)": split.fields["question"].lengths[split.rows["question"]].astype(float)},
-            values={(name, "accuracy"): (said == labels).astype(np.float64) for name, said in predicted.items()},
+            values={(name, "accuracy"): found.astype(np.float64) for name, found in right.items()},
             classes=Classes(
                 [*self.names, *unseen], labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))
             ),
         )
         self._write_answers(answered, split, questions, given, rows, ingested, folder)
         settings = self.config.evaluate
-        right = {name: said == labels for name, said in predicted.items()}
         return system_comparison.write(
             folder, self.config.name, {"answers": (judged, "question_only")}, settings.bootstrap_samples,
             self.config.seed, _by_kind(right, _kinds(ingested, list(split.ids))),

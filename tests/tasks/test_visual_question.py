@@ -111,8 +111,8 @@ def test_runs_over_several_seeds_see_the_same_scenes(tmp_path: Path) -> None:
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
-def answerer(fusion: str, shape: tuple[int, ...], scale: float | None = 0.7) -> QuestionAnswerer:
-    network = QuestionAnswerer(ModelConfig(embedding=3, hidden=4, dropout=0.0), 7, 5, fusion, shape)
+def answerer(fusion: str, shape: tuple[int, ...], scale: float | None = 0.7, pooling: Any = "max") -> QuestionAnswerer:
+    network = QuestionAnswerer(ModelConfig(embedding=3, hidden=4, dropout=0.0, pooling=pooling), 7, 5, fusion, shape)
     mx.random.seed(2)
     np.random.seed(2)
     network.initialize()
@@ -156,9 +156,10 @@ def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None
     np.testing.assert_allclose(logits.asnumpy(), between @ w["output.weight"].T + w["output.bias"], atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["max", "max_mean"])
 @pytest.mark.parametrize("fusion", ["concat", "product", "attention"])
-def test_every_parameter_learns_from_pictures(fusion: str) -> None:
-    network = answerer(fusion, (16, 16, 3), scale=None)
+def test_every_parameter_learns_from_pictures(fusion: str, pooling: Any) -> None:
+    network = answerer(fusion, (16, 16, 3), scale=None, pooling=pooling)
     pictures = nd.array(np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3)), dtype="uint8")
     ids = nd.array(np.random.default_rng(1).integers(2, 7, (9, 2)), dtype="int32")
     lengths = nd.array([9, 8], dtype="int32")
