@@ -7,12 +7,11 @@ of the sources and of MXNet's version, so that a library that was made from othe
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import os
 import sysconfig
 from pathlib import Path
 from typing import NamedTuple
-
-from pipeline.core import manifest
 
 HERE = Path(__file__).parent
 SOURCES = ("recurrent.h", "recurrent_products.h", "recurrent_shape.h", "recurrent_isa.cc", "recurrent_op.cc")
@@ -31,7 +30,7 @@ class Found(NamedTuple):
 
 def location() -> Path:
     """Where the library of these sources is, or would be, in this environment."""
-    digest = hashlib.sha256(next(iter(manifest.installed("mxnet").values()), "").encode())
+    digest = hashlib.sha256(_mxnet_version().encode())
     for name in (*SOURCES, "build.py"):
         digest.update((HERE / name).read_bytes())
     return Path(sysconfig.get_path("platlib")) / f"duplet_recurrent_{digest.hexdigest()[:16]}.so"
@@ -69,3 +68,12 @@ def found() -> Found:
 
 def _without(why: str) -> Found:
     return Found(None, "", f"MXNet's ({why})")
+
+
+def _mxnet_version() -> str:
+    for name in ("mxnet", "mxnet-cu117", "mxnet-cu112"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
