@@ -23,7 +23,7 @@ from jobs.targets import ENDED
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.distributed import job_folder
-from pipeline.registry import disk, mlflow_registry
+from pipeline.registry import disk, finished, mlflow_registry
 from pipeline.registry.mlflow_registry import Version
 from pipeline.tracking import address, journal, removal
 from pipeline.tracking.client import Address
@@ -80,10 +80,10 @@ def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, sa
         raise InputError("gc keeps at least one night and one champion: give --keep-nights and --keep-champions from 1")
     if not root.is_dir():
         raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
-    with _alone(root):
+    with alone(root):
         before = disk.taken(root)
         if not dry_run:
-            _finish(root)
+            finish(root)
         planned = plan(root, keep_nights, keep_champions, say)
         for one in planned:
             what = f"{len(one.folders)} folders, {len(one.runs)} runs, {len(one.versions)} versions"
@@ -101,50 +101,51 @@ def _bytes(one: Removal) -> int:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
+    """Raises TryAgain where another call removes something under the root."""
     try:
         with atomic_files.owned(root / LOCK):
             yield
     except BlockingIOError:
-        raise TryAgain(f"another `duplet gc` is at work under {root}: nothing was removed") from None
+        raise TryAgain(f"another `duplet gc` or `duplet clean` is at work under {root}: nothing was removed") from None
 
 
 # --- what goes --------------------------------------------------------------------------------------------------------
 def plan(root: Path, keep_nights: int, keep_champions: int, say: Say) -> list[Removal]:
     """The nights that go, oldest first, each with what nothing else refers to. Raises as `collect`."""
-    records = list(_records(root))
+    all_jobs = list(records(root))
     by_schedule: dict[str, list[Night]] = defaultdict(list)
-    for record in records:
-        if night := _night(root, record):
-            by_schedule[night.schedule].append(night)
+    for record in all_jobs:
+        if (one := night_of(root, record)) is not None:
+            by_schedule[one.schedule].append(one)
     old = []
     for schedule, found in by_schedule.items():
-        found.sort(key=lambda night: night.when)
+        found.sort(key=lambda one: one.when)
         ended = {f"{verdict.due}": verdict for verdict in nights.verdicts(root / "schedules" / schedule)}
-        for night in found[:-keep_nights]:
-            if reason := _at_work(root, night, ended.get(f"{night.when:%Y-%m-%dT%H:%M}")):
-                say(f"{night.name} stays: {reason}")
+        for one in found[:-keep_nights]:
+            if reason := _at_work(root, one, ended.get(f"{one.when:%Y-%m-%dT%H:%M}")):
+                say(f"{one.name} stays: {reason}")
             else:
-                old.append(night)
+                old.append(one)
     if not old:
         return []
-    going = {night.record.spec.id for night in old}
-    used = {stage for record in records if record.spec.id not in going for stage in _stages(record)}
+    going = {one.record.spec.id for one in old}
+    used = {stage for record in all_jobs if record.spec.id not in going for stage in stages_of(record)}
     used |= {("any", key) for key in journal.keys_at_work(root)}
-    wheres = {night.record.spec.id: _where(night.record.spec) for night in old}
+    wheres = {one.record.spec.id: _where(one.record.spec) for one in old}
     registries = {where: mlflow_registry.all_versions(where, keep_champions) for where in set(wheres.values())}
     for known in registries.values():
-        used |= {stage for version in known.kept for stage in _of_version(version)}
-    candidates = {stage for night in old for stage in night.stages}
+        used |= {stage for version in known.kept for stage in of_version(version)}
+    candidates = {stage for one in old for stage in one.stages}
     used = _with_inputs(root, used, candidates)
-    return [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
+    return [_removal(root, one, wheres[one.record.spec.id], registries, used) for one in _oldest_first(old)]
 
 
 def _oldest_first(found: list[Night]) -> list[Night]:
-    return sorted(found, key=lambda night: (night.when, night.schedule))
+    return sorted(found, key=lambda one: (one.when, one.schedule))
 
 
-def _records(root: Path) -> Iterator[folders.Record]:
+def records(root: Path) -> Iterator[folders.Record]:
     """All jobs. Raises InputError where one cannot be read: what it refers to is not known."""
     for path in sorted((root / "jobs").glob("[!.]*")):
         if path.is_dir():
@@ -154,15 +155,16 @@ def _records(root: Path) -> Iterator[folders.Record]:
                 raise InputError(f"nothing was removed, since what a job needs is not known: {error}") from None
 
 
-def _night(root: Path, record: folders.Record) -> Night | None:
+def night_of(root: Path, record: folders.Record) -> Night | None:
+    """The night whose job it is; None of another job."""
     match = NIGHT.fullmatch(record.spec.id)
     if match is None or not (root / "schedules" / match["schedule"]).is_dir():
         return None
     when = datetime.strptime(match["date"], "%Y%m%d-%H%M")
-    return Night(match["schedule"], when, record, frozenset(_stages(record)))
+    return Night(match["schedule"], when, record, frozenset(stages_of(record)))
 
 
-def _stages(record: folders.Record) -> Iterator[tuple[str, str]]:
+def stages_of(record: folders.Record) -> Iterator[tuple[str, str]]:
     """The stages that a job has used."""
     for stage, key in job_folder.read(record.folder, job_folder.STAGES).items():
         yield stage, str(key)
@@ -190,7 +192,8 @@ def _where(spec: JobSpec) -> Address:
         raise InputError(f"nothing was removed, since the MLflow of {spec.id} is not known: {error}") from None
 
 
-def _of_version(version: Version) -> Iterator[tuple[str, str]]:
+def of_version(version: Version) -> Iterator[tuple[str, str]]:
+    """The stages that a registered version is of."""
     for stage, tag in (("train", mlflow_registry.TRAINED), ("evaluate", mlflow_registry.EVALUATED)):
         if tag in version.tags:
             yield stage, version.tags[tag]
@@ -209,12 +212,17 @@ def _with_inputs(
                 continue
             inputs = manifest.readable(path.parent, stage)
             if inputs is None:
-                raise InputError(
-                    f"{path} is damaged or of another version, so what it needs is not known: nothing was removed; "
-                    f"run the stage again, or delete {path.parent}"
-                )
+                raise unknown(path)
             used |= {(name, str(key)) for name, key in inputs.key_parts.get("inputs", {}).items()}
     return used
+
+
+def unknown(path: Path) -> InputError:
+    """The refusal on account of a manifest that cannot be read."""
+    return InputError(
+        f"{path} is damaged or of another version, so what it needs is not known: nothing was removed; "
+        f"run the stage again, or delete {path.parent}"
+    )
 
 
 def _removal(
@@ -248,7 +256,7 @@ def remove(root: Path, one: Removal, say: Say) -> None:
         removal.remove(one.where, one.runs)
     whole = True
     for path in one.folders:
-        if not _remove_unlocked(path):
+        if not remove_unlocked(path):
             say(f"{path} stays: somebody is at work on it")
             whole = False
     if whole:
@@ -256,12 +264,10 @@ def remove(root: Path, one: Removal, say: Say) -> None:
             atomic_files.remove_folder(one.night.record.folder)
 
 
-def _remove_unlocked(path: Path) -> bool:
+def remove_unlocked(path: Path) -> bool:
     """Removes a folder under its lock, so that no run begins or goes on with it meanwhile; False where one does."""
-    name = path.name if path.parent.name != "work" else path.name.partition("-")[2]
-    stage = path.parent if path.parent.name != "work" else path.parent.parent / path.name.partition("-")[0]
-    lock = stage / f".{name}.lock"
-    stage.mkdir(exist_ok=True)
+    lock = finished.lock_of(path)
+    lock.parent.mkdir(exist_ok=True)
     with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -272,11 +278,10 @@ def _remove_unlocked(path: Path) -> bool:
     return True
 
 
-def _finish(root: Path) -> None:
+def finish(root: Path) -> None:
     """Removes what a call that was killed had renamed aside."""
     for stage in (*FOLDERS, "jobs", "models", "work"):
         for path in (root / stage).glob(".*.old"):
             place = path.with_name(path.name.removeprefix(".").removesuffix(".old"))
-            lock = path.with_name(f".{place.name}.lock")
-            if not atomic_files.is_locked(lock):
+            if not atomic_files.is_locked(finished.lock_of(place)):
                 shutil.rmtree(path, ignore_errors=True)

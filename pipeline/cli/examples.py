@@ -28,6 +28,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "compare": (("duplet compare my.yaml 3f2a9c", "a configuration's newest run beside another run"),),
     "sweep": (("duplet sweep my.yaml model.hidden=64,96 train.loss.temperature=0.05,0.1", "four trainings"),),
     "status": (("duplet status my.yaml", "which stages are up to date, and what changed"),),
+    "runs": (
+        ("duplet runs", "all runs under runs/"),
+        ("duplet runs --root notes.index.training --json", "for a script"),
+    ),
     "predict": (("duplet predict my.yaml --input rows.jsonl --output out.jsonl", "scores of a file"),),
     "generate": (("duplet generate char_python.yaml --prompt 'def '", "text that goes on from there"),),
     "export": (("duplet export my.yaml --to onnx --output model", "a folder that needs no MXNet"),),
@@ -60,6 +64,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "replay": (("duplet replay runs/train/3f2a9c/failure", "the update that failed, once more"),),
     "sync": (("duplet sync --root runs", "after MLflow was down"),),
     "ui": (("duplet ui", "MLflow's pages: http://127.0.0.1:5000/"),),
+    "clean": (
+        ("duplet clean --dry-run", "what would go, and why"),
+        ("duplet clean --keep-runs 3 --days 30", "older runs go too"),
+    ),
     "gc": (("duplet gc --dry-run", "what would go, and how much"),),
     "doctor": (("duplet doctor", "what is missing, with its fix"),),
     "config": (

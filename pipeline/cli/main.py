@@ -47,6 +47,9 @@ VERBS = {
         "pipeline.cli.commands.sweep", "run a configuration with several values of some settings, and compare them"
     ),
     "status": Verb("pipeline.cli.commands.status", "show which stages are up to date, and what changed"),
+    "runs": Verb(
+        "pipeline.cli.commands.runs", "list what there is under a root: stages, best value, size, MLflow's run"
+    ),
     "predict": Verb("pipeline.cli.commands.predict", "apply a model to a file of rows: scores, ranks, grades, labels"),
     "generate": Verb("pipeline.cli.commands.generate", "write text with a language model, shown as it is written"),
     "export": Verb(
@@ -85,6 +88,7 @@ VERBS = {
     "completion": Verb("pipeline.cli.commands.completion", "complete commands in bash, zsh or fish by the Tab key"),
     "submit": Verb("jobs.commands.submit", "run a configuration as a job: detached here, on SLURM or on Kubernetes"),
     "jobs": Verb("jobs.commands.jobs", "list, status, logs, wait, cancel, resume: manage submitted jobs"),
+    "clean": Verb("jobs.commands.clean", "remove unfinished work, failed runs, and stages that no run uses"),
     "gc": Verb("jobs.commands.gc", "remove old nights of schedules: folders, runs and versions that nothing needs"),
     "schedule": Verb("jobs.commands.schedule", "run a configuration at set times; list, remove, run what is due"),
 }

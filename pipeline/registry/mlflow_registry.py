@@ -2,19 +2,19 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import InputError, TryAgain
-from pipeline.tracking.client import Address, asked, copied
+from pipeline.tracking.client import ABSENT, Address, asked, copied
+from pipeline.tracking.listing import pages
 from pipeline.tracking.logged import model_of
 
 ALIAS = "champion"
 # tags of a version
 TRAINED, EVALUATED = "duplet.key.train", "duplet.key.evaluate"
 BEFORE, MOVE = "duplet.before", "duplet.move"
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _TAG_CHARACTERS = 5000
 
 
@@ -46,7 +46,7 @@ class Registry:
             try:
                 number = client.get_registered_model(self.name).aliases.get(ALIAS)
             except Exception as error:
-                if getattr(error, "error_code", "") in _ABSENT:
+                if getattr(error, "error_code", "") in ABSENT:
                     return None
                 raise
             return None if number is None else self.version(int(number))
@@ -103,19 +103,13 @@ class Registry:
             try:
                 client.delete_model_version(self.name, str(version.number))
             except Exception as error:
-                if getattr(error, "error_code", "") not in _ABSENT:
+                if getattr(error, "error_code", "") not in ABSENT:
                     raise
 
     def history(self) -> list[dict[str, Any]]:
         """What the move tags of all versions say, the oldest first."""
         with asked(self.where, f"model {self.name}") as (_, client):
-            moves = {
-                name: json.loads(value)
-                for found in client.search_model_versions(f"name = '{self.name}'")
-                for name, value in found.tags.items()
-                if name.startswith(MOVE)
-            }
-        return [moves[name] for name in sorted(moves)]  # their names end in the time, to the microsecond
+            return _moves(client.search_model_versions(f"name = '{self.name}'"))
 
 
 class All(NamedTuple):
@@ -136,11 +130,11 @@ def all_versions(where: Address, champions: int) -> All:
         return All([], [], False)
     found = All([], [])
     with asked(where, "registered model") as (_, client):
-        for model in _pages(lambda token: client.search_registered_models(page_token=token)):
+        for model in pages(lambda token: client.search_registered_models(page_token=token)):
             aliases = client.get_registered_model(model.name).aliases
             aliased = {int(number) for number in aliases.values()}
             named = "name = '{}'".format(model.name.replace("'", "\\'"))
-            listed = _pages(functools.partial(_versions_page, client, named))
+            listed = pages(functools.partial(_versions_page, client, named))
             versions = [Version(one.name, int(one.version), one.run_id or None, dict(one.tags)) for one in listed]
             were = [number for number in _champions(versions) if number not in aliased][:champions]
             back = {int(v.tags[BEFORE]) for v in versions if v.number in aliased and BEFORE in v.tags}
@@ -156,22 +150,14 @@ def _versions_page(client: Any, named: str, token: str | None) -> Any:
 
 def _champions(versions: list[Version]) -> list[int]:
     """The numbers of the versions that became champion, the newest first."""
-    moves = sorted(
-        ((name, json.loads(value)) for one in versions for name, value in one.tags.items() if name.startswith(MOVE)),
-        key=lambda move: move[0], reverse=True,
-    )  # fmt: skip
-    return list(dict.fromkeys(int(said["to"]) for _, said in moves if said.get("action") in ("promoted", "back")))
+    became = [int(said["to"]) for said in _moves(versions) if said.get("action") in ("promoted", "back")]
+    return list(dict.fromkeys(reversed(became)))
 
 
-def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """All that a paged question has for an answer."""
-    token = None
-    while True:
-        found = ask(token)
-        yield from found
-        token = found.token
-        if not token:
-            return
+def _moves(versions: Iterable[Any]) -> list[dict[str, Any]]:
+    """What the move tags of versions, ours or MLflow's, say, the oldest first."""
+    moves = {name: value for one in versions for name, value in one.tags.items() if name.startswith(MOVE)}
+    return [json.loads(moves[name]) for name in sorted(moves)]  # their names end in the time, to the microsecond
 
 
 def _source(client: Any, training: str) -> str:

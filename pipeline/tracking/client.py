@@ -14,6 +14,8 @@ from pipeline.core.redaction import MASK, hide
 from pipeline.tracking import database, deadline
 from pipeline.tracking.lending import lend
 
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")  # codes of MLflow's errors for what is not there
+
 
 class Address(NamedTuple):
     """Where runs go: the tracking server or database, and (SQLite only) the artifact folder beside it."""
@@ -140,7 +142,7 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
         if sentence := unusable(error):
             raise InputError(sentence) from None
         said = hide("; ".join(filter(None, (one_line(error, 200), credentials.withheld(where.uri)))))
-        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+        if getattr(error, "error_code", "") in (*ABSENT, "INVALID_PARAMETER_VALUE"):
             raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
         raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None
 

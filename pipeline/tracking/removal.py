@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pipeline.core import atomic_files
-from pipeline.tracking.client import Address, asked
-
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+from pipeline.tracking.client import ABSENT, Address, asked
 
 
 class StageRun(NamedTuple):
@@ -63,7 +61,7 @@ def _found(get: Any, name: str) -> Any:
     try:
         return get(name)
     except Exception as error:
-        if getattr(error, "error_code", "") in _ABSENT:
+        if getattr(error, "error_code", "") in ABSENT:
             return None
         raise
 

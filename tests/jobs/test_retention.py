@@ -4,7 +4,6 @@ import fcntl
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,25 +18,15 @@ from pipeline import tracking
 from pipeline.cli.main import main
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, TryAgain
-from pipeline.core.manifest import KeyParts
 from pipeline.distributed import job_folder
 from pipeline.registry import mlflow_registry
 from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry
 from pipeline.tracking import removal
+from tests.jobs.roots import stage
 from tests.killing import at_every_step
 
 Spec = Callable[..., JobSpec]
 NAME = "faq-1a2b3c4d"
-
-
-def stage(root: Path, name: str, own: str, **inputs: str) -> str:
-    """A finished folder of a stage; its key."""
-    parts = KeyParts(1, {"own": own}, inputs, {})
-    folder = root / name / parts.key
-    folder.mkdir(parents=True)
-    (folder / "content").write_bytes(own.encode() * 2000)
-    manifest.write(folder, name, parts, {}, time.time())
-    return parts.key
 
 
 class Nights(NamedTuple):
@@ -236,14 +225,6 @@ def test_killed_at_any_step_what_counts_as_whole_is_and_the_next_call_ends_it(so
 
 
 # --- the registry and MLflow ------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes long to make its tables: once is enough."""
-    root = tmp_path_factory.mktemp("empty")
-    tracking.connect(tracking.address(f"sqlite:///{root / 'mlflow.db'}", root))[1].search_experiments()
-    return root / "mlflow.db"
-
-
 @pytest.fixture
 def tracked(some: Nights, empty_database: Path) -> Iterator[tuple[Nights, Registry]]:
     """Six nights, each with its runs and a version; those of the 1st, 2nd and 4th became champion."""

@@ -1,0 +1,258 @@
+"""What `duplet clean` removes: work that nobody goes on with, failed runs, and stages that no run uses.
+
+It shares the rules of `retention`: nothing goes that the registry, a job that may go on, a schedule's night, a command
+at work or a lock needs, and where that is not known nothing goes at all. A folder is renamed aside before it goes.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs import folder as folders
+from jobs import retention, supervise
+from jobs.retention import Say
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.manifest import Manifest
+from pipeline.distributed import job_folder
+from pipeline.registry import disk, finished, mlflow_registry
+from pipeline.registry.finished import Made, Stage
+from pipeline.tracking import address, journal, listing, removal
+from pipeline.tracking.client import Address
+from pipeline.tracking.listing import Known
+
+DAY_S = 86_400
+
+
+class Going(NamedTuple):
+    """A folder or a failed run of MLflow that goes, and why."""
+
+    why: str
+    path: Path | None = None
+    run_id: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What a call removed, or would remove, by its place under the root; bytes on the disk of the whole root."""
+
+    folders: list[str]
+    runs: list[str]
+    before: int
+    after: int
+
+
+def collect(root: Path, days: float, keep_runs: int | None, dry_run: bool, say: Say) -> Outcome:
+    """Removes what nothing needs and nobody has touched for some days.
+
+    Args:
+        keep_runs: how many of the newest runs of each configuration stay; None: all of them.
+
+    Raises:
+        InputError: told to keep nothing; something under the root is of another version: nothing is removed.
+        TryAgain: `gc` or another call is at work, or the registry does not answer: nothing is removed.
+    """
+    if days < 0 or (keep_runs is not None and keep_runs < 1):
+        raise InputError("clean keeps at least one run of each configuration: give --keep-runs from 1, --days from 0")
+    if not root.is_dir():
+        raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
+    with retention.alone(root):
+        before = disk.taken(root)
+        if not dry_run:
+            retention.finish(root)
+        planned = plan(root, time.time() - days * DAY_S, keep_runs)
+        size = sum(disk.taken(one.path) for one in planned if one.path)
+        gone = []
+        for one in planned:
+            what = str(one.path.relative_to(root)) if one.path else f"MLflow's run {one.run_id}"
+            if not dry_run and not _remove(root, one):
+                say(f"{what} stays: somebody is at work on it")
+                continue
+            said = f" ({disk.shown(disk.taken(one.path))})" if one.path and dry_run else ""
+            say(f"{'would remove' if dry_run else 'removed'} {what}{said}: {one.why}")
+            gone.append((what, one))
+        after = before - size if dry_run else disk.taken(root)
+    runs = [one.run_id for _, one in gone if one.run_id]
+    return Outcome([what for what, one in gone if one.path], runs, before, after)
+
+
+def _remove(root: Path, one: Going) -> bool:
+    """False where somebody has begun to work on it meanwhile."""
+    if one.run_id:
+        removal.remove(address(None, root), [one.run_id])
+        return True
+    assert one.path is not None
+    key = finished.lock_of(one.path).name[1 : -len(".lock")]
+    return key not in journal.keys_at_work(root) and retention.remove_unlocked(one.path)
+
+
+# --- what goes --------------------------------------------------------------------------------------------------------
+def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
+    """What goes, in an order in which no folder that stays loses what it was made from.
+
+    Args:
+        before: a time.time(); what is younger stays.
+
+    Raises:
+        As `collect`.
+    """
+    found = finished.made(root)
+    for one in found.values():
+        if one.manifest is None:
+            raise retention.unknown(one.path / manifest.NAME)
+    records = list(retention.records(root))
+    known = {where: listing.known(where) for where in _addresses(root, found)}
+    runs = known[address(None, root)]
+    held = _held(root, records) | _registered(known) | _of_sweeps(root, [one for of in known.values() for one in of])
+    ends = finished.ends(found)
+    held |= _kept_runs(ends, keep_runs) | {stage for stage, one in found.items() if _made(one) > before}
+    stay = _with_all_inputs(found, held)
+    going = [
+        Going("no run uses it" if one.stage not in ("train", "evaluate") else "past the newest runs", one.path)
+        for stage, one in sorted(found.items(), key=lambda item: -disk.STAGES.index(item[0][0]))
+        if stage not in stay
+    ]
+    for work in finished.unfinished(root):
+        if not work.at_work and work.changed < before and (work.stage, work.key) not in held:
+            going.append(Going("unfinished, and nobody goes on with it", work.path))
+    going += [*_rejudged(root, before, stay), *_partial(root, before)]
+    return [*_failed(root, runs, records, stay, before), *going]
+
+
+def _made(one: Made) -> float:
+    """When a folder was made, as time.time()."""
+    assert one.manifest is not None
+    return datetime.fromisoformat(one.manifest.created).timestamp()
+
+
+def _kept_runs(ends: list[Made], keep_runs: int | None) -> set[Stage]:
+    """The newest trainings and evaluations of each configuration: what their folders hold is a result."""
+    by_name: dict[str, list[Stage]] = defaultdict(list)
+    for end in ends:
+        if end.stage in ("train", "evaluate"):
+            by_name[end.name].append((end.stage, end.key))
+    return {stage for of in by_name.values() for stage in of[:keep_runs]}
+
+
+def _held(root: Path, records: list[folders.Record]) -> set[Stage]:
+    """What nights, jobs that may go on, commands at work, locks and means over seeds refer to."""
+    held = {stage for one in records if _goes_on(root, one) for stage in retention.stages_of(one)}
+    at_work = journal.keys_at_work(root)
+    held |= {(stage, key) for stage in disk.STAGES for key in at_work}
+    for stage in disk.STAGES:
+        locks = (root / stage).glob(".*.lock")
+        held |= {(stage, lock.name[1 : -len(".lock")]) for lock in locks if atomic_files.is_locked(lock)}
+    for path in (root / "seeds").glob("*/results.json"):
+        held |= {("evaluate", str(key)) for key in job_folder.read(path.parent, path.name).get("evaluations", ())}
+    return held
+
+
+def _goes_on(root: Path, record: folders.Record) -> bool:
+    """Whether a job may still need its stages; those of nights are for `duplet gc`."""
+    night = retention.night_of(root, record) is not None
+    return night or record.state().get("state") != "finished" or supervise.supervised(record.folder)
+
+
+def _addresses(root: Path, found: dict[Stage, Made]) -> set[Address]:
+    """Where the runs of a root may be known. Raises InputError where one of them is not."""
+    wheres = {address(None, root)}
+    for (stage, _), one in found.items():
+        uri = job_folder.read(one.path, "config.json").get("tracking", {}).get("uri") if stage == "train" else None
+        try:
+            wheres |= {address(uri, root)} if uri else set()
+        except DupletError as error:
+            raise InputError(f"nothing was removed, since the MLflow of {one.path} is not known: {error}") from None
+    return wheres
+
+
+def _registered(known: dict[Address, list[Known]]) -> set[Stage]:
+    """The trainings and evaluations of all versions of all models."""
+    found = (mlflow_registry.all_versions(where, 1) for where in known)
+    versions = [one for there in found for one in (*there.kept, *there.others)]
+    return {stage for version in versions for stage in retention.of_version(version)}
+
+
+def _of_sweeps(root: Path, known: list[Known]) -> set[Stage]:
+    """The stages of each sweep's best trial."""
+    keys = {one.run_id: one.keys for one in known}
+    held: set[Stage] = set()
+    for path in (root / "sweeps").glob("*/results.json"):
+        for trial in job_folder.read(path.parent, path.name).get("trials", ())[:1]:  # the best comes first
+            held |= set(keys.get(str(trial.get("run_id")), {}).items())
+    return held
+
+
+def _with_all_inputs(found: dict[Stage, Made], held: set[Stage]) -> set[Stage]:
+    """What is held, what it was made from, and the trainings whose files it went on from."""
+    stay: set[Stage] = set()
+    more = held & found.keys()
+    while more - stay:
+        stay |= finished.with_inputs(found, more)
+        given = {str(value) for one in stay for value in _manifest(found[one]).key_parts.get("inputs", {}).values()}
+        more = {
+            stage
+            for stage, one in found.items()
+            if any(file["sha256"] in given for name, file in _manifest(one).files.items() if name.endswith(".npz"))
+        }
+    return stay
+
+
+def _manifest(one: Made) -> Manifest:
+    assert one.manifest is not None  # `plan` refuses a root with one that is damaged
+    return one.manifest
+
+
+def _rejudged(root: Path, before: float, stay: set[Stage]) -> Iterator[Going]:
+    """Champions judged on test data that goes, or has gone."""
+    for path in atomic_files.finished(root, f"rejudged/*/{manifest.NAME}"):
+        one = Made("rejudged", path.parent.name, path.parent, manifest.readable(path.parent, "evaluate"))
+        if one.manifest and _made(one) < before and not one.inputs <= stay:
+            yield Going("a champion on test data that is gone", one.path)
+
+
+def _partial(root: Path, before: float) -> Iterator[Going]:
+    """What a kill has left half-written beside the folders of stages."""
+    for stage in retention.FOLDERS:
+        for path in sorted((root / stage).glob(".*.partial")):
+            if path.is_dir() and path.stat().st_mtime < before and not atomic_files.is_locked(finished.lock_of(path)):
+                yield Going("half-written by a command that was killed", path)
+
+
+def _failed(
+    root: Path, runs: list[Known], records: list[folders.Record], stay: set[Stage], before: float
+) -> Iterator[Going]:  # fmt: skip
+    """Failed and stopped commands' runs in the database under the root, children first; those of a server are not ours.
+
+    One stays where it or a run below it is registered, has finished or made a stage that stays, or may go on.
+    """
+    where = address(None, root)
+    if not where.under_root:
+        return
+    versions = mlflow_registry.all_versions(where, 1)
+    needed = {version.run_id for version in (*versions.kept, *versions.others)}
+    needed |= {name for one in records for name in job_folder.runs(one.folder)}
+    needed |= {path.read_text(encoding="utf-8").strip() for path in (root / "sweeps").glob("*/run_id")}
+    needed |= {run_id for one in journal.under(root) for run_id in one.sent()["runs"].values()}
+    keys = {key for _, key in stay}
+    below: dict[str | None, list[Known]] = defaultdict(list)
+    for run in runs:
+        below[run.parent].append(run)
+
+    def tree(run: Known) -> Iterator[Known]:
+        for child in below[run.run_id]:
+            yield from tree(child)
+        yield run
+
+    going: dict[str, Known] = {}
+    for run in runs:
+        whole = {one.run_id: one for one in tree(run)}
+        if run.key is None and not any(_needed(one, needed, keys, before) for one in whole.values()):
+            going |= whole
+    yield from (Going(f"{one.name} ended {one.status.lower()}", run_id=one.run_id) for one in going.values())
+
+
+def _needed(run: Known, needed: set[str | None], keys: set[str], before: float) -> bool:
+    ended = run.status in ("FAILED", "KILLED") or (run.key is not None and run.key not in keys)
+    return run.run_id in needed or run.key in keys or not ended or run.ended > before
