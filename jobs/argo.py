@@ -4,6 +4,7 @@ The first containers do the stages that they name, and cost nothing where these 
 is left, promotes and writes the verdict. Configuration and schedule are a ConfigMap, as of the target kubernetes.
 """
 
+import json
 from typing import Any
 
 from jobs import kubernetes as pods
@@ -13,6 +14,11 @@ from jobs.schedule import PARTS, SCHEDULE, Schedule
 
 # the date, as Argo's {{workflow.scheduledTime}} has it, on the clock of the schedule's zone
 DATE = "{{workflow.scheduledTime}}"
+# keys of a pod's spec that a workflow has too, for all of its pods
+WORKFLOWS = (
+    "volumes", "securityContext", "serviceAccountName", "nodeSelector", "tolerations", "affinity", "imagePullSecrets",
+    "hostAliases", "hostNetwork", "dnsPolicy", "dnsConfig", "schedulerName",
+)  # fmt: skip
 
 
 def manifests(schedule: Schedule) -> list[dict[str, Any]]:
@@ -25,8 +31,8 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     name = resource_name(schedule)
     config = config_map(schedule)
     labels = config["metadata"]["labels"]
-    template = pods.single_pod(job, name, labels, [])["spec"]
-    [container] = template["containers"]
+    pod = pods.single_pod(job, name, labels, [])
+    container, beside, template, rest = _parts(pod["spec"])
     steps = [(part.rpartition(",")[2], ["--stages", part]) for part in PARTS] + [("verdict", [])]
     templates: list[dict[str, Any]] = [{
         "name": "night",
@@ -36,7 +42,8 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         command = [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
         templates.append({
             "name": step,
-            "metadata": {"labels": labels},
+            "metadata": {kind: pod["metadata"][kind] for kind in ("labels", "annotations") if kind in pod["metadata"]},
+            **beside,
             "container": {**container, "name": "main", "command": [*command, "--date", DATE, *stages]},
             # what is wrong with the input, or refused, is so the next time too
             "retryStrategy": {
@@ -49,14 +56,11 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     workflow = {
         "entrypoint": "night",
         "templates": templates,
-        "volumes": template["volumes"],
-        "securityContext": template["securityContext"],
+        **template,
         "automountServiceAccountToken": True,  # Argo's own container tells the controller how a step ended
+        "podSpecPatch": json.dumps(rest),
         "ttlStrategy": {"secondsAfterCompletion": job.kubernetes.ttl_s},
         "podGC": {"strategy": "OnPodSuccess"},
-        **({"serviceAccountName": job.kubernetes.service_account} if job.kubernetes.service_account else {}),
-        **({"nodeSelector": template["nodeSelector"]} if "nodeSelector" in template else {}),
-        **({"tolerations": template["tolerations"]} if "tolerations" in template else {}),
     }
     cron = {
         "apiVersion": "argoproj.io/v1alpha1",
@@ -73,6 +77,21 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         },
     }
     return [config, cron]
+
+
+def _parts(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What a pod's spec becomes: the main container; keys of a template; keys of the workflow; and all else, which
+    Argo merges into each pod (podSpecPatch), such as the time that a pod is given to save."""
+    [container] = [one for one in spec["containers"] if one["name"] == pods.ALONE]
+    others = [one for one in spec["containers"] if one is not container]  # Argo ends those that it knows as sidecars
+    beside = {"sidecars": others, "initContainers": spec.get("initContainers")}
+    known = {name: spec[name] for name in WORKFLOWS if name in spec}
+    rest = {
+        name: value
+        for name, value in spec.items()
+        if name not in (*WORKFLOWS, "containers", "initContainers", "automountServiceAccountToken")
+    }
+    return container, {name: value for name, value in beside.items() if value}, known, rest
 
 
 def need() -> None:

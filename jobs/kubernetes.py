@@ -32,6 +32,7 @@ SSHD = ["/usr/sbin/sshd", "-De", "-f", f"{HOME}/.sshd_config"]
 GIVEN = "/etc/duplet"  # the ConfigMap in the launcher's pod
 SMALL = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "512Mi"}}  # of what only looks
 CANCELLED, QUEUE = "duplet/cancelled", "kueue.x-k8s.io/queue-name"  # an annotation of ours, a label of Kueue's
+ALONE = "duplet"  # the container that holds all workers of a schedule's night
 SAVE_S = 120  # between the signal to end and the end, to save a checkpoint
 CLIENT = Client(
     "the cluster",
@@ -123,8 +124,7 @@ def spec_inside(spec: JobSpec) -> JobSpec:
 
 
 def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any]:
-    variables = spec.environment | spec.kubernetes.environment
-    forwarded = "".join(f" -x {variable}" for variable in variables)
+    forwarded = "".join(f" -x {variable['name']}" for variable in _environment(spec))
     starter = (
         f"{PYTHON} -P -m pipeline.distributed.rendezvous serve mpirun -np {{workers}} --bind-to none --map-by slot "
         "--mca orte_abort_on_non_zero_status 0 -x OMP_NUM_THREADS -x PYTHONPATH -x DUPLET_RENDEZVOUS"
@@ -136,7 +136,7 @@ def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any
         "command": [PYTHON, "-P", "-m", "jobs.on_cluster", GIVEN],
         "env": [
             {"name": "DUPLET_LAUNCHER", "value": starter},
-            *({"name": variable, "value": value} for variable, value in variables.items()),
+            *_environment(spec),
         ],
         **_secrets(spec),
         "resources": _resources(spec, spec.cpus_per_worker or 1, 0),
@@ -164,9 +164,10 @@ def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, A
 def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: list[str]) -> dict[str, Any]:
     """A pod template that holds all workers of a job itself."""
     container = {
-        "name": "duplet",
+        "name": ALONE,
         **_image(spec),
         "command": command,
+        **({"env": variables} if (variables := _environment(spec)) else {}),
         **_secrets(spec),
         "resources": _resources(
             spec, spec.max_workers * (spec.cpus_per_worker or 1), spec.max_workers * spec.gpus_per_worker
@@ -192,6 +193,11 @@ def _image(spec: JobSpec) -> dict[str, Any]:
         "imagePullPolicy": spec.kubernetes.image_pull_policy,
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
+
+
+def _environment(spec: JobSpec) -> list[dict[str, str]]:
+    """The variables of a job, as a container has them; those that the configuration names come last and win."""
+    return [{"name": name, "value": value} for name, value in (spec.environment | spec.kubernetes.environment).items()]
 
 
 def _secrets(spec: JobSpec) -> dict[str, Any]:

@@ -88,8 +88,7 @@ def test_cron_workflow(nightly: Callable[..., Schedule], golden: Golden) -> None
     golden("schedule_argo.yaml", kubernetes.as_yaml(documents))
     config, cron = yaml.safe_load_all(kubernetes.as_yaml(documents))
     kubernetes_validate.validate(config, "1.33", strict=True)
-    packed = Path(__file__).with_name("schemas").joinpath("cronworkflow_v1alpha1.json.gz").read_bytes()
-    schema = jsonschema.Draft7Validator(closed(json.loads(gzip.decompress(packed))))
+    schema = argo_schema()
     assert [error.message for error in schema.iter_errors(cron)] == []
     assert cron["spec"]["timezone"] == "Asia/Shanghai" and cron["spec"]["concurrencyPolicy"] == "Forbid"
     night, *stages = cron["spec"]["workflowSpec"]["templates"]
@@ -98,6 +97,74 @@ def test_cron_workflow(nightly: Callable[..., Schedule], golden: Golden) -> None
     assert asked == [["--stages", "ingest"], ["--stages", "ingest,tokenize"], ["--stages", "ingest,tokenize,train"], []]
     cron["spec"]["workflowSpec"]["templates"][1]["container"]["comand"] = []
     assert ["comand" in error.message for error in schema.iter_errors(cron)] == [True]
+
+
+PATCHED = {
+    "claim": "duplet", "environment": {"NCCL_DEBUG": "INFO"}, "node_selector": {"gpu": "a100"},
+    "patch": {"pod": {
+        "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}, "labels": {"team": "search"}},
+        "spec": {
+            "priorityClassName": "high", "runtimeClassName": "nvidia", "terminationGracePeriodSeconds": 300,
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "affinity": {"nodeAffinity": {}},
+            "initContainers": [{"name": "wait", "image": "busybox"}],
+            "containers": [
+                {"name": "duplet", "resources": {"limits": {"rdma/ib": "1"}},
+                 "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]},
+                {"name": "proxy", "image": "proxy:1"},
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }},
+}  # fmt: skip
+
+
+def valid_pod(template: dict[str, Any]) -> None:
+    metadata = {**template["metadata"], "name": "night"}
+    pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}
+    kubernetes_validate.validate(json.loads(json.dumps(pod)), "1.33", strict=True)
+
+
+def test_the_pods_of_a_cron_job_have_the_variables_and_the_patch(nightly: Callable[..., Schedule]) -> None:
+    job = {"kubernetes": PATCHED, "environment": {"HOROVOD_CYCLE_TIME": "1"}}
+    _, *jobs = kubernetes_schedule.manifests(nightly(job, target="kubernetes", verdict_by="08:30"))
+    for one in jobs:
+        template = one["spec"]["jobTemplate"]["spec"]["template"]
+        container, proxy = template["spec"]["containers"]
+        given = [{"name": "HOROVOD_CYCLE_TIME", "value": "1"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+        assert container["env"] == given and proxy["name"] == "proxy"
+        assert template["spec"]["terminationGracePeriodSeconds"] == 300
+        valid_pod(template)
+
+
+def test_the_pods_of_a_cron_workflow_have_all_of_what_a_cron_job_s_have(nightly: Callable[..., Schedule]) -> None:
+    made = nightly({"kubernetes": PATCHED}, target="argo")
+    plain = kubernetes_schedule.manifests(nightly({"kubernetes": PATCHED}, target="kubernetes"))[1]
+    wanted = plain["spec"]["jobTemplate"]["spec"]["template"]
+    _, cron = yaml.safe_load_all(kubernetes.as_yaml(argo.manifests(made)))
+    workflow = cron["spec"]["workflowSpec"]
+    rest = json.loads(workflow["podSpecPatch"])
+    assert rest["terminationGracePeriodSeconds"] == 300 and rest["runtimeClassName"] == "nvidia"
+    for one in workflow["templates"][1:]:
+        main = {**one["container"], "name": "duplet", "command": wanted["spec"]["containers"][0]["command"]}
+        spec = {
+            **{name: value for name, value in workflow.items() if name in argo.WORKFLOWS}, **rest,
+            "automountServiceAccountToken": False, "restartPolicy": "Never",
+            "containers": [main, *one["sidecars"]], "initContainers": one["initContainers"],
+        }  # fmt: skip
+        assert {"metadata": one["metadata"], "spec": spec} == wanted
+        valid_pod({"metadata": one["metadata"], "spec": spec})
+    assert [error.message for error in argo_schema().iter_errors(cron)] == []
+
+
+def test_argo_gives_a_night_without_a_patch_its_time_to_save(nightly: Callable[..., Schedule]) -> None:
+    [_, cron] = argo.manifests(nightly({"kubernetes": {"claim": "c"}}, target="argo"))
+    assert json.loads(cron["spec"]["workflowSpec"]["podSpecPatch"]) == {"terminationGracePeriodSeconds": 120}
+
+
+def argo_schema() -> jsonschema.Draft7Validator:
+    packed = Path(__file__).with_name("schemas").joinpath("cronworkflow_v1alpha1.json.gz").read_bytes()
+    return jsonschema.Draft7Validator(closed(json.loads(gzip.decompress(packed))))
 
 
 def closed(schema: Any) -> Any:
