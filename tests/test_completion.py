@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.cli.commands.completion import SCRIPTS, candidates
 
 
@@ -41,6 +42,25 @@ def test_what_the_last_word_may_become(words: list[str], found: list[str] | None
         assert "train.loss" in candidates(words)
     else:
         assert candidates(words) == found
+
+
+def words_of(verb: str) -> set[str]:
+    """The names of the words that a verb takes, as its usage shows them."""
+    usage = main._parsers(verb)[1][verb].format_usage()
+    return {word.strip("[]. \n") for word in usage.split() if "-" not in word}
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_each_verb_is_completed(verb: str) -> None:
+    words = words_of(verb)
+    assert verb in candidates([""]) and verb in candidates([verb[:3]])
+    assert {"--help", "--json"} <= set(candidates([verb, "--"]))
+    configured = bool(words & {"config", "model", "run", "RUN", "CONFIG|list|remove|run|check|ready"})
+    assert ("my.yaml" in candidates([verb, "m"])) == configured, words
+    assert ("notes.index" in candidates([verb, "no"])) == ("index" in words and verb != "index"), words
+    settings = bool(words & {"key=value", "key=…", "NAME|key=value"})
+    given = "notes.index" if verb == "train-on" else "my.yaml"
+    assert ("train.epochs=" in candidates([verb, given, "train.ep"])) == settings, words
 
 
 def test_bash_completes(tmp_path: Path) -> None:

@@ -98,6 +98,17 @@ def test_a_terminal_is_asked_three_questions(
     assert source.columns.query == "answer" and source.columns.relevance == "label"
 
 
+def test_names_that_look_like_variables_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("${HOME}").mkdir()
+    table("${HOME}/p.tsv", "the ${question}\tanswer\tlabel", [(q, d, "yes" if i % 2 else "no") for i, (q, d, _) in
+                                                               enumerate(PAIRS)])  # fmt: skip
+    columns = ["--columns", "query=the ${question}", "document=answer", "relevance=label"]
+    assert main.main(["init", "${HOME}/p.tsv", *columns]) == 0, capsys.readouterr().err
+    source: Any = load_config("my.yaml", []).ingest.source
+    assert (source.path, source.columns.query) == ("${HOME}/p.tsv", "the ${question}")
+    assert source.grades == {"yes": 1, "no": 0}
+
+
 def test_documents_alone_need_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     Path("notes").mkdir()
     Path("notes/a.md").write_text("# A")

@@ -3,10 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.commands.dry_run import show
-from jobs.spec import JobSpec
 from pipeline.core.errors import InputError, TryAgain
+
+if TYPE_CHECKING:
+    from jobs.spec import JobSpec
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +43,7 @@ def job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", help="the first stages alone, such as ingest,tokenize, which need no GPU")
 
 
-def read_spec(args: argparse.Namespace) -> JobSpec:
+def read_spec(args: argparse.Namespace) -> "JobSpec":
     """The job that a command line describes. Raises InputError."""
     from jobs import spec, targets
 
@@ -51,7 +54,7 @@ def read_spec(args: argparse.Namespace) -> JobSpec:
     return _after(found, args.after) if getattr(args, "after", None) else found
 
 
-def _after(spec: JobSpec, job: str) -> JobSpec:
+def _after(spec: "JobSpec", job: str) -> "JobSpec":
     """The job with a dependency on another one, named by Duplet's id or SLURM's number. Raises InputError."""
     from jobs import folder
 

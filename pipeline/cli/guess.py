@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import InputError
-from pipeline.ingest import places, tables
-from pipeline.ingest.rows import is_missing
 
 ROWS = 500  # looked at
 MAX_ROW_BYTES = 8 << 20
@@ -56,6 +54,9 @@ class Table(NamedTuple):
 
 def look(address: str, scratch: Path) -> Table:
     """Reads the first rows of a table. Raises InputError where it cannot be read or holds none."""
+    from pipeline.ingest import tables
+    from pipeline.ingest.rows import is_missing
+
     form = tables.format_of(address)
     if form is None:
         raise InputError(f"{address} is no table: its name must end in one of {', '.join(tables.ENDINGS)}")
@@ -86,6 +87,8 @@ def _how(address: str, form: str) -> dict[str, str]:
     """Of a text file whose first bytes are not UTF-8 the encoding cp1252; of a CSV with more `;` than `,` that."""
     if form == "parquet":
         return {}
+    from pipeline.ingest import places
+
     with places.open_binary(address) as file:
         head = file.read(1 << 16)
     found = {}
@@ -106,7 +109,7 @@ def task_of(table: Table) -> str | None:
     named = {column.name.lower() for column in table.columns}
     if {"source", "target"} <= named or {"src", "tgt"} <= named:
         return "translation"
-    if len(_longest(texts, table)) >= 2 and not (table.labels and len(texts) == 2 and _is_id(texts)):
+    if len(_longest(texts, table)) >= 2:
         return "matching"
     return "classification" if texts and table.labels else None
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from pipeline.config import Config, load_config
 from pipeline.core import atomic_files
@@ -39,6 +38,8 @@ def spread(values: list[float]) -> Spread:
     >>> [round(value, 3) for value in spread([1.0, 2.0, 3.0])[:4]]
     [2.0, -0.484, 4.484, 1.0]
     """
+    from scipy import stats
+
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
     return Spread(mean, mean - half, mean + half, deviation, values)

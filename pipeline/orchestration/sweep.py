@@ -10,9 +10,8 @@ import re
 import time
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import optuna
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -21,9 +20,11 @@ from pipeline.config import Config, config_model, load_config, safe_yaml, smalle
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.orchestration import flow
-from pipeline.reporting import plots
 from pipeline.tracking import Tracking, address
 from pipeline.tracking.database import address_of
+
+if TYPE_CHECKING:
+    import optuna
 
 RANGE = re.compile(r"(?P<low>[-+.\deE]+)\.\.(?P<high>[-+.\deE]+?)(?P<log>:log)?")
 
@@ -40,7 +41,7 @@ class Axis(NamedTuple):
     log: bool = False
     whole: bool = False
 
-    def suggest(self, trial: optuna.Trial) -> Any:
+    def suggest(self, trial: "optuna.Trial") -> Any:
         """The trial's value."""
         if self.values:
             return json.loads(trial.suggest_categorical(self.key, [json.dumps(value) for value in self.values]))
@@ -96,8 +97,10 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
     return axes, fixed
 
 
-def _storage(path: Path) -> optuna.storages.RDBStorage:
+def _storage(path: Path) -> "optuna.storages.RDBStorage":
     """Optuna's database in a SQLite file of any name; braces are quoted, as Optuna would fill them in."""
+    import optuna
+
     return optuna.storages.RDBStorage(address_of(path).replace("{", "%7B").replace("}", "%7D"))
 
 
@@ -155,6 +158,8 @@ class Sweep:
         Raises:
             InputError: not one trial could be run.
         """
+        import optuna
+
         atomic_files.owners_folder(self.folder)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with atomic_files.lock(self.folder / "lock"):
@@ -190,7 +195,9 @@ class Sweep:
         path = self.folder / "run_id"
         return [path.read_text(encoding="utf-8")] if path.exists() else []
 
-    def _study(self) -> optuna.Study:
+    def _study(self) -> "optuna.Study":
+        import optuna
+
         seed, states = self.config.seed, optuna.trial.TrialState
         sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
         if self.search == "bayesian":
@@ -218,11 +225,11 @@ class Sweep:
                 study.enqueue_trial(settings)
         return study
 
-    def _finished(self, study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    def _finished(self, study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
         """Trials with a value, or with a note on why there is none."""
         return [t for t in study.get_trials(deepcopy=False) if "seconds" in t.user_attrs]
 
-    def _trial(self, trial: optuna.Trial) -> float:
+    def _trial(self, trial: "optuna.Trial") -> float:
         settings = {axis.key: axis.suggest(trial) for axis in self.axes}
         shown = " ".join(f"{key}={value}" for key, value in settings.items())
         self.say(f"sweep: {shown}")
@@ -244,7 +251,9 @@ class Sweep:
         trial.set_user_attr("seconds", sum(stage["seconds"] for stage in result.stages.values()))
         return value
 
-    def _report(self, study: optuna.Study) -> dict[str, Any]:
+    def _report(self, study: "optuna.Study") -> dict[str, Any]:
+        from pipeline.reporting import plots
+
         trials = [self._said(trial) for trial in self._finished(study)]
         good = [trial for trial in trials if trial.value is not None]
         if not good:
@@ -264,7 +273,7 @@ class Sweep:
         plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.train.metric, self.folder / "plot.png")
         return {**found, "table": table, "folder": str(self.folder)}
 
-    def _said(self, trial: optuna.trial.FrozenTrial) -> Trial:
+    def _said(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         settings = {
             axis.key: json.loads(trial.params[axis.key]) if axis.values else trial.params[axis.key]
             for axis in self.axes

@@ -198,7 +198,7 @@ def test_one_call_at_a_time(some: Nights) -> None:
     some.night(2)
     with (some.root / retention.LOCK).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TryAgain, match="another `duplet gc` is at work"):
+        with pytest.raises(TryAgain, match="another `duplet gc` or `duplet clean` is at work"):
             some.collect(1)
     assert len(some.there()) == 10
 

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.core import atomic_files
     from pipeline.core.errors import InputError
     from pipeline.registry import resolve_run
-    from pipeline.reporting import comparison, folder
+    from pipeline.reporting import folder
 
     if len(args.runs) < 2:
         raise InputError(f"compare needs two runs or more: each {resolve_run.HELP}")
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
             folder.load(resolve_run.find(given, [], args.root, args.uri, Path(store) / str(i)).evaluation)
             for i, given in enumerate(args.runs)
         ]
+        from pipeline.reporting import comparison
+
         compared = comparison.compare(found)
         if args.html:
             try:

@@ -28,9 +28,8 @@ compdef _duplet duplet
 complete -c duplet -a '(duplet completion candidates -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
 """,
 }
-CONFIGURED = ("run", "ingest", "tokenize", "train", "evaluate", "status", "sweep", "config", "submit", "schedule")
-INDEXED = ("search", "train-on", "ask")
-MODELS = ("index", "predict", "export", "report", "compare", "promote", "generate")
+# What the words of a verb may be, by their name in its `arguments`; all others are files, which the shell completes.
+CONFIGURED, INDEXED, SETTINGS = {"config", "model", "run", "runs"}, {"index"}, "overrides"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,15 +96,13 @@ def _words(verb: str, before: list[str], last: str) -> list[str]:
         return [path.stem for path in CONFIGURATIONS.glob("*.yaml")]
     if verb in ("config",) and before[-1:] == ["explain"]:
         return _settings(last.rpartition(".")[0])
-    configured = [word for word in before[1:] if word.endswith((".yaml", ".yml"))]
-    if verb in CONFIGURED and configured:
+    takes = {action.dest for action in _actions(verb) if not action.option_strings and action.metavar != "RUN_ID"}
+    begun = [word for word in before[1:] if word.endswith((".yaml", ".yml")) or takes & INDEXED]
+    if SETTINGS in takes and begun:
         return _values(last) if "=" in last else [f"{name}=" for name in _settings("", leaves=True)]
-    found = []
-    if verb in (*CONFIGURED, *MODELS):
-        found += _files(last, (".yaml", ".yml"))
-    if verb in (*INDEXED, "index"):
-        found += _indexes(last)
-    return found
+    if takes & CONFIGURED:
+        return _files(last, (".yaml", ".yml"))
+    return _indexes(last) if takes & INDEXED else []
 
 
 def _settings(path: str, leaves: bool = False) -> list[str]:

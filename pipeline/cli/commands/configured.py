@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config, load_config
-from pipeline.config.schema import problems
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 
 def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -31,6 +32,8 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
     """The overrides that a verb's arguments give, shorthands included."""
+    from pipeline.config.schema import problems
+
     for problem in problems():
         print(f"warning: {problem}", file=sys.stderr)
     overrides = list(args.overrides)
@@ -41,6 +44,8 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
     return overrides
 
 
-def load(args: argparse.Namespace) -> Config:
+def load(args: argparse.Namespace) -> "Config":
     """The configuration that a verb's arguments give. Raises InputError."""
+    from pipeline.config import load_config
+
     return load_config(args.config, overrides_of(args))

@@ -30,13 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the prompt and what follows to stdout; with --json one object of both."""
     _check(args)
-    import mxnet as mx
-
-    from pipeline.models.writing import Choice
     from pipeline.registry import resolve_run
     from pipeline.serving.model_folder import read_config, read_parameters
-    from pipeline.serving.predict.mxnet_encoder import set_parameters
-    from pipeline.tasks.language_model import LanguageModelTask
 
     folder = resolve_run.model(args.model, args.root, args.uri)
     config = read_config(folder)
@@ -45,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model} is a model of the task {config.task}, which writes no text: give one of language_model, "
             "or use `duplet predict`"
         )
+    import mxnet as mx
+
+    from pipeline.models.writing import Choice
+    from pipeline.serving.predict.mxnet_encoder import set_parameters
+    from pipeline.tasks.language_model import LanguageModelTask
+
     task = LanguageModelTask(config, folder)
     network = task.network()
     set_parameters(network, read_parameters(folder))

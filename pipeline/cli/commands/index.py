@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
-from pipeline.serving import loading
 
 # Of late interaction: what benchmarks/index_size.py found to cost at most 1 % of nDCG.
 LEFT_OUT, POOLED = 0.0, 1.0
+NOTHING = "nothing to do: give --documents FOLDER (or a file), or --delete ID"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +125,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, output: Path) -> None:
     """Raises InputError where the arguments ask for nothing, or for what there is not."""
+    if args.sync and not args.documents:
+        raise InputError("--sync needs --documents: it deletes what is not in that file")
+    if not (args.documents or args.delete or args.model):
+        raise InputError(NOTHING)
     from pipeline.search import index_store
 
     there = (output / index_store.NAME).exists()
@@ -137,9 +141,7 @@ def _check(args: argparse.Namespace, output: Path) -> None:
                 f"`{shlex.join(['duplet', 'index', '--documents', args.model, '--output', str(args.output)])}`"
             )
     if not args.documents and not args.delete and not (args.model and there):
-        raise InputError("nothing to do: give --documents FOLDER (or a file), or --delete ID")
-    if args.sync and not args.documents:
-        raise InputError("--sync needs --documents: it deletes what is not in that file")
+        raise InputError(NOTHING)
     if not args.documents:
         index_store.read_state(output)
 
@@ -150,6 +152,7 @@ def _encoder(args: argparse.Namespace, output: Path, reader: Any) -> tuple[Any, 
     from pipeline.search import index_store
     from pipeline.search.open_index import open_model, stamp_of
     from pipeline.search.words_alone import WordsAlone, kind_for
+    from pipeline.serving import loading
 
     if args.model:
         folder = resolve_run.model(args.model, args.root, args.uri)

@@ -11,7 +11,6 @@ from pathlib import Path
 from pipeline.cli import guess
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError
-from pipeline.ingest import tables
 
 SHOWN = 60  # characters of an example
 
@@ -33,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("nothing to look at: name a folder of documents or a table, as in `duplet init pairs.tsv`")
     if path_at_home(path).is_dir():
         return _folder(path_at_home(path), path, args.json)
+    from pipeline.ingest import tables
+
     if tables.format_of(path) is None:
         raise InputError(
             f"{path} is neither a folder nor a table: a table's name ends in one of {', '.join(tables.ENDINGS)} "
@@ -115,14 +116,17 @@ def _folder(folder: Path, given: str, as_json: bool) -> int:
     """What a folder holds, and the commands that make it searchable."""
     from collections import Counter
 
+    from pipeline.ingest import tables
     from pipeline.search import file_formats
     from pipeline.search.files import walk
 
     counts: Counter[str] = Counter()
+    held: list[Path] = []  # the first table
     for path, _ in walk(folder):
         ending = file_formats.format_of(path.name)
         counts["other" if ending is None else file_formats.FORMATS[ending][0]] += 1
-    held = [name for name, _ in walk(folder) if tables.format_of(name.name) is not None][:1]
+        if not held and tables.format_of(path.name) is not None:
+            held.append(path)
     if not set(counts) - {"other"}:
         also = f"; for a table in it: `{shlex.join(['duplet', 'init', str(held[0])])}`" if held else ""
         raise InputError(f"{given} holds no document that can be read (text, Markdown, HTML, PDF, Word, code){also}")
@@ -150,7 +154,9 @@ def _documents(path: str, as_json: bool) -> int:
 
 def _configuration(task: str, table: guess.Table, columns: dict[str, str]) -> str:
     """A commented configuration."""
-    quoted = lambda text: json.dumps(text, ensure_ascii=False)
+    from pipeline.config import variables
+
+    quoted = lambda text: json.dumps(variables.escaped(text), ensure_ascii=False)  # but for keys, which are as they are
     listed = ", ".join(f"{field}: {quoted(name)}" for field, name in columns.items())
     lines = [
         f"# Written by `duplet init`. `duplet config explain` tells what every setting means.\ntask: {task}",
@@ -163,10 +169,12 @@ def _configuration(task: str, table: guess.Table, columns: dict[str, str]) -> st
     if task == "matching" and "relevance" in columns:
         grades = guess.grades_for(table.labels.get(columns["relevance"], []))
         if grades is None:
-            labels = ", ".join(f"{quoted(label)}: 0" for label in table.labels[columns["relevance"]])
+            labels = ", ".join(
+                f"{json.dumps(label, ensure_ascii=False)}: 0" for label in table.labels[columns["relevance"]]
+            )
             lines.append(f"    grades: {{{labels}}}   # give relevant labels 1 (or 2, 3 where they are graded)")
         elif grades:
-            lines.append(f"    grades: {{{', '.join(f'{quoted(label)}: {n}' for label, n in grades.items())}}}")
+            lines.append(f"    grades: {json.dumps(grades, ensure_ascii=False)}")
     if task == "matching" and "relevance" not in columns:
         lines.append("    # no column for relevance: every row counts as a relevant pair")
     chinese = any(_has_han(example) for column in table.columns for example in column.examples)

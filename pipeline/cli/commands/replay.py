@@ -20,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Starts as many workers as the training had; loss, norm and the gradients that are not finite go to stdout."""
+    if not args.folder.is_dir():
+        raise InputError(f"no folder {args.folder}: give the one that a training named")
     from pipeline.config import check_config
     from pipeline.distributed import launcher
     from pipeline.training import replay

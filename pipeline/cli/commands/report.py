@@ -25,7 +25,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the page's path."""
     from pipeline.registry import resolve_run
-    from pipeline.reporting import page
     from pipeline.reporting.folder import REPORT
 
     with tempfile.TemporaryDirectory(prefix="duplet-report-") as store:
@@ -34,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
         if args.output is None and found.evaluation.is_relative_to(store):
             args.output = Path(f"report-{found.trained}.html")  # only in MLflow: there is no folder here
         if args.output is not None or not path.exists():
+            from pipeline.reporting import page
+
             path = args.output or path
             page.write(found.evaluation, path)
     print(json.dumps({"report": str(path)}) if args.json else path)

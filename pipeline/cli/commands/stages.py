@@ -4,7 +4,6 @@ import argparse
 import shlex
 
 from pipeline.cli.commands import configured
-from pipeline.config import secrets_sent
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
@@ -25,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds is not None:
         return _several(args)
     config = configured.load(args)
+    from pipeline.config import secrets_sent
     from pipeline.orchestration import flow
 
     until = "evaluate" if args.verb == "run" else args.verb
@@ -47,6 +47,7 @@ def _several(args: argparse.Namespace) -> int:
     """All stages with several seeds; the table of their means goes to stdout."""
     if args.verb != "run":
         raise InputError("--seeds belongs to `duplet run`, which judges what was trained")
+    from pipeline.config import secrets_sent
     from pipeline.orchestration.seeds import Seeds
 
     with Talk() as say:

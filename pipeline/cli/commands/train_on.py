@@ -4,12 +4,16 @@ import argparse
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config, load_config
+from pipeline.cli.commands import configured
 from pipeline.core import atomic_files
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 EXAMPLES_SEEN = 40_000  # over all epochs: some four minutes on two cores
 MIN_PAIRS = 100
@@ -98,17 +102,21 @@ def _write(index: Path, folder: Path, args: argparse.Namespace, say: Talk) -> No
 
 def _quoted(path: Path) -> str:
     """A path as YAML text, in which `${` would stand for a variable."""
-    return json.dumps(str(path).replace("${", "$${"), ensure_ascii=False)
+    from pipeline.config import variables
+
+    return json.dumps(variables.escaped(str(path)), ensure_ascii=False)
 
 
-def _config(path: Path, args: argparse.Namespace) -> Config:
-    overrides = [*args.overrides, *([f"train.workers={args.workers}"] if args.workers is not None else [])]
+def _config(path: Path, args: argparse.Namespace) -> "Config":
+    from pipeline.config import load_config
+
+    overrides = configured.overrides_of(args)
     if not any(one.partition("=")[0] == "root" for one in overrides):
-        overrides.append(f"root={json.dumps(str(args.root))}")
+        overrides.append(f"root={_quoted(args.root)}")
     return load_config(path, overrides)
 
 
-def _train_and_join(config: Config, index: Path, args: argparse.Namespace, say: Talk) -> int:
+def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say: Talk) -> int:
     from pipeline.cli.commands import index as index_command
     from pipeline.orchestration import flow
 
@@ -123,6 +131,6 @@ def _train_and_join(config: Config, index: Path, args: argparse.Namespace, say: 
     joining = parser.parse_args(given)
     joining.json = args.json
     code = index_command.run(joining)
-    if result.run_id and not args.json:
+    if not args.json:
         say(f"the index answers with the model now: `{shlex.join(['duplet', 'search', str(args.index), '--serve'])}`")
     return code
