@@ -262,8 +262,8 @@ def show(
     (folder / TABLE).write_text(table(rows, nights), encoding="utf-8")
     draw(rows, folder / PICTURE)
     run = Tracking(
-        where, config.tracking.experiment, config.name, say, False, job_folder.runs(folder), config.tracking.spool_mb,
-        config.tracking.max_wait_s, keep=not outside,
+        where, config.tracking.experiment, config.name, say, False, job_folder.runs(folder), keep=not outside,
+        **config.tracking.sending,
     )  # fmt: skip
     run.tags({"duplet.data_check": outside or "inside"})
     run.metrics(dict(figures(rows)))

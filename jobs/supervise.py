@@ -182,7 +182,7 @@ class Supervisor:
                 tag_ended(
                     address(config.tracking.uri, Path(self.spec.root)), runs, {**self._tags(), **exit_tags}, ended,
                     experiment=config.tracking.experiment, name=config.name, say=self._log,
-                    max_wait_s=config.tracking.max_wait_s,
+                    **config.tracking.sending,
                 )  # fmt: skip
         except Exception as error:  # tracking stops nothing
             self._log(f"warning: MLflow did not take the end of the run ({type(error).__name__}: {error})")

@@ -4,7 +4,7 @@ The descriptions are what `duplet config explain`, `duplet config schema` and do
 what null means and what a larger or smaller value does; values that are allowed and the default are not repeated.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -435,7 +435,17 @@ class TrackingConfig(Settings):
         description="MiB on disk for a training's points, and for a command's journal; above it older training points "
         "are thinned out.",
     )
+    send: Literal["now", "later"] = Field(
+        default="now",
+        description="now: while the command works. later: the command keeps all on disk, for hosts that cannot reach "
+        "MLflow, and `duplet sync` sends it.",
+    )
     max_wait_s: Annotated[float, Field(ge=0)] = Field(
         default=30.0,
         description="Seconds that a command waits for MLflow at its end; `duplet sync` sends what is left then.",
     )
+
+    @property
+    def sending(self) -> dict[str, Any]:
+        """The settings of how a run's journal is sent, as arguments of `tracking.Tracking`."""
+        return {"spool_mb": self.spool_mb, "max_wait_s": self.max_wait_s, "later": self.send == "later"}

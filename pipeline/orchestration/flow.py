@@ -127,10 +127,9 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
         say,
         config.tracking.system_metrics,
         job_folder.runs(job_folder.folder()),
-        config.tracking.spool_mb,
-        config.tracking.max_wait_s,
         keep=job_folder.folder() is not None,  # for the next start, and for whoever supervises the job
         idle=all((planned.folder(stage.name) / manifest.NAME).exists() for stage in wanted),
+        **config.tracking.sending,
     )
     job_folder.keep_run(None, tracking.journal)
     job_folder.keep_stages({stage: parts.key for stage, parts in planned.parts.items()})

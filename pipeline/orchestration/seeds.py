@@ -73,7 +73,7 @@ class Seeds:
         tracking = Tracking(
             address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
             f"{config.name}: {len(self.configs)} seeds", self.say, system_metrics=False,
-            spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
+            **config.tracking.sending,
         )  # fmt: skip
         ended, found = "FAILED", []
         try:

@@ -168,7 +168,7 @@ class Sweep:
             tracking = Tracking(
                 address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
                 f"{config.name}: sweep", self.say, system_metrics=False, goes_on=self._before(),
-                spool_mb=config.tracking.spool_mb, max_wait_s=config.tracking.max_wait_s,
+                **config.tracking.sending,
             )  # fmt: skip
             ended = "FAILED"
             try:

@@ -45,7 +45,7 @@ class Tracking:
     def __init__(
         self, where: Address, experiment: str, name: str, say: Callable[[str], None], system_metrics: bool,
         goes_on: Sequence[str] = (), spool_mb: int = 64, max_wait_s: float = 30.0, keep: bool = False,
-        apart: bool = True, idle: bool = False,
+        apart: bool = True, idle: bool = False, later: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -55,10 +55,12 @@ class Tracking:
             apart: a process of its own sends; else `close` does, for as long as that takes.
             idle: no stage is expected to work. If none does, the sending begins with `close` and goes on behind the
                 command, which does not wait for it and never learns MLflow's id of the run.
+            later: nothing is sent; `duplet sync` does.
         """
         self._where, self._experiment, self._name, self._say = where, experiment, name, say
         self._max_wait_s, self._keep, self._apart = max_wait_s, keep, apart
         self._idle = idle and apart and not keep
+        self._later = later or (bool(Tracking._open) and Tracking._open[-1]._later)
         self._machine = Machine() if system_metrics else None
         self._above = Tracking._open[-1] if Tracking._open else None
         self._stage: str | None = None  # the journal's name of the current stage's run
@@ -99,7 +101,7 @@ class Tracking:
             self._read_back(journal)
         if goes_on:
             self._write(do="again", run=self._run)
-        if self._apart and not self._idle:
+        if self._apart and not self._idle and not self._later:
             self._sender = _start_sender(journal, self._where)
 
     def _before(self, goes_on: Sequence[str], max_bytes: int) -> Journal | None:
@@ -280,6 +282,9 @@ class Tracking:
         if self._journal is None or self._above is not None:
             self._until(lambda: self.run_id is not None)  # a sweep notes it
             return
+        if self._later:
+            self._leave(self._journal)
+            return
         if self._idle and not self._stages:
             self._send_behind(self._journal)
             return
@@ -291,9 +296,18 @@ class Tracking:
         if done and not self._keep:
             shutil.rmtree(self._journal.folder, ignore_errors=True)
         elif not done:
-            command = shlex.join(["duplet", "sync", "--root", str(self._where.root)])
-            self._say(f"not all of this run is in MLflow yet: `{command}` sends the rest")
+            self._say(f"not all of this run is in MLflow yet: {self._sync()} sends the rest")
         self._lock.close()
+
+    def _leave(self, journal: Journal) -> None:
+        """Closes the journal for `duplet sync`."""
+        with contextlib.suppress(OSError):  # a full disk: an unclosed journal is sent as well
+            (journal.folder / journals.CLOSED).touch(mode=0o600)
+        self._say(f"the run is kept for MLflow (tracking.send=later): {self._sync()} sends it")
+        self._lock.close()
+
+    def _sync(self) -> str:
+        return f"`{shlex.join(['duplet', 'sync', '--root', str(self._where.root)])}`"
 
     def _send_behind(self, journal: Journal) -> None:
         """Leaves the journal to a process that outlives this one and removes it when MLflow has everything."""
@@ -320,7 +334,7 @@ class Tracking:
     def _until(self, true: Callable[[], bool]) -> None:
         """Waits for something of the sender's, while MLflow answers."""
         end = time.monotonic() + self._max_wait_s
-        while self._journal is not None and not true() and time.monotonic() < end:
+        while self._journal is not None and not self._later and not true() and time.monotonic() < end:
             if self._journal.sent().get("trouble") or (self._above and _ended(self._above)):
                 return
             time.sleep(_POLL_S)
