@@ -60,9 +60,9 @@ class Tracking:
         self._where, self._experiment, self._name, self._say = where, experiment, name, say
         self._max_wait_s, self._keep, self._apart = max_wait_s, keep, apart
         self._idle = idle and apart and not keep
-        self._later = later or (bool(Tracking._open) and Tracking._open[-1]._later)
         self._machine = Machine() if system_metrics else None
         self._above = Tracking._open[-1] if Tracking._open else None
+        self._later: bool = later or (self._above is not None and self._above._later)
         self._stage: str | None = None  # the journal's name of the current stage's run
         self._readers: dict[Path, Reader] = {}
         self._told: set[str] = set()
