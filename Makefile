@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings architecture fuzz bench bench-data bench-memory search-engine torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## .venv from requirements.txt; nothing when it is current
 	@bash docker/setup.sh

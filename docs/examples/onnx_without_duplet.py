@@ -3,7 +3,8 @@
 Run: python docs/examples/onnx_without_duplet.py EXPORTED_FOLDER "a text" "another text"
 
 It reads tokenizers of the kinds word (of Latin letters: Han and kana characters would stand alone), whitespace and
-character. The other files of the folder are described in its README.md.
+character. The other files of the folder are described in its README.md. The probabilities are the network's alone.
+Where the folder has naive_bayes.npz, `duplet predict` mixes naive Bayes with them: docs/export.md has the formula.
 """
 
 import json

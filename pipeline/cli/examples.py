@@ -61,7 +61,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "by-hand": (("duplet by-hand --updates 300 --no-picture", "a minute of it"),),
-    "replay": (("duplet replay runs/train/3f2a9c/failure", "the update that failed, once more"),),
+    "replay": (("duplet replay runs/work/train-3f2a9c-not-finite-00000120", "the update that failed, once more"),),
     "sync": (("duplet sync --root runs", "after MLflow was down"),),
     "ui": (("duplet ui", "MLflow's pages: http://127.0.0.1:5000/"),),
     "clean": (
