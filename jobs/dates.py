@@ -157,7 +157,7 @@ def named(text: str, expression: str) -> list[datetime]:
     """The dates that a person means: one with its time, or all those of the expression on a day.
 
     Raises:
-        InputError: it is no date, or a day without one.
+        InputError: it is not a date, or a day without one.
 
     >>> [f"{when:%d %H:%M}" for when in named("2026-11-24", "0 2,14 * * *")]
     ['24 02:00', '24 14:00']
@@ -182,7 +182,7 @@ def read(text: str) -> datetime:
             return datetime.strptime(text, form)
         except ValueError:
             continue
-    raise InputError(f"--date {text!r} is no date such as 2026-11-24 or 2026-11-24T02:00")
+    raise InputError(f"--date {text!r} is not a date such as 2026-11-24 or 2026-11-24T02:00")
 
 
 def fill(text: str, when: datetime) -> str:

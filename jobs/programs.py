@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Said(NamedTuple):
-    """How a program ended. Bytes that are no UTF-8 come through unharmed: they are given back as they were."""
+    """How a program ended. Bytes that are not UTF-8 come through unharmed: they are given back as they were."""
 
     returncode: int
     stdout: str

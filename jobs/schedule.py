@@ -85,7 +85,7 @@ def make(path: str, overrides: list[str], options: dict[str, str | None], settin
             one), missed, ….
 
     Raises:
-        InputError: a cron expression, a setting or the job makes no sense; the configuration has a schedule already
+        InputError: a cron expression, a setting or the job is not valid; the configuration has a schedule already
             under a name of an older version.
     """
     cron, target = dates.check(settings["cron"]), settings["target"]

@@ -271,7 +271,7 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     first name is a job's (`slurm.partition=gpu`) are the job's, all others the configuration's; options come last.
 
     Raises:
-        InputError: either file, or a value, or a combination of values makes no sense.
+        InputError: either file, a value, or a combination of values is not valid.
     """
     job = _job_file(path)
     config_path = os.path.expanduser(str(job.pop("config", path)))

@@ -363,7 +363,9 @@ def test_half_a_password_is_not_taken_for_the_host(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(diagnostics.urllib.request, "urlopen", lambda *_, **__: pytest.fail("something was asked"))
     row = diagnostics.check_tracking("http://ada:one@two/three@mlflow.example.org:5000", Path("runs"))
     assert (
-        row.state == "failed" and "%40" in row.fix and row.found == "http://mlflow.example.org:5000 is no valid address"
+        row.state == "failed"
+        and "%40" in row.fix
+        and row.found == "http://mlflow.example.org:5000 is not a valid address"
     )
 
 

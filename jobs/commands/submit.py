@@ -65,7 +65,7 @@ def _after(spec: "JobSpec", job: str) -> "JobSpec":
     if not job.isdigit():
         other = folder.find(Path(spec.root), job)
         if other.spec.target != "slurm" or other.handle is None:
-            raise InputError(f"--after {job}: it is no job of SLURM's, but of {other.spec.target}")
+            raise InputError(f"--after {job}: it is not a job of SLURM's, but of {other.spec.target}")
         job = other.handle
     return spec.model_copy(update={"slurm": spec.slurm.model_copy(update={"after": job})})
 

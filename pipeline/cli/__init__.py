@@ -1,1 +1,1 @@
-"""The command line: `main` with the table of verbs, a module per verb in `commands`, `diagnostics` for doctor."""
+"""The command line: `main` with the list of verbs, a module per verb in `commands`, `diagnostics` for doctor."""

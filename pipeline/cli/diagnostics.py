@@ -367,7 +367,7 @@ def _check_server(uri: str, shown: str, timeout_s: float) -> Check:
         return Check(
             "MLflow",
             "failed",
-            f"{shown} is no valid address",
+            f"{shown} is not a valid address",
             "write it as http://HOST:PORT, any @ / ? # of a password as %40 %2F %3F %23",
         )
     except urllib.error.HTTPError as error:

@@ -59,7 +59,7 @@ def look(address: str, scratch: Path) -> Table:
 
     form = tables.format_of(address)
     if form is None:
-        raise InputError(f"{address} is no table: its name must end in one of {', '.join(tables.ENDINGS)}")
+        raise InputError(f"{address} is not a table: its name must end in one of {', '.join(tables.ENDINGS)}")
     how = _how(address, form)
     source = tables.source_of(address, form, how)
     names = tables.columns(source, address, MAX_ROW_BYTES, scratch)

@@ -127,7 +127,7 @@ def _parsers(asked: str | None) -> tuple[argparse.ArgumentParser, dict[str, argp
 
 
 def _arguments(given: list[str]) -> argparse.Namespace:
-    """The arguments of the verb that is given; exits with code 2 and a sentence where they make no sense.
+    """The arguments of the verb that is given; exits with code 2 and a sentence where they are not valid.
 
     Options, settings and other words may stand in any order.
     """

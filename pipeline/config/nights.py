@@ -111,7 +111,7 @@ class MailConfig(Settings):
             raise ValueError("security=none would send the password in the clear: use starttls or tls")
         for address in (*self.to, *([self.sender] if self.sender else [])):
             if not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", address):
-                raise ValueError(f"{address!r} is no mail address")
+                raise ValueError(f"{address!r} is not a mail address")
         return self
 
 

@@ -38,7 +38,7 @@ def _limits(task: TaskSpec, given: dict[str, int | None]) -> dict[str, int | Non
     for field, limit in given.items():
         if field not in own:
             raise ValueError(
-                f"tokenize.max_tokens names {field!r}, which is no field of {task.name} (fields: {', '.join(own)})"
+                f"tokenize.max_tokens names {field!r}, which is not a field of {task.name} (fields: {', '.join(own)})"
             )
         if limit is None and own[field] is not None:
             raise ValueError(

@@ -46,7 +46,7 @@ class FilesSource(Settings):
     )
     paths: dict[SplitName, Files] = Field(
         default={},
-        description="A place per split, each as path. A valid or test that is missing is cut out of train.",
+        description="A place per split, each as path. Where valid or test is missing, a part of train takes its place.",
         examples=[{"train": "train.tsv", "test": "test.tsv"}],
     )
     marker: Marker = None

@@ -209,7 +209,7 @@ def arrays(path: Path) -> "dict[str, np.ndarray]":
     """The arrays of a file that `np.savez` wrote; nothing is unpickled, and no more is held than the file has bytes.
 
     Raises:
-        ValueError: it is no such file, a damaged one, or one that was packed, which np.savez does not do.
+        ValueError: it is not a such file, a damaged one, or one that was packed, which np.savez does not do.
     """
     import numpy as np
 
@@ -220,7 +220,7 @@ def arrays(path: Path) -> "dict[str, np.ndarray]":
         with np.load(path, allow_pickle=False) as found:
             read = {name: found[name] for name in found.files}
         if not all(isinstance(array, np.ndarray) for array in read.values()):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
         return read
     except (*NOT_AN_ARRAY, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} holds no arrays ({type(error).__name__}: {error})") from None

@@ -69,8 +69,8 @@ def check_sent(text: str, written: str, names: list[str], environment: Mapping[s
         text: the setting's value; written: as it was written; names: the variables that it takes.
 
     Raises:
-        InputError: a secret would be kept in a setting that is no address, is one of another program, or would cross
-            the network in the clear.
+        InputError: a secret would be kept in a setting that is not an address, belongs to another program, or would
+            cross the network in the clear.
     """
     for name in names:
         if not is_secret(name, environment.get(name, "")):
@@ -78,7 +78,7 @@ def check_sent(text: str, written: str, names: list[str], environment: Mapping[s
         if "://" not in text:
             raise InputError(
                 f"{written!r} holds the secret {name}, and is not an address: it would be kept in files and tables. "
-                "If it is no secret, name the variable otherwise"
+                "If it is not a secret, name the variable otherwise"
             )
         if _OWN_PROGRAM.match(name):
             raise InputError(

@@ -61,7 +61,7 @@ def hide(text: str, environment: Mapping[str, str] = os.environ) -> str:
 def hide_all(value: Any) -> Any:
     """A JSON-able value with the secrets of each address in it hidden, as it may be kept and read again.
 
-    Every other text stays: a column that has the name that a variable has for its value is no secret.
+    Every other text stays: a column that has the name that a variable has for its value is not a secret.
     """
     if isinstance(value, str):
         return hide(value) if "://" in value else value

@@ -57,7 +57,7 @@ def serve(command: list[str]) -> int:
     ranks on all hosts.
 
     Raises:
-        InputError: DUPLET_INTERFACE is no interface; there is no such starter.
+        InputError: DUPLET_INTERFACE is not an interface; there is no such starter.
     """
     from horovod.runner.http.http_server import RendezvousServer
 

@@ -50,7 +50,7 @@ class Judgements:
             A relevant one is to every metric a document that was not found.
 
     Raises:
-        InputError: a relevance is no whole number, or a row is outside its table.
+        InputError: a relevance is not a whole number, or a row is outside its table.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Judgements:
 
 
 def _whole_grades(relevance: np.ndarray) -> np.ndarray:
-    """int32, at least 0. Raises InputError where one is no whole number."""
+    """int32, at least 0. Raises InputError where one is not a whole number."""
     whole = np.isfinite(relevance) & (relevance == np.round(relevance)) & (np.abs(relevance) < 2**31)
     if not whole.all():
         raise InputError(

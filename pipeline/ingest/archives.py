@@ -228,7 +228,9 @@ class _Members:
                 self._left, self._fresh = self._unpacker.unconsumed_tail, False
             self._unpacked += len(found)
             if self._unpacked > max(_UNPACKED_BYTES, _UNPACKED_TIMES * self._read):
-                raise ValueError(f"unpacks to more than {_UNPACKED_TIMES} times its size: it is no archive of pages")
+                raise ValueError(
+                    f"unpacks to more than {_UNPACKED_TIMES} times its size: it is not an archive of pages"
+                )
             if found:
                 return found
 

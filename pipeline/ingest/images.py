@@ -68,7 +68,7 @@ def picture(content: bytes, size_px: int) -> np.ndarray:
     """(size_px, size_px, 3) uint8 of a file of one of FORMATS, squeezed into a square.
 
     Raises:
-        BadRow: it is no image, a damaged one, or of too many pixels.
+        BadRow: it is not an image, a damaged one, or of too many pixels.
     """
     Image = _pillow()
     try:

@@ -63,7 +63,7 @@ def _arrow(stream: IO[bytes], shown: str) -> Any:
         stream.seek(0)
         return pa.ipc.open_stream(stream)
     except _DAMAGE as error:
-        raise InputError(f"{shown} is no Arrow file: {_first_line(error)}") from None
+        raise InputError(f"{shown} is not an Arrow file: {_first_line(error)}") from None
 
 
 def _batches(file: Any) -> Iterator[pa.RecordBatch]:
@@ -92,7 +92,7 @@ def _opened(stream: IO[bytes], shown: str) -> tuple[pq.ParquetFile, list[str]]:
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
         return file, list(file.schema_arrow.names)
     except _DAMAGE as error:
-        raise InputError(f"{shown} is no Parquet file: {_first_line(error)}") from None
+        raise InputError(f"{shown} is not a Parquet file: {_first_line(error)}") from None
 
 
 def read_pairs(

@@ -383,7 +383,7 @@ def names_in(folder: str) -> list[str]:
     """The names in a local or remote folder, sorted.
 
     Raises:
-        InputError: it does not exist or is no folder.
+        InputError: it does not exist or is not a folder.
     """
     try:
         if is_remote(folder):

@@ -49,7 +49,7 @@ class Seeds:
     """A configuration and how many seeds it is run with: its own and those after it."""
 
     def __init__(self, path: str, overrides: list[str], count: int, say: flow.Say) -> None:
-        """Raises InputError where the number makes no sense or a setting is wrong."""
+        """Raises InputError where the number is out of range or a setting is wrong."""
         if not 2 <= count <= MOST:
             raise InputError(f"--seeds {count}: give a number of runs from 2 to {MOST}")
         self.path, self.overrides, self.say = path, overrides, say

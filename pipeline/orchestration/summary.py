@@ -100,7 +100,7 @@ def check_tokens(counts: dict[str, Any], config: Config, needed: Iterable[str], 
 
 
 def train(result: dict[str, Any], folder: Path, config: Config) -> str:
-    """What came out of a training and why it ended, from its folder."""
+    """The result of a training and why it ended, from its folder."""
     settings, metric, best = config.train, config.train.metric, result["best_update"]
     value = result[f"valid/{metric}"]
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))

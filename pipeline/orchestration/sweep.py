@@ -86,7 +86,7 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
             low, high = (_number(found[name], override) for name in ("low", "high"))
             whole = isinstance(low, int) and isinstance(high, int)
             if not low < high or (found["log"] and low <= 0):
-                raise InputError(f"{override} is no range: give low..high, above 0 with :log")
+                raise InputError(f"{override} is not a range: give low..high, above 0 with :log")
             axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
         elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
             axes.append(

@@ -120,7 +120,7 @@ def _of_folder(path: Path, root: Path | None, uri: str | None) -> Found:
     try:
         stage, key = (json.loads((path / manifest.NAME).read_text(encoding="utf-8"))[name] for name in ("stage", "key"))
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no folder of a finished stage: give {HELP}") from None
+        raise InputError(f"{path} is not a folder of a finished stage: give {HELP}") from None
     if stage != "train":
         raise InputError(f"{path} is of the stage {stage}: give the folder of an evaluation or of a training")
     for folder in newest_first(path.resolve().parent.parent):

@@ -342,7 +342,7 @@ def _state_of(folder: Path) -> State | None:
     if (folder / index_store.NAME).exists():
         return index_store.read_state(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--output {folder} exists and is no index: give another name, or remove it")
+        raise InputError(f"--output {folder} exists and is not an index: give another name, or remove it")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The documents of a folder, however many files it holds, or of one file that is no table."""
+"""The documents of a folder, however many files it holds, or of one file that is not a table."""
 
 import datetime
 import json
@@ -157,7 +157,7 @@ def _bytes(path: Path, limit: int) -> tuple[bytes, str]:
 
 
 def is_for_files(address: str) -> bool:
-    """Whether it names a folder or a file that is no table. Raises InputError for an unknown ending."""
+    """Whether it names a folder or a file that is not a table. Raises InputError for an unknown ending."""
     if places.is_remote(address) or tables.format_of(address) is not None:
         return False
     if (path := Path(address).expanduser()).is_dir():

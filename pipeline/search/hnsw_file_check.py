@@ -16,7 +16,7 @@ _TAIL = struct.Struct("<5i")  # entry point, highest level, efConstruction, efSe
 
 
 def check(path: Path) -> None:
-    """Raises ValueError where a file is no whole graph of this kind, or one that points outside of itself."""
+    """Raises ValueError where a file is not a whole graph of this kind, or one that points outside of itself."""
     with path.open("rb") as file:
         left = path.stat().st_size
         if file.read(4) != _KIND:

@@ -157,7 +157,7 @@ def read_state(folder: Path) -> State:
             )
         return _checked(content)
     except (FileNotFoundError, NotADirectoryError):
-        what = "is no finished index" if folder.exists() else "does not exist"
+        what = "is not a finished index" if folder.exists() else "does not exist"
         raise InputError(
             f"{folder} {what}: build it with `duplet index --documents … --output {shlex.quote(str(folder))}`"
         ) from None

@@ -256,7 +256,7 @@ def _sentence(error: RequestValidationError) -> str:
     """What is wrong with a request, without its content."""
     first = error.errors()[0]
     if first["type"] == "json_invalid" or first["loc"] == ("body",):
-        return f"the body is no JSON object of the type application/json: {EXAMPLE}"
+        return f"the body is not a JSON object of the type application/json: {EXAMPLE}"
     name = str(first["loc"][-1]) if first["loc"] else "request"
     if name == "query" and first["type"] == "string_too_long":
         return f"the query is too long: at most {MAX_QUERY_CHARACTERS:,} characters"

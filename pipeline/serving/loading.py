@@ -20,7 +20,7 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
         threads: of ONNX Runtime, for as many batches at once; None: as many as this process may use. MXNet has its own.
 
     Raises:
-        InputError: the folder is no whole model, or no model of the matching task.
+        InputError: the folder is not a whole model, or not a model of the matching task.
     """
     config = read_config(folder)
     if config.task != "matching":
@@ -40,7 +40,7 @@ def open_predictor(folder: Path, backend: Backend | None = None, threads: int | 
         threads: of ONNX Runtime; None: as many as this process may use.
 
     Raises:
-        InputError: the folder is no whole model, or its task cannot be had on that backend.
+        InputError: the folder is not a whole model, or its task cannot be had on that backend.
     """
     config = read_config(folder)
     opens = config.spec.onnx.open if config.spec.onnx else None

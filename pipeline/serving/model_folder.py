@@ -65,7 +65,7 @@ def _stage(folder: Path) -> str:
 def check_output(folder: Path) -> None:
     """Raises InputError where an export would write over a folder that is not an export itself."""
     if folder.exists() and not (folder.is_dir() and (_stage(folder) == "export" or not any(folder.iterdir()))):
-        raise InputError(f"{folder} exists and is no exported model: name another --output")
+        raise InputError(f"{folder} exists and is not an exported model: name another --output")
 
 
 def read_config(folder: Path) -> Config:

@@ -40,7 +40,7 @@ def read(path: Path, names: list[str]) -> Teacher:
     """Reads a file whose scores are of the labels `names`.
 
     Raises:
-        InputError: it cannot be read, lacks a label, has one too many or an id twice, or a score is no finite number.
+        InputError: it cannot be read, lacks a label, has one too many or an id twice, or a score that is not finite.
     """
     try:
         ids, found, scores = _npz(path) if path.suffix == ".npz" else _parquet(path)
@@ -52,7 +52,7 @@ def read(path: Path, names: list[str]) -> Teacher:
     if missing := sorted(set(names) - set(found)):
         raise InputError(f"teach.scores={path} has no scores of the label {missing[0]!r} (it has {', '.join(found)})")
     if more := sorted(set(found) - set(names)):
-        raise InputError(f"teach.scores={path} has scores of {more[0]!r}, which is no label of the training split")
+        raise InputError(f"teach.scores={path} has scores of {more[0]!r}, which is not a label of the training split")
     if twice := next((key for key, count in Counter(ids).items() if count > 1), None):
         raise InputError(f"teach.scores={path} has the id {twice!r} twice: give each text's scores once")
     if scores.shape != (len(ids), len(found)):
@@ -61,7 +61,9 @@ def read(path: Path, names: list[str]) -> Teacher:
         )
     wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if len(wrong):
-        raise InputError(f"teach.scores={path}: a score of {ids[wrong[0]]!r} is no finite number ({len(wrong)} such)")
+        raise InputError(
+            f"teach.scores={path}: a score of {ids[wrong[0]]!r} is not a finite number ({len(wrong)} such)"
+        )
     scores = scores[:, [found.index(name) for name in names]]
     if len(scores) and (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
         scores = np.log(np.maximum(scores, LEAST))

@@ -166,7 +166,7 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (OSError, RuntimeError) as error:
             raise InputError(
-                f"{model} is no readable SentencePiece model ({error}): delete its folder and run `duplet tokenize`"
+                f"{model} is not a readable SentencePiece model ({error}): delete its folder and run `duplet tokenize`"
             ) from None
 
     def tokens(self, text: str) -> list[str]:

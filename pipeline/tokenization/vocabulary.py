@@ -62,7 +62,7 @@ def more_words(path: Path) -> Iterator[str]:
         try:
             yield from json.loads(path.read_text(encoding="utf-8"))["idx_to_token"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"tokenize.more_words={path} is no vocabulary of a trained folder ({error})") from None
+            raise InputError(f"tokenize.more_words={path} is not a vocabulary of a trained folder ({error})") from None
         return
     for word, _ in word_vectors.entries(path, setting="tokenize.more_words"):
         yield word

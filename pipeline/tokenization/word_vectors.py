@@ -109,7 +109,7 @@ def _line(line: bytes, name: str, number: int, width: int) -> tuple[str, np.ndar
         raise _width(name, len(line.split()) - 1, width)
     vector = _numbers(parts[1:])
     if vector is None or not np.isfinite(vector).all():
-        raise InputError(f"{name}: line {number} holds something that is no finite number")
+        raise InputError(f"{name}: line {number} holds something that is not a finite number")
     return parts[0].decode("utf-8", "replace"), vector
 
 
@@ -145,7 +145,7 @@ def _binary(file: _Joined, name: str, count: int, width: int) -> Iterator[tuple[
             raise _cut(name, count, seen)
         vector = np.frombuffer(packed, "<f4")
         if not np.isfinite(vector).all():
-            raise InputError(f"{name}: word {seen + 1} has something that is no finite number")
+            raise InputError(f"{name}: word {seen + 1} has something that is not a finite number")
         yield bytes(word).lstrip(b"\n").decode("utf-8", "replace"), vector
 
 

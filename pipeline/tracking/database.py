@@ -58,7 +58,7 @@ def prepare(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
         say: told where a half-made database without runs was set aside.
 
     Raises:
-        InputError: it is no database, or a newer MLflow's. What SQLite and MLflow raise: it cannot be migrated.
+        InputError: it is not a database, or a newer MLflow's. What SQLite and MLflow raise: it cannot be migrated.
     """
     if _is_current(path):
         return
@@ -86,7 +86,9 @@ def _is_current(path: Path) -> bool:
             version = next((row[0] for row in _rows(database, "SELECT version_num FROM alembic_version")), None)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (SQLITE_CORRUPT, SQLITE_NOTADB):
-            raise InputError(f"{path} is no MLflow database ({error}): move it away, or give another root") from None
+            raise InputError(
+                f"{path} is not an MLflow database ({error}): move it away, or give another root"
+            ) from None
         raise
     known = ScriptDirectory.from_config(_get_alembic_config(""))
     try:

@@ -169,9 +169,9 @@ def resume(
 
 
 def _forget_lost_best(state: State, folder: Path) -> None:
-    """A newer checkpoint, damaged since, may have been better and ended the keeping of the best one before it.
+    """Forgets the best score where the checkpoint that had it is not there.
 
-    Then the training goes on to that better one again; any is better than one that is not there.
+    A newer best checkpoint may have replaced it and be damaged since. The training then measures that one again.
     """
     if state.best_update is not None and not (folder / f"update-{state.best_update:08d}").exists():
         state.best, state.best_update = None, None

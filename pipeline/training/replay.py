@@ -25,7 +25,7 @@ UPDATE, PARAMETERS, BEGAN = "update.json", "parameters.npz", "began.npz"
 
 @dataclass
 class Replayed:
-    """An update: its batch by the examples' numbers, which random state it had, and what came out."""
+    """An update: its batch by the examples' numbers, its random state, and its result."""
 
     update: int  # the first is 1
     loss: float
@@ -127,5 +127,5 @@ def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
 
 
 def _same(one: float, other: float) -> bool:
-    """Whether two numbers are equal; any two that are no number are."""
+    """Whether two numbers are equal; any two that are not number are."""
     return one == other or (math.isnan(one) and math.isnan(other))

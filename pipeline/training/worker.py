@@ -96,7 +96,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
 
 
 def replay(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
-    """Computes again the update that a training kept in `job.trained`; rank 0 writes what came out as result.json."""
+    """Computes again the update that a training kept in `job.trained`; rank 0 writes the result as result.json."""
     task = task_of(config, Path(job.tokenized))
     network = task.network()
     network.initialize(ctx=world.context)

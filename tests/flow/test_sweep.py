@@ -42,8 +42,8 @@ def test_axes_lists_ranges_and_single_values() -> None:
     [
         (["train.epochs=2"], "grid", None, "nothing is varied"),
         (["model.dropout=0..0.5"], "grid", None, "a grid cannot cover"),
-        (["model.dropout=0.5..0.1"], "random", 3, "is no range"),
-        (["model.dropout=0..0.5:log"], "random", 3, "is no range"),
+        (["model.dropout=0.5..0.1"], "random", 3, "is not a range"),
+        (["model.dropout=0..0.5:log"], "random", 3, "is not a range"),
         (["model.layers=1,2"], "random", None, "needs --trials"),
         (["model.layers=1,two"], "grid", None, "model.layers='two'"),
         (["model.layer=1,2"], "grid", None, "did you mean layers"),

@@ -130,7 +130,7 @@ def test_arrows_file_format_and_damage(ingest: Any, tmp_path: Path) -> None:
     source = {"format": "arrow", "path": str(tmp_path / "x.arrow"), "columns": COLUMNS}
     assert pairs(ingest(source, split=WHOLE)) == EXPECTED
     (tmp_path / "x.arrow").write_bytes(b"no arrow")
-    with pytest.raises(InputError, match=r"x\.arrow is no Arrow file"):
+    with pytest.raises(InputError, match=r"x\.arrow is not an Arrow file"):
         ingest(source)
     with pa.ipc.new_stream(tmp_path / "x.arrow", table.schema) as writer:
         writer.write_table(table)

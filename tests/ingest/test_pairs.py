@@ -356,7 +356,7 @@ def test_missing_empty_and_damaged_sources(write: Any, tmp_path: Path) -> None:
     assert "no-files holds no file" in failing({"format": "tsv", "path": str(tmp_path / "no-files")}, tmp_path)
     for content in ("", "query\tdocument\n", "\n\n"):
         assert "holds no rows" in failing({"format": "tsv", "path": write("e.tsv", content)}, tmp_path)
-    assert "is no Parquet file" in failing({"format": "parquet", "path": write("e.parquet", "PAR1 no")}, tmp_path)
+    assert "is not a Parquet file" in failing({"format": "parquet", "path": write("e.parquet", "PAR1 no")}, tmp_path)
     for pack in (gzip.compress, zstandard.compress):
         cut = write("cut.tsv.packed", pack(many(0, 3000).encode())[:-40])
         assert "cannot be read to its end" in failing({"format": "tsv", "path": cut}, tmp_path)

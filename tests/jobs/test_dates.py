@@ -75,7 +75,7 @@ def test_due_times_are_those_that_come_one_after_another(
 def test_a_date_on_the_command_line() -> None:
     assert dates.read("2026-11-24") == datetime(2026, 11, 24)
     assert dates.read("2026-11-24T02:30") == datetime(2026, 11, 24, 2, 30)
-    with pytest.raises(InputError, match=r"--date '24.11.2026' is no date such as 2026-11-24"):
+    with pytest.raises(InputError, match=r"--date '24.11.2026' is not a date such as 2026-11-24"):
         dates.read("24.11.2026")
 
 

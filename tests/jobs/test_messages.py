@@ -225,7 +225,7 @@ def test_a_password_comes_from_its_variable_alone(monkeypatch: pytest.MonkeyPatc
     [
         ({"slack": "hooks.slack.com/x"}, "must be an address"),
         ({"mail": {"host": "h"}}, "to must name an address"),
-        ({"mail": {"host": "h", "to": ["ann"]}}, "'ann' is no mail address"),
+        ({"mail": {"host": "h", "to": ["ann"]}}, "'ann' is not a mail address"),
         ({"mail": {"host": "h", "to": ["a@b.c"], "user": "ann", "security": "none"}}, "in the clear"),
         ({"verdict_by": "8:00"}, "must be a time such as 08:00"),
     ],

@@ -145,7 +145,7 @@ def test_a_job_after_another_of_a_kind_of_gpu(job_spec: Spec, tmp_path: Path) ->
     place = folder.create(first, {"job.sh": "#!/bin/sh\n"})
     second = job_spec(target="slurm", root=str(tmp_path), gpus_per_worker=1, max_workers=8, workers_per_host=8,
                       slurm={"gpu_type": "a100", "switches": 1})  # fmt: skip
-    with pytest.raises(InputError, match="is no job of SLURM's, but of slurm"):
+    with pytest.raises(InputError, match="is not a job of SLURM's, but of slurm"):
         submit._after(second, "faq-1")  # not handed over
     folder.write_handle(place, "4711")
     for named in ("faq-1", "4711"):

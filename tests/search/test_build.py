@@ -263,9 +263,9 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
         with pytest.raises(InputError, match=r"index\.json is of no index: name the folder that `duplet index` made"):
             index.open()
     path.unlink()
-    with pytest.raises(InputError, match="is no finished index"):
+    with pytest.raises(InputError, match="is not a finished index"):
         index.open()
-    with pytest.raises(InputError, match="exists and is no index"):
+    with pytest.raises(InputError, match="exists and is not an index"):
         index.update(topical(3))
     with pytest.raises(InputError, match="does not exist"):
         index_store.open_snapshot(tmp_path / "nowhere")

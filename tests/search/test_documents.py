@@ -82,7 +82,7 @@ def test_without_ids_a_hash_of_the_text_is_one(tmp_path: Path) -> None:
             "must be FIELD=COLUMN: a field is id, title",
         ),
         ("docs.xml", "<a/>", [], "the name must end in one of .jsonl"),
-        ("docs.parquet", "no parquet", [], "is no Parquet file"),
+        ("docs.parquet", "no parquet", [], "is not a Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(

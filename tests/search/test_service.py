@@ -88,7 +88,9 @@ def test_bad_requests_get_a_sentence(client: TestClient, body: dict[str, Any], s
 def test_a_body_that_is_no_json_object_is_told_what_to_send(client: TestClient, asked: dict[str, Any]) -> None:
     answer = client.post("/api/search", **asked)
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith("the body is no JSON object of the type application/json: send such as {")
+    assert answer.json()["error"].startswith(
+        "the body is not a JSON object of the type application/json: send such as {"
+    )
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/api/search", 405), ("GET", "/search", 404)])

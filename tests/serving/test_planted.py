@@ -167,7 +167,7 @@ def test_a_graph_reads_no_file_outside_of_its_folder(trained: Trained, tmp_path:
     entry = weight.external_data.add()
     entry.key, entry.value = "location", "../../secret"
     path.write_bytes(graph.SerializeToString())
-    with pytest.raises(InputError, match="is no graph that ONNX Runtime can run"):
+    with pytest.raises(InputError, match="is not a graph that ONNX Runtime can run"):
         open_predictor(fetching.fetch(str(signed(exported)), tmp_path, None), threads=1)
 
 

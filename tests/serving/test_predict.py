@@ -238,7 +238,7 @@ def test_bad_input_is_one_sentence(trained: Trained, tmp_path: Path) -> None:
     for source, sentence in (
         (empty, "holds no rows"),
         (other, "no 'query'; the row has title"),
-        (damaged, "is no Parquet file"),
+        (damaged, "is not a Parquet file"),
     ):
         with pytest.raises(InputError, match=sentence):
             files.predict_file(

@@ -53,10 +53,10 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "cut": (folder / "cut.parquet", "cannot be read"),
         "no names": (folder / "lacks.npz", "an npz with ids, names and scores"),
         "twice": (parquet(folder / "twice.parquet", list("abcda"), LOGITS), "the id 'a' twice"),
-        "not a number": (parquet(folder / "nan.parquet", ids, nan), "a score of 'c' is no finite number"),
+        "not a number": (parquet(folder / "nan.parquet", ids, nan), "a score of 'c' is not a finite number"),
         "width": (folder / "width.npz", r"scores of the shape \(5, 2\) for 5 ids and 3 labels"),
         "a label lacks": (parquet(folder / "less.parquet", ids, LOGITS[:, :2], NAMES[:2]), "no scores of the label"),
-        "one too many": (more, "'new', which is no label"),
+        "one too many": (more, "'new', which is not a label"),
     }
 
 

@@ -256,7 +256,7 @@ def test_bad_input_gets_a_sentence(ingested: Ingested, tokenized: Tokenized) -> 
     source = ingested(train=TRAIN)
     with pytest.raises(InputError, match="vocabulary_size=2 leaves no room"):
         tokenized(source, vocabulary_size=2)
-    with pytest.raises(InputError, match=r"max_tokens names 'documnt', which is no field of matching"):
+    with pytest.raises(InputError, match=r"max_tokens names 'documnt', which is not a field of matching"):
         tokenized(source, max_tokens={"query": 5, "documnt": 5})
     with pytest.raises(InputError, match=r"SentencePiece cannot make a vocabulary of tokenize.vocabulary_size=5"):
         tokenized(source, kind="sentencepiece", vocabulary_size=5)

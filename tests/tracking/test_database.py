@@ -181,8 +181,8 @@ def test_one_that_holds_a_run_is_left_as_it_is(tmp_path: Path, empty_database: P
 
 
 def test_what_is_no_database_of_this_mlflow_is_refused(tmp_path: Path, empty_database: Path) -> None:
-    (tmp_path / "text.db").write_text("this is no database, but a text that is long enough to be read as one\n" * 20)
-    with pytest.raises(InputError, match="is no MLflow database"):
+    (tmp_path / "text.db").write_text("this is not a database, but a text that is long enough to be read as one\n" * 20)
+    with pytest.raises(InputError, match="is not an MLflow database"):
         prepare(tmp_path / "text.db")
     newer = tmp_path / "newer.db"
     shutil.copy(empty_database, newer)

@@ -68,9 +68,9 @@ def spoiled() -> dict[str, tuple[bytes, str]]:
         "cut binary": (binary()[:-8], "says 5 words and has 4"),
         "cut gzip": (gzip.compress(binary())[:-20], "cannot be read"),
         "longer line": (b"".join([*lines[:2], lines[2].rstrip() + b" x 0.5\n"]), "line 3 holds something"),
-        "nan": (text() + b"odd nan 1 2\n", "line 6 holds something that is no finite number"),
+        "nan": (text() + b"odd nan 1 2\n", "line 6 holds something that is not a finite number"),
         "infinite, packed": (
-            b"1 3\nodd " + np.array([1, np.inf, 0], "<f4").tobytes(), "word 1 has something that is no finite number"
+            b"1 3\nodd " + np.array([1, np.inf, 0], "<f4").tobytes(), "word 1 has something that is not a finite number"
         ),
         "other width": (text(), "set model.embedding=3"),
         "other width with a header": (b"5 3\n" + text(), "set model.embedding=3"),

@@ -51,13 +51,13 @@ def _problem(spec: Any) -> str | None:
     if spec.interface != INTERFACE:
         return f"was made for version {spec.interface} of the interface, and this is {INTERFACE}"
     if not _NAME.fullmatch(spec.name) or spec.name in SECTIONS:
-        return f"calls itself {spec.name!r}, which is no name for a task"
+        return f"calls itself {spec.name!r}, which is not a name for a task"
     if spec.name in {task.name for task in OWN}:
         return f"calls itself {spec.name}, as a task of Duplet"
     if not spec.fields or (not callable(spec.metrics) and not spec.metrics):
         return "has no field or no metric"
     if spec.options is not None and not (isinstance(spec.options, type) and issubclass(spec.options, Settings)):
-        return "has options that are no pipeline.config.Settings"
+        return "has options that are not pipeline.config.Settings"
     known = _metrics(OWN)
     for metric in () if callable(spec.metrics) else spec.metrics:
         if known.get(metric.name, metric).smaller_is_better != metric.smaller_is_better:

@@ -68,7 +68,7 @@ def pack(exported: Path, into: Path) -> Packed:
         InputError: not an exported folder, or of a task that predicts on MXNet alone or that another package brings.
     """
     if not any(exported.glob("*.onnx")):
-        raise InputError(f"{exported} is no exported model: run `duplet export`")
+        raise InputError(f"{exported} is not an exported model: run `duplet export`")
     task = read_config(exported).task
     if package := package_of(task):
         raise InputError(f"its task {task} comes from the package {package}, which a model in MLflow does not carry")

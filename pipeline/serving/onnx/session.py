@@ -28,7 +28,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen kinds, some of them bare RuntimeErrors
         said = one_line(error, 200)
-        raise InputError(f"{path} is no graph that ONNX Runtime can run ({said}): export the model again") from None
+        raise InputError(f"{path} is not a graph that ONNX Runtime can run ({said}): export the model again") from None
 
 
 def run(opened: onnxruntime.InferenceSession, given: dict[str, np.ndarray], *shapes: Shape) -> list[np.ndarray]:

@@ -58,7 +58,7 @@ def format_of(address: str, given: str | None) -> str:
 
 
 def read(address: str, kind: str, limit_bytes: int, scratch: Path, how: tables.How | None = None) -> Iterator[Row]:
-    """All rows with all their columns, a value that is no number (NaN) as None; bad ones carry their problem.
+    """All rows with all their columns, a value that is not a number (NaN) as None; bad ones carry their problem.
 
     Raises:
         InputError: no such file, or one that cannot be read.
