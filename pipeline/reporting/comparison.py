@@ -88,16 +88,16 @@ def _settings(runs: list[Evaluation]) -> list[Setting]:
     """Settings, data, versions and commits that are not the same in all runs."""
     flat = []
     for run in runs:
-        found = dict(page.flat("", run.run.get("configuration", {})))
-        found |= {f"version of {name}": version for name, version in run.run.get("versions", {}).items()}
-        for stage, made in run.run.get("stages", {}).items():
-            counts = page.flat("", _rounded(made.get("counts") or {}))
-            found |= {f"{stage}: {name}": value for name, value in counts if stage != "tokenize" or "vocab" in name}
+        values = dict(page.flat("", run.run.get("configuration", {})))
+        values |= {f"version of {name}": version for name, version in run.run.get("versions", {}).items()}
+        for stage, entry in run.run.get("stages", {}).items():
+            counts = page.flat("", _rounded(entry.get("counts") or {}))
+            values |= {f"{stage}: {name}": value for name, value in counts if stage != "tokenize" or "vocab" in name}
         commit = str(run.run.get("git_commit") or "–")
-        found |= {"test data": str(run.run.get("test_data", "–")), "commit": commit[:10] + "+" * commit.endswith("+")}
-        flat.append(found)
-    names = dict.fromkeys(name for found in flat for name in found)
-    rows = [Setting(name, [found.get(name, "–") for found in flat]) for name in names]
+        values |= {"test data": str(run.run.get("test_data", "–")), "commit": commit[:10] + "+" * commit.endswith("+")}
+        flat.append(values)
+    names = dict.fromkeys(name for values in flat for name in values)
+    rows = [Setting(name, [values.get(name, "–") for values in flat]) for name in names]
     return [row for row in rows if len(set(row.values)) > 1]
 
 
@@ -130,8 +130,8 @@ def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
 
 
 def _mean(run: Evaluation, kind: str, name: str) -> Interval | None:
-    found = run.compared[kind]["systems"]["model"]["metrics"].get(name, {"mean": None})
-    return None if found["mean"] is None else Interval(found["mean"], found["low"], found["high"])
+    entry = run.compared[kind]["systems"]["model"]["metrics"].get(name, {"mean": None})
+    return None if entry["mean"] is None else Interval(entry["mean"], entry["low"], entry["high"])
 
 
 def _difference(pair: tuple[Judged, Judged] | None, name: str, samples: int, seed: int) -> Difference | None:
@@ -184,12 +184,12 @@ def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> 
 
 
 # --- shown ------------------------------------------------------------------------------------------------------------
-def as_dict(found: Comparison) -> dict[str, Any]:
+def as_dict(comparison: Comparison) -> dict[str, Any]:
     """For --json."""
     return {
-        "runs": found.names,
-        "same_test_data": found.same_test_data,
-        "settings": {row.name: row.values for row in found.settings},
+        "runs": comparison.names,
+        "same_test_data": comparison.same_test_data,
+        "settings": {row.name: row.values for row in comparison.settings},
         "metrics": [
             {
                 "kind": metric.kind,
@@ -199,17 +199,17 @@ def as_dict(found: Comparison) -> dict[str, Any]:
                 "common": metric.common,
                 "p_randomisation": metric.p,
             }
-            for metric in found.metrics
+            for metric in comparison.metrics
         ],
         "changes": [
             change._asdict()
             | {"examples": {side: [one._asdict() for one in listed] for side, listed in change.examples.items()}}
-            for change in found.changes
+            for change in comparison.changes
         ],
     }
 
 
-def text(found: Comparison) -> str:
+def text(comparison: Comparison) -> str:
     """Plain-text tables."""
     from rich import box
     from rich.console import Console
@@ -217,13 +217,13 @@ def text(found: Comparison) -> str:
 
     console = Console(width=110, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
     with console.capture() as capture:
-        settings = Table("differs in", *found.names, box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in found.settings:
+        settings = Table("differs in", *comparison.names, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in comparison.settings:
             settings.add_row(row.name, *row.values)
-        console.print(settings if found.settings else "settings and data are the same")
-        others = [f"{name} − {found.names[0]}" for name in found.names[1:]]
-        table = Table("metric", *found.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
-        for metric in found.metrics:
+        console.print(settings if comparison.settings else "settings and data are the same")
+        others = [f"{name} − {comparison.names[0]}" for name in comparison.names[1:]]
+        table = Table("metric", *comparison.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
+        for metric in comparison.metrics:
             cells = [f"{m.mean:.4f}\n{m.low:.3f}–{m.high:.3f}" if m else "–" for m in metric.means]
             for one, p in zip(metric.differences, metric.p):
                 star = "*" if p is not None and p <= SIGNIFICANT else " "
@@ -231,11 +231,11 @@ def text(found: Comparison) -> str:
             table.add_row(metric.name, *cells)
         console.print(table)
         console.print("* p ≤ 0.05 by a paired randomisation test; ranges are 95 % bootstrap intervals\n", markup=False)
-        if not found.same_test_data:
+        if not comparison.same_test_data:
             console.print(f"{OTHER_DATA}\n", markup=False, highlight=False)
-        for change in found.changes:
+        for change in comparison.changes:
             against = f" against {change.reference}" if change.reference else ""
-            title = f"{change.metric}{against}, {found.names[0]} → {found.names[change.run]}"
+            title = f"{change.metric}{against}, {comparison.names[0]} → {comparison.names[change.run]}"
             console.print(f"{title}: {_counted(change)}", markup=False, highlight=False)
             for side, listed in change.examples.items():
                 for example in listed[:3]:
@@ -250,13 +250,13 @@ def _counted(change: Changes) -> str:
     return ", ".join(f"{count:,} {side}" for side, count in change.counts.items()) or "no example changed sides"
 
 
-def html(found: Comparison) -> str:
+def html(comparison: Comparison) -> str:
     """One self-contained page, as reports are."""
-    shown = [metric.name for metric in found.metrics if all(metric.means)]
+    shown = [metric.name for metric in comparison.metrics if all(metric.means)]
     series = [
-        Series(name, [metric.means[i] for metric in found.metrics if all(metric.means)])
-        for i, name in enumerate(found.names[:5])
+        Series(name, [metric.means[i] for metric in comparison.metrics if all(metric.means)])
+        for i, name in enumerate(comparison.names[:5])
     ]
     drawn = Markup(figures.intervals(shown, series, "mean", "", 4.2)) if shown else None
-    context = {"found": found, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted}
+    context = {"comparison": comparison, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted}
     return page.environment().get_template("compare.html.j2").render(context)

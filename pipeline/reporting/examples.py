@@ -15,30 +15,30 @@ MAX_CHARACTERS, MAX_WORDS = 300, 60  # of one example
 HIDDEN = ("id",)
 
 
-def chosen(found: Evaluation) -> list[dict[str, Any]]:
+def chosen(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Lists of {"title", "lines"}; none where the evaluation wrote no predictions.
 
     A line is {"facts": list of (name, text)} and, of a tagged sentence, "words": list of {word, tag, given}.
     """
-    first = [line_of(line) for line in islice(found.predictions(), SHOWN)]
+    first = [line_of(line) for line in islice(evaluation.predictions(), SHOWN)]
     if not first:
         return []
     lists = [{"title": "As they come", "lines": first}]
-    metric, places = _worst(found)
+    metric, places = _worst(evaluation)
     if places:
-        lines = {place: line for place, line in enumerate(found.predictions()) if place in places}
+        lines = {place: line for place, line in enumerate(evaluation.predictions()) if place in places}
         worst = [line_of(lines[place]) for place in places if place in lines]
         lists.append({"title": f"Least {metric}" if not smaller_is_better(metric) else f"Most {metric}",
                       "lines": worst})  # fmt: skip
     return lists
 
 
-def _worst(found: Evaluation) -> tuple[str, list[int]]:
+def _worst(evaluation: Evaluation) -> tuple[str, list[int]]:
     """By which metric, and the places of the examples that are worst by it; those as good as the best are left out."""
-    if not found.judged:
+    if not evaluation.judged:
         return "", []
-    kind, metric = found.metric
-    rows = found.judged.get(kind) or next(iter(found.judged.values()))
+    kind, metric = evaluation.metric
+    rows = evaluation.judged.get(kind) or next(iter(evaluation.judged.values()))
     if ("model", metric) not in rows.values:
         metric = _telling(rows)
     badness = rows.values["model", metric] * (1 if smaller_is_better(metric) else -1)
@@ -58,16 +58,16 @@ def line_of(line: dict[str, Any]) -> dict[str, Any]:
     >>> line_of({"id": "7", "text": "so dull", "given": "bad", "probabilities": {"good": 0.25, "bad": 0.75}})["facts"]
     [('text', 'so dull'), ('given', 'bad'), ('probabilities', 'bad 0.750, good 0.250')]
     """
-    made: dict[str, Any] = {"words": []}
+    parts: dict[str, Any] = {"words": []}
     if {"words", "tags", "given"} <= line.keys():
         columns = (line[name][:MAX_WORDS] for name in ("words", "tags", "given"))
-        made["words"] = [
-            {"word": shown(word, 40), "tag": shown(tag, 40), "given": shown(given, 40)}
-            for word, tag, given in zip(*columns)
+        parts["words"] = [
+            {"word": shown(word, 40), "tag": shown(tag, 40), "given": shown(label, 40)}
+            for word, tag, label in zip(*columns)
         ]
         line = {name: value for name, value in line.items() if name not in ("words", "tags", "given")}
-    made["facts"] = [(shown(name, 40), _text(value)) for name, value in line.items() if name not in HIDDEN]
-    return made
+    parts["facts"] = [(shown(name, 40), _text(value)) for name, value in line.items() if name not in HIDDEN]
+    return parts
 
 
 def _text(value: Any) -> str:

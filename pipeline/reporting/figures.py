@@ -55,12 +55,16 @@ def intervals(places: Sequence[str], series: Sequence[Series], y: str, x: str = 
         axis = figure.subplots()
         step = 0.7 / max(1, len(series))
         for i, one in enumerate(series):
-            shown = [(place, found) for place, found in enumerate(one.intervals) if found is not None]
+            shown = [(place, interval) for place, interval in enumerate(one.intervals) if interval is not None]
             if not shown:
                 continue
             at = np.array([place for place, _ in shown]) + (i - (len(series) - 1) / 2) * step
-            means = np.array([found.mean for _, found in shown])
-            ends = np.array([(found.mean - found.low, found.high - found.mean) for _, found in shown]).clip(0).T
+            means = np.array([interval.mean for _, interval in shown])
+            ends = (
+                np.array([(interval.mean - interval.low, interval.high - interval.mean) for _, interval in shown])
+                .clip(0)
+                .T
+            )
             axis.errorbar(
                 at, means, ends, fmt=_MARKERS[i % 5], markersize=4.5, color=plots.COLOURS[i % 5],
                 label=_short(one.name, 24), linewidth=1.4, capsize=2,
@@ -167,8 +171,8 @@ def _svg(figure: Figure, description: str, frame: bool = True) -> str:
     figure.patch.set_visible(False)
     for axis in figure.axes:
         axis.patch.set_visible(False)
-    for found in figure.findobj(Text):
-        found.set_parse_math(False)
+    for label in figure.findobj(Text):
+        label.set_parse_math(False)
     out = io.StringIO()
     # equal figures give equal bytes, and two figures of one page no equal ids
     with matplotlib.rc_context({"svg.hashsalt": description}), warnings.catch_warnings():
@@ -184,7 +188,7 @@ def _svg(figure: Figure, description: str, frame: bool = True) -> str:
 
 def _themed(tag: str) -> str:
     """A tag with the page's colours and letters instead of fixed ones."""
-    tag = re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _SHOWN.get(found[0].lower(), found[0]), tag)
+    tag = re.sub(r"#[0-9a-fA-F]{6}\b", lambda colour: _SHOWN.get(colour[0].lower(), colour[0]), tag)
     tag = re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)  # only what is referred to needs a name
     return re.sub(r" ?font-family: [^;\"]*;?", "", tag)

@@ -144,15 +144,15 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
         "configuration": config.shown,
         "stages": {
             name: {
-                "key": found.get("key"),
-                "created": found.get("created"),
-                "seconds": found.get("seconds"),
-                "counts": found.get("counts"),
+                "key": entry.get("key"),
+                "created": entry.get("created"),
+                "seconds": entry.get("seconds"),
+                "counts": entry.get("counts"),
                 "sha256": {
-                    file: entry["sha256"] for file, entry in found.get("files", {}).items() if file.endswith(".parquet")
+                    file: about["sha256"] for file, about in entry.get("files", {}).items() if file.endswith(".parquet")
                 },
             }
-            for name, found in manifests.items()
+            for name, entry in manifests.items()
         },
         "test_data": test_data(manifests.get("ingest", {})),
         "judging": judging(config),
@@ -179,5 +179,5 @@ def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most about HISTORY_POINTS rows evenly taken; rows with validation metrics all stay, up to as many again."""
     measured = [row for row in history if any(name.startswith("valid/") for name in row)]
     others = [row for row in history if not any(name.startswith("valid/") for name in row)]
-    kept = [part[:: max(1, -(-len(part) // HISTORY_POINTS))] for part in (measured, others)]
-    return sorted(kept[0] + kept[1], key=lambda row: row["update"])
+    parts = [part[:: max(1, -(-len(part) // HISTORY_POINTS))] for part in (measured, others)]
+    return sorted(parts[0] + parts[1], key=lambda row: row["update"])

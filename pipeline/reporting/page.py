@@ -46,43 +46,43 @@ def write(evaluation: Path, path: Path) -> None:
 
 def environment() -> Environment:
     """Templates that escape everything and stop at a name that is not there."""
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader("pipeline.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "signed": signed, "cut": cut}
-    made.globals |= {"star": star}
-    return made
+    templates.filters |= {"figure": figure, "signed": signed, "cut": cut}
+    templates.globals |= {"star": star}
+    return templates
 
 
-def build(found: Evaluation) -> str:
+def build(evaluation: Evaluation) -> str:
     """The page."""
-    kind, metric = found.metric
+    kind, metric = evaluation.metric
     context: dict[str, Any] = {
-        "name": cut(found.name),
-        "run": {name: cut(found.run.get(name) or "") for name in ("made", "git_commit", "command", "test_data")}
-        | {"versions": [(cut(name), cut(value)) for name, value in (found.run.get("versions") or {}).items()]},
+        "name": cut(evaluation.name),
+        "run": {name: cut(evaluation.run.get(name) or "") for name in ("made", "git_commit", "command", "test_data")}
+        | {"versions": [(cut(name), cut(value)) for name, value in (evaluation.run.get("versions") or {}).items()]},
         "kind": kind,
         "metric": metric,
-        "headline": _headline(found),
-        "tables": [_table(name, table, found.judged.get(name)) for name, table in found.compared.items()],
-        "curves": Markup(figures.curves(found.history)) if found.history else None,
+        "headline": _headline(evaluation),
+        "tables": [_table(name, table, evaluation.judged.get(name)) for name, table in evaluation.compared.items()],
+        "curves": Markup(figures.curves(evaluation.history)) if evaluation.history else None,
         "histograms": [
             {"title": cut(entry["title"]), "figure": Markup(figures.histogram(entry))}
-            for entry in found.histograms[:MAX_HISTOGRAMS]
+            for entry in evaluation.histograms[:MAX_HISTOGRAMS]
         ],
-        "slices": _slices(found),
-        "wins": _wins(found),
-        "examples": examples.chosen(found),
-        "written": found.written,
-        "classes": [_classes(name, rows) for name, rows in found.judged.items() if rows.classes],
-        "own": _own(found),
-        "alignments": [_alignment(entry) for entry in found.alignments[:MAX_ALIGNMENTS]],
-        "data": _data(found.run),
-        "settings": list(islice(flat("", found.run.get("configuration", {})), MAX_SETTINGS)),
+        "slices": _slices(evaluation),
+        "wins": _wins(evaluation),
+        "examples": examples.chosen(evaluation),
+        "written": evaluation.written,
+        "classes": [_classes(name, rows) for name, rows in evaluation.judged.items() if rows.classes],
+        "own": _own(evaluation),
+        "alignments": [_alignment(entry) for entry in evaluation.alignments[:MAX_ALIGNMENTS]],
+        "data": _data(evaluation.run),
+        "settings": list(islice(flat("", evaluation.run.get("configuration", {})), MAX_SETTINGS)),
     }
     return environment().get_template("report.html.j2").render(context)
 
@@ -110,9 +110,9 @@ def cut(value: Any) -> str:
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
-def _headline(found: Evaluation) -> dict[str, Any]:
-    kind, metric = found.metric
-    table = found.compared[kind]
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    kind, metric = evaluation.metric
+    table = evaluation.compared[kind]
     systems, reference = table["systems"], table.get("reference")
     return {
         "model": systems["model"]["metrics"][metric],
@@ -131,13 +131,13 @@ def _table(kind: str, table: dict[str, Any], rows: Judged | None) -> dict[str, A
         Series(
             system,
             [
-                Interval(*(found["metrics"][name][end] for end in ("mean", "low", "high")))
-                if found["metrics"].get(name, {}).get("mean") is not None
+                Interval(*(entry["metrics"][name][end] for end in ("mean", "low", "high")))
+                if entry["metrics"].get(name, {}).get("mean") is not None
                 else None
                 for name in shown
             ],
         )
-        for system, found in systems.items()
+        for system, entry in systems.items()
     ]
     one_scale = all(0 <= i.mean <= 1 for one in series for i in one.intervals if i is not None)
     return {
@@ -153,29 +153,29 @@ def _table(kind: str, table: dict[str, Any], rows: Judged | None) -> dict[str, A
     }
 
 
-def _slices(found: Evaluation) -> list[dict[str, Any]]:
-    made = []
-    for kind, rows in found.judged.items():
-        metric = found.metric[1] if kind == found.metric[0] else ""
+def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
+    sections = []
+    for kind, rows in evaluation.judged.items():
+        metric = evaluation.metric[1] if kind == evaluation.metric[0] else ""
         if metric not in rows.metrics:
             metric = rows.metrics[0]
-        reference = found.compared[kind].get("reference")
+        reference = evaluation.compared[kind].get("reference")
         named = [name for name in ("model", reference) if (name, metric) in rows.values]
         named = named or ["model"]
-        for one in slices(rows, metric, named, found.samples, found.seed)[:MAX_SLICES]:
+        for one in slices(rows, metric, named, evaluation.samples, evaluation.seed)[:MAX_SLICES]:
             series = [Series(name, [part.systems[i] for part in one.parts]) for i, name in enumerate(one.systems)]
             places = [f"{part.label}\n({part.examples:,})" for part in one.parts]
             drawn = figures.intervals(places, series, metric, f"{one.name}; in brackets {rows.unit}")
-            made.append({"slice": one, "metric": metric, "unit": rows.unit, "figure": Markup(drawn)})
-    return made
+            sections.append({"slice": one, "metric": metric, "unit": rows.unit, "figure": Markup(drawn)})
+    return sections
 
 
-def _wins(found: Evaluation) -> dict[str, Any] | None:
+def _wins(evaluation: Evaluation) -> dict[str, Any] | None:
     """How many queries each side won, and the clearest of both sides with their lists."""
     counts = {"won": 0, "tied": 0, "lost": 0}
     won: list[dict[str, Any]] = []
     lost: list[dict[str, Any]] = []
-    for line in found.wins():
+    for line in evaluation.wins():
         side = "tied" if not line["difference"] else "won" if line["difference"] > 0 else "lost"
         counts[side] += 1
         if side == "won" and len(won) < SHOWN_QUERIES:
@@ -224,24 +224,24 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> list[tuple[fl
 def confusion(classes: Classes) -> dict[str, Any]:
     """counts (C, C) with the classes' names; those beyond MAX_CLASSES, the rarest, are counted in `left_out`."""
     size = len(classes.names)
-    kept = np.sort(np.argsort(-np.bincount(classes.labels, minlength=size), kind="stable")[:MAX_CLASSES])
+    places = np.sort(np.argsort(-np.bincount(classes.labels, minlength=size), kind="stable")[:MAX_CLASSES])
     counts = np.zeros((size, size), int)
     np.add.at(counts, (classes.labels, classes.predicted), 1)
-    counts = counts[np.ix_(kept, kept)]
+    counts = counts[np.ix_(places, places)]
     sums = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return {
-        "names": [cut(classes.names[i]) for i in kept],
+        "names": [cut(classes.names[i]) for i in places],
         "counts": counts.tolist(),
         "shares": (100 * counts / sums).tolist(),
-        "left_out": size - len(kept),
+        "left_out": size - len(places),
     }
 
 
-def _own(found: Evaluation) -> dict[str, Any] | None:
+def _own(evaluation: Evaluation) -> dict[str, Any] | None:
     """The section that the task itself adds: a title and a table of texts, its heads first."""
-    task = found.run.get("configuration", {}).get("task")
+    task = evaluation.run.get("configuration", {}).get("task")
     report = task_spec(task).report if task else None
-    section = part(report)(found.folder) if report else None
+    section = part(report)(evaluation.folder) if report else None
     if section is None:
         return None
     title, (heads, *rows) = section
@@ -274,10 +274,10 @@ def _alignment(entry: dict[str, Any]) -> dict[str, Any]:
 def _data(run: dict[str, Any]) -> list[tuple[str, str]]:
     """What each stage read and made, as rows of a table."""
     rows: list[tuple[str, str]] = []
-    for stage, found in run.get("stages", {}).items():
-        rows.append((f"{stage}: folder", f"{found.get('key')} ({found.get('created')}, {found.get('seconds')} s)"))
-        rows += [(f"{stage}: {name}", value) for name, value in flat("", found.get("counts") or {})]
-        rows += [(f"{stage}: SHA-256 of {name}", value) for name, value in (found.get("sha256") or {}).items()]
+    for stage, entry in run.get("stages", {}).items():
+        rows.append((f"{stage}: folder", f"{entry.get('key')} ({entry.get('created')}, {entry.get('seconds')} s)"))
+        rows += [(f"{stage}: {name}", value) for name, value in flat("", entry.get("counts") or {})]
+        rows += [(f"{stage}: SHA-256 of {name}", value) for name, value in (entry.get("sha256") or {}).items()]
     return [(cut(name), cut(value)) for name, value in rows[:MAX_SETTINGS]]
 
 

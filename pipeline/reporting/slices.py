@@ -27,7 +27,7 @@ class Slice(NamedTuple):
 
 def slices(rows: Judged, metric: str, systems: list[str], samples: int, seed: int) -> list[Slice]:
     """For each property that varies enough, up to PARTS parts of about equal size, in its order."""
-    found = []
+    varied = []
     for name, values in rows.slices.items():
         known = np.flatnonzero(np.isfinite(values))
         if not len(known):
@@ -40,8 +40,8 @@ def slices(rows: Judged, metric: str, systems: list[str], samples: int, seed: in
                       samples, seed)
                 for place in np.unique(places)
             ]  # fmt: skip
-            found.append(Slice(name, systems, parts))
-    return found
+            varied.append(Slice(name, systems, parts))
+    return varied
 
 
 def _part(rows: Judged, values: np.ndarray, metric: str, systems: list[str], samples: int, seed: int) -> Part:

@@ -24,10 +24,10 @@ def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[
     observed = {key: rows.observed(judged, key) for key in known}
 
     def difference(system: str, metric: str) -> dict[str, float | None]:
-        mine, other = (system, metric), (reference, metric)
-        if mine not in observed or other not in observed:
+        own, other = (system, metric), (reference, metric)
+        if own not in observed or other not in observed:
             return {"mean": None, "low": None, "high": None, "p": None}
-        return tables.interval_of(observed[mine] - observed[other], drawn[mine] - drawn[other], with_p=True)
+        return tables.interval_of(observed[own] - observed[other], drawn[own] - drawn[other], with_p=True)
 
     nothing: dict[str, float | None] = {"mean": None, "low": None, "high": None}
     systems = {
@@ -52,18 +52,18 @@ def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[
 
 
 def write(
-    folder: Path, title: str, found: dict[str, tuple[Judged, str]], samples: int, seed: int, note: str = ""
+    folder: Path, title: str, kinds: dict[str, tuple[Judged, str]], samples: int, seed: int, note: str = ""
 ) -> dict[str, float]:
     """Writes table.txt, metrics.json and judged-KIND.parquet of each kind; returns the flat metrics.
 
     Args:
-        found: kind -> its judged examples and the system that the others are compared with.
+        kinds: kind -> its judged examples and the system that the others are compared with.
         note: stands below the tables.
     """
     compared: dict[str, Any] = {}
     printed: list[str] = []
     flat: dict[str, float] = {}
-    for kind, (judged, reference) in found.items():
+    for kind, (judged, reference) in kinds.items():
         rows.write(folder / f"judged-{kind}.parquet", judged)
         compared[kind] = comparison(judged, reference, samples, seed)
         printed.append(tables.table_text(compared[kind], f"{title}: test split, {kind}"))

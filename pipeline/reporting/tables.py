@@ -174,9 +174,9 @@ def graded_comparison(
     drawn: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in inputs}
     for times in bootstrap.resamples(int(groups.max()) + 1, samples, seed):
         weights = times[:, groups].astype(np.float64)  # (s, N): a pair is drawn as often as its query
-        for name, (given, score) in inputs.items():
-            drawn[name].append(metrics.weighted_metrics(labels, given, score, weights))
-    observed = {name: metrics.graded_metrics(labels, given, score) for name, (given, score) in inputs.items()}
+        for name, (predictions, score) in inputs.items():
+            drawn[name].append(metrics.weighted_metrics(labels, predictions, score, weights))
+    observed = {name: metrics.graded_metrics(labels, *outputs) for name, outputs in inputs.items()}
     resampled = {name: {m: np.concatenate([d[m] for d in drawn[name]]) for m in observed[MODEL]} for name in inputs}
     return {
         "unit": "pairs",
@@ -224,8 +224,8 @@ def flat_metrics(prefix: str, compared: dict[str, Any]) -> dict[str, float]:
     """
     return {
         f"{prefix}/{metric}" if system == MODEL else f"{prefix}/{system}/{metric}": value["mean"]
-        for system, found in compared["systems"].items()
-        for metric, value in found["metrics"].items()
+        for system, entry in compared["systems"].items()
+        for metric, value in entry["metrics"].items()
         if value["mean"] is not None
     }
 
@@ -242,11 +242,11 @@ def table_text(compared: dict[str, Any], title: str) -> str:
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     last = list(systems)[-1]
-    for system, found in systems.items():
-        table.add_row(system, *(_mean_cell(found["metrics"][name]) for name in names), end_section=system == last)
-    for system, found in systems.items():
-        if found["difference"] and system != "random":  # that chance is worse is no news
-            cells = [_difference_cell(found["difference"][name]) for name in names]
+    for system, entry in systems.items():
+        table.add_row(system, *(_mean_cell(entry["metrics"][name]) for name in names), end_section=system == last)
+    for system, entry in systems.items():
+        if entry["difference"] and system != "random":  # that chance is worse is no news
+            cells = [_difference_cell(entry["difference"][name]) for name in names]
             table.add_row(f"{system} − {reference}", *cells)
     console = Console(width=TABLE_WIDTH, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
     with console.capture() as capture:
@@ -272,13 +272,13 @@ def _notes(compared: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _made(made: dict[str, Any]) -> list[str]:
+def _made(fusion: dict[str, Any]) -> list[str]:
     """How BM25 and the mix were made."""
-    stems = "words as they are" if made["stemmer"] == "none" else f"{made['stemmer']} stems"
-    chosen = f"by {made['validation_queries']:,} validation queries" if made["tried"] else "by no query"
+    stems = "words as they are" if fusion["stemmer"] == "none" else f"{fusion['stemmer']} stems"
+    chosen = f"by {fusion['validation_queries']:,} validation queries" if fusion["tried"] else "by no query"
     return [
-        f"bm25: {stems}, k1 {made['k1']:g}, b {made['b']:g}; "
-        f"fused: {made['weight']:.2f} model + {1 - made['weight']:.2f} bm25; chosen {chosen}"
+        f"bm25: {stems}, k1 {fusion['k1']:g}, b {fusion['b']:g}; "
+        f"fused: {fusion['weight']:.2f} model + {1 - fusion['weight']:.2f} bm25; chosen {chosen}"
     ]
 
 
