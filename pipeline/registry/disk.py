@@ -33,23 +33,23 @@ def taken(path: Path) -> int:
         links = [name for name in below if os.path.islink(os.path.join(folder, name))]
         for name in (".", *files, *links) if path.is_dir() else files:
             try:
-                found = os.lstat(os.path.join(folder, name))
+                status = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue
-            if (found.st_dev, found.st_ino) not in seen:
-                seen.add((found.st_dev, found.st_ino))
-                total += 512 * found.st_blocks
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += 512 * status.st_blocks
     return total
 
 
 def usage(root: Path) -> list[Part]:
     """What lies in a root, the largest first."""
-    found = []
+    parts = []
     for path in root.iterdir() if root.is_dir() else ():
         entries = sum(1 for _ in path.iterdir()) if path.is_dir() else 1
         what = KNOWN.get(path.name, "not Duplet's" if not path.name.startswith(".") else "")
-        found.append(Part(path.name, taken(path), entries, what))
-    return sorted(found, key=lambda part: (-part.bytes, part.name))
+        parts.append(Part(path.name, taken(path), entries, what))
+    return sorted(parts, key=lambda part: (-part.bytes, part.name))
 
 
 def shown(size: int) -> str:

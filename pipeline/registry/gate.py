@@ -49,12 +49,12 @@ def decide(candidate: Evaluation, champion: Evaluation | None, settings: Promote
         if not _gain(name, _mean(candidate, *_measured(candidate, name)), floor) >= 0
     ]
     rows, examples, unit = _rows(candidate, champion, kind)
-    made = Decision(False, "; ".join(floors), kind, metric, rows, examples, unit)
+    decision = Decision(False, "; ".join(floors), kind, metric, rows, examples, unit)
     if floors:
-        return made
+        return decision
     if champion is None:
-        return made._replace(passed=True, reason="it is the first champion")
-    row = made.row
+        return decision._replace(passed=True, reason="it is the first champion")
+    row = decision.row
     assert row.champion is not None
     if settings.judge_by == "mean":
         gain, what = _gain(metric, row.candidate, row.champion), f"{metric} differs by {_signed(row)}"
@@ -71,19 +71,19 @@ def decide(candidate: Evaluation, champion: Evaluation | None, settings: Promote
     side = "below" if smaller_is_better(metric) else "above"
     bound = 0.0 + (-settings.min_difference if smaller_is_better(metric) else settings.min_difference)  # no -0
     must = f"the {'interval' if settings.judge_by == 'interval' else 'difference'} must lie {side} {bound:g}"
-    return made._replace(passed=passed, reason=what if passed else f"{what}, and {must}")
+    return decision._replace(passed=passed, reason=what if passed else f"{what}, and {must}")
 
 
-def _measured(found: Evaluation, metric: str) -> tuple[str, str]:
-    for kind, table in found.compared.items():
+def _measured(evaluation: Evaluation, metric: str) -> tuple[str, str]:
+    for kind, table in evaluation.compared.items():
         if table["systems"]["model"]["metrics"].get(metric, {}).get("mean") is not None:
             return kind, metric
-    names = [name for table in found.compared.values() for name in table["systems"]["model"]["metrics"]]
-    raise InputError(f"the evaluation of {found.name} has no {metric}: promote.metric can be {', '.join(names)}")
+    names = [name for table in evaluation.compared.values() for name in table["systems"]["model"]["metrics"]]
+    raise InputError(f"the evaluation of {evaluation.name} has no {metric}: promote.metric can be {', '.join(names)}")
 
 
-def _mean(found: Evaluation, kind: str, metric: str) -> float:
-    return float(found.compared[kind]["systems"]["model"]["metrics"][metric]["mean"])
+def _mean(evaluation: Evaluation, kind: str, metric: str) -> float:
+    return float(evaluation.compared[kind]["systems"]["model"]["metrics"][metric]["mean"])
 
 
 def _gain(metric: str, new: float, old: float) -> float:

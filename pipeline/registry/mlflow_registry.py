@@ -54,8 +54,8 @@ class Registry:
     def version(self, number: int) -> Version:
         """Raises InputError where there is no such version."""
         with asked(self.where, f"{self.name} version {number}") as (_, client):
-            found = client.get_model_version(self.name, str(number))
-            return Version(self.name, int(found.version), found.run_id or None, dict(found.tags))
+            version = client.get_model_version(self.name, str(number))
+            return Version(self.name, int(version.version), version.run_id or None, dict(version.tags))
 
     def register(self, training: str, key: str, tags: dict[str, str]) -> Version:
         """The version of a training, made unless it is there.
@@ -69,14 +69,14 @@ class Registry:
             except Exception as error:
                 if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
                     raise
-            for found in client.search_model_versions(f"name = '{self.name}'"):
-                if found.tags.get(TRAINED) == key:
+            for version in client.search_model_versions(f"name = '{self.name}'"):
+                if version.tags.get(TRAINED) == key:
                     for name, value in tags.items():
-                        client.set_model_version_tag(self.name, found.version, name, value)
-                    return self.version(int(found.version))
+                        client.set_model_version_tag(self.name, version.version, name, value)
+                    return self.version(int(version.version))
             source = _source(client, training)
-            made = client.create_model_version(self.name, source, training, tags={TRAINED: key, **tags})
-            return self.version(int(made.version))
+            version = client.create_model_version(self.name, source, training, tags={TRAINED: key, **tags})
+            return self.version(int(version.version))
 
     def move(self, to: Version, expected: Version | None, tags: dict[str, str]) -> None:
         """Gives the alias to a version; tags first, so that no move is without its reason.
@@ -84,9 +84,11 @@ class Registry:
         Raises:
             TryAgain: the alias is no longer where `expected` says, since somebody else moved it meanwhile.
         """
-        found = self.champion()
-        if (found and found.number) != (expected and expected.number):
-            raise TryAgain(f"the alias {ALIAS} of {self.name} was moved meanwhile, to {found}: run the command again")
+        champion = self.champion()
+        if (champion and champion.number) != (expected and expected.number):
+            raise TryAgain(
+                f"the alias {ALIAS} of {self.name} was moved meanwhile, to {champion}: run the command again"
+            )
         self.tag(to, tags)
         with asked(self.where, f"{to}") as (_, client):
             client.set_registered_model_alias(self.name, ALIAS, str(to.number))
@@ -128,7 +130,7 @@ def all_versions(where: Address, champions: int) -> All:
     """
     if where.database and not where.database.exists():
         return All([], [], False)
-    found = All([], [])
+    everything = All([], [])
     with asked(where, "registered model") as (_, client):
         for model in pages(lambda token: client.search_registered_models(page_token=token)):
             aliases = client.get_registered_model(model.name).aliases
@@ -140,8 +142,8 @@ def all_versions(where: Address, champions: int) -> All:
             back = {int(v.tags[BEFORE]) for v in versions if v.number in aliased and BEFORE in v.tags}
             for version in versions:
                 keep = version.number in {*aliased, *were, *back}
-                (found.kept if keep else found.others).append(version)
-    return found
+                (everything.kept if keep else everything.others).append(version)
+    return everything
 
 
 def _versions_page(client: Any, named: str, token: str | None) -> Any:
@@ -150,7 +152,7 @@ def _versions_page(client: Any, named: str, token: str | None) -> Any:
 
 def _champions(versions: list[Version]) -> list[int]:
     """The numbers of the versions that became champion, the newest first."""
-    became = [int(said["to"]) for said in _moves(versions) if said.get("action") in ("promoted", "back")]
+    became = [int(move["to"]) for move in _moves(versions) if move.get("action") in ("promoted", "back")]
     return list(dict.fromkeys(reversed(became)))
 
 
@@ -171,7 +173,7 @@ def stage_run(where: Address, stage: str, key: str) -> str | None:
     """The newest finished run of a stage with a key and its files, in any experiment."""
     folder = {"train": "model", "evaluate": "evaluation"}[stage]
     with asked(where, f"a run of {stage}") as (_, client):
-        experiments = [found.experiment_id for found in client.search_experiments()]
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         for run in client.search_runs(experiments, f"params.key = '{key}'", order_by=["attributes.start_time DESC"]):
             if run.info.run_name == stage and client.list_artifacts(run.info.run_id, folder):
                 return str(run.info.run_id)

@@ -17,7 +17,7 @@ from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
 from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry, Version, stage_run
-from pipeline.registry.resolve_run import Found
+from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.reporting import folder as reporting
 from pipeline.tokenization import stage as tokenization
 
@@ -55,10 +55,10 @@ class Outcome(NamedTuple):
         }
 
 
-def settings_of(found: Found, gate_overrides: list[str]) -> PromoteConfig:
+def settings_of(run: EvaluatedRun, gate_overrides: list[str]) -> PromoteConfig:
     """The gate of the run's configuration, with `key=value` overrides. Raises InputError naming a wrong one."""
-    configuration = {**found.record["configuration"]}
-    loading.stored_config(configuration, found.evaluation / reporting.RECORD)
+    configuration = {**run.record["configuration"]}
+    loading.stored_config(configuration, run.evaluation / reporting.RECORD)
     configuration["promote"] = {**configuration.get("promote", {})}
     return check_config(_overridden(configuration, gate_overrides), "--gate").promote
 
@@ -73,7 +73,7 @@ def _overridden(configuration: dict[str, Any], overrides: list[str]) -> dict[str
     return {**configuration, "promote": values.typed(section, (PromoteConfig,))}
 
 
-def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | None, say: Say) -> Outcome:
+def promote(run: EvaluatedRun, settings: PromoteConfig, name: str | None, why: str | None, say: Say) -> Outcome:
     """Registers the training, judges it beside the champion and moves the alias where the gate holds.
 
     Args:
@@ -83,17 +83,17 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
     Raises:
         InputError: not evaluated, not whole, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
     """
-    registry = Registry(found.where, name or settings.name)
-    with atomic_files.lock(found.root / f".promote-{registry.name}.lock") as waited:
+    registry = Registry(run.where, name or settings.name)
+    with atomic_files.lock(run.root / f".promote-{registry.name}.lock") as waited:
         if waited:
             say("waited for another promotion of the same model")
         champion = registry.champion()
-        version = _registered(registry, found, say)
+        version = _registered(registry, run, say)
         if champion and champion.number == version.number:
             return Outcome(version, champion, True, "it has the alias already", None)
-        _check_whole(found)
-        candidate = reporting.load(found.evaluation)
-        beside = reporting.load(_evaluation_beside(champion, found, say)) if champion else None
+        _check_whole(run)
+        candidate = reporting.load(run.evaluation)
+        beside = reporting.load(_evaluation_beside(champion, run, say)) if champion else None
         decision = gate.decide(candidate, beside, settings)
         reason = f"{why}; {decision.reason}" if why else decision.reason
         tags = _move_tags("promoted" if decision.passed else "refused", champion, version, reason, decision)
@@ -104,18 +104,18 @@ def promote(found: Found, settings: PromoteConfig, name: str | None, why: str | 
         return Outcome(version, champion, decision.passed, decision.reason, decision)
 
 
-def _check_whole(found: Found) -> None:
+def _check_whole(run: EvaluatedRun) -> None:
     """Reads what a promotion rests on whole: the evaluation, and the stages' folders that are here.
 
     Raises:
         InputError: a file is not what its manifest says, whatever its size and time are.
     """
-    remake = str(found.record.get("command", "duplet run"))
-    if (found.evaluation / manifest.NAME).exists():
-        manifest.load(found.evaluation, "evaluate", remake)
-    for stage, made in found.record["stages"].items():
-        if (found.root / stage / str(made["key"]) / manifest.NAME).exists():
-            manifest.load(found.root / stage / str(made["key"]), stage, remake)
+    remake = str(run.record.get("command", "duplet run"))
+    if (run.evaluation / manifest.NAME).exists():
+        manifest.load(run.evaluation, "evaluate", remake)
+    for stage, entry in run.record["stages"].items():
+        if (run.root / stage / str(entry["key"]) / manifest.NAME).exists():
+            manifest.load(run.root / stage / str(entry["key"]), stage, remake)
 
 
 def back(registry: Registry, reason: str, root: Path) -> Outcome:
@@ -136,17 +136,17 @@ def back(registry: Registry, reason: str, root: Path) -> Outcome:
         return Outcome(version, champion, True, reason, None)
 
 
-def _registered(registry: Registry, found: Found, say: Say) -> Version:
-    training = stage_run(found.where, "train", found.trained)
+def _registered(registry: Registry, run: EvaluatedRun, say: Say) -> Version:
+    training = stage_run(run.where, "train", run.trained)
     if training is None:
         raise InputError(
-            f"MLflow at {found.where.shown} has no finished training {found.trained}: it was trained "
-            f"untracked or elsewhere; delete {found.root / 'train' / found.trained} and run `{found.record['command']}`"
+            f"MLflow at {run.where.shown} has no finished training {run.trained}: it was trained "
+            f"untracked or elsewhere; delete {run.root / 'train' / run.trained} and run `{run.record['command']}`"
         )
-    tags = {EVALUATED: str(reporting.read_json(found.evaluation / manifest.NAME, {}).get("key"))}
-    tags |= {"duplet.test_data": str(found.record["test_data"]), "duplet.command": str(found.record["command"])}
-    version = registry.register(training, found.trained, tags)
-    say(f"{version} is the training {found.trained}")
+    tags = {EVALUATED: str(reporting.read_json(run.evaluation / manifest.NAME, {}).get("key"))}
+    tags |= {"duplet.test_data": str(run.record["test_data"]), "duplet.command": str(run.record["command"])}
+    version = registry.register(training, run.trained, tags)
+    say(f"{version} is the training {run.trained}")
     return version
 
 
@@ -155,7 +155,7 @@ def _move_tags(
 ) -> dict[str, str]:
     """One tag that says what was decided: its name has the time, so that none overwrites another."""
     now = time.time()
-    said: dict[str, Any] = {
+    move: dict[str, Any] = {
         "action": action,
         "from": before and before.number,
         "to": version.number,
@@ -165,12 +165,12 @@ def _move_tags(
     }
     if decision is not None:
         row = decision.row
-        said |= {"metric": decision.metric, "candidate": row.candidate, "champion": row.champion}
-        said |= {decision.unit: decision.examples}
+        move |= {"metric": decision.metric, "candidate": row.candidate, "champion": row.champion}
+        move |= {decision.unit: decision.examples}
         if row.difference is not None:
-            said |= {"difference": row.difference._asdict()}
+            move |= {"difference": row.difference._asdict()}
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
-    return {f"{MOVE}.{stamp}": json.dumps(said, ensure_ascii=False)}
+    return {f"{MOVE}.{stamp}": json.dumps(move, ensure_ascii=False)}
 
 
 def _who() -> str:
@@ -181,36 +181,36 @@ def _who() -> str:
 
 
 # --- the champion on the candidate's test data ------------------------------------------------------------------------
-def _evaluation_beside(champion: Version, found: Found, say: Say) -> Path:
+def _evaluation_beside(champion: Version, run: EvaluatedRun, say: Say) -> Path:
     """The champion's evaluation on the candidate's test data: its own where that is the same, else a new one."""
-    store = found.root / "models"
+    store = run.root / "models"
     try:
-        known = resolve_run.of_version(champion, found.where, found.root, store)
-        if all(known.record.get(part) == found.record[part] for part in ("test_data", "judging")):
+        known = resolve_run.of_version(champion, run.where, run.root, store)
+        if all(known.record.get(part) == run.record[part] for part in ("test_data", "judging")):
             return known.evaluation
         say(f"{champion} was judged on other test data or in another way: judging it again")
     except InputError:
         say(f"{champion} has no evaluation at hand: judging it")
-    return _judge_again(champion, found, store, say)
+    return _judge_again(champion, run, store, say)
 
 
-def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path:
+def _judge_again(champion: Version, run: EvaluatedRun, store: Path, say: Say) -> Path:
     """Evaluates the champion's parameters, with its own tokenizer, as the candidate was; kept under `rejudged`."""
-    stages = found.record["stages"]
-    ingested = found.root / "ingest" / stages["ingest"]["key"]
+    stages = run.record["stages"]
+    ingested = run.root / "ingest" / stages["ingest"]["key"]
     if not (ingested / manifest.NAME).exists():
         raise InputError(
             f"the test data is not at {ingested}, so {champion} cannot be judged on it: run `duplet ingest`"
         )
-    trained = _trained(champion, found, store)
-    config = _as_judged(trained, found)
+    trained = _trained(champion, run, store)
+    config = _as_judged(trained, run)
     inputs = {"ingest": stages["ingest"]["key"], "trained": atomic_files.sha256(trained / manifest.NAME)}
     parts = model_stages.Evaluate().key(config, inputs)
-    folder = found.root / "rejudged" / parts.key
+    folder = run.root / "rejudged" / parts.key
     with atomic_files.lock(folder.parent / f".{folder.name}.lock"):
         if (folder / manifest.NAME).exists():
             return folder
-        began, work = time.time(), found.root / "work" / f"rejudge-{parts.key}"
+        began, work = time.time(), run.root / "work" / f"rejudge-{parts.key}"
         with atomic_files.new_folder(work / "tokenized") as tokenized:
             tokenization.run(config, ingested, tokenized, vocabulary_from=trained)
         with atomic_files.new_folder(folder) as new:
@@ -222,24 +222,24 @@ def _judge_again(champion: Version, found: Found, store: Path, say: Say) -> Path
     return folder
 
 
-def _trained(champion: Version, found: Found, store: Path) -> Path:
+def _trained(champion: Version, run: EvaluatedRun, store: Path) -> Path:
     """The champion's trained folder: here, or as its training logged it."""
     key = champion.tags.get("duplet.key.train")
-    if key and (found.root / "train" / key / manifest.NAME).exists():
-        return found.root / "train" / key
+    if key and (run.root / "train" / key / manifest.NAME).exists():
+        return run.root / "train" / key
     if champion.run_id is None:
         raise InputError(f"{champion} names no run that trained it, so it cannot be judged on the new test data")
-    return tracking.model_of_run(found.where, champion.run_id, store)
+    return tracking.model_of_run(run.where, champion.run_id, store)
 
 
-def _as_judged(trained: Path, found: Found) -> Config:
+def _as_judged(trained: Path, run: EvaluatedRun) -> Config:
     """The champion's configuration, with the candidate's data and way of judging."""
     try:
         settings = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{trained / 'config.json'} cannot be read ({error})") from None
     loading.stored_config(settings, trained / "config.json")
-    new = found.record["configuration"]
+    new = run.record["configuration"]
     settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed", "promote")}
     settings["train"] = {**settings["train"], "metric": new["train"].get("metric")}
     try:

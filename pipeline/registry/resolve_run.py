@@ -19,42 +19,42 @@ from pipeline.tracking.client import Address
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
 
 
-def model(given: str, root: Path, uri: str | None) -> Path:
+def model(name: str, root: Path, uri: str | None) -> Path:
     """The folder of a model that is to be used, its files checked; of a configuration, what its settings trained.
 
     Raises:
         InputError: no such model, not a whole one, or not trained yet. TryAgain: MLflow does not answer.
     """
-    path = atomic_files.path_at_home(given)
+    path = atomic_files.path_at_home(name)
     if path.suffix not in (".yaml", ".yml"):
-        return fetching.fetch(given, root, uri)
+        return fetching.fetch(name, root, uri)
     from pipeline.orchestration import flow
 
     folder = flow.plan(load_config(path)).folder("train")
     if not (folder / manifest.NAME).exists():
         raise InputError(
-            f"{given} is not trained with its present settings: run `duplet run {shlex.quote(given)}` first, "
+            f"{name} is not trained with its present settings: run `duplet run {shlex.quote(name)}` first, "
             "or name a training with other settings by its folder or its run id"
         )
     return model_folder.checked(folder)
 
 
-def fusion_of(given: str, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
+def fusion_of(name: str, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
     """How the evaluation of a model, named as for `model`, made BM25 and the mix; {} of one that was not evaluated.
 
     Raises:
         TryAgain: MLflow does not answer.
     """
-    path = Path(given).expanduser()
+    path = Path(name).expanduser()
     own = path.is_dir() or path.suffix in (".yaml", ".yml")  # these know their root
     try:
-        evaluation = find(given, [], None if own else root, uri, store).evaluation
+        evaluation = find(name, [], None if own else root, uri, store).evaluation
     except InputError:
         return {}
     return dict(reporting.read_json(evaluation / FUSION, {}))
 
 
-class Found(NamedTuple):
+class EvaluatedRun(NamedTuple):
     evaluation: Path  # the folder, here or copied from MLflow
     record: dict[str, Any]  # its run.json
     root: Path
@@ -66,7 +66,7 @@ class Found(NamedTuple):
         return str(self.record["stages"]["train"]["key"])
 
 
-def find(given: str, overrides: list[str], root: Path | None, uri: str | None, store: Path) -> Found:
+def find(name: str, overrides: list[str], root: Path | None, uri: str | None, store: Path) -> EvaluatedRun:
     """Resolves what a person calls a run.
 
     Args:
@@ -78,45 +78,45 @@ def find(given: str, overrides: list[str], root: Path | None, uri: str | None, s
     Raises:
         InputError: no such thing, or it was not evaluated. TryAgain: MLflow does not answer.
     """
-    path = atomic_files.path_at_home(given)
+    path = atomic_files.path_at_home(name)
     if overrides and not path.is_file():
         raise InputError(
-            f"{' '.join(overrides)}: key=value settings need a configuration file, and {given!r} is not one"
+            f"{' '.join(overrides)}: key=value settings need a configuration file, and {name!r} is not one"
         )
     if path.is_dir():
         return _of_folder(path, root, uri)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        return _of_configuration(given, overrides, root, uri)
+        return _of_configuration(name, overrides, root, uri)
     root = root or Path("runs")
     where = tracking.address(uri, root)
-    if found := re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", given):
-        return _of_version(where, root, store, *found.groups())
-    if re.fullmatch(r"[0-9a-f]{32}", given):
-        return _of_keys(mlflow_registry.keys_of_run(where, given), f"run {given}", root, where, store)
-    raise InputError(f"no run {given!r}: give {HELP}")
+    if match := re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name):
+        return _of_version(where, root, store, *match.groups())
+    if re.fullmatch(r"[0-9a-f]{32}", name):
+        return _of_keys(mlflow_registry.keys_of_run(where, name), f"run {name}", root, where, store)
+    raise InputError(f"no run {name!r}: give {HELP}")
 
 
-def _of_configuration(given: str, overrides: list[str], root: Path | None, uri: str | None) -> Found:
+def _of_configuration(path: str, overrides: list[str], root: Path | None, uri: str | None) -> EvaluatedRun:
     from pipeline.orchestration import flow
 
-    config = load_config(given, [*overrides, *([f"root={root}"] if root else [])])
+    config = load_config(path, [*overrides, *([f"root={root}"] if root else [])])
     keys = flow.plan(config)
     folder = keys.folder("evaluate")
     if not (folder / manifest.NAME).exists():
-        command = shlex.join(["duplet", "run", given, *overrides])
+        command = shlex.join(["duplet", "run", path, *overrides])
         raise InputError(
-            f"{given} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
+            f"{path} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
             "or name a run with other settings by its folder or its id"
         )
-    return Found(folder, _record(folder), keys.root, tracking.address(uri or config.tracking.uri, keys.root))
+    return EvaluatedRun(folder, _record(folder), keys.root, tracking.address(uri or config.tracking.uri, keys.root))
 
 
-def _of_folder(path: Path, root: Path | None, uri: str | None) -> Found:
+def _of_folder(path: Path, root: Path | None, uri: str | None) -> EvaluatedRun:
     if (path / METRICS).exists():
         record = _record(path)
         root = root or (path.resolve().parent.parent if path.resolve().parent.name == "evaluate" else Path("runs"))
         configured = record.get("configuration", {}).get("tracking", {}).get("uri")
-        return Found(path, record, root, tracking.address(uri or configured, root))
+        return EvaluatedRun(path, record, root, tracking.address(uri or configured, root))
     try:
         stage, key = (json.loads((path / manifest.NAME).read_text(encoding="utf-8"))[name] for name in ("stage", "key"))
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,7 +129,9 @@ def _of_folder(path: Path, root: Path | None, uri: str | None) -> Found:
     raise InputError(f"the training in {path} is not evaluated: run `duplet evaluate` with its configuration")
 
 
-def _of_version(where: Address, root: Path, store: Path, name: str, alias: str | None, number: str | None) -> Found:
+def _of_version(
+    where: Address, root: Path, store: Path, name: str, alias: str | None, number: str | None
+) -> EvaluatedRun:
     known = mlflow_registry.Registry(where, name)
     if number is None and alias != mlflow_registry.ALIAS:
         raise InputError(
@@ -141,7 +143,7 @@ def _of_version(where: Address, root: Path, store: Path, name: str, alias: str |
     return of_version(version, where, root, store)
 
 
-def of_version(version: mlflow_registry.Version, where: Address, root: Path, store: Path) -> Found:
+def of_version(version: mlflow_registry.Version, where: Address, root: Path, store: Path) -> EvaluatedRun:
     """The evaluation that a registered version was promoted with. Raises InputError where it has none."""
     keys = {"train": version.tags[mlflow_registry.TRAINED]} if mlflow_registry.TRAINED in version.tags else {}
     if mlflow_registry.EVALUATED in version.tags:
@@ -149,7 +151,7 @@ def of_version(version: mlflow_registry.Version, where: Address, root: Path, sto
     return _of_keys(keys, str(version), root, where, store)
 
 
-def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store: Path) -> Found:
+def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store: Path) -> EvaluatedRun:
     if "evaluate" in keys:
         folder = root / "evaluate" / keys["evaluate"]
         if not (folder / manifest.NAME).exists():
@@ -159,18 +161,18 @@ def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store:
                     f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration"
                 )
             folder = mlflow_registry.evaluation_of_run(where, run_id, store / run_id)
-        return Found(folder, _record(folder), root, where)
+        return EvaluatedRun(folder, _record(folder), root, where)
     if "train" in keys:
         for folder in newest_first(root):
             if _record(folder)["stages"]["train"]["key"] == keys["train"]:
-                return Found(folder, _record(folder), root, where)
+                return EvaluatedRun(folder, _record(folder), root, where)
     raise InputError(f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration")
 
 
 def newest_first(root: Path) -> list[Path]:
     """The evaluations under a root that carry a record of their run."""
-    found = [path.parent for path in atomic_files.finished(root, f"evaluate/*/{RECORD}")]
-    return sorted(found, key=lambda folder: str(_record(folder).get("made")), reverse=True)
+    folders = [path.parent for path in atomic_files.finished(root, f"evaluate/*/{RECORD}")]
+    return sorted(folders, key=lambda folder: str(_record(folder).get("made")), reverse=True)
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.core import atomic_files, fingerprints
 from pipeline.core.errors import InputError
 from pipeline.orchestration import flow
 from pipeline.registry import promotion
-from pipeline.registry.resolve_run import Found
+from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.tracking import address
 
 
@@ -143,7 +143,7 @@ def test_a_promotion_reads_everything_whole(small_config: Callable[..., dict[str
     stages = flow.run(config, "small.yaml", "ingest", lambda line: None).stages
     ingested = Path(stages["ingest"]["folder"])
     record = {"stages": {"ingest": {"key": ingested.name}}, "command": "duplet run small.yaml"}
-    found = Found(tmp_path / "evaluation", record, root, address(None, root))
+    found = EvaluatedRun(tmp_path / "evaluation", record, root, address(None, root))
     promotion._check_whole(found)
     swapped(aged(ingested / "records-test.parquet"))
     with pytest.raises(InputError, match=r"records-test.parquet has changed since it was written.*duplet run small"):

@@ -12,7 +12,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation.judged import Judged
 from pipeline.registry import gate, promotion
 from pipeline.registry.gate import decide
-from pipeline.registry.resolve_run import Found
+from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.reporting.folder import Evaluation
 from pipeline.tracking.client import local
 from tests.reporting.conftest import ranking
@@ -131,7 +131,7 @@ def test_overrides_of_the_gate_are_typed_and_leave_the_run_as_it_is(tmp_path: Pa
     shown = check_config(
         {"name": "x", "ingest": {"source": source}, "promote": {"floors": {"map@100": 0.1}}}, "x"
     ).shown
-    found = Found(tmp_path, {"configuration": shown}, tmp_path, local(tmp_path))
+    found = EvaluatedRun(tmp_path, {"configuration": shown}, tmp_path, local(tmp_path))
     overrides = ["floors.mrr@10=3e-1", "min_difference=-1e-2", "name=2024", "judge_by=mean"]
     made = promotion.settings_of(found, overrides)
     assert (made.floors, made.min_difference) == ({"map@100": 0.1, "mrr@10": 0.3}, -0.01)
