@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import SPLITS, ChecksConfig, Config
-from pipeline.core import manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.distributed import job_folder
 from pipeline.tracking import Address, Tracking
 
@@ -99,8 +99,7 @@ def _shares(counts: dict[str, int]) -> dict[str, float]:
 
 def keep(folder: Path, due: str, found: dict[str, Any]) -> None:
     """Adds a good night's profile."""
-    with (folder / PROFILES).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"due": due, "profile": found}) + "\n")
+    atomic_files.add_line(folder / PROFILES, json.dumps({"due": due, "profile": found}))
 
 
 def kept(folder: Path, before: str, most: int) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ same is up to date.
 """
 
 import contextlib
-import fcntl
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -74,22 +74,16 @@ def verdicts(folder: Path) -> list[Verdict]:
 
 def note(folder: Path, verdict: Verdict) -> None:
     """Adds a line to the verdicts; on a full disk in the room that was kept for it. Raises OSError."""
-    line = json.dumps(verdict._asdict()) + "\n"
+    line = json.dumps(verdict._asdict())
     spare = folder / SPARE
     try:
-        _append(folder / VERDICTS, line)
+        atomic_files.add_line(folder / VERDICTS, line)
     except OSError:
         spare.unlink(missing_ok=True)
-        _append(folder / VERDICTS, line)
+        atomic_files.add_line(folder / VERDICTS, line)
     with contextlib.suppress(OSError):
         if not spare.exists():
             spare.write_bytes(bytes(SPARE_BYTES))
-
-
-def _append(path: Path, line: str) -> None:
-    with path.open("a+b") as file:
-        whole = not file.tell() or os.pread(file.fileno(), 1, file.tell() - 1) == b"\n"
-        file.write(("" if whole else "\n").encode() + line.encode())
 
 
 def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
@@ -114,16 +108,16 @@ def alone(schedule: Schedule, say: Say) -> Iterator[None]:
     Raises:
         TryAgain: an earlier run is still at work, and the schedule says not to wait.
     """
-    with (schedule.folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if schedule.overlap == "leave":
-                raise TryAgain(
-                    f"schedule {schedule.name}: an earlier run is not finished, so this one is skipped (overlap: leave)"
-                ) from None
-            say(f"an earlier run of {schedule.name} is still at work: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        file = atomic_files.owned(schedule.folder / LOCK)
+    except BlockingIOError:
+        if schedule.overlap == "leave":
+            raise TryAgain(
+                f"schedule {schedule.name}: an earlier run is not finished, so this one is skipped (overlap: leave)"
+            ) from None
+        say(f"an earlier run of {schedule.name} is still at work: waiting for it")
+        file = atomic_files.owned(schedule.folder / LOCK, math.inf)
+    with file:
         yield
 
 

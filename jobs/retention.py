@@ -6,7 +6,6 @@ cut anywhere: its versions, its runs, its folders (each renamed aside first), it
 """
 
 import contextlib
-import fcntl
 import re
 import shutil
 from collections import defaultdict
@@ -268,13 +267,12 @@ def remove_unlocked(path: Path) -> bool:
     """Removes a folder under its lock, so that no run begins or goes on with it meanwhile; False where one does."""
     lock = finished.lock_of(path)
     lock.parent.mkdir(exist_ok=True)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            atomic_files.remove_folder(path)
+    try:
+        file = atomic_files.owned(lock)
+    except BlockingIOError:
+        return False
+    with file, contextlib.suppress(FileNotFoundError):
+        atomic_files.remove_folder(path)
     return True
 
 

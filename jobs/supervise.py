@@ -8,7 +8,6 @@ supervisor goes on.
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -230,29 +229,17 @@ def _append(folder: Path, line: bytes) -> None:
 @contextlib.contextmanager
 def holding(folder: Path, patience_s: float = 10.0) -> Iterator[None]:
     """Holds the lock that tells others that a job is supervised. Raises TryAgain where somebody else holds it."""
-    end = time.monotonic() + patience_s  # whoever asks how the job stands holds it for a moment
-    with (folder / LOCK).open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TryAgain(f"job {folder.name} is supervised already") from None
-                time.sleep(POLL_S)
+    try:
+        file = atomic_files.owned(folder / LOCK, patience_s)
+    except BlockingIOError:
+        raise TryAgain(f"job {folder.name} is supervised already") from None
+    with file:
         yield
 
 
 def supervised(folder: Path) -> bool:
     """Whether a supervisor is at work on a job's folder."""
-    try:
-        with (folder / LOCK).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return atomic_files.is_locked(folder / LOCK)
 
 
 def main(arguments: list[str] | None = None) -> int:

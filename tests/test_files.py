@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -159,6 +160,41 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     other.communicate(timeout=60)
     with atomic_files.lock(tmp_path / "lock") as waited:
         assert waited is False
+
+
+def test_a_lock_that_another_process_keeps_is_given_up_in_time(tmp_path: Path) -> None:
+    other = holder(tmp_path / "lock")
+    assert other.stdout is not None
+    other.stdout.readline()
+    with pytest.raises(BlockingIOError):
+        atomic_files.owned(tmp_path / "lock", 0.3)
+    assert atomic_files.is_locked(tmp_path / "lock")
+    thread = threading.Timer(0.3, other.communicate, ["go\n"])
+    thread.start()
+    with atomic_files.owned(tmp_path / "lock", 60.0):
+        thread.join(60)
+    assert not atomic_files.is_locked(tmp_path / "lock")
+    with pytest.raises(FileNotFoundError):
+        atomic_files.owned(tmp_path / "removed" / "lock", 1.0)
+
+
+def test_every_lock_on_a_file_is_taken_in_one_place() -> None:
+    """A lock by itself forgets that its file may have been removed, or that a look at it holds it for a moment."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for room in ("pipeline", "jobs")
+        for path in (ROOT / room).rglob("*.py")
+        if re.search(r"\bfcntl\.(flock|lockf)\b", path.read_text(encoding="utf-8"))
+    }
+    assert found == {"pipeline/core/atomic_files.py", "jobs/cron.py"}  # cron's is on a person's home folder
+
+
+def test_a_line_is_added_after_one_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for cut in (b"", b"whole\n", b"whole\nhal"):
+        path.write_bytes(cut)
+        atomic_files.add_line(path, "née")
+        assert path.read_bytes() == cut + (b"\n" if cut.endswith(b"hal") else b"") + "née\n".encode()
 
 
 def test_an_error_frees_the_lock(tmp_path: Path) -> None:

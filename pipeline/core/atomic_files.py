@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import time
 import tokenize
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import numpy as np
 
+LOCK_POLL_S = 0.1
 # What reading a damaged or foreign .npy file may raise: its header is a Python literal, which is parsed (and not run).
 NOT_AN_ARRAY = (
     OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError, SyntaxError,
@@ -117,6 +119,13 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     partial.rename(path)
     fsync_folder(path.parent)
+
+
+def add_line(path: Path, line: str) -> None:
+    """Adds a line to a file, made if absent; a last one that a full disk or a kill cut short is ended first."""
+    with path.open("a+b") as file:
+        whole = not file.tell() or os.pread(file.fileno(), 1, file.tell() - 1) == b"\n"
+        file.write(("" if whole else "\n").encode() + line.encode() + b"\n")
 
 
 @contextlib.contextmanager
@@ -238,32 +247,41 @@ def remove_folder(folder: Path) -> None:
 def lock(path: Path) -> Iterator[bool]:
     """Holds an exclusive lock on `path` (made if absent); yields whether another process held it first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        waited = False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            fcntl.flock(file, fcntl.LOCK_EX)
+    waited = False
+    try:
+        file = owned(path)
+    except BlockingIOError:
+        waited, file = True, owned(path, math.inf)
+    with file:
         yield waited
 
 
-def owned(path: Path) -> BinaryIO:
+def owned(path: Path, patience_s: float = 0.0) -> BinaryIO:
     """Opens a file for appending, made if absent, under an exclusive lock that ends when the file is closed.
 
-    A file that its holder removed or renamed meanwhile is not taken: the path is opened again.
+    A file that its holder removed or renamed meanwhile is not taken: the path is opened again. Every lock of ours is
+    taken here.
+
+    Args:
+        patience_s: how long to wait for another holder; who asks `is_locked` is one for a moment.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process still holds it. FileNotFoundError: its folder is not there.
     """
+    end = time.monotonic() + patience_s
     while True:
         file = path.open("ab")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if patience_s == math.inf else fcntl.LOCK_NB))
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except FileNotFoundError:
             pass
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                file.close()
+                raise
+            time.sleep(LOCK_POLL_S)
         except BaseException:
             file.close()
             raise

@@ -13,7 +13,6 @@ artifacts that would not last. A line's `do` says what it is:
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -135,17 +134,12 @@ def keys_at_work(root: Path) -> set[str]:
 @contextlib.contextmanager
 def held(folder: Path, name: str, patience_s: float = 0.0) -> Iterator[bool]:
     """Holds the lock WRITER or SENDER of a journal; yields False where another process has it."""
-    with (folder / name).open("a") as file:
-        end = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    yield False
-                    return
-                time.sleep(0.1)
+    try:
+        file = atomic_files.owned(folder / name, patience_s)
+    except BlockingIOError:
+        yield False
+        return
+    with file:
         yield True
 
 

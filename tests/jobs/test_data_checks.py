@@ -86,6 +86,14 @@ def test_a_bad_night_is_no_part_of_the_median_and_the_last_of_a_date_counts(tmp_
     assert data_checks.kept(tmp_path, "2026-11-30T02:00", 0) == []
 
 
+def test_a_line_that_was_cut_costs_no_other_night(tmp_path: Path) -> None:
+    data_checks.keep(tmp_path, "2026-01-01 02:00", {"rows": 1})
+    path = tmp_path / data_checks.PROFILES
+    path.write_bytes(path.read_bytes() + b'{"due": "2026-01-02 02:00", "pro')  # a full disk
+    data_checks.keep(tmp_path, "2026-01-03 02:00", {"rows": 3})
+    assert data_checks.kept(tmp_path, "2026-02-01 02:00", 9) == [{"rows": 1}, {"rows": 3}]
+
+
 def test_a_profile_of_folders(tmp_path: Path) -> None:
     """Three records: words and labels are counted by hand."""
     import pyarrow as pa
