@@ -6,10 +6,11 @@ what null means and what a larger or smaller value does; values that are allowed
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.base import Filled, OwnPlace, Place, Positive, Settings, Share
 from pipeline.config.sources import Source
+from pipeline.core import credentials
 
 
 # --- ingest -----------------------------------------------------------------------------------------------------------
@@ -420,7 +421,7 @@ class PromoteConfig(Settings):
 class TrackingConfig(Settings):
     """What MLflow gets; see docs/tracking.md."""
 
-    uri: Place | None = Field(
+    uri: Annotated[Place, AfterValidator(credentials.reachable)] | None = Field(
         default=None,
         description="MLflow's address. Default: MLFLOW_TRACKING_URI, else a SQLite database under root.",
         examples=["http://127.0.0.1:5000"],

@@ -4,15 +4,20 @@ A configuration may come from anybody. It names addresses (`tracking.uri`, sourc
 without these rules it could send any token anywhere.
 """
 
+import difflib
 import os
 import re
 import urllib.parse
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide_addresses, is_secret
 
+# By what MLflow reaches a server, a database or a folder; packages may bring more.
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc", "uc")
+_STORES = "mlflow.tracking_store"
 NAMED = "DUPLET_MLFLOW_URIS"  # addresses of MLflow that --uri named, for the processes that a command starts
 # What MLflow sends with each request, to whatever server it is told to use.
 MLFLOW_SENDS = (
@@ -26,6 +31,25 @@ _OWN_PROGRAM = re.compile(
     r"ANTHROPIC|WANDB|DOCKER|NPM|PYPI|TWINE|UV|PG|POSTGRES\w*|MYSQL|VAULT|AIRFLOW)_"
 )
 _LOOPBACK = re.compile(r"localhost|127(\.[0-9]+){3}|::1|\[::1\]")
+
+
+def reachable(uri: str) -> str:
+    """An address of MLflow again. Raises ValueError for one by which no MLflow can be reached, however long one waits.
+
+    >>> reachable("http://host:5000"), reachable("runs/mlruns")
+    ('http://host:5000', 'runs/mlruns')
+    """
+    parts = urllib.parse.urlsplit(uri)
+    scheme = parts.scheme.lower().partition("+")[0]
+    if not scheme or scheme in _SCHEMES or any(one.name == scheme for one in entry_points(group=_STORES)):
+        if scheme in ("http", "https") and not parts.hostname:
+            raise ValueError(f"{hide_addresses(uri)!r} names no host: write such as http://127.0.0.1:5000")
+        return uri
+    near = difflib.get_close_matches(scheme, _SCHEMES, 1)
+    raise ValueError(
+        f"no MLflow is reached by {scheme}:" + (f" (did you mean {near[0]}?)" if near else "")
+        + f"; an address begins with one of {', '.join(_SCHEMES)}"
+    )  # fmt: skip
 
 
 def trust(uri: str) -> None:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from pipeline.config import Config
 from pipeline.core import atomic_files, fingerprints, manifest
-from pipeline.core.errors import InputError, TryAgain, room_on
+from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.model_stages import Evaluate, Train
 from pipeline.orchestration.stage import Plan, Say, Stage, StageContext
 from pipeline.orchestration.teach import Teach
+from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking, address
 
 STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Train(), Evaluate())
@@ -150,10 +151,14 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
         metrics, table = _outcome(folder)
         tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})
         if table:
-            tracking.artifact(folder / "table.txt")
+            shown = [folder / name for name in ("table.txt", REPORT) if (folder / name).exists()]
+            tracking.describe("The result on the test split:", table, shown)
         ended = "FINISHED"
     except (TryAgain, KeyboardInterrupt):
         ended = "KILLED"
+        raise
+    except DupletError as error:
+        tracking.describe(f"It ended with: {error}")
         raise
     finally:
         tracking.close(ended)

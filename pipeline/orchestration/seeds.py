@@ -92,8 +92,11 @@ class Seeds:
             folder = self._write(spreads, keys, [one.run_id for one in found])
             tracking.metrics({name: value.mean for name, value in spreads.items()})
             tracking.metrics({f"{name}/deviation": value.deviation for name, value in spreads.items()})
-            for name in ("table.txt", "results.json"):
-                tracking.artifact(folder / name)
+            table = (folder / "table.txt").read_text(encoding="utf-8")
+            tracking.describe(
+                "The result over all seeds; each has a run below this one:", table, [folder / "table.txt"]
+            )
+            tracking.artifact(folder / "results.json")
             ended = "FINISHED"
         finally:
             tracking.close(ended)
@@ -101,7 +104,7 @@ class Seeds:
             "run_id": tracking.run_id,
             "seeds": [one.seed for one in self.configs],
             "metrics": {name: value._asdict() for name, value in spreads.items()},
-            "table": (folder / "table.txt").read_text(encoding="utf-8"),
+            "table": table,
             "folder": str(folder),
         }
 

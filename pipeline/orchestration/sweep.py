@@ -178,8 +178,10 @@ class Sweep:
                     self.say(f"trial {done + 1}/{self.trials}: {self.search}")
                     study.optimize(self._trial, n_trials=1, catch=(TrialFailed,))
                 found = self._report(study)
-                for name in ("table.txt", "results.json", "plot.png"):
-                    tracking.artifact(self.folder / name)
+                table = (self.folder / "table.txt").read_text(encoding="utf-8")
+                told = "The best trials so far; each has a run below this one:"
+                tracking.describe(told, table, [self.folder / "table.txt", self.folder / "plot.png"])
+                tracking.artifact(self.folder / "results.json")
                 ended = "FINISHED"
             finally:
                 tracking.close(ended)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.core import atomic_files, credentials
+from pipeline.core import atomic_files, credentials, deadline
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line, unusable
 from pipeline.core.redaction import MASK, hide
-from pipeline.tracking import database, deadline
+from pipeline.tracking import database
 from pipeline.tracking.lending import lend
 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")  # codes of MLflow's errors for what is not there
@@ -54,7 +54,8 @@ def address(configured: str | None, root: Path) -> Address:
     """The configured address, else MLFLOW_TRACKING_URI, else SQLite and a folder under `root`.
 
     Raises:
-        InputError: the configured one was kept without its password, and the environment has not the whole.
+        InputError: the configured one was kept without its password, and the environment has not the whole; or no
+            MLflow can be reached by it.
     """
     own = os.environ.get("MLFLOW_TRACKING_URI")
     if configured and MASK in configured:
@@ -66,8 +67,15 @@ def address(configured: str | None, root: Path) -> Address:
 
 
 def at(uri: str, root: Path) -> Address:
-    """An address as a person gives it; files of runs in a SQLite database lie beside it, wherever a command is run."""
-    uri = database.absolute(uri)
+    """An address as a person gives it; files of runs in a SQLite database lie beside it, wherever a command is run.
+
+    Raises:
+        InputError: no MLflow can be reached by it.
+    """
+    try:
+        uri = database.absolute(credentials.reachable(uri))
+    except ValueError as error:
+        raise InputError(f"the address of MLflow cannot be used: {error}") from None
     path = database.path_of(uri)
     return Address(uri, (path.parent / "mlflow-artifacts").as_uri() if path else None, root)
 

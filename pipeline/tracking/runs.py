@@ -30,6 +30,7 @@ from pipeline.tracking.sender import follow
 STOPPED_WAIT_S = 10.0  # at the end of a run that a signal stopped: whoever sent it waits
 _TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 500
 _POLL_S = 0.05
+_DESCRIPTION = "mlflow.note.content"  # the tag in which MLflow keeps a run's description
 
 
 def metric_name(name: str) -> str:
@@ -190,6 +191,25 @@ class Tracking:
         if self.on:
             cut = {name: str(value)[:_TAG_CHARACTERS] for name, value in values.items()}
             self._write(do="tags", run=self._current(), values=cut)
+
+    def describe(self, said: str, table: str = "", files: Sequence[Path] = ()) -> None:
+        """The description that MLflow shows of the current run.
+
+        Args:
+            said: how it ended; table: its result, of which the last lines are left out where it is too long.
+            files: what to open. Each is a file of the run too.
+        """
+        lines = [said, *(f"`{path.name}`: {path.resolve()}" for path in files)]
+        room, kept = _TAG_CHARACTERS - 20 - sum(len(line) + 2 for line in lines), []
+        for line in table.splitlines():
+            room -= len(line) + 1
+            if room < 0:
+                break
+            kept.append(line)
+        shown = ["\n".join(["```", *kept, "```"])] if kept else []
+        self.tags({_DESCRIPTION: "\n\n".join([*lines[:1], *shown, *lines[1:]])})
+        for path in files:
+            self.artifact(path)
 
     def metrics(self, values: dict[str, float]) -> None:
         """Final figures, without a step."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.core import deadline
 from pipeline.core.errors import one_line
 from pipeline.core.event_log import Reader
 from pipeline.core.redaction import hide
-from pipeline.tracking import deadline
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, connect
 from pipeline.tracking.journal import Journal
@@ -299,7 +299,7 @@ class Sender:
         if not path.exists():
             raise Refused(f"{path} is no longer there")
         put = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        with self._patience(_size(path)):
+        with self._patience(size_of(path)):
             put(run_id, str(path), entry["folder"])
 
     def _model(self, entry: dict[str, Any], run_id: str) -> None:
@@ -312,7 +312,7 @@ class Sender:
         packed["artifacts"] = {name: str(self.journal.found(path)) for name, path in packed["artifacts"].items()}
         if not packed["script"].exists():
             raise Refused(f"{packed['script']} is no longer there")
-        size = sum(_size(Path(path)) for path in packed["artifacts"].values())
+        size = sum(size_of(Path(path)) for path in packed["artifacts"].values())
         with self._patience(size), self.mlflow.start_run(run_id=run_id):
             log_pyfunc(self.mlflow, "model", **packed)
         # the block above ends the run
@@ -369,7 +369,7 @@ class Sender:
             raise Gone(run, run_id, True)
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Bytes of a file, or of all below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

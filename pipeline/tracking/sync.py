@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.core import deadline
 from pipeline.core.errors import InputError
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.sender import Away, Gone, Sender, Slow, said
+from pipeline.tracking.sender import Away, Gone, Sender, Slow, said, size_of
 
 TRIES = 20  # runs that may have to be brought back within one journal
 SENDERS_END_S = 60.0  # for the sender of a command that is gone: it finishes a database that it is making, and ends
@@ -31,16 +32,26 @@ class Outcome(NamedTuple):
 def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Outcome]:
     """Sends every journal under a root, the oldest first; one that MLflow has wholly taken is removed.
 
-    A server whose answer did not end is not asked for the journals that come later: each would wait as long.
+    A server whose answer did not end, or that took too long for a whole journal, is not asked for the journals that
+    come later: each would wait as long.
 
     Args:
         uri: where to, instead of the address that each run had.
+
+    Raises:
+        InputError: no MLflow can be reached by `uri`.
     """
+    if uri:
+        at(uri, root)  # refused before the first journal
     slow: set[str] = set()
     for journal in journals.under(root):
         with contextlib.ExitStack() as locks:
             held = ((journals.WRITER, 0.0), (journals.SENDER, SENDERS_END_S))
-            if not all(locks.enter_context(journals.held(journal.folder, *lock)) for lock in held):
+            try:
+                alone = all(locks.enter_context(journals.held(journal.folder, *lock)) for lock in held)
+            except FileNotFoundError:  # sent and removed by another process meanwhile
+                continue
+            if not alone:
                 yield _outcome(journal, None, "busy", "its command is at work and sends it itself")
                 continue
             try:
@@ -59,18 +70,20 @@ def _send(journal: Journal, where: Address, say: Callable[[str], None], slow: se
     _end_killed(journal)
     sender = None
     try:
-        sender = Sender(journal, where)
-        for _ in range(TRIES):
-            try:
-                sender.send()
-                break
-            except Gone as gone:
-                say(f"{gone}: " + ("taken out of MLflow's bin" if gone.restorable else "made anew"))
-                sender.bring_back(gone)
-        else:
-            return _outcome(journal, sender, "left", f"runs are deleted in MLflow at {where.shown} while they are sent")
-    except Away as error:
-        if isinstance(error, Slow):
+        with _patience(journal, where):
+            sender = Sender(journal, where)
+            for _ in range(TRIES):
+                try:
+                    sender.send()
+                    break
+                except Gone as gone:
+                    say(f"{gone}: " + ("taken out of MLflow's bin" if gone.restorable else "made anew"))
+                    sender.bring_back(gone)
+            else:
+                told = f"runs are deleted in MLflow at {where.shown} while they are sent"
+                return _outcome(journal, sender, "left", told)
+    except (Away, deadline.TooLong) as error:
+        if not isinstance(error, Away) or isinstance(error, Slow):
             slow.add(where.uri)
         return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not take it ({error})")
     except Exception as error:
@@ -84,6 +97,15 @@ def _send(journal: Journal, where: Address, say: Callable[[str], None], slow: se
     outcome = _outcome(journal, sender, "done", "")
     shutil.rmtree(journal.folder, ignore_errors=True)
     return outcome
+
+
+def _patience(journal: Journal, where: Address) -> contextlib.AbstractContextManager[None]:
+    """Bounds the time of a whole journal by its bytes: a server may meet the bound of each single answer, for hours."""
+    if not where.is_remote:
+        return contextlib.nullcontext()
+    files = [journal.found(entry["path"]) for entry in journal.entries() if entry["do"] == "artifact"]
+    size = sum(size_of(path) for path in (journal.folder, *files) if path.exists())
+    return deadline.within(deadline.QUESTIONS_S + size / deadline.UPLOAD_BYTES_PER_S, f"a run of {size / 1e6:.1f} MB")
 
 
 def _end_killed(journal: Journal) -> None:

@@ -64,6 +64,11 @@ def check_tracked(root: Path, run_id: str, metrics: dict[str, float], monkeypatc
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     parent = client.get_run(run_id)
     assert parent.info.status == "FINISHED"
+    evaluated, told = stage_folder(root, "evaluate"), parent.data.tags["mlflow.note.content"]
+    for line in (evaluated / "table.txt").read_text().splitlines():
+        assert line in told
+    assert told.endswith(f"`report.html`: {(evaluated / 'report.html').resolve()}")
+    assert {"table.txt", "report.html"} <= {file.path for file in client.list_artifacts(run_id)}
     assert parent.data.metrics["test/mrr_at_10"] == metrics["test/mrr@10"]
     assert parent.data.params["model.layers"] == "2"
     assert parent.data.tags["version.mxnet"] == "1.9.1"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from scipy import stats
@@ -34,6 +35,8 @@ def test_seeds_share_splits_and_differ_in_training(
     assert found["metrics"]["test/bm25/mrr@10"]["deviation"] == 0, "the same test data"
     table = (Path(found["folder"]) / "table.txt").read_text()
     assert f"{one['mean']:.4f}" in table and "seed 2" in table
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    assert table.strip("\n") in client.get_run(found["run_id"]).data.tags["mlflow.note.content"]
 
     # the first of them is the run without --seeds
     alone = last_json(duplet("run", config, "--json"))

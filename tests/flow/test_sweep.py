@@ -139,4 +139,6 @@ def test_trials_are_children_of_one_run(
     assert len(set(trials)) == 2
     assert {parents[run_id] for run_id in trials} == {found["run_id"]}
     assert {"plot.png", "table.txt", "results.json"} <= {file.path for file in client.list_artifacts(found["run_id"])}
+    told = client.get_run(found["run_id"]).data.tags["mlflow.note.content"]
+    assert (Path(found["folder"]) / "table.txt").read_text().strip("\n") in told
     assert {trial["settings"]["model.hidden"] for trial in found["trials"]} == {4, 6}

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.core import deadline
 from pipeline.core.errors import TryAgain
 from pipeline.core.event_log import Spool
-from pipeline.tracking import Tracking, deadline
+from pipeline.tracking import Tracking
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, model_of_run
+from pipeline.tracking.sender import Sender
 from pipeline.tracking.sync import Outcome, sync
 from tests.tracking.server import Proxy, Server
 
@@ -396,6 +398,27 @@ def test_an_answer_that_never_ends_is_given_up_and_not_waited_for_twice(
     assert "TooLong: an answer took more than 2 s" in first.said
     assert "did not answer in time before" in second.said and proxy.failed == 1
     proxy.mode = "pass"
+    assert [one.state for one in sync(tmp_path / "runs", None, say)] == ["done", "done"]
+    check_whole(server.uri, 2)
+
+
+def test_a_run_whose_answers_all_come_in_time_is_given_up_too(
+    proxy: Proxy, server: Server, tmp_path: Path, said: list[str], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer may come just in time, and there are many: the whole run has a bound by its bytes."""
+    proxy.mode = "refuse"
+    for _ in range(2):
+        track(tmp_path / "runs", proxy.uri, say, wait_s=0.0)
+    proxy.mode, proxy.failed = "pass", 0
+    monkeypatch.setattr(deadline, "QUESTIONS_S", 1.0)
+    monkeypatch.setattr(deadline, "UPLOAD_BYTES_PER_S", 1e9)
+    ask = Sender._ask
+    monkeypatch.setattr(Sender, "_ask", lambda *args, **named: (time.sleep(0.4), ask(*args, **named))[1])
+    first, second = sync(tmp_path / "runs", None, say)
+    assert (first.state, second.state) == ("left", "left")
+    assert "does not take it (a run of 0.0 MB took more than 1 s)" in first.said
+    assert "did not answer in time before" in second.said
+    monkeypatch.undo()
     assert [one.state for one in sync(tmp_path / "runs", None, say)] == ["done", "done"]
     check_whole(server.uri, 2)
 

@@ -1,4 +1,4 @@
-"""A bound on the wait for a whole answer: a server that sends a byte now and then meets every timeout of a read."""
+"""A bound on the time of a whole answer, or other work: a byte now and then meets every timeout of a single read."""
 
 import contextlib
 import signal
@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 ANSWER_S = 60.0  # for a call that sends or asks for some kilobytes
-QUESTIONS_S = 600.0  # for a command's questions, and a model's copy
+QUESTIONS_S = 600.0  # for a command's questions, and a model's copy; for a journal beside its files
+AGAIN_S = 1.0  # it rings again so often: a library may swallow the first
 UPLOAD_BYTES_PER_S = 20_000  # a file may take as long as over a slow line
 
 
@@ -29,13 +30,16 @@ def within(seconds: float, what: str = "an answer") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    if 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:  # a wait around this one ends first
+        yield
+        return
     this = _Rung()
 
     def ring(*_: object) -> None:
         raise this
 
     handler = signal.signal(signal.SIGALRM, ring)
-    began, (left, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
+    began, (left, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
     try:
         yield
     except _Rung as rung:
@@ -46,4 +50,4 @@ def within(seconds: float, what: str = "an answer") -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if left:  # of a wait around this one
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - began)))
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - began)), AGAIN_S)
