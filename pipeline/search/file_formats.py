@@ -4,19 +4,19 @@ Headings of Markdown, HTML and Word stand in the text as Markdown writes them (`
 at them. A reader raises BadRow where a file cannot be read, is encrypted, or holds no text.
 """
 
+import calendar
 import codecs
-import contextlib
+import datetime
 import io
 import logging
 import re
-import signal
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import safe_yaml
+from pipeline.core import deadline
 from pipeline.core.errors import InputError, one_line
 from pipeline.ingest.rows import BadRow, clean, is_missing
 
@@ -34,6 +34,49 @@ class Read(NamedTuple):
     text: str
     title: str = ""
     fields: dict[str, Any] = {}
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Raises InputError where there is no such encoding of texts."""
+    try:
+        b"a".decode(encoding or "utf-8")  # of no bytes, the name would not be looked up
+    except UnicodeError:
+        pass
+    except LookupError:
+        raise InputError(f"--encoding {encoding!r:.40}: there is none of this name; give one such as cp1252") from None
+
+
+_MONTHS = {name.lower(): place for place, name in enumerate(calendar.month_abbr) if name}
+_YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?!\d)")
+_DIGITS = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?(?:\d{4}|\d{6})?(?![\d/.-])")
+_DAY_FIRST = re.compile(r"(?:[a-z]+,? )?(\d{1,2})\.? ([a-z]{3})[a-z]*\.?,? (\d{4})(?!\d)")
+_MONTH_FIRST = re.compile(r"(?:[a-z]+, )?([a-z]{3})[a-z]*\.? (\d{1,2}),? (\d{4})(?!\d)")
+
+
+def date_of(text: str) -> str:
+    """The day (or month, or year) that a text begins with, as ISO 8601 writes it; "" where none is found.
+
+    >>> [date_of(text) for text in ("2023-05-06T07:08:09Z", "20230506", "2023/5", "2023", "D:20230506070809Z")]
+    ['2023-05-06', '2023-05-06', '2023-05', '2023', '2023-05-06']
+    >>> date_of("Sat, 06 May 2023 07:08:09 GMT"), date_of("May 6, 2023"), date_of("6 May 2023")
+    ('2023-05-06', '2023-05-06', '2023-05-06')
+    >>> date_of("2023-13-40"), date_of("soon"), date_of("5/6/2023")
+    ('', '', '')
+    """
+    text = " ".join(text.split()).lower().replace("d:", "D:", 1)
+    if found := _YEAR_FIRST.match(text) or _DIGITS.match(text):
+        parts = [int(part) for part in found.groups() if part]
+    elif found := _DAY_FIRST.match(text):
+        parts = [int(found[3]), _MONTHS.get(found[2], 0), int(found[1])]
+    elif found := _MONTH_FIRST.match(text):
+        parts = [int(found[3]), _MONTHS.get(found[1], 0), int(found[2])]
+    else:
+        return ""
+    try:
+        year, month, day = [*parts, 1, 1][:3]
+        return datetime.date(year, month, day).isoformat()[: (0, 4, 7, 10)[len(parts)]]
+    except ValueError:
+        return ""
 
 
 def text_of(data: bytes, encoding: str | None) -> str:
@@ -105,11 +148,11 @@ def read_html(data: bytes, encoding: str | None) -> Read:
 
     if not data.strip():
         raise BadRow("empty text", "the file is empty")
+    if encoding is not None:  # Python knows more encodings than lxml
+        data, encoding = text_of(data, encoding).encode(), "utf-8"
     try:
         page = lxml.html.document_fromstring(data, parser=lxml.html.HTMLParser(encoding=encoding or _declared(data)))
-    except (ValueError, AssertionError, LookupError) as error:  # lxml's own errors are ValueErrors or SyntaxErrors
-        raise BadRow("no HTML", one_line(error, 100)) from None
-    except SyntaxError as error:
+    except (ValueError, AssertionError, LookupError, SyntaxError) as error:  # lxml's own are two of these
         raise BadRow("no HTML", one_line(error, 100)) from None
     pieces: list[str] = []
     _walk(page, pieces)
@@ -127,7 +170,7 @@ def read_html(data: bytes, encoding: str | None) -> Read:
         "language": (page.get("lang") or "").partition("-")[0].lower(),
         "url": next((a for a in (*addresses, named.get("og:url", "")) if a.startswith(("http://", "https://"))), ""),
         "author": named.get("author", ""),
-        "date": next((named[name][:10] for name in _DATES if named.get(name)), ""),
+        "date": next((day for name in _DATES if (day := date_of(named.get(name, "")))), ""),
     }
     return Read(text, " ".join(title.split()), fields)
 
@@ -201,12 +244,12 @@ def read_pdf(data: bytes, encoding: str | None) -> Read:
     text = clean(re.sub(r"(?<=\w)-\n(?=[a-z])", "", "\n\n".join(pages)), "text")
     if not text:
         raise BadRow("empty text", "the PDF holds pictures alone: it needs optical character recognition")
-    date = re.match(r"D:(\d{4})(\d{2})?(\d{2})?", named["CreationDate"])
     title = named["Title"] if len(named["Title"]) > 3 and "untitled" not in named["Title"].lower() else ""
     return Read(
-        text, title, {"author": named["Author"], "date": "-".join(filter(None, date.groups())) if date else "",
-                      "pages": len(pages)},
-    )  # fmt: skip
+        text,
+        title,
+        {"author": named["Author"], "date": date_of(named["CreationDate"]), "pages": len(pages)},
+    )
 
 
 def read_docx(data: bytes, encoding: str | None) -> Read:
@@ -296,8 +339,11 @@ _NAMES = {"readme", "changelog", "changes", "news", "authors", "license", "copyi
 def read(ending: str, data: bytes, encoding: str | None) -> Read:
     """The content of a file. Raises BadRow, or InputError where a package is not installed."""
     _, reader = FORMATS[ending]
-    with _limited(MAX_SECONDS):
-        found = reader(data, encoding)
+    try:
+        with deadline.within(MAX_SECONDS):  # a file made to do harm may keep a reader busy for hours
+            found = reader(data, encoding)
+    except deadline.TooLong:
+        raise BadRow("too slow", f"it cannot be read within {MAX_SECONDS:g} s") from None
     title = found.title if not is_missing(found.title) else ""
     if not found.text:
         raise BadRow("empty text", "the file is empty")
@@ -306,25 +352,3 @@ def read(ending: str, data: bytes, encoding: str | None) -> Read:
     except BadRow:
         title = ""
     return found._replace(title=title)
-
-
-@contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Ends what takes longer, with BadRow: a file made to do harm may keep a reader busy for hours.
-
-    Only the main thread can be interrupted; elsewhere there is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def late(number: int, frame: Any) -> None:
-        raise BadRow("too slow", f"it cannot be read within {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: a library may swallow the first error
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

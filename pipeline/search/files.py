@@ -44,6 +44,7 @@ class Files(Documents):
 
     def __init__(self, path: Path, quarantine: Path, scratch: Path, encoding: str | None = None) -> None:
         super().__init__(quarantine, scratch)
+        file_formats.check_encoding(encoding)
         self._path, self._encoding = path, encoding
         self._kept = scratch / "documents.jsonl"
         self.left_out: Counter[str] = Counter()

@@ -93,8 +93,9 @@ class Desk:
         """
         if not self._is_current() and self._changing.acquire(blocking=False):
             try:
-                before = self._searcher.snapshot.state
-                if index_store.read_state(self._index).model == before.model:
+                before, now = self._searcher.snapshot.state, index_store.read_state(self._index)
+                # without a model, what cuts a query into words is what the index's own were cut by
+                if (now.model, now.settings.tokens) == (before.model, before.settings.tokens):
                     snapshot = index_store.open_snapshot(self._index)
                     self._searcher = Searcher(snapshot, self._searcher.encoder, self._searcher.vocabulary)
                 else:

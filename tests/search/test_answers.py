@@ -112,6 +112,13 @@ def test_a_language_model_that_fails_leaves_the_passages(index: Path, language: 
         (lambda: language.sends(b"x" * (2 << 20)), "answers with more than 1 MiB"),
         (lambda: language.sends(b"", 302, Location="http://127.0.0.1:9/steal"), "refused with status 302"),
         (lambda: setattr(language, "answer", lambda _: time.sleep(2)), "did not answer within 0.3 s"),
+        (lambda: setattr(language, "answer", drips), "did not answer within 0.3 s"),
+        (lambda: setattr(language, "answer", lambda h: h.wfile.write(b"HELLO\r\n\r\n")), "gave an answer of another"),
+        (lambda: language.sends(b'{"choices', **{"Content-Length": "99"}), "gave an answer of another form"),
+        (
+            lambda: setattr(language, "answer", lambda h: h.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200)),
+            "gave an answer of another form",
+        ),
     ]
     for prepare, sentence in cases:
         prepare()
@@ -119,6 +126,50 @@ def test_a_language_model_that_fails_leaves_the_passages(index: Path, language: 
         done = run("ask", index, "what makes the tide", "--llm", language.address, "--timeout", wait)
         assert done.returncode == 0 and "The moon makes the tide." in done.stdout, sentence
         assert sentence in done.stderr and "here are the passages alone" in done.stderr, done.stderr
+
+
+def drips(handler: BaseHTTPRequestHandler) -> None:
+    """A byte in time for every single read, for two seconds."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(20):
+        handler.wfile.write(b" ")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("key", "sent"), [(" s3cret-key\n", "Bearer s3cret-key"), ("", None), ("  ", None)])
+def test_a_key_is_sent_without_the_blanks_around_it(
+    key: str, sent: str | None, index: Path, language: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUPLET_LLM_KEY", key)
+    language.says("The moon [1].")
+    assert run("ask", index, "the tide", "--llm", language.address).returncode == 0
+    assert language.asked[0][2] == sent
+
+
+@pytest.mark.parametrize("key", ["s3cret\nkey", "s3cret key", "s3crét-key", "s3cret\x7fkey"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
+    key: str, index: Path, language: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUPLET_LLM_KEY", key)
+    done = run("ask", index, "the tide", "--llm", language.address)
+    assert done.returncode == 2 and "the language model's key holds a blank" in done.stderr
+    assert "s3cr" not in done.stdout + done.stderr and language.asked == []
+
+
+def test_neither_key_nor_password_is_shown(index: Path, language: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUPLET_LLM_KEY", "s3cret-key")
+
+    def repeats(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(401, f"bad {handler.headers['Authorization']}")
+        handler.end_headers()
+
+    language.answer = repeats
+    done = run("ask", index, "the tide", "--llm", language.address, "--json")
+    assert "refused with status 401 (bad Bearer ***)" in done.stderr and "s3cret" not in done.stdout + done.stderr
+    done = run("ask", index, "the tide", "--llm", "http://ann:s3cret-word@127.0.0.1:9/v1")
+    assert done.returncode == 0 and "http://***@127.0.0.1:9/v1" in done.stderr and "s3cret" not in done.stderr
 
 
 def test_one_that_is_not_there_is_told(index: Path, language: Language) -> None:
@@ -137,6 +188,9 @@ def test_one_that_is_not_there_is_told(index: Path, language: Language) -> None:
         (("--llm", "ftp://x"), "must begin with http:// or https://"),
         (("--k", "0"), "--k 0 must be at least 1"),
         (("--timeout", "0"), "--timeout 0 must be above 0"),
+        (("--timeout", "nan"), "--timeout nan must be above 0 and at most 3600"),
+        (("--timeout", "inf"), "--timeout inf must be above 0 and at most 3600"),
+        (("--timeout", "1e300"), "must be above 0 and at most 3600"),
         (("--where", "nothing=1"), "no document has a field 'nothing'"),
     ],
 )

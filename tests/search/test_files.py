@@ -204,6 +204,34 @@ def test_a_missing_package_is_one_sentence(folder: Path, monkeypatch: pytest.Mon
         list(files(folder))
 
 
+@pytest.mark.parametrize(
+    ("written", "day"),
+    [
+        ("2023-05-06T07:08:09Z", "2023-05-06"), ("2023-05", "2023-05"), ("Sat, 06 May 2023 07:08:09 GMT", "2023-05-06"),
+        ("May 6, 2023", "2023-05-06"), ("6 May 2023 at noon", "2023-05-06"), ("2023-5-6", "2023-05-06"),
+        ("5/6/2023", "2001-09-08"), ("yesterday", "2001-09-08"), ("2023-13-40", "2001-09-08"),
+    ],
+)  # fmt: skip
+def test_a_page_is_of_the_day_that_it_says(folder: Path, written: str, day: str) -> None:
+    page = folder / "page.html"
+    page.write_text(f'<html><head><meta name="date" content="{written}"></head><body><p>words</p></body></html>')
+    os.utime(page, (999_950_000, 999_950_000))  # 2001-09-08, whose day counts where the page says none that is read
+    assert found(folder)["page.html"].known["date"] == day
+
+
+@pytest.mark.parametrize("encoding", ["nothing", "hex", "rot13"])
+def test_an_encoding_that_is_none_is_told_once(folder: Path, encoding: str) -> None:
+    (folder / "a.html").write_text("<p>words</p>")
+    (folder / "b.txt").write_text("words")
+    with pytest.raises(InputError, match=f"--encoding '{encoding}': there is none of this name"):
+        files(folder, encoding=encoding)
+
+
+def test_a_page_in_an_encoding_that_python_alone_knows(folder: Path) -> None:
+    (folder / "a.html").write_bytes("<p>über Straße</p>".encode("cp437"))
+    assert found(folder, encoding="cp437")["a.html"].text == "über Straße"
+
+
 def test_the_quarantine_names_files(folder: Path) -> None:
     (folder / "blank.txt").write_text("")
     (folder / "good.txt").write_text("x")

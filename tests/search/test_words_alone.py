@@ -1,5 +1,6 @@
 """An index without a model: ranked by words at once, updated as any; a model joins it later."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from bm25s import BM25
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import Analyzer
-from pipeline.search import index_store
+from pipeline.search import index_store, server
 from pipeline.search.build import Update
 from pipeline.search.documents import Document
 from pipeline.search.explain import by_words
 from pipeline.search.index_store import Settings
 from pipeline.search.searcher import Searcher
-from pipeline.search.words_alone import WordsAlone
+from pipeline.search.words_alone import Kind, WordsAlone
 from tests.killing import at_every_step
 from tests.search.conftest import Indexed, topical
 
@@ -50,6 +51,31 @@ def test_documents_alone_are_ranked_as_bm25s_ranks_them(tmp_path: Path) -> None:
         {d.id: s for d, s in zip(documents, wanted) if s > 0}, rel=1e-5
     )
     assert answer.notices == []
+
+
+def test_an_index_built_anew_with_other_words_is_served_with_these(tmp_path: Path) -> None:
+    """Both are without a model: that alone does not make the old one's words those of the new one."""
+    from starlette.testclient import TestClient
+
+    folder, kinds = tmp_path / "index", {"word": "the lift of a wing", "jieba": "机翼的升力"}
+
+    def build(kind: Kind) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        settings = Settings(documents_per_segment=4, bits=32, tokens=kind)
+        with Update(folder, None, WordsAlone(kind), None, settings, lambda _: None) as update:
+            update.put([Document(kind, "", kinds[kind])], False)
+            update.publish()
+
+    def open_searcher() -> Searcher:
+        snapshot = index_store.open_snapshot(folder)
+        return Searcher(snapshot, WordsAlone(snapshot.state.settings.tokens))
+
+    build("word")
+    client = TestClient(server.application(folder, open_searcher))
+    found = lambda query: [r["id"] for r in client.post("/api/search", json={"query": query}).json()["results"]]
+    assert found("wing") == ["word"]
+    build("jieba")
+    assert found("升力") == ["jieba"]
 
 
 def test_the_model_is_asked_for_in_vain(tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     """Prints the answer and its passages; one JSON object with --json."""
     if args.k < 1:
         raise InputError(f"--k {args.k} must be at least 1")
-    if not args.timeout > 0:
-        raise InputError(f"--timeout {args.timeout:g} must be above 0")
     from pipeline.search import answers
+
+    if not 0 < args.timeout <= answers.MAX_TIMEOUT_S:
+        raise InputError(f"--timeout {args.timeout:g} must be above 0 and at most {answers.MAX_TIMEOUT_S:g} seconds")
     from pipeline.search.open_index import open_searcher
     from pipeline.search.result_format import as_json, print_answer
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.llm_model or os.environ.get(MODEL) or "default"
     server = None
     if address:
-        server = answers.Server(answers.checked(address), name, os.environ.get(KEY), args.timeout)
+        server = answers.Server(answers.checked(address), name, answers.checked_key(os.environ.get(KEY)), args.timeout)
     searcher = open_searcher(args.index, args.model, args.root, args.uri)
     found = searcher.search(args.question, args.k, None, args.where)
     written: Any = None
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             written = answers.ask(server, args.question, answers.passages_of(found.results))
         except answers.NoAnswer as problem:
-            trouble = f"the language model at {server.address} {problem}: here are the passages alone"
+            trouble = f"the language model at {server.shown} {problem}: here are the passages alone"
             print(f"duplet ask: {trouble}", file=sys.stderr)
     if args.json:
         answer = None if written is None else written._asdict()
