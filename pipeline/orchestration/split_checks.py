@@ -3,6 +3,7 @@
 What is looked at are the columns that are not texts to be read, so it costs little beside the ingest itself.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from pipeline.ingest import listing, pairs
 from pipeline.ingest.places import shown_address
 
 NAMED = 5  # labels that a sentence names
+LEAST_OF_SPLIT = 2  # records that a share should come to: of one, chance often leaves none
 
 
 class Finding(NamedTuple):
@@ -43,7 +45,7 @@ def check(config: Config, ingested: Path, needed: Iterable[str], say: Callable[[
     needed = set(needed)
     for found in findings(config, ingested):
         if found.fatal and found.split in needed:
-            raise InputError(f"{found.sentence}: {found.remedy or _remedy(config, found.split)}")
+            raise InputError(f"{found.sentence}: {found.remedy or _remedy(config, ingested, found.split)}")
         say(f"warning: {found.sentence}")
 
 
@@ -56,7 +58,7 @@ def findings(config: Config, ingested: Path) -> Iterator[Finding]:
             yield from part(config.spec.check_split)(config, ingested, split)
 
 
-def _remedy(config: Config, split: SplitName) -> str:
+def _remedy(config: Config, ingested: Path, split: SplitName) -> str:
     """What to do about a split: mend the file that it was given, or the share that it is cut by."""
     source = config.ingest.source
     given: dict[Any, Any] = pairs.addresses(source)
@@ -71,7 +73,11 @@ def _remedy(config: Config, split: SplitName) -> str:
         return "check ingest.source and ingest.split"
     also = f", or give {setting}.{split}" if isinstance(source, PairsSource) or setting.endswith("judgements") else ""
     share = getattr(config.ingest.split, split)
-    return f"raise ingest.split.{split}={share:g}, the share that is cut out for it{also}"
+    remedy = f"raise ingest.split.{split}={share:g}, the share that is cut out for it{also}"
+    records = sum(pq.read_metadata(ingested / f"records-{one}.parquet").num_rows for one in SPLITS)
+    wanted = math.ceil(LEAST_OF_SPLIT / share) if share else 0
+    few = f"the source has {records:,} records, too few for this share: give {wanted:,} or more, or "
+    return (few if records < wanted else "") + remedy
 
 
 def _column(ingested: Path, split: str, name: str) -> list[Any]:
@@ -102,6 +108,9 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
             yield Finding(split, "the valid split has one grade only, of which train.metric=auc does not exist", True)
     if learnt and loss.kind != "pointwise" and not (relevance > 0).any():
         yield Finding(split, "the train split has no relevant pair", True)
+    if learnt and loss.listed_negatives and (loss.kind == "pointwise" or not (relevance <= 0).any()):
+        why = "a pointwise loss draws none" if loss.kind == "pointwise" else "no pair of the train split is irrelevant"
+        yield Finding(split, f"train.loss.listed_negatives={loss.listed_negatives} does nothing: {why}", False)
     if not learnt and "ranking" in kinds:
         lost = ingested / missing_name(split)
         if lost.exists():

@@ -40,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         for name, lines in (rows if isinstance(rows, dict) else {"all": rows}).items():
             paths[name] = str(tmp_path / f"{name}.tsv")
             Path(paths[name]).write_text("\n".join([header, *lines]) + "\n")
-        source |= {"paths": paths} if isinstance(rows, dict) else {"path": paths["all"]}
+        source |= {"path": paths["all"]} if "all" in paths else {"paths": paths}
         ingest = {"source": source, "split": split or {"valid": 0.1, "test": 0.1}}
         data = {
             "name": "t", "task": task, "root": str(tmp_path / "runs"), "ingest": ingest, "tokenize": {"min_count": 1},
@@ -95,7 +95,13 @@ FATAL: dict[str, tuple[dict[str, list[str]], dict[str, Any], str]] = {
     "no valid": (
         {"train": GOOD[:3], "test": GOOD},
         {"split": {"valid": 0.001, "test": 0}},
-        r"the valid split has no pair: raise ingest\.split\.valid=0\.001, .* or give ingest\.source\.paths\.valid",
+        r"the valid split has no pair: .*raise ingest\.split\.valid=0\.001, .* or give ingest\.source\.paths\.valid",
+    ),
+    "a file of two rows": (
+        {"all": GOOD[:2]},
+        {},
+        r"the valid split has no pair: the source has 2 records, too few for this share: give 20 or more, or raise "
+        r"ingest\.split\.valid=0\.1",
     ),
     "a grade too high": (
         {"train": [*GOOD, "a\tb\t3"], "valid": GOOD, "test": GOOD},
@@ -139,6 +145,24 @@ def test_labels_that_training_has_not_are_said(run: Run) -> None:
     only = {"train": ["x\ta", "y\ta"], "valid": ["x\ta"], "test": ["x\ta"]}
     said = run(only, "text\tlabel", until="tokenize", task="classification")
     assert "warning: the train split has one of the labels only: 'a'" in said
+
+
+@pytest.mark.parametrize(
+    ("loss", "kinds", "more", "why"),
+    [
+        ({}, ["ranking"], [], "no pair of the train split is irrelevant"),
+        ({}, ["ranking"], ["a\tb\t0"], None),
+        ({"kind": "pointwise"}, ["graded"], ["a\tb\t0"], "a pointwise loss draws none"),
+    ],
+)
+def test_listed_negatives_that_do_nothing_are_said(
+    loss: dict[str, Any], kinds: list[str], more: list[str], why: str | None, run: Run
+) -> None:
+    rows = {"train": [*GOOD, *more], "valid": GOOD, "test": GOOD}
+    settings = {"train": {"loss": loss | {"listed_negatives": 2}}, "evaluate": {"kinds": kinds}}
+    said = [line for line in run(rows, until="tokenize", **settings) if "does nothing" in line]
+    wanted = [f"warning: train.loss.listed_negatives=2 does nothing: {why}"] if why else []
+    assert list(dict.fromkeys(said)) == wanted
 
 
 def test_span_f1_needs_tags_that_mark_spans(run: Run) -> None:
