@@ -5,6 +5,7 @@ are in docs/report.md.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,29 +102,46 @@ def read(path: Path) -> Judged:
         meta = json.loads((table.schema.metadata or {})[_META])
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']} instead of {FORMAT}")
-        column = lambda name: table[name].to_numpy(zero_copy_only=False)
+        column = lambda name: table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        named = lambda name: table[name].cast(pa.string()).to_pylist()
         classes = None
         if meta["classes"]:
             probabilities = np.stack([column(_PROBABILITY + name) for name in meta["classes"]], axis=1)
-            labels = column("label")
+            labels = table["label"].cast(pa.int64()).to_numpy(zero_copy_only=False)
+            if not np.isfinite(probabilities).all() or (labels >= probabilities.shape[1]).any():
+                raise ValueError("a label or a probability is out of range")
             if (labels < 0).any():  # of an evaluation from before labels unknown to training were classes
                 meta["classes"].append("(not in training)")
                 probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
                 labels = np.where(labels < 0, probabilities.shape[1] - 1, labels)
             classes = Classes(meta["classes"], labels, probabilities, meta["ordered"])
-        return Judged(
-            unit=meta["unit"],
-            ids=table["id"].to_pylist(),
-            texts=table["text"].to_pylist(),
-            groups=table["group"].to_pylist() if "group" in table.column_names else None,
+        found = Judged(
+            unit=str(meta["unit"]),
+            ids=named("id"),
+            texts=named("text"),
+            groups=named("group") if "group" in table.column_names else None,
             slices={name.removeprefix(_SLICE): column(name) for name in table.column_names if name.startswith(_SLICE)},
             values={(system, metric): column(f"{system}/{metric}") for system, metric in meta["values"]},
             weights={(system, metric): column(f"{system}/{metric}{_WEIGHT}") for system, metric in meta["weights"]},
             classes=classes,
         )
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        _check(found)
+        return found
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         sentence = one_line(error)
         raise InputError(f"{path} cannot be read ({sentence}): delete its folder and run `duplet evaluate`") from None
+
+
+def _check(found: Judged) -> None:
+    """Raises ValueError where rows cannot be judged: none, without an id or a text, or with a figure that is none."""
+    if not found.ids:
+        raise ValueError("it has no rows")
+    if any(text is None for part in (found.ids, found.texts, found.groups or []) for text in part):
+        raise ValueError("a row has no id, no text or no group")
+    if not any(system == MODEL for system, _ in found.values):
+        raise ValueError("it has no figure of the model")
+    if not all(np.isfinite(values).all() for values in (*found.values.values(), *found.weights.values())):
+        raise ValueError("a figure is not finite")
 
 
 def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -245,8 +263,12 @@ def matched(a: Judged, b: Judged) -> tuple[Judged, Judged]:
     """The rows that both judge, in the same order.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or an id stands for two rows, of which nobody knows which is meant.
     """
+    for one in (a, b):
+        if len({*one.ids}) < len(one.ids):
+            twice = next(name for name, times in Counter(one.ids).items() if times > 1)
+            raise InputError(f"the id {twice!r:.60} stands for several examples of one evaluation: run it again")
     places = {key: row for row, key in enumerate(b.ids)}
     rows = np.array([(row, places[key]) for row, key in enumerate(a.ids) if key in places], int).reshape(-1, 2)
     if not len(rows):

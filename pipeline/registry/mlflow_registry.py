@@ -152,14 +152,25 @@ def _versions_page(client: Any, named: str, token: str | None) -> Any:
 
 def _champions(versions: list[Version]) -> list[int]:
     """The numbers of the versions that became champion, the newest first."""
-    became = [int(move["to"]) for move in _moves(versions) if move.get("action") in ("promoted", "back")]
+    became = [move["to"] for move in _moves(versions) if move["action"] in ("promoted", "back")]
     return list(dict.fromkeys(reversed(became)))
 
 
 def _moves(versions: Iterable[Any]) -> list[dict[str, Any]]:
     """What the move tags of versions, ours or MLflow's, say, the oldest first."""
     moves = {name: value for one in versions for name, value in one.tags.items() if name.startswith(MOVE)}
-    return [json.loads(moves[name]) for name in sorted(moves)]  # their names end in the time, to the microsecond
+    found = (_said(moves[name]) for name in sorted(moves))  # their names end in the time, to the microsecond
+    return [said for said in found if said is not None]
+
+
+def _said(value: str) -> dict[str, Any] | None:
+    """What a move tag says; None where it was changed in MLflow, or cut at its length."""
+    try:
+        said = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(said, dict) and isinstance(said.get("action"), str) and isinstance(said.get("to"), int)
+    return said if known else None
 
 
 def _source(client: Any, training: str) -> str:

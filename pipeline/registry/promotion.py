@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pipeline import tracking
 from pipeline.config import Config, PromoteConfig, check_config, loading, values
 from pipeline.core import atomic_files, manifest
-from pipeline.core.errors import DupletError, InputError
+from pipeline.core.errors import DupletError, InputError, one_line
 from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
@@ -22,6 +22,7 @@ from pipeline.reporting import folder as reporting
 from pipeline.tokenization import stage as tokenization
 
 Say = Callable[[str], None]
+LONGEST_REASON = 2000  # characters: a tag that is cut at its length is no JSON
 
 
 class Outcome(NamedTuple):
@@ -159,7 +160,7 @@ def _move_tags(
         "action": action,
         "from": before and before.number,
         "to": version.number,
-        "reason": reason,
+        "reason": one_line(reason, LONGEST_REASON),
         "who": _who(),
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
     }

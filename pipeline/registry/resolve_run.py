@@ -1,5 +1,6 @@
 """A run by any of its names: a configuration, a folder, an MLflow run, a registered version; to its evaluation."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -108,12 +109,13 @@ def _of_configuration(path: str, overrides: list[str], root: Path | None, uri: s
             f"{path} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "
             "or name a run with other settings by its folder or its id"
         )
-    return EvaluatedRun(folder, _record(folder), keys.root, tracking.address(uri or config.tracking.uri, keys.root))
+    where = tracking.address(uri or config.tracking.uri, keys.root)
+    return EvaluatedRun(folder, reporting.read_record(folder), keys.root, where)
 
 
 def _of_folder(path: Path, root: Path | None, uri: str | None) -> EvaluatedRun:
     if (path / METRICS).exists():
-        record = _record(path)
+        record = reporting.read_record(path)
         root = root or (path.resolve().parent.parent if path.resolve().parent.name == "evaluate" else Path("runs"))
         configured = record.get("configuration", {}).get("tracking", {}).get("uri")
         return EvaluatedRun(path, record, root, tracking.address(uri or configured, root))
@@ -124,7 +126,7 @@ def _of_folder(path: Path, root: Path | None, uri: str | None) -> EvaluatedRun:
     if stage != "train":
         raise InputError(f"{path} is of the stage {stage}: give the folder of an evaluation or of a training")
     for folder in newest_first(path.resolve().parent.parent):
-        if _record(folder)["stages"]["train"]["key"] == key:
+        if reporting.read_record(folder)["stages"]["train"]["key"] == key:
             return _of_folder(folder, root, uri)
     raise InputError(f"the training in {path} is not evaluated: run `duplet evaluate` with its configuration")
 
@@ -161,22 +163,18 @@ def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store:
                     f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration"
                 )
             folder = mlflow_registry.evaluation_of_run(where, run_id, store / run_id)
-        return EvaluatedRun(folder, _record(folder), root, where)
+        return EvaluatedRun(folder, reporting.read_record(folder), root, where)
     if "train" in keys:
         for folder in newest_first(root):
-            if _record(folder)["stages"]["train"]["key"] == keys["train"]:
-                return EvaluatedRun(folder, _record(folder), root, where)
+            if reporting.read_record(folder)["stages"]["train"]["key"] == keys["train"]:
+                return EvaluatedRun(folder, reporting.read_record(folder), root, where)
     raise InputError(f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration")
 
 
 def newest_first(root: Path) -> list[Path]:
-    """The evaluations under a root that carry a record of their run."""
-    folders = [path.parent for path in atomic_files.finished(root, f"evaluate/*/{RECORD}")]
-    return sorted(folders, key=lambda folder: str(_record(folder).get("made")), reverse=True)
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    record = reporting.read_json(folder / RECORD, None)
-    if not isinstance(record, dict) or "stages" not in record:
-        raise InputError(f"{folder} does not say what it was made from (no {RECORD}): {reporting.REMAKE}")
-    return record
+    """The evaluations under a root that carry a record of their run; one that is damaged is none."""
+    found: dict[Path, str] = {}
+    for path in atomic_files.finished(root, f"evaluate/*/{RECORD}"):
+        with contextlib.suppress(InputError):
+            found[path.parent] = str(reporting.read_record(path.parent).get("made"))
+    return sorted(found, key=found.__getitem__, reverse=True)

@@ -3,9 +3,11 @@
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from pipeline.config import Config, task_spec
 from pipeline.core import atomic_files, manifest
@@ -13,13 +15,14 @@ from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide
 from pipeline.evaluation import judged
 from pipeline.evaluation.judged import Judged
+from pipeline.reporting import stored
+from pipeline.reporting.stored import REMAKE
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 FUSION = "fusion.json"  # how BM25 and the mix were made
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
 HISTORY_POINTS = 400
 WRITTEN_CHARACTERS = 4000
-REMAKE = "delete the folder and run `duplet evaluate` again"
 
 
 class Evaluation(NamedTuple):
@@ -58,11 +61,11 @@ class Evaluation(NamedTuple):
 
     def wins(self) -> Iterator[dict[str, Any]]:
         """The queries, the model's wins first and its losses last; none where it ranks nothing."""
-        yield from _lines(self.folder / WINS)
+        yield from _lines(self.folder / WINS, stored.WIN)
 
     def predictions(self) -> Iterator[dict[str, Any]]:
         """What was said of each example, in the order of the judged rows; none where the task does not write it."""
-        yield from _lines(self.folder / PREDICTIONS)
+        yield from _lines(self.folder / PREDICTIONS, stored.LINE)
 
     @property
     def written(self) -> str:
@@ -71,25 +74,43 @@ class Evaluation(NamedTuple):
         return path.read_text(encoding="utf-8")[:WRITTEN_CHARACTERS] if path.exists() else ""
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path, form: TypeAdapter[Any]) -> Iterator[dict[str, Any]]:
+    """Raises InputError at a line that is not of the form."""
     if path.exists():
         with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
+            for line in _decoded(file, path):
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise stored.wrong(path, str(error)) from None
+                yield stored.checked(form, value, path)
+
+
+def _decoded(file: Iterable[str], path: Path) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise stored.wrong(path, str(error)) from None
 
 
 def load(folder: Path) -> Evaluation:
-    """Reads an evaluation's folder.
+    """Reads an evaluation's folder: the one door to it, whose types `stored` holds.
 
     Raises:
-        InputError: it is none, or a file of it is damaged.
+        InputError: it is none, or a file of it is damaged, or well formed and wrong.
     """
     if not (folder / METRICS).exists():
         raise InputError(f"{folder} holds no evaluation (no {METRICS}): give the folder that `duplet evaluate` wrote")
-    compared = read_json(folder / METRICS, {})
-    if not isinstance(compared, dict) or not all("systems" in table for table in compared.values()) or not compared:
-        raise InputError(f"{folder / METRICS} holds no tables: {REMAKE}")
-    run = read_json(folder / RECORD, {})
+    compared = stored.checked(stored.TABLES, read_json(folder / METRICS, {}), folder / METRICS)
+    stored.check_tables(compared, folder / METRICS)
+    run = stored.checked(stored.RECORD, read_json(folder / RECORD, {}), folder / RECORD)
+    history, histograms, alignments = (
+        stored.checked(form, read_json(folder / name, []), folder / name)
+        for form, name in (
+            (stored.HISTORY, HISTORY), (stored.HISTOGRAMS, "histograms.json"), (stored.ALIGNMENTS, "alignments.json"),
+        )
+    )  # fmt: skip
+    stored.check_pictures(history, histograms, alignments, folder)
     if task := run.get("configuration", {}).get("task"):
         try:
             task_spec(task)
@@ -104,9 +125,9 @@ def load(folder: Path) -> Evaluation:
             for kind in compared
             if (folder / f"judged-{kind}.parquet").exists()
         },
-        read_json(folder / HISTORY, []),
-        read_json(folder / "histograms.json", []),
-        read_json(folder / "alignments.json", []),
+        history,
+        histograms,
+        alignments,
     )
 
 
@@ -116,8 +137,17 @@ def read_json(path: Path, absent: Any) -> Any:
         return absent
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): {REMAKE}") from None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a run was made from. Raises InputError where the folder does not say so, or its record is damaged."""
+    if not (folder / RECORD).exists():
+        raise InputError(f"{folder} does not say what it was made from (no {RECORD}): {REMAKE}")
+    record: dict[str, Any] = stored.checked(stored.RECORD, read_json(folder / RECORD, {}), folder / RECORD)
+    stored.check_record(record, folder / RECORD)  # type: ignore[arg-type]
+    return record
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ const wide = document.documentElement.clientWidth;
 return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg')
   && e.getBoundingClientRect().right > wide + 1).map(e => e.tagName + '.' + e.className);
 """
+# cards of which a picture fills the left part alone
+HALF_EMPTY = """
+return [...document.querySelectorAll('.card > figure > svg')].filter(e => e.getBoundingClientRect().width
+  < .8 * e.closest('.card').getBoundingClientRect().width).map(e => e.closest('.card').textContent.slice(0, 40));
+"""
 # the least contrast (WCAG 2) of any text with what lies under it, that of figures on their card
 CONTRAST = """
 const channel = c => { c /= 255; return c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; };
@@ -77,6 +82,7 @@ def test_page(name: str, width: int, dark: bool, browser: Browser, pages: dict[s
     assert browser.run("return performance.getEntriesByType('resource').map(e => e.name)") == []
     assert browser.complaints() == []
     assert browser.run("return [...document.querySelectorAll('svg')].every(e => e.clientWidth > 200)")
+    assert browser.run(HALF_EMPTY) == []
     least, where = browser.run(CONTRAST)
     assert least >= 4.5, where
     shot = browser.screenshot(tmp_path / f"{name}-{width}-{'dark' if dark else 'light'}.png")

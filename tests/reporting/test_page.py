@@ -229,7 +229,7 @@ def test_damaged_and_foreign_folders_are_named(evaluation: Make, tmp_path: Path)
         load(folder)
     (folder / "run.json").unlink()
     (folder / "metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="holds no tables"):
+    with pytest.raises(InputError, match=r"metrics\.json is damaged"):
         load(folder)
 
 

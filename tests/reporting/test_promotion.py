@@ -218,6 +218,20 @@ def test_tags_that_are_too_long_are_cut(trained: Any, promote: Promote, registry
     assert len(registry.version(1).tags["note"]) == registries._TAG_CHARACTERS
 
 
+def test_the_history_is_read_whatever_the_tags_hold(trained: Any, promote: Promote, registry: Registry) -> None:
+    """A person's reason may be long, and tags can be changed in MLflow."""
+    promote(trained("a", 0.4), why="a long reason " * 1000)
+    [first] = registry.history()
+    assert first["action"] == "promoted" and first["reason"].startswith("a long reason a") and first["to"] == 1
+    version = registry.version(1)
+    for number, value in enumerate(
+        ("no JSON", '{"action": "promo', "[1]", '{"action": "promoted"}', '{"to": "1"}', "1")
+    ):
+        registry.tag(version, {f"{registries.MOVE}.2{number}": value})
+    assert registry.history() == [first]
+    assert registries.all_versions(registry.where, 3).kept == [registry.version(1)]
+
+
 def test_the_command_and_its_exit_codes(
     trained: Any, root: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
