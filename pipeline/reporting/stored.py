@@ -207,7 +207,7 @@ def check_tables(tables: Mapping[str, Table], path: Path) -> None:
             found.setdefault("difference", {})
             for part in (found["metrics"], found["difference"]):
                 for name in names if part else ():
-                    part.setdefault(name, {"mean": None, "low": None, "high": None})  # type: ignore[attr-defined]
+                    part.setdefault(name, {"mean": None, "low": None, "high": None})
                 for name, value in part.items():
                     ends = [value[end] for end in ("mean", "low", "high")]
                     if None in ends and any(end is not None for end in ends):
