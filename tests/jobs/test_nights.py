@@ -19,7 +19,7 @@ from jobs.schedule import Schedule
 from jobs.spec import JobSettings, JobSpec
 from jobs.states import Failure
 from pipeline.config import WaitForConfig
-from pipeline.core import manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.core.manifest import KeyParts
 from pipeline.distributed import job_folder
@@ -193,7 +193,7 @@ def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypat
     """The disk has as much room as the spare file takes."""
     made = Verdict("2026-11-22T02:00", "j", 75, "no space is left", 1.0, {})
     nights.note(nightly.folder, made)
-    spare, append = nightly.folder / nights.SPARE, nights._append
+    spare, append = nightly.folder / nights.SPARE, atomic_files.add_line
     assert spare.stat().st_size == nights.SPARE_BYTES
 
     def full(path: Path, line: str) -> None:
@@ -203,7 +203,7 @@ def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         append(path, line)
 
-    monkeypatch.setattr(nights, "_append", full)
+    monkeypatch.setattr(atomic_files, "add_line", full)
     nights.note(nightly.folder, made._replace(due="2026-11-23T02:00"))
     assert [v.due[:10] for v in nights.verdicts(nightly.folder)] == ["2026-11-22", "2026-11-23"]
 
