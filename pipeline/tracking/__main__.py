@@ -17,15 +17,15 @@ from pipeline.tracking.sender import follow
 
 def main() -> int:
     """Follows the journal to its end; 0 when MLflow has all of it."""
-    given = json.loads(sys.stdin.readline())
+    order = json.loads(sys.stdin.readline())
     os.nice(10)
-    journal = Journal(Path(given["folder"]))
-    where = Address(given["uri"], given["artifacts"], Path(given["root"]))
+    journal = Journal(Path(order["folder"]))
+    where = Address(order["uri"], order["artifacts"], Path(order["root"]))
     if where.under_root:
         os.umask(0o077)  # a database and files under the root are the owner's
     with journals.held(journal.folder, journals.SENDER, patience_s=60.0) as alone:
         left = follow(journal, where) if alone else 1
-        if given["remove"] and left == 0:
+        if order["remove"] and left == 0:
             shutil.rmtree(journal.folder, ignore_errors=True)
         return left
 

@@ -121,8 +121,8 @@ def _mail(settings: MailConfig, message: Message) -> None:
     except smtplib.SMTPRecipientsRefused as error:
         raise TryAgain(f"mail server {where} refuses {', '.join(error.recipients)}") from None
     except smtplib.SMTPResponseException as error:
-        said = one_line(error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else "", 100)
-        raise TryAgain(f"mail server {where} refuses ({error.smtp_code} {said})") from None
+        detail = one_line(error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else "", 100)
+        raise TryAgain(f"mail server {where} refuses ({error.smtp_code} {detail})") from None
     except (OSError, smtplib.SMTPException) as error:
         raise TryAgain(f"mail server {where} cannot be used ({type(error).__name__}: {one_line(error, 100)})") from None
     if refused:

@@ -149,10 +149,10 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
     except Exception as error:
         if sentence := unusable(error):
             raise InputError(sentence) from None
-        said = hide("; ".join(filter(None, (one_line(error, 200), credentials.withheld(where.uri)))))
+        reason = hide("; ".join(filter(None, (one_line(error, 200), credentials.withheld(where.uri)))))
         if getattr(error, "error_code", "") in (*ABSENT, "INVALID_PARAMETER_VALUE"):
-            raise InputError(f"no {wanted} in MLflow at {place}: {said}") from None
-        raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {said}") from None
+            raise InputError(f"no {wanted} in MLflow at {place}: {reason}") from None
+        raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {reason}") from None
 
 
 def model_of_run(where: Address, run_id: str, store: Path) -> Path:
@@ -181,10 +181,10 @@ def model_of_registry(where: Address, address: str, store: Path) -> Path:
     Raises:
         InputError: no such model, version or alias. TryAgain: MLflow does not answer.
     """
-    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
-    if not found:
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    if not match:
         raise InputError(f"{address} names no model: write models:/NAME@ALIAS or models:/NAME/VERSION")
-    name, alias, number = found.groups()
+    name, alias, number = match.groups()
     with asked(where, f"model {address}") as (mlflow, client):
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         unique = atomic_files.digest([where.uri, name, version.version, version.creation_timestamp])[:12]

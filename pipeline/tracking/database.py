@@ -24,10 +24,10 @@ SQLITE_ERROR, SQLITE_CORRUPT, SQLITE_NOTADB = 1, 11, 26
 
 def path_of(uri: str) -> Path | None:
     """The file of a SQLite address; None for other addresses, and for databases in memory."""
-    found = _ADDRESS.fullmatch(uri)
-    if not found or found["path"].startswith((":memory:", "file:")):
+    match = _ADDRESS.fullmatch(uri)
+    if not match or match["path"].startswith((":memory:", "file:")):
         return None
-    return Path(urllib.parse.unquote(found["path"]))
+    return Path(urllib.parse.unquote(match["path"]))
 
 
 def address_of(path: Path, query: str = "") -> str:
@@ -46,8 +46,8 @@ def absolute(uri: str) -> str:
     path = path_of(uri)
     if path is None or path.is_absolute():
         return uri
-    found = _ADDRESS.fullmatch(uri)
-    return address_of(path.absolute(), (found and found["query"]) or "")
+    match = _ADDRESS.fullmatch(uri)
+    return address_of(path.absolute(), (match and match["query"]) or "")
 
 
 def prepare(path: Path, artifacts: str, say: Callable[[str], None]) -> None:

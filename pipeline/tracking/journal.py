@@ -69,9 +69,9 @@ class Journal:
     def sent(self) -> dict[str, Any]:
         """What sent.json holds; what a new one would, where there is none yet or it is damaged."""
         try:
-            found = json.loads((self.folder / SENT).read_text(encoding="utf-8"))
-            if isinstance(found, dict) and {"sent", "left", "runs"} <= found.keys():
-                return found
+            state = json.loads((self.folder / SENT).read_text(encoding="utf-8"))
+            if isinstance(state, dict) and {"sent", "left", "runs"} <= state.keys():
+                return state
         except (OSError, ValueError):
             pass
         return {"sent": 0, "left": [], "runs": {}, "trouble": None}
@@ -90,7 +90,7 @@ class Journal:
         root = self.root.resolve()
         return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
-    def found(self, stored: str) -> Path:
+    def file(self, stored: str) -> Path:
         """The file that an entry names."""
         return self.root / stored  # an absolute one stays as it is
 

@@ -25,7 +25,7 @@ class Machine:
         import psutil
 
         memory, disk, network = psutil.virtual_memory(), psutil.disk_usage(os.sep), psutil.net_io_counters()
-        found = {
+        readings = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / _MB,
             "system_memory_usage_percentage": 100 * memory.used / memory.total,
@@ -35,16 +35,16 @@ class Machine:
         }
         if network is not None:
             self._network = self._network or (network.bytes_recv, network.bytes_sent)
-            found["network_receive_megabytes"] = (network.bytes_recv - self._network[0]) / _MB
-            found["network_transmit_megabytes"] = (network.bytes_sent - self._network[1]) / _MB
-        return {f"system/{name}": round(float(value), 1) for name, value in (found | self._of_gpus()).items()}
+            readings["network_receive_megabytes"] = (network.bytes_recv - self._network[0]) / _MB
+            readings["network_transmit_megabytes"] = (network.bytes_sent - self._network[1]) / _MB
+        return {f"system/{name}": round(float(value), 1) for name, value in (readings | self._of_gpus()).items()}
 
     def _of_gpus(self) -> dict[str, float]:
         try:
             pynvml = importlib.import_module("pynvml")
         except ImportError:
             return {}
-        found = {}
+        readings = {}
         try:
             if self._gpus is None:
                 self._gpus = []
@@ -52,9 +52,9 @@ class Machine:
                 self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
             for i, gpu in enumerate(self._gpus):
                 memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-                found[f"gpu_{i}_memory_usage_percentage"] = 100 * memory.used / memory.total
-                found[f"gpu_{i}_memory_usage_megabytes"] = memory.used / _MB
-                found[f"gpu_{i}_utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
+                readings[f"gpu_{i}_memory_usage_percentage"] = 100 * memory.used / memory.total
+                readings[f"gpu_{i}_memory_usage_megabytes"] = memory.used / _MB
+                readings[f"gpu_{i}_utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
         except pynvml.NVMLError:  # no driver
             return {}
-        return found
+        return readings

@@ -96,8 +96,8 @@ class Tracking:
             shown = None if self._where.under_root else self._where.shown
             self._run = _fresh()
             journal.append({"do": "open", "experiment": self._experiment, "address": shown})
-            given = {"id": goes_on[-1]} if goes_on else {}
-            self._write(do="run", run=self._run, parent=None, name=self._name, tags=_whose(), **given)
+            resumed = {"id": goes_on[-1]} if goes_on else {}
+            self._write(do="run", run=self._run, parent=None, name=self._name, tags=_whose(), **resumed)
         else:
             self._read_back(journal)
         if goes_on:
@@ -110,8 +110,8 @@ class Tracking:
             folder = self._where.root / journals.FOLDER / name
             if (folder / journals.JOURNAL).exists():
                 return Journal(folder, max_bytes)
-            if found := journals.of_run(self._where.root, name, max_bytes):
-                return found
+            if journal := journals.of_run(self._where.root, name, max_bytes):
+                return journal
         return None
 
     def _read_back(self, journal: Journal) -> None:
@@ -249,9 +249,9 @@ class Tracking:
             return
         with self._guarded(f"{path} cannot be kept for MLflow"):
             if not lasting or not path.resolve().is_relative_to(self._journal.root.resolve()):
-                kept = self.scratch() / path.name
-                (shutil.copytree if path.is_dir() else shutil.copy)(path, kept)
-                path = kept
+                copy = self.scratch() / path.name
+                (shutil.copytree if path.is_dir() else shutil.copy)(path, copy)
+                path = copy
             self._write(do="artifact", run=self._current(), path=self._journal.stored(path), folder=folder)
 
     def new_files(self, folder: Path) -> None:
@@ -264,9 +264,9 @@ class Tracking:
     def scratch(self) -> Path:
         """A new folder that lasts until MLflow has what is in it; only while `on`. Raises OSError."""
         assert self._journal is not None
-        made = self._journal.folder / journals.FILES / _fresh()
-        made.mkdir(parents=True, mode=0o700)
-        return made
+        folder = self._journal.folder / journals.FILES / _fresh()
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
 
     def model(self, **packed: Any) -> None:
         """An MLflow model of the current run; the arguments are `logged.log_pyfunc`'s, their files within `scratch`."""
@@ -384,8 +384,8 @@ def _start_sender(journal: Journal, where: Address, alone: bool = False) -> subp
             preexec_fn=None if alone else launcher.end_with_parent,
         )
     assert process.stdin is not None
-    given = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root), "remove": alone}
-    process.stdin.write(json.dumps(given).encode() + b"\n")
+    order = {"folder": str(journal.folder.resolve()), **where._asdict(), "root": str(where.root), "remove": alone}
+    process.stdin.write(json.dumps(order).encode() + b"\n")
     process.stdin.close()
     return process
 

@@ -70,8 +70,8 @@ class Sender:
     @property
     def runs(self) -> dict[str, str]:
         """The journal's name of each run -> MLflow's id."""
-        found: dict[str, str] = self.state["runs"]
-        return found
+        runs: dict[str, str] = self.state["runs"]
+        return runs
 
     def send(self, left_too: bool = True) -> None:
         """Sends all that the journal has gained; `left_too`: tries again what could not be sent before.
@@ -149,23 +149,23 @@ class Sender:
             return
         mark = f"{self.journal.folder.name}/{name}"
         experiment = self._ask(None, self._find_experiment)
-        if given := entry.get("id"):  # of a journal that is done with, or of another process
-            found = self._ask(None, self._known, given)
+        if run_id := entry.get("id"):  # of a journal that is done with, or of another process
+            ids = self._ask(None, self._known, run_id)
         elif self._unsure:
             asked = self._ask(None, self.client.search_runs, [experiment], f"tags.`{ASKED}` = '{mark}'")
-            found = [run.info.run_id for run in asked]
+            ids = [run.info.run_id for run in asked]
         else:
-            found = []
-        if found:
-            self.runs[name] = str(found[0])
+            ids = []
+        if ids:
+            self.runs[name] = str(ids[0])
             return
         tags = {**entry["tags"], ASKED: mark}
         if entry["parent"] in self.runs:
             tags["mlflow.parentRunId"] = self.runs[entry["parent"]]
         if before := self.state.get("before", {}).get(name):
             tags[BEFORE] = before
-        made = self._ask(None, self.client.create_run, experiment, entry["time_ms"], tags, run_name=entry["name"])
-        self.runs[name] = str(made.info.run_id)
+        run = self._ask(None, self.client.create_run, experiment, entry["time_ms"], tags, run_name=entry["name"])
+        self.runs[name] = str(run.info.run_id)
 
     def _known(self, run_id: str) -> list[str]:
         try:
@@ -184,7 +184,7 @@ class Sender:
         except Exception as error:
             if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
                 raise
-            raise Refused(f"an experiment named {name[:60]!r}: {said(error)}") from None
+            raise Refused(f"an experiment named {name[:60]!r}: {reason_of(error)}") from None
 
     def _experiment_of(self, name: str) -> str:
         if self._experiment is None:
@@ -261,12 +261,12 @@ class Sender:
     def _dataset(self, entry: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        made = Dataset(
+        dataset = Dataset(
             name=entry["name"], digest=entry["digest"], source_type="local", source=entry["source"],
             profile=entry["profile"],
         )  # fmt: skip
-        given = [DatasetInput(made, [InputTag("mlflow.data.context", entry["context"])])]
-        self._ask(entry["run"], self.client.log_inputs, self.runs[entry["run"]], given)
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", entry["context"])])]
+        self._ask(entry["run"], self.client.log_inputs, self.runs[entry["run"]], inputs)
 
     def _again(self, entry: dict[str, Any]) -> None:
         self._ask(entry["run"], self.client.update_run, self.runs[entry["run"]], status="RUNNING")
@@ -287,7 +287,7 @@ class Sender:
         except Exception as error:  # a store of artifacts has errors of its own; MLflow itself may be well
             self.slow_store = isinstance(error, deadline.TooLong)
             self._ask(entry["run"], self.client.get_run, self.runs[entry["run"]])
-            self.state["why_left"] = said(error)
+            self.state["why_left"] = reason_of(error)
             return False
 
     def _put(self, entry: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ class Sender:
         if entry["do"] == "model":
             self._model(entry, run_id)
             return
-        path = self.journal.found(entry["path"])
+        path = self.journal.file(entry["path"])
         if not path.exists():
             raise Refused(f"{path} is no longer there")
         put = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
@@ -308,8 +308,8 @@ class Sender:
             return
         packed = dict(entry["packed"])
         for name in ("script", "code"):
-            packed[name] = self.journal.found(packed[name])
-        packed["artifacts"] = {name: str(self.journal.found(path)) for name, path in packed["artifacts"].items()}
+            packed[name] = self.journal.file(packed[name])
+        packed["artifacts"] = {name: str(self.journal.file(path)) for name, path in packed["artifacts"].items()}
         if not packed["script"].exists():
             raise Refused(f"{packed['script']} is no longer there")
         size = sum(size_of(Path(path)) for path in packed["artifacts"].values())
@@ -341,12 +341,12 @@ class Sender:
         except Refused:
             raise
         except deadline.TooLong as error:
-            raise Slow(said(error)) from None
+            raise Slow(reason_of(error)) from None
         except Exception as error:
             if run is None or getattr(error, "error_code", "") not in _NO:
-                raise Away(said(error)) from None
+                raise Away(reason_of(error)) from None
             self._check_there(run)
-            raise Refused(said(error)) from None
+            raise Refused(reason_of(error)) from None
 
     def _patience(self, size: int = 0) -> contextlib.AbstractContextManager[None]:
         """Bounds the time of a call that sends so many bytes. A database is never left in the midst of its work."""
@@ -360,11 +360,11 @@ class Sender:
             with self._patience():
                 stage = self.client.get_run(run_id).info.lifecycle_stage
         except deadline.TooLong as error:
-            raise Slow(said(error)) from None
+            raise Slow(reason_of(error)) from None
         except Exception as error:
             if getattr(error, "error_code", "") in _NO:
                 raise Gone(run, run_id, False) from None
-            raise Away(said(error)) from None
+            raise Away(reason_of(error)) from None
         if stage != "active":
             raise Gone(run, run_id, True)
 
@@ -375,7 +375,7 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """An error in a line, without secrets."""
     return hide(f"{type(error).__name__}: {one_line(error, 200)}")
 
@@ -403,7 +403,7 @@ def follow(journal: Journal, where: Address) -> int:
             _note(journal, sender, f"{error}; `duplet sync` brings it back")
             return 1
         except Exception as error:
-            _note(journal, sender, str(error) if isinstance(error, Away) else said(error))
+            _note(journal, sender, str(error) if isinstance(error, Away) else reason_of(error))
             sender = sender if isinstance(error, Away) else None
             if closed:
                 return 1

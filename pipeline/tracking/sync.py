@@ -12,7 +12,7 @@ from pipeline.core.errors import InputError
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal
-from pipeline.tracking.sender import Away, Gone, Sender, Slow, said, size_of
+from pipeline.tracking.sender import Away, Gone, Sender, Slow, reason_of, size_of
 
 TRIES = 20  # runs that may have to be brought back within one journal
 SENDERS_END_S = 60.0  # for the sender of a command that is gone: it finishes a database that it is making, and ends
@@ -87,7 +87,7 @@ def _send(journal: Journal, where: Address, say: Callable[[str], None], slow: se
             slow.add(where.uri)
         return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not take it ({error})")
     except Exception as error:
-        return _outcome(journal, sender, "left", f"MLflow at {where.shown}: {said(error)}")
+        return _outcome(journal, sender, "left", f"MLflow at {where.shown}: {reason_of(error)}")
     for sentence in sender.refused:
         say(f"warning: {sentence}")
     if sender.state["left"]:
@@ -103,7 +103,7 @@ def _patience(journal: Journal, where: Address) -> contextlib.AbstractContextMan
     """Bounds the time of a whole journal by its bytes: a server may meet the bound of each single answer, for hours."""
     if not where.is_remote:
         return contextlib.nullcontext()
-    files = [journal.found(entry["path"]) for entry in journal.entries() if entry["do"] == "artifact"]
+    files = [journal.file(entry["path"]) for entry in journal.entries() if entry["do"] == "artifact"]
     size = sum(size_of(path) for path in (journal.folder, *files) if path.exists())
     return deadline.within(deadline.QUESTIONS_S + size / deadline.UPLOAD_BYTES_PER_S, f"a run of {size / 1e6:.1f} MB")
 
@@ -124,8 +124,8 @@ def _where(journal: Journal, root: Path, uri: str | None) -> Address:
     """The address that the journal's run had. Raises InputError where a password in it was not kept."""
     if uri:
         return at(uri, root)
-    kept = journal.opened().get("address")
-    return local(root) if kept is None else address(kept, root)
+    configured = journal.opened().get("address")
+    return local(root) if configured is None else address(configured, root)
 
 
 def _outcome(journal: Journal, sender: Sender | None, state: str, why: str) -> Outcome:
