@@ -111,3 +111,18 @@ def test_no_hard_sentence_is_left(everything: list[tuple[str, str]]) -> None:
 def test_a_thing_is_not_valid_rather_than_no_thing(everything: list[tuple[str, str]]) -> None:
     left = [f"{place}: {match[0]}" for place, text in everything for match in IS_NO.finditer(text)]
     assert not left, "\n".join(left)
+
+
+def test_a_file_that_the_docs_name_is_there() -> None:
+    """Names with a folder that end as our files do, at their place in the project or in `pipeline/`."""
+    pages = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+    named = {
+        (str(page.relative_to(PROJECT)), name)
+        for page in pages
+        for name in re.findall(
+            r"`([a-z_]+(?:/[a-z_0-9]+)+\.(?:py|sh|yaml|txt|toml))(?:::\w+)?`", page.read_text("utf-8")
+        )
+    }
+    assert len(named) > 40
+    gone = [one for one in sorted(named) if not any((top / one[1]).exists() for top in (PROJECT, PROJECT / "pipeline"))]
+    assert not gone

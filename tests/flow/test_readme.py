@@ -1,25 +1,17 @@
 """README's own path, with README's own text: its configuration and every `duplet` command, in a folder of a user's."""
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from tests.flow.pages import PROJECT, THINGS, commands_of, run, served
+
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # Commands that need a cluster, or change the machine's crontab, are shown and not sent.
 SHOWN_ONLY = {"submit": "duplet run my.yaml", "schedule": "0 2 * * *"}  # and a part of what is shown
-# Names in README that stand for something a user has.
-FRUITS = ("apple", "pear", "plum", "cherry", "grape", "lemon", "melon", "peach")
-COLOURS = ("red", "green", "blue", "yellow", "black", "white", "brown", "pink", "grey", "violet")
 
 
 def the_configuration() -> str:
@@ -32,9 +24,7 @@ def the_configuration() -> str:
 def the_commands() -> list[str]:
     """Every `duplet …` command of README that names a file of the user's, in order, without its comment."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    lines = [line for _, block in blocks for line in block.splitlines() if line.startswith("duplet ")]
-    lines += re.findall(r"(?<!`)`(duplet [^`]+)`", README)
-    commands = [re.sub(r"\s+#.*", "", line).strip() for line in lines]
+    commands = commands_of([block for _, block in blocks] + re.findall(r"(?<!`)`(duplet [^`]+)`", README))
     return list(dict.fromkeys(command for command in commands if len(shlex.split(command)) > 2))
 
 
@@ -43,69 +33,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that is not the checkout, with the files that README names."""
     folder = tmp_path_factory.mktemp("a user's folder")
     (folder / "my.yaml").write_text(the_configuration(), encoding="utf-8")
-    things = [f"{colour} {fruit}" for colour in COLOURS for fruit in FRUITS]
     pairs = [("question", "answer", "label")]
-    pairs += [(f"where do I buy a {thing}", f"the shop at the corner sells a {thing} today", "1") for thing in things]
+    pairs += [(f"where do I buy a {thing}", f"the shop at the corner sells a {thing} today", "1") for thing in THINGS]
     pairs += [
         (f"where do I buy a {one}", f"the shop at the corner sells a {other} today", "0")
-        for one, other in zip(things, things[7:])
+        for one, other in zip(THINGS, THINGS[7:])
     ]
     (folder / "pairs.tsv").write_text("".join("\t".join(row) + "\n" for row in pairs), encoding="utf-8")
-    documents = [{"id": str(i), "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(things)]
+    documents = [{"id": str(i), "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(THINGS)]
     (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
     notes = folder / "home" / "notes"
     notes.mkdir(parents=True)
-    for thing in things:
+    for thing in THINGS:
         told = f"A {thing} is sold at the corner today. Who buys a {thing} there pays less than at the market.\n\n"
         more = f"The shop keeps each {thing} in a cool and dark room. Nobody sells a {thing} on Sundays."
         (notes / f"{thing}.md").write_text(f"# The {thing}\n\n{told}{more}", encoding="utf-8")
-    rows = [{"query": "a red apple", "document": f"{thing} here"} for thing in things[:5]]
+    rows = [{"query": "a red apple", "document": f"{thing} here"} for thing in THINGS[:5]]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
-
-
-def environment(folder: Path) -> dict[str, str]:
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**os.environ, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-
-
-def run(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
-    finished = subprocess.run(
-        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=280, check=False
-    )
-    assert finished.returncode == 0, f"{shlex.join(command)}: exit {finished.returncode}\n{finished.stderr[-3000:]}"
-    assert "Traceback" not in finished.stderr
-    return finished
-
-
-def served(folder: Path, command: list[str]) -> dict[str, object]:
-    """The page's answer to one query, from the server that a command starts; it is stopped afterwards."""
-    process = subprocess.Popen(
-        [*command, "--port", "0"], cwd=folder, env=environment(folder), stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr
-        address = next(_addresses(process.stderr))
-        request = urllib.request.Request(
-            f"{address}/api/search",
-            json.dumps({"query": "a red apple"}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, object] = json.load(answer)
-        return found
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def _addresses(lines: Iterator[str]) -> Iterator[str]:
-    said = []
-    for line in lines:
-        said.append(line)
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            yield found[0]
-    raise AssertionError("no address was printed: " + "".join(said))
 
 
 def forget_limits(trained: Path) -> None:
