@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check docs settings architecture fuzz bench bench-data bench-memory search-engine torture torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-memory search-engine torture torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' Makefile
@@ -44,10 +44,19 @@ check: setup  ## ruff, type checker, import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+coverage: setup  ## the tests with coverage by line, below a floor it fails; TESTS="tests/config tests/ingest" for some of them
+	@bash docker/coverage.sh $(TESTS)
+
 docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs, made once
 	@[ -x .docs/bin/mkdocs ] || $(or $(DUPLET_PYTHON),python3.11) -m venv .docs
 	@.docs/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r docker/requirements-docs.txt
 	@NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --quiet --strict --config-file .mkdocs.yml && echo "docs: .site/index.html"
+
+notebooks: setup  ## runs docs/notebooks, over a small demo; nothing is written into them; the tools live in .notebooks
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \
+		--target .notebooks/lib -r docker/requirements-notebooks.txt
+	@MPLBACKEND=agg PYTHONPATH=.notebooks/lib:. $(BIN)/python -c "from nbclient.cli import main; main()" --timeout 1800 \
+		docs/notebooks/*.ipynb && echo "notebooks: all ran"
 
 settings: setup  ## docs/settings.md anew from the models of the configuration
 	@$(BIN)/duplet config explain --markdown > docs/settings.md
