@@ -10,9 +10,10 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
+from pipeline.config.heads import HEADS
 from pipeline.config.schema import Config, config_model, problems
 from pipeline.config.source_spec import formats
-from pipeline.config.tasks import task_specs
+from pipeline.config.tasks import TASKS
 from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
 from pipeline.core.atomic_files import at_home
@@ -168,14 +169,16 @@ def stored_config(data: Any, path: Path) -> Config:
     Raises:
         InputError: this version cannot read it.
     """
-    task = data.get("task") if isinstance(data, dict) else None
-    if isinstance(task, str) and task not in task_specs():
-        package = _manifest(path.parent).get("extra", {}).get("package")
-        raise InputError(
-            f"{path.parent} is of the task {task}, which no installed package brings: install "
-            + (package or "the package that brings it")
-            + "".join(f"; {problem}" for problem in problems())
-        )
+    whole = data if isinstance(data, dict) else {}
+    model = whole["model"] if isinstance(whole.get("model"), dict) else {}
+    for table, name in ((TASKS, whole.get("task")), (HEADS, model.get("head"))):
+        if isinstance(name, str) and name not in table.all:
+            package = _manifest(path.parent).get("extra", {}).get("package")
+            raise InputError(
+                f"{path.parent} is of the {table.noun} {name}, which no installed package brings: install "
+                + (package or "the package that brings it")
+                + "".join(f"; {problem}" for problem in problems())
+            )
     try:
         return check_config(data, path.name)
     except InputError as error:

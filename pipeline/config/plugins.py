@@ -1,14 +1,19 @@
 """What other packages bring: found through their entry points; one that cannot be used costs a sentence, no more."""
 
+import difflib
+import functools
 import importlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from pipeline.core.errors import one_line
+from pipeline.core.errors import InputError, one_line
 from pipeline.core.version import __version__
 
-NOUNS = {"duplet.tasks": "task", "duplet.sources": "source"}
+INTERFACE = 1  # of all that a package may bring; raised when a package that brings something must change
+NAME = re.compile("[a-z][a-z0-9_]*")  # of what is the name of a section too
+Thing = TypeVar("Thing")
 
 
 class Brought(NamedTuple):
@@ -37,17 +42,72 @@ def part(path: str) -> Any:
     return getattr(importlib.import_module(f"{own}{point}{rest}" if top == "pipeline" else module), name)
 
 
-def brought(group: str, check: Callable[[Any], str | None], known: tuple[str, ...]) -> Found:
-    """What installed packages bring in a group of entry points.
+class Table(Generic[Thing]):
+    """Everything of one kind by its name: Duplet's own, then what installed packages bring.
 
     Args:
-        check: what is wrong with a thing, which has a `name`, or None; without a point at its end.
-        known: names that are taken.
+        noun: what one is called; the group of entry points is `duplet.` and its plural.
+        kind: what an entry point must be; it has a `name` and an `interface`.
+        own: Duplet's, by name. A model in MLflow carries them without an installed package, so no entry point has them.
+        check: what is wrong with a thing of that kind, without a point at its end, or None.
     """
+
+    def __init__(
+        self, noun: str, kind: type[Thing], own: Mapping[str, Any], check: Callable[[Any], str | None] = lambda _: None
+    ) -> None:
+        self.noun, self.kind, self.own, self._check = noun, kind, own, check
+
+    @functools.cached_property
+    def found(self) -> Found:
+        """What installed packages bring, and a sentence for each thing that cannot be used."""
+        return _brought(f"duplet.{self.noun}s", self.noun, self._problem, self.own)
+
+    @property
+    def brought(self) -> dict[str, Thing]:
+        """What installed packages bring, by name."""
+        return {name: thing.value for name, thing in self.found.things.items()}
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """All by name, Duplet's own first."""
+        return {**self.own, **self.brought}
+
+    def named(self, name: str) -> Any:
+        """One of them. Raises InputError where no installed package brings it."""
+        if name in self.own:
+            return self.own[name]
+        known = self.all
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            raise InputError(
+                f"there is no {self.noun} {name!r}"
+                + (f"; did you mean {near[0]}?" if near else "")
+                + f" ({self.noun}s: {', '.join(known)}); install the package that brings it"
+                + "".join(f"; {problem}" for problem in self.found.problems)
+            )
+        return known[name]
+
+    def package_of(self, name: str) -> str | None:
+        """The package that brings it; None of Duplet's own."""
+        thing = self.found.things.get(name)
+        return thing and thing.package
+
+    def _problem(self, thing: Any) -> str | None:
+        if not isinstance(thing, self.kind):
+            return f"is a {type(thing).__name__}, not a {self.kind.__module__}.{self.kind.__qualname__}"
+        interface, name = thing.interface, thing.name  # type: ignore[attr-defined]
+        if interface != INTERFACE:
+            return f"was made for version {interface} of the interface, and this is {INTERFACE}"
+        if name in self.own:
+            return f"calls itself {name}, as a {self.noun} of Duplet"
+        return self._check(thing)
+
+
+def _brought(group: str, noun: str, check: Callable[[Any], str | None], known: Iterable[str]) -> Found:
     things: dict[str, Brought] = {}
     problems = []
     for point in sorted(metadata.entry_points(group=group), key=lambda one: (_package(one), one.name)):
-        package, what = _package(point), f"its {NOUNS[group]} {point.name}"
+        package, what = _package(point), f"its {noun} {point.name}"
         try:
             value = point.load()
             problem = check(value)

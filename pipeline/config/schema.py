@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
-from pipeline.config import source_spec, tasks
 from pipeline.config.base import Name, OwnPlace, Settings
+from pipeline.config.head import Head
+from pipeline.config.heads import HEADS
 from pipeline.config.nights import NightsConfig
+from pipeline.config.plugins import Table
 from pipeline.config.sections import (
     EvaluateConfig,
     ExecutionConfig,
@@ -21,10 +23,10 @@ from pipeline.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from pipeline.config.source_spec import formats, source_specs
+from pipeline.config.source_spec import SOURCES, formats, source_specs
 from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
-from pipeline.config.tasks import task_spec, task_specs
+from pipeline.config.tasks import TASKS, task_spec, task_specs
 from pipeline.config.teaching import TeachConfig
 from pipeline.core.redaction import MASK, hide_all
 
@@ -101,9 +103,18 @@ class Config(Settings):
         return self.seed if self.ingest.split.seed is None else self.ingest.split.seed
 
     @property
+    def unused_heads(self) -> tuple[str, ...]:
+        """Heads of other packages that this model has not, whose settings are no part of what is kept."""
+        return tuple(name for name in HEADS.brought if name != self.model.head)
+
+    @property
     def shown(self) -> dict[str, Any]:
         """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
         shown: dict[str, Any] = hide_all(self.model_dump(mode="json"))
+        for name in TASKS.brought.keys() - {self.task}:
+            shown.pop(name, None)
+        for name in self.unused_heads:
+            shown["model"].pop(name, None)
         for name in ("slack", "webhook", "ping"):  # whoever has such an address may use it
             if address := shown["nights"]["messages"][name]:
                 shown["nights"]["messages"][name] = f"{'/'.join(address.split('/')[:3])}/{MASK}"
@@ -111,9 +122,23 @@ class Config(Settings):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The distributions of other packages that bring the task and the source."""
-        found = (tasks.package_of(self.task), source_spec.package_of(self.ingest.source.format))
+        """The distributions of other packages that bring the task, the source, and parts of the model."""
+        return tuple(dict.fromkeys((*self.data_packages, *self.model_packages.values())))
+
+    @property
+    def data_packages(self) -> tuple[str, ...]:
+        """Those of the task and the source, which shape the records."""
+        found = (TASKS.package_of(self.task), SOURCES.package_of(self.ingest.source.format))
         return tuple(dict.fromkeys(name for name in found if name))
+
+    @property
+    def model_packages(self) -> dict[str, str]:
+        """What of a model another package brings, such as "head cross" -> that package."""
+        named: list[tuple[Table[Any], str]] = [(TASKS, self.task)]
+        if self.spec.heads:
+            named.append((HEADS, self.model.head))
+        found = {f"{table.noun} {name}": table.package_of(name) for table, name in named}
+        return {what: package for what, package in found.items() if package}
 
     @property
     def training_files(self) -> dict[str, str]:
@@ -182,10 +207,25 @@ def config_model() -> type[Config]:
     fields: dict[str, Any] = {
         "task": (Literal[tuple(specs)], Config.model_fields["task"]),
         "ingest": (ingest_model(), Config.model_fields["ingest"]),
+        "model": (model := model_model(), model()),
         **{name: (spec.options, spec.options()) for name, spec in specs.items() if spec.options},
     }
     doc = "All settings of a run. Only ingest.source must be given."
     return pydantic.create_model("Config", __base__=Config, __doc__=doc, __module__=__name__, **fields)
+
+
+def model_model() -> type[ModelConfig]:
+    """The section `model` with the names of all heads, and a section for each head with settings of its own."""
+    heads: dict[str, Head] = HEADS.brought
+    about = ModelConfig.model_fields["head"]
+    more = "".join(f" {name}: {head.summary}." for name, head in heads.items())
+    fields: dict[str, Any] = {
+        "head": (Literal[tuple(HEADS.all)], Field(default=about.default, description=f"{about.description}{more}")),
+        **{name: (head.options, head.options()) for name, head in heads.items() if head.options},
+    }
+    return pydantic.create_model(
+        "ModelConfig", __base__=ModelConfig, __doc__=ModelConfig.__doc__, __module__=__name__, **fields
+    )
 
 
 @functools.cache
@@ -221,4 +261,4 @@ def _with_columns(model: type[Settings], columns: type[Columns]) -> type[Setting
 
 def problems() -> tuple[str, ...]:
     """A sentence for each thing that an installed package brings and that cannot be used."""
-    return (*tasks.problems(), *source_spec.problems())
+    return tuple(problem for table in (TASKS, SOURCES, HEADS) for problem in table.found.problems)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.base import Filled, OwnPlace, Place, Positive, Settings, Share
+from pipeline.config.head import Head
+from pipeline.config.heads import HEADS
 from pipeline.config.sources import Source
 from pipeline.core import credentials
 
@@ -177,11 +179,32 @@ class ModelConfig(Settings):
         default="shared",
         description="Task matching: one encoder for queries and documents, or one for each. Both share the embedding.",
     )
-    head: Literal["cosine", "dot", "bilinear", "mlp", "late_interaction"] = Field(
+    head: str = Field(
         default="cosine",
-        description="Task matching: how a query and a document become a score. late_interaction compares the vectors "
-        "of all tokens, the others one vector per text. Default: late_interaction.",
+        description="Task matching: how a query and a document become a score, by "
+        f"{'; '.join(f'{head.name}: {head.summary}' for head in HEADS.own.values())}. Default: late_interaction.",
     )
+
+    @property
+    def scored_by(self) -> Head:
+        """The head. Raises InputError where no installed package brings it."""
+        head: Head = HEADS.named(self.head)
+        return head
+
+    @property
+    def head_options(self) -> Any:
+        """The head's own settings; None of a head without."""
+        return getattr(self, self.head, None) if self.scored_by.options else None
+
+    @property
+    def pooled_width(self) -> int:
+        """Numbers of a text's vector, as the pooling makes it."""
+        return self.hidden * self.directions * (2 if self.pooling == "max_mean" else 1)
+
+    @property
+    def vector_width(self) -> int:
+        """Numbers of a vector that a tower gives the head: of a text, or of a token."""
+        return 2 * self.embedding if self.scored_by.by_token else self.pooled_width
 
 
 class LossConfig(Settings):

@@ -3,17 +3,13 @@
 Duplet's own formats are in `sources` (their settings) and `pipeline.ingest.readers` (their reading).
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pipeline.config import plugins
 from pipeline.config.base import Settings
+from pipeline.config.plugins import INTERFACE, Table
 from pipeline.config.sources import FORMATS
-from pipeline.config.task_spec import INTERFACE
-
-GROUP = "duplet.sources"
 
 
 @dataclass(frozen=True)
@@ -42,41 +38,22 @@ class SourceSpec:
     interface: int = INTERFACE
 
 
-@functools.cache
-def _brought() -> plugins.Found:
-    return plugins.brought(GROUP, _problem, tuple(FORMATS))
-
-
-def _problem(spec: Any) -> str | None:
+def _problem(spec: SourceSpec) -> str | None:
     """What is wrong with a source that a package brings."""
-    if not isinstance(spec, SourceSpec):
-        return f"is a {type(spec).__name__}, not a pipeline.config.source_spec.SourceSpec"
-    if spec.interface != INTERFACE:
-        return f"was made for version {spec.interface} of the interface, and this is {INTERFACE}"
-    if spec.name in FORMATS:
-        return f"calls itself {spec.name}, as a source of Duplet"
     form = getattr(spec.options, "model_fields", {}).get("format")
     if form is None or get_args(form.annotation) != (spec.name,):
         return f'has options without the setting format: Literal["{spec.name}"]'
     return None
 
 
+SOURCES = Table("source", SourceSpec, FORMATS, _problem)
+
+
 def source_specs() -> dict[str, SourceSpec]:
     """The sources that installed packages bring, by format."""
-    return {name: thing.value for name, thing in _brought().things.items()}
+    return SOURCES.brought
 
 
 def formats() -> dict[str, type[Settings]]:
     """All formats with the model of their settings, those of Duplet first."""
     return FORMATS | {name: spec.options for name, spec in source_specs().items()}
-
-
-def package_of(form: str) -> str | None:
-    """The package that brings a format; None of Duplet's own."""
-    thing = _brought().things.get(form)
-    return thing and thing.package
-
-
-def problems() -> tuple[str, ...]:
-    """A sentence for each source of a package that cannot be used."""
-    return _brought().problems

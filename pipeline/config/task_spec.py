@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.base import Settings
+from pipeline.config.plugins import INTERFACE
 from pipeline.core.record_schema import Field
-
-INTERFACE = 1  # of TaskSpec, SourceSpec and their parts; raised when a package that brings one must change
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class TaskSpec:
         sources: the formats that alone have such records; empty: any that says so, or that has columns.
         files: setting -> path of files that training reads beside the stages' folders.
         pooled: whether the settings of pooling shape its models, for the model card.
+        heads: whether the settings head and towers shape its models.
         mxnet: (config, model folder) -> Predictor on MXNet.
         report: (evaluation folder) -> (title, table of texts with its heads) or None, a section of the run's page.
         interface: what the declaration was written for.
@@ -90,6 +90,7 @@ class TaskSpec:
     sources: tuple[str, ...] = ()
     files: Callable[[Any], dict[str, str | None]] | None = None
     pooled: bool = False
+    heads: bool = False
     onnx: OnnxSpec | None = None
     mxnet: str = "pipeline.serving.predict.mxnet_tasks:TaskPredictor"
     report: str | None = None

@@ -3,12 +3,17 @@
 import numpy as np
 
 
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
 def grade_probabilities(logits: np.ndarray, link: str) -> np.ndarray:
     """(N, outputs) logits to (N, G) probabilities of the grades, for the softmax or the ordinal link."""
     logits = logits.astype(np.float64)
     if link == "softmax":
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
+        return softmax(logits)
     above = 1 / (1 + np.exp(-logits))
     above = np.minimum.accumulate(above, axis=1)  # "above 1" can't be likelier than "above 0"
     edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)

@@ -44,7 +44,7 @@ def parts(config: Config) -> KeyParts:
     addresses = brought.addresses if brought else _ADDRESSES
     settings["source"] = {key: value for key, value in settings["source"].items() if key not in addresses}
     settings["split"].pop("seed")  # stands beside it
-    libraries = versions("pyarrow", *config.packages)
+    libraries = versions("pyarrow", *config.data_packages)
     if not isinstance(source, CollectionSource):
         libraries |= readers.reader_of(source).versions(source)
     inputs = _versions(_look(config))

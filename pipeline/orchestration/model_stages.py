@@ -95,7 +95,9 @@ class Train(WorkerStage):
             config={
                 "task": config.task,
                 "seed": config.seed,
-                "model": _without(settings["model"], "vectors"),  # the file's content is an input
+                "model": _without(
+                    settings["model"], "vectors", *config.unused_heads
+                ),  # vectors: the content is an input
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION),
                 **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),

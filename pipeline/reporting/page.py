@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.config import task_spec
+from pipeline.config.heads import HEADS
 from pipeline.config.plugins import part
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
@@ -237,16 +238,19 @@ def confusion(classes: Classes) -> dict[str, Any]:
     }
 
 
-def _own(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The section that the task itself adds: a title and a table of texts, its heads first."""
-    task = evaluation.run.get("configuration", {}).get("task")
-    report = task_spec(task).report if task else None
-    section = part(report)(evaluation.folder) if report else None
-    if section is None:
-        return None
-    title, (heads, *rows) = section
-    rows = [[cut(cell) for cell in row] for row in rows[:MAX_SETTINGS]]
-    return {"title": cut(title), "heads": [cut(head) for head in heads], "rows": rows}
+def _own(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The sections that the task and the head add: a title and a table of texts, its heads first."""
+    configuration = evaluation.run.get("configuration", {})
+    task = task_spec(configuration["task"]) if configuration.get("task") else None
+    head = HEADS.all.get(configuration.get("model", {}).get("head")) if task and task.heads else None
+    reports = [task and task.report, head and head.report]
+    sections = []
+    for section in (part(report)(evaluation.folder) for report in reports if report):
+        if section is not None:
+            title, (heads, *rows) = section
+            rows = [[cut(cell) for cell in row] for row in rows[:MAX_SETTINGS]]
+            sections.append({"title": cut(title), "heads": [cut(head) for head in heads], "rows": rows})
+    return sections
 
 
 def _alignment(entry: dict[str, Any]) -> dict[str, Any]:

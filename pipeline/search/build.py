@@ -25,7 +25,7 @@ from pipeline.search.index_store import GRAPH_NAME, Counts, ModelStamp, Settings
 from pipeline.search.searcher import compares_pairs_only
 from pipeline.search.segments import Encodes, Segment
 
-EXACT_UP_TO = {"pooled": 20_000, "late": 1_000_000}  # vectors
+EXACT_UP_TO = {False: 20_000, True: 1_000_000}  # vectors, of a text each or of a token each
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
 MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settings that come with a model
 # A segment is made in memory: of long documents it takes fewer than settings.documents_per_segment.
@@ -328,7 +328,7 @@ class Update:
         """Gives the snapshot a graph where it has enough vectors for one; returns what index.json says of it."""
         limit = self.settings.approximate_above
         if limit is None:
-            limit = EXACT_UP_TO["late" if self.encoder.config.model.head == "late_interaction" else "pooled"]
+            limit = EXACT_UP_TO[self.encoder.config.model.scored_by.by_token]
         if vectors <= limit or compares_pairs_only(self.encoder):
             return {}
         old, graph = self.old, None

@@ -32,7 +32,7 @@ class Explanation(NamedTuple):
 
 def explain(encoder: Encodes, query: str, text: str) -> Explanation:
     """Of late interaction, similarities of tokens; of other heads, what leaving words out on both sides does."""
-    if encoder.config.model.head == "late_interaction":
+    if encoder.config.model.scored_by.index == "tokens":
         return alignment(encoder, query, text)
     return occlusion(encoder, query, text)
 

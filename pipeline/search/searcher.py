@@ -286,8 +286,8 @@ def steps(scores: np.ndarray) -> np.ndarray:
 
 
 def compares_pairs_only(encoder: Encodes) -> bool:
-    """Whether the model has no vectors to look up (an mlp head, graded pairs), so that BM25 must give candidates."""
-    return encoder.config.model.head == "mlp" or encoder.config.train.loss.kind == "pointwise"
+    """Whether the model has no vectors to look up (some heads, graded pairs), so that BM25 must give candidates."""
+    return encoder.config.model.scored_by.index == "candidates" or encoder.config.train.loss.kind == "pointwise"
 
 
 def mapped(encoder: Encodes, query: Encoded) -> np.ndarray:

@@ -56,7 +56,7 @@ class Segment:
 
     folder: Path
     passages: np.ndarray  # (P, 3) int64
-    codes: Codes  # P texts; vectors of unit length under a cosine head
+    codes: Codes  # P texts; vectors of unit length under a head that takes them so
     words: np.ndarray  # (sum of words,) int32
     word_offsets: np.ndarray  # (P + 1,) int64
     table: pa.Table  # the documents
@@ -160,7 +160,7 @@ def _codes(encoded: Encoded, encoder: Encodes, kept: Kept) -> Codes:
     """What is kept of passages' vectors."""
     if not np.isfinite(encoded.vectors).all():
         raise InputError("the model is damaged: its vectors are not finite numbers; train it again")
-    if encoder.config.model.head == "cosine":
+    if encoder.config.model.scored_by.unit:
         norm = np.sqrt((encoded.vectors * encoded.vectors).sum(axis=1, keepdims=True) + 1e-12)
         encoded = Encoded((encoded.vectors / norm).astype(np.float32))
     if encoded.offsets is not None:

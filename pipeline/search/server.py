@@ -169,7 +169,7 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
             "status": "ok", "index": state.id, "name": state.name,
             "generation": state.generation, "documents": state.counts["documents"],
             "model": state.model.key if state.model else None, "head": head,
-            "aligned": head == "late_interaction", "best": searcher.best_mode,
+            "aligned": searcher.encoder.config.model.scored_by.index == "tokens", "best": searcher.best_mode,
         }  # fmt: skip
 
     @app.get("/api/about")

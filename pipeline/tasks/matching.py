@@ -217,7 +217,7 @@ class Matching(Task):
             for c in batch.sides[side].chunks
         ]
         back = nd.array(batch.sides[side].back, context, "int32")
-        if not network.late:
+        if not network.by_token:
             vectors = [part.vectors for part in parts]
             return Representation(nd.take(nd.concat(*vectors, dim=0) if len(parts) > 1 else vectors[0], back), None)
         steps = batch.sides[side].steps
@@ -270,7 +270,7 @@ class Matching(Task):
         if world.size == 1:
             return [x.detach() for x in own], 1 / max(sampled if hinge else len(batch.queries), 1)
         given = [_filled(x.detach(), 0, batch.height) for x in own]
-        if self.config.model.head == "late_interaction":
+        if self.config.model.scored_by.by_token:
             given = [_filled(x, 1, batch.steps) for x in given]
         if hinge:  # a mean over negatives, of which a pair has fewer where there are few documents
             given.append(nd.full(1, sampled, ctx=own[0].context))

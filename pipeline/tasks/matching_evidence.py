@@ -198,7 +198,7 @@ def alignment(
     for side, row in zip(SIDES, (query, document)):
         ids, lengths = split.fields[side].padded(np.array([row]))
         inputs = nd.array(ids.T, world.context, "int32"), nd.array(lengths, world.context, "int32")
-        if network.late:
+        if network.by_token:
             made = network.represent(side, table, *inputs)
             vectors[side], share = made.vectors[0].asnumpy(), made.weights[0].asnumpy()
             what = "importance"
@@ -221,10 +221,8 @@ def alignment(
         "rows": tokens["query"][: similar.shape[0]],
         "columns": tokens["document"][: similar.shape[1]],
         "values": np.round(similar, 3).tolist(),
-        "label": "similarity of tokens; ringed what makes the score"
-        if network.late
-        else "cosine of the encoder's states",
-        "maxima": network.late,
+        "label": network.config.scored_by.map_label,
+        "maxima": network.config.scored_by.index == "tokens",
         "weights": weights,
         "cut": max(0, d.shape[0] - ALIGNED_DOCUMENT_TOKENS),
     }

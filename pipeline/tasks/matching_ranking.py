@@ -48,7 +48,7 @@ def encode(
     network: Matcher, side: str, texts: Lines, rows: np.ndarray, world: World
 ) -> Iterator[tuple[np.ndarray, Representation]]:
     """Representations of some rows of a table in chunks of like lengths: (the chunk's rows, their representation)."""
-    most = QUERY_TOKENS_PER_CHUNK if side == "query" and network.late else TOKENS_PER_CHUNK
+    most = QUERY_TOKENS_PER_CHUNK if side == "query" and network.by_token else TOKENS_PER_CHUNK
     order = rows[np.argsort(texts.lengths[rows], kind="stable")]
     start = 0
     while start < len(order):

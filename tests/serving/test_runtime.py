@@ -73,7 +73,7 @@ def test_batches_keep_order_and_change_nothing(encoder: TextEncoder, texts: list
     for i, text in enumerate(texts):
         alone, mine = encoder.encode("document", [text]), found.slice(i, i + 1)
         np.testing.assert_allclose(mine.vectors, alone.vectors, atol=1e-5)
-        if encoder.late:
+        if encoder.by_token:
             assert len(alone.vectors) == max(1, len(encoder.tokens("document", text)))
 
 

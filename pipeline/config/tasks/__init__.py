@@ -1,12 +1,10 @@
 """The tasks: those of Duplet, a module each, and those that installed packages bring (entry points `duplet.tasks`)."""
 
-import functools
-import re
 from typing import Any
 
-from pipeline.config import plugins
 from pipeline.config.base import Settings
-from pipeline.config.task_spec import INTERFACE, Metric, TaskSpec
+from pipeline.config.plugins import NAME, Table
+from pipeline.config.task_spec import Metric, TaskSpec
 from pipeline.config.tasks import (
     captioning,
     classification,
@@ -17,10 +15,7 @@ from pipeline.config.tasks import (
     translation,
     visual_question,
 )
-from pipeline.core.errors import InputError
 
-GROUP = "duplet.tasks"
-# A model in MLflow carries these without an installed package, so they are found by no entry point.
 OWN: tuple[TaskSpec, ...] = (
     matching.TASK,
     classification.TASK,
@@ -31,7 +26,6 @@ OWN: tuple[TaskSpec, ...] = (
     captioning.TASK,
     visual_question.TASK,
 )
-_NAME = re.compile("[a-z][a-z0-9_]*")
 # Sections of a configuration, which no task may be named as.
 SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
@@ -39,21 +33,10 @@ SECTIONS = (
 )  # fmt: skip
 
 
-@functools.cache
-def _brought() -> plugins.Found:
-    return plugins.brought(GROUP, _problem, tuple(task.name for task in OWN))
-
-
-def _problem(spec: Any) -> str | None:
+def _problem(spec: TaskSpec) -> str | None:
     """What is wrong with a task that a package brings."""
-    if not isinstance(spec, TaskSpec):
-        return f"is a {type(spec).__name__}, not a pipeline.config.task_spec.TaskSpec"
-    if spec.interface != INTERFACE:
-        return f"was made for version {spec.interface} of the interface, and this is {INTERFACE}"
-    if not _NAME.fullmatch(spec.name) or spec.name in SECTIONS:
+    if not NAME.fullmatch(spec.name) or spec.name in SECTIONS:
         return f"calls itself {spec.name!r}, which is not a name for a task"
-    if spec.name in {task.name for task in OWN}:
-        return f"calls itself {spec.name}, as a task of Duplet"
     if not spec.fields or (not callable(spec.metrics) and not spec.metrics):
         return "has no field or no metric"
     if spec.options is not None and not (isinstance(spec.options, type) and issubclass(spec.options, Settings)):
@@ -65,32 +48,18 @@ def _problem(spec: Any) -> str | None:
     return None
 
 
+TASKS = Table("task", TaskSpec, {task.name: task for task in OWN}, _problem)
+
+
 def task_specs() -> dict[str, TaskSpec]:
     """All tasks by name, those of Duplet first."""
-    return {task.name: task for task in OWN} | {name: thing.value for name, thing in _brought().things.items()}
+    return TASKS.all
 
 
 def task_spec(name: str) -> TaskSpec:
     """A task's declaration. Raises InputError where no installed package brings such a task."""
-    own = {task.name: task for task in OWN}
-    specs = own if name in own else task_specs()
-    if name not in specs:
-        raise InputError(
-            f"there is no task {name!r} (tasks: {', '.join(specs)}); install the package that brings it"
-            + "".join(f"; {problem}" for problem in problems())
-        )
-    return specs[name]
-
-
-def package_of(task: str) -> str | None:
-    """The package that brings a task; None of Duplet's own."""
-    thing = _brought().things.get(task)
-    return thing and thing.package
-
-
-def problems() -> tuple[str, ...]:
-    """A sentence for each task of a package that cannot be used."""
-    return _brought().problems
+    found: TaskSpec = TASKS.named(name)
+    return found
 
 
 def _metrics(tasks: Any) -> dict[str, Metric]:

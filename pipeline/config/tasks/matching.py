@@ -23,10 +23,11 @@ def _metrics(config: Any) -> tuple[Metric, ...]:
 
 def _check(config: Any) -> None:
     train, loss = config.train, config.train.loss
-    if config.model.head == "mlp" and loss.kind != "pointwise" and train.max_pairs_per_update > 512:
+    most = config.model.scored_by.most_pairs
+    if most is not None and loss.kind != "pointwise" and train.max_pairs_per_update > most:
         raise ValueError(
-            "model.head=mlp scores each query with each document of an update: "
-            "keep train.max_pairs_per_update at 512 or less"
+            f"model.head={config.model.head} scores each query with each document of an update: "
+            f"keep train.max_pairs_per_update at {most} or less"
         )
     if "graded" in config.evaluate.kinds and loss.kind != "pointwise":
         raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
@@ -55,6 +56,7 @@ TASK = TaskSpec(
     check=_check,
     check_split="pipeline.orchestration.split_checks:matching",
     pooled=True,
+    heads=True,
     mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.matcher:encoders",

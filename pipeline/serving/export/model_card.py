@@ -74,7 +74,7 @@ def _shape(task: str, model: dict[str, Any]) -> str:
     """The settings of the model that only some tasks have."""
     spec = task_spec(task)
     pooling = f", pooling {model['pooling']}" if spec.pooled else ""
-    return pooling + (f", head {model['head']}, {model['towers']} towers" if "head" in spec.defaults else "")
+    return pooling + (f", head {model['head']}, {model['towers']} towers" if spec.heads else "")
 
 
 def _limits(max_tokens: dict[str, int | None]) -> str:

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config.tasks import package_of
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.serving.mlflow_model.entry import open_model, predict
@@ -65,13 +64,12 @@ def pack(exported: Path, into: Path) -> Packed:
     """Writes script and modules into the folder `into`.
 
     Raises:
-        InputError: not an exported folder, or of a task that predicts on MXNet alone or that another package brings.
+        InputError: not an exported folder, of a task that predicts on MXNet alone, or with a part of another package.
     """
     if not any(exported.glob("*.onnx")):
         raise InputError(f"{exported} is not an exported model: run `duplet export`")
-    task = read_config(exported).task
-    if package := package_of(task):
-        raise InputError(f"its task {task} comes from the package {package}, which a model in MLflow does not carry")
+    for what, package in read_config(exported).model_packages.items():
+        raise InputError(f"its {what} comes from the package {package}, which a model in MLflow does not carry")
     modules = modules_of(ENTRY)
     texts = {name: path.read_text(encoding="utf-8") for name, path in modules.items()}
     copy = f"duplet_model_{atomic_files.digest(texts)[:8]}"

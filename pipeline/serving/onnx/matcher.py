@@ -1,33 +1,25 @@
 """The matching network as ONNX graphs: an encoder per side, and the whole matcher from two texts to a score."""
 
+from typing import Any
+
 import numpy as np
 import onnx
+from onnx import TensorProto
 
-from pipeline.config import Config
-from pipeline.serving.onnx.graphs import (
-    FAR_BELOW,
-    Arrays,
-    Graph,
-    dense,
-    embed,
-    last_axis,
-    layers,
-    padding,
-    pooled,
-    unit,
-)
+from pipeline.config import Config, ModelConfig
+from pipeline.config.head import Texts
+from pipeline.serving.onnx.graphs import Arrays, Graph, dense, embed, last_axis, layers, padding, pooled, unit
 from pipeline.serving.predict.scoring import tower_of
 
 
 def encoder(config: Config, arrays: Arrays, side: str) -> onnx.ModelProto:
-    """ids (N, T) int32 and lengths (N,) int32 to vectors (N, P); late interaction: (N, T, P), and weights (N, T)."""
-    graph, late = Graph(f"{side}_encoder"), config.model.head == "late_interaction"
+    """ids (N, T) int32 and lengths (N,) int32 to vectors (N, P); by token: (N, T, P), and weights (N, T)."""
+    graph, by_token = Graph(f"{side}_encoder"), config.model.scored_by.by_token
     ids, lengths = _inputs(graph, "")
     vectors, weights = _represent(graph, config, arrays, side, ids, lengths)
-    pooled_width = config.model.hidden * config.model.directions * (2 if config.model.pooling == "max_mean" else 1)
-    width = 2 * config.model.embedding if late else pooled_width
-    graph.output(vectors, "vectors", np.float32, ("N", "T", width) if late else ("N", width))
-    if late:
+    width = config.model.vector_width
+    graph.output(vectors, "vectors", np.float32, ("N", "T", width) if by_token else ("N", width))
+    if by_token:
         graph.output(weights, "weights", np.float32, ("N", "T"))
     return graph.model({"duplet.side": side})
 
@@ -49,35 +41,88 @@ def matcher(config: Config, arrays: Arrays) -> onnx.ModelProto:
 
     A pointwise model also gives probabilities (N, G) of the grades, and its score is the expected grade.
     """
-    graph, loss = Graph("matcher"), config.train.loss
+    graph, loss, head = Graph("matcher"), config.train.loss, config.model.scored_by
     sides = []
     for side, mark in (("query", "q"), ("document", "d")):
         ids, lengths = _inputs(graph, f"{side}_", mark)
-        vectors, weights = _represent(graph, config, arrays, side, ids, lengths)
-        sides.append(Side(ids, lengths, vectors, weights))
-    query, document = sides
+        represented = _represent(graph, config, arrays, side, ids, lengths)
+        sides.append(Texts(*(Value(graph, name) for name in represented)))
+    maths = OnnxMaths(graph, arrays, config.model)
     if loss.kind == "pointwise":
-        logits = dense(graph, _features(graph, config, arrays, query, document), arrays, "output")
+        logits = maths.output(head.features(maths, *sides)).name
         chances = _probabilities(graph, logits, loss.grades, loss.link)
         graph.output(chances, "probabilities", np.float32, ("N", loss.grades))
         grades = graph.weight(np.arange(loss.grades, dtype=np.float32))
         score = graph.op("MatMul", chances, grades)
-    elif config.model.head == "late_interaction":
-        score = _best(graph, _similar(graph, query.vectors, document.vectors), query, document)
     else:
-        features = _features(graph, config, arrays, query, document)
-        if config.model.head == "mlp":
-            features = dense(graph, features, arrays, "output")
-        score = graph.op("Reshape", features, graph.weight(np.array([-1])))
+        score = head.pairs(maths, *sides).name
     graph.output(score, "score", np.float32, ("N",))
     return graph.model()
 
 
-class Side:
-    """One side of the pairs within a graph: names of values."""
+class Value:
+    """A value within a graph."""
 
-    def __init__(self, ids: str, lengths: str, vectors: str, weights: str) -> None:
-        self.ids, self.lengths, self.vectors, self.weights = ids, lengths, vectors, weights
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph, self.name = graph, name
+
+    def op(self, kind: str, *others: "Value | float | np.ndarray", **attributes: Any) -> "Value":
+        """A node of this value and others; arrays and numbers become constants."""
+        named = (one.name if isinstance(one, Value) else self.graph.weight(_constant(one)) for one in others)
+        return Value(self.graph, self.graph.op(kind, self.name, *named, **attributes))
+
+    __add__ = __radd__ = lambda self, other: self.op("Add", other)
+    __mul__ = __rmul__ = lambda self, other: self.op("Mul", other)
+    __sub__ = lambda self, other: self.op("Sub", other)
+    __truediv__ = lambda self, other: self.op("Div", other)
+    __neg__ = lambda self: self.op("Neg")
+    __rsub__ = lambda self, other: -self + other
+    __rtruediv__ = lambda self, other: self.op("Reciprocal") * other
+
+
+def _constant(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else np.array(value, np.float32)
+
+
+class OnnxMaths:
+    """`pipeline.config.head.Maths` over values of a graph; a graph scores pairs, so `every_…` has no part in it."""
+
+    def __init__(self, graph: Graph, arrays: Arrays, model: ModelConfig) -> None:
+        self._graph, self._arrays, self._width, self.options = graph, arrays, model.vector_width, model.head_options
+
+    def array(self, name: str) -> Value:
+        return Value(self._graph, self._graph.weight(self._arrays[f"head.{name}"], f"head.{name}"))
+
+    def dense(self, x: Value, name: str) -> Value:
+        return Value(self._graph, dense(self._graph, x.name, self._arrays, f"head.{name}"))
+
+    def output(self, features: Value) -> Value:
+        return Value(self._graph, dense(self._graph, features.name, self._arrays, "output"))
+
+    def width(self, x: Value) -> int:
+        return self._width
+
+    def since(self, x: Value, begin: int) -> Value:
+        return Value(self._graph, last_axis(self._graph, x.name, begin, np.iinfo(np.int64).max))
+
+    def unit(self, x: Value) -> Value:
+        return Value(self._graph, unit(self._graph, x.name))
+
+    concat = staticmethod(lambda *values: values[0].op("Concat", *values[1:], axis=-1))
+    stack = staticmethod(lambda *values: OnnxMaths.concat(*(OnnxMaths.expanded(value, 1) for value in values)))
+    first = staticmethod(lambda x: x.op("Gather", np.array(0), axis=1))
+    sum = staticmethod(lambda x, axis, keep=False: x.op("ReduceSum", np.array([axis]), keepdims=int(keep)))
+    largest = staticmethod(lambda x: x.op("ReduceMax", np.array([-1]), keepdims=0))
+    absolute = staticmethod(lambda x: x.op("Abs"))
+    tanh = staticmethod(lambda x: x.op("Tanh"))
+    relu = staticmethod(lambda x: x.op("Relu"))
+    sigmoid = staticmethod(lambda x: x.op("Sigmoid"))
+    softmax = staticmethod(lambda x: x.op("Softmax", axis=-1))
+    times = staticmethod(lambda x, matrix: x.op("MatMul", matrix))
+    products = staticmethod(lambda x, y: x.op("MatMul", OnnxMaths.turned(y)))
+    turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
+    expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
+    zero = staticmethod(lambda x: x.op("Equal", 0.0).op("Cast", to=TensorProto.FLOAT))
 
 
 def _inputs(graph: Graph, prefix: str, mark: str = "") -> tuple[str, str]:
@@ -90,7 +135,7 @@ def _represent(graph: Graph, config: Config, arrays: Arrays, side: str, ids: str
     model, tower = config.model, tower_of(arrays, side)
     embedded = embed(graph, ids, arrays)
     states = layers(graph, embedded, lengths, model, arrays, f"{tower}.encoder")
-    if model.head != "late_interaction":
+    if not model.scored_by.by_token:
         return pooled(graph, states, ids, lengths, model, arrays, f"{tower}.pooling"), ""
     over, _ = padding(graph, ids, lengths)
     projected = dense(graph, states, arrays, f"{tower}.project")
@@ -100,57 +145,6 @@ def _represent(graph: Graph, config: Config, arrays: Arrays, side: str, ids: str
     importance = graph.op("Where", over, graph.weight(np.float32(0)), importance)
     flat = graph.op("Squeeze", importance, graph.weight(np.array([2])))
     return graph.op("Transpose", halves, perm=[1, 0, 2]), graph.op("Transpose", flat, perm=[1, 0])
-
-
-def _similar(graph: Graph, left: str, right: str) -> str:
-    """(N, Tq, P) and (N, Td, P) to (N, Tq, Td)."""
-    return graph.op("MatMul", left, graph.op("Transpose", right, perm=[0, 2, 1]))
-
-
-def _best(graph: Graph, similar: str, side: Side, other: Side) -> str:
-    """(N, T, S) to (N,): the mean over T by importance of the maximum over the other side's tokens."""
-    over, _ = padding(graph, other.ids, other.lengths)  # (S, N, 1)
-    masked = graph.op(
-        "Where", graph.op("Transpose", over, perm=[1, 2, 0]), graph.weight(np.float32(FAR_BELOW)), similar
-    )
-    best = graph.op("ReduceMax", masked, graph.weight(np.array([2])), keepdims=0)
-    last = graph.weight(np.array([1]))
-    total = graph.op("ReduceSum", graph.op("Mul", best, side.weights), last, keepdims=0)
-    return graph.op("Div", total, graph.op("ReduceSum", side.weights, last, keepdims=0))
-
-
-def _mean(graph: Graph, side: Side) -> str:
-    """(N, P) the mean of a side's token vectors by importance."""
-    weights = graph.op("Unsqueeze", side.weights, graph.weight(np.array([1])))  # (N, 1, T)
-    total = graph.op("Squeeze", graph.op("MatMul", weights, side.vectors), graph.weight(np.array([1])))
-    return graph.op("Div", total, graph.op("ReduceSum", side.weights, graph.weight(np.array([1])), keepdims=1))
-
-
-def _features(graph: Graph, config: Config, arrays: Arrays, query: Side, document: Side) -> str:
-    """(N, features), `pipeline.models.matcher.Head.pair_features`."""
-    kind, q, d = config.model.head, query.vectors, document.vectors
-    if kind == "late_interaction":
-        scores, one = [], graph.weight(np.array([1]))
-        width = 2 * config.model.embedding
-        for begin in (0, width // 2):
-            similar = _similar(graph, *(last_axis(graph, x, begin, width) for x in (q, d)))
-            turned = graph.op("Transpose", similar, perm=[0, 2, 1])
-            scores += [_best(graph, similar, query, document), _best(graph, turned, document, query)]
-        together = graph.op("Concat", *(graph.op("Unsqueeze", score, one) for score in scores), axis=1)
-        wide = graph.op("Concat", together, *_compared(graph, _mean(graph, query), _mean(graph, document)), axis=1)
-        return graph.op("Concat", together, dense(graph, wide, arrays, "head.hidden", "Tanh"), axis=1)
-    if kind == "mlp":
-        wide = graph.op("Concat", q, d, *_compared(graph, q, d), axis=1)
-        return dense(graph, wide, arrays, "head.hidden", "Relu")
-    if kind == "cosine":
-        q, d = unit(graph, q), unit(graph, d)
-    if kind == "bilinear":
-        q = graph.op("MatMul", q, graph.weight(arrays["head.form"], "head.form"))
-    return graph.op("ReduceSum", graph.op("Mul", q, d), graph.weight(np.array([1])), keepdims=1)
-
-
-def _compared(graph: Graph, left: str, right: str) -> tuple[str, str]:
-    return graph.op("Abs", graph.op("Sub", left, right)), graph.op("Mul", left, right)
 
 
 def _probabilities(graph: Graph, logits: str, grades: int, link: str) -> str:

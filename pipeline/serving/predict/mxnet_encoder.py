@@ -44,11 +44,11 @@ def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represen
     """What `TextEncoder` calls: one side's padded batch to vectors and weights."""
     network, context = matcher_of(config, arrays), mx.cpu()
     table = network.embedding.data(context)
-    late = config.model.head == "late_interaction"
+    by_token = config.model.scored_by.by_token
 
     def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         made = network.represent(side, table, nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32"))
-        return made.vectors.asnumpy(), made.weights.asnumpy() if late else None
+        return made.vectors.asnumpy(), made.weights.asnumpy() if by_token else None
 
     return represent
 

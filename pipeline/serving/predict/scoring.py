@@ -1,15 +1,13 @@
-"""The matching heads in numpy: what scores representations once either backend has made them. Imports no MXNet.
-
-Each formula is `pipeline.models.matcher.Head`'s, over representations without padding.
-"""
+"""Heads in NumPy: what scores representations once either backend has made them. Imports no MXNet."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.evaluation.grades import grade_probabilities
+from pipeline.config.head import Head, Texts
+from pipeline.evaluation.grades import grade_probabilities, softmax
 
 # side, (N, T) int32 ids with 0 on padding, (N,) int32 lengths -> (N, P) vectors and None, or (N, T, P) and (N, T)
 Represent = Callable[[str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -31,6 +29,22 @@ class Encoded(NamedTuple):
     def texts(self) -> int:
         """N."""
         return len(self.vectors) if self.offsets is None else len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 vectors of each text."""
+        return np.ones(self.texts, np.int64) if self.offsets is None else np.diff(self.offsets)
+
+    def padded(self) -> Texts:
+        """As a head's formula takes them: texts by token as (N, T, P) and (N, T), zeros behind each text's end."""
+        if self.offsets is None:
+            return Texts(self.vectors, None)
+        assert self.weights is not None
+        there = np.arange(self.lengths.max(initial=1)) < self.lengths[:, None]
+        vectors = np.zeros((*there.shape, self.vectors.shape[1]), np.float32)
+        weights = np.zeros(there.shape, np.float32)
+        vectors[there], weights[there] = self.vectors, self.weights
+        return Texts(vectors, weights)
 
     def take(self, rows: np.ndarray) -> "Encoded":
         """The texts of these rows, in their order; rows may repeat."""
@@ -65,112 +79,116 @@ class Scorer:
     """
 
     def __init__(self, config: Config, parameters: Mapping[str, np.ndarray]) -> None:
-        self.kind, loss = config.model.head, config.train.loss
+        self.head, loss = config.model.scored_by, config.train.loss
         self.link = loss.link if loss.kind == "pointwise" else None
-        names = ("head.form", "head.hidden.weight", "head.hidden.bias", "output.weight", "output.bias")
-        self._of = {name: parameters[name].astype(np.float32) for name in names if name in parameters}
+        own = {name: array.astype(np.float32) for name, array in parameters.items()
+               if name.startswith(("head.", "output."))}  # fmt: skip
+        self._maths = NumpyMaths(own, config.model.head_options)
 
     def score_all(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(Nq, Nd) float32 scores; larger is a better match. Of a pointwise model, expected grades."""
-        nq, nd = query.texts, document.texts
-        if self.link is None and self.kind == "late_interaction":
-            return _late_all(query, document)
-        if self.link is None and self.kind != "mlp":
-            q, d = self._mapped(query.vectors, document.vectors)
-            return np.asarray(q @ d.T)
-        scores = np.empty((nq, nd), np.float32)
-        step = max(1, FEATURES_PER_CHUNK // max(1, 4 * document.vectors.size))
-        for start in range(0, nq, step):
-            end = min(nq, start + step)
-            left = query.take(np.repeat(np.arange(start, end), nd))
-            right = document.take(np.tile(np.arange(nd), end - start))
-            scores[start:end] = self.score_pairs(left, right).reshape(end - start, nd)
-        return scores
+        if self.link is None:
+            return np.asarray(self.head.all(self._maths, query, document))
+        return every_pair(self.score_pairs, query, document)
 
     def score_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N,) scores of query i with document i, equal to the diagonal of `score_all`."""
         if self.link is not None:
             probabilities = self.grades(query, document)
             return (probabilities @ np.arange(probabilities.shape[1])).astype(np.float32)
-        if self.kind == "late_interaction":
-            return np.array([_late_all(query.slice(i, i + 1), document.slice(i, i + 1))[0, 0]
-                             for i in range(query.texts)], np.float32)  # fmt: skip
-        features = self._features(query, document)
-        return self._output(features)[:, 0] if self.kind == "mlp" else features[:, 0]
+        return self._by_chunks(self.head.pairs, query, document)
 
     def grades(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N, G) probabilities of the grades; of a pointwise model alone."""
         assert self.link is not None, "only a pointwise loss gives grades"
-        return grade_probabilities(self._output(self._features(query, document)), self.link)
+        return grade_probabilities(self._by_chunks(self._logits, query, document), self.link)
 
-    def _output(self, features: np.ndarray) -> np.ndarray:
-        return np.asarray(features @ self._of["output.weight"].T + self._of["output.bias"])
+    def _logits(self, maths: "NumpyMaths", query: Texts, document: Texts) -> np.ndarray:
+        return maths.output(self.head.features(maths, query, document))
 
-    def _hidden(self, features: np.ndarray) -> np.ndarray:
-        return np.asarray(features @ self._of["head.hidden.weight"].T + self._of["head.hidden.bias"])
-
-    def _mapped(self, q: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Query and document vectors whose dot product is the score, for heads that have such."""
-        if self.kind == "cosine":
-            return _unit(q), _unit(d)
-        return (q @ self._of["head.form"], d) if self.kind == "bilinear" else (q, d)
-
-    def _features(self, query: Encoded, document: Encoded) -> np.ndarray:
-        """(N, features) of the pairs, as `Head.pair_features`."""
-        if self.kind == "late_interaction":
-            return self._late_features(query, document)
-        if self.kind == "mlp":
-            q, d = query.vectors, document.vectors
-            return np.maximum(self._hidden(np.concatenate([q, d, np.abs(q - d), q * d], axis=1)), 0)
-        q, d = self._mapped(query.vectors, document.vectors)
-        return (q * d).sum(axis=1, keepdims=True)
-
-    def _late_features(self, query: Encoded, document: Encoded) -> np.ndarray:
-        half = query.vectors.shape[1] // 2
-        together = np.empty((query.texts, 4), np.float32)
-        for i in range(query.texts):
-            q, d = query.slice(i, i + 1), document.slice(i, i + 1)
-            for column, begin in ((0, 0), (2, half)):
-                similar = q.vectors[:, begin:] @ d.vectors[:, begin:].T
-                together[i, column] = _weighted(similar.max(axis=1), q.weights)
-                together[i, column + 1] = _weighted(similar.max(axis=0), d.weights)
-        left, right = _mean(query), _mean(document)
-        wide = np.concatenate([together, np.abs(left - right), left * right], axis=1)
-        return np.concatenate([together, np.tanh(self._hidden(wide))], axis=1)
+    def _by_chunks(self, formula: Callable[..., np.ndarray], query: Encoded, document: Encoded) -> np.ndarray:
+        return by_chunks(lambda *sides: formula(self._maths, *sides), query, document)
 
 
-def _late_all(query: Encoded, document: Encoded) -> np.ndarray:
-    """(Nq, Nd): the mean over a query's tokens, by importance, of the best similarity among a document's tokens."""
-    assert query.offsets is not None and document.offsets is not None and query.weights is not None
-    scores = np.empty((query.texts, document.texts), np.float32)
-    if not scores.size:
-        return scores
-    totals = np.add.reduceat(query.weights, query.offsets[:-1])
-    longest = int(np.diff(query.offsets).max())
-    step = max(1, COMPARED_PER_CHUNK // (longest * max(1, len(document.vectors))))
-    for start in range(0, query.texts, step):
-        end = min(query.texts, start + step)
-        part = query.slice(start, end)
-        assert part.offsets is not None and part.weights is not None
-        best = np.maximum.reduceat(part.vectors @ document.vectors.T, document.offsets[:-1], axis=1)
-        best *= part.weights[:, None]
-        scores[start:end] = np.add.reduceat(best, part.offsets[:-1], axis=0) / totals[start:end, None]
+def by_chunks(formula: Callable[[Texts, Texts], np.ndarray], query: Encoded, document: Encoded) -> np.ndarray:
+    """A formula over N pairs, a bounded number at once; texts by token are padded, among others of like lengths."""
+    if not query.texts:
+        return formula(query.padded(), document.padded())
+    cost = query.lengths * document.lengths
+    order = np.argsort(cost, kind="stable")
+    width = query.vectors.shape[1]
+    step = max(1, COMPARED_PER_CHUNK // max(1, int(cost.max()) + 8 * width))
+    parts = [order[start : start + step] for start in range(0, len(order), step)]
+    found = np.concatenate([formula(query.take(rows).padded(), document.take(rows).padded()) for rows in parts])
+    values = np.empty_like(found)
+    values[order] = found
+    return values
+
+
+def every_pair(pairs: Callable[[Encoded, Encoded], np.ndarray], query: Encoded, document: Encoded) -> np.ndarray:
+    """(Nq, Nd) float32, of (N,) scores of pairs; some queries at once."""
+    nq, nd = query.texts, document.texts
+    scores = np.empty((nq, nd), np.float32)
+    step = max(1, FEATURES_PER_CHUNK // max(1, 4 * document.vectors.size))
+    for start in range(0, nq, step):
+        end = min(nq, start + step)
+        left = query.take(np.repeat(np.arange(start, end), nd))
+        right = document.take(np.tile(np.arange(nd), end - start))
+        scores[start:end] = pairs(left, right).reshape(end - start, nd)
     return scores
 
 
-def _weighted(values: np.ndarray, weights: np.ndarray | None) -> np.float32:
-    assert weights is not None
-    return np.float32((values * weights).sum() / weights.sum())
+class NumpyMaths:
+    """`pipeline.config.head.Maths` over NumPy arrays; `every_…` takes Encoded."""
 
+    def __init__(self, arrays: Mapping[str, np.ndarray], options: Any) -> None:
+        self._arrays, self.options = arrays, options
 
-def _mean(texts: Encoded) -> np.ndarray:
-    """(N, P) the mean of each text's token vectors by importance."""
-    assert texts.offsets is not None and texts.weights is not None
-    starts = texts.offsets[:-1]
-    total = np.add.reduceat(texts.vectors * texts.weights[:, None], starts, axis=0)
-    return np.asarray(total / np.add.reduceat(texts.weights, starts)[:, None])
+    def array(self, name: str) -> np.ndarray:
+        return self._arrays[f"head.{name}"]
 
+    def dense(self, x: np.ndarray, name: str) -> np.ndarray:
+        return np.asarray(x @ self._arrays[f"head.{name}.weight"].T + self._arrays[f"head.{name}.bias"])
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of length 1, with the matcher's guard against zero vectors."""
-    return np.asarray(vectors / np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True) + 1e-12))
+    def output(self, features: np.ndarray) -> np.ndarray:
+        return np.asarray(features @ self._arrays["output.weight"].T + self._arrays["output.bias"])
+
+    concat = staticmethod(lambda *values: np.concatenate(values, axis=-1))
+    stack = staticmethod(lambda *values: np.stack(values, axis=1))
+    first = staticmethod(lambda x: x[:, 0])
+    width = staticmethod(lambda x: x.shape[-1])
+    since = staticmethod(lambda x, begin: x[..., begin:])
+    sum = staticmethod(lambda x, axis, keep=False: x.sum(axis=axis, keepdims=keep))
+    largest = staticmethod(lambda x: x.max(axis=-1))
+    unit = staticmethod(lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-12))
+    absolute = staticmethod(np.abs)
+    tanh = staticmethod(np.tanh)
+    relu = staticmethod(lambda x: np.maximum(x, 0))
+    sigmoid = staticmethod(lambda x: 0.5 * (np.tanh(0.5 * x) + 1))  # without overflow
+    softmax = staticmethod(softmax)
+    times = staticmethod(np.matmul)
+    products = staticmethod(lambda x, y: x @ y.transpose(0, 2, 1))
+    turned = staticmethod(lambda x: x.transpose(0, 2, 1))
+    expanded = staticmethod(np.expand_dims)
+    zero = staticmethod(lambda x: (x == 0).astype(np.float32))
+    every_dot = staticmethod(lambda query, document: query @ document.T)
+
+    def every_best(self, query: Encoded, document: Encoded) -> np.ndarray:
+        assert query.offsets is not None and document.offsets is not None and query.weights is not None
+        scores = np.empty((query.texts, document.texts), np.float32)
+        if not scores.size:
+            return scores
+        totals = np.add.reduceat(query.weights, query.offsets[:-1])
+        longest = int(np.diff(query.offsets).max())
+        step = max(1, COMPARED_PER_CHUNK // (longest * max(1, len(document.vectors))))
+        for start in range(0, query.texts, step):
+            end = min(query.texts, start + step)
+            part = query.slice(start, end)
+            assert part.offsets is not None and part.weights is not None
+            best = np.maximum.reduceat(part.vectors @ document.vectors.T, document.offsets[:-1], axis=1)
+            best *= part.weights[:, None]
+            scores[start:end] = np.add.reduceat(best, part.offsets[:-1], axis=0) / totals[start:end, None]
+        return scores
+
+    def every_pair(self, head: Head, query: Encoded, document: Encoded) -> np.ndarray:
+        return every_pair(lambda *sides: by_chunks(lambda *padded: head.pairs(self, *padded), *sides), query, document)

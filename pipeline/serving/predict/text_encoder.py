@@ -47,7 +47,7 @@ class TextEncoder:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.config, self.sides = config, SIDES
         self.pointwise = config.train.loss.kind == "pointwise"
-        self.late = config.model.head == "late_interaction"
+        self.by_token = config.model.scored_by.by_token
         self._tokenizer, self._represent, self._scorer = tokenizer, represent, scorer
 
     def tokens(self, side: str, text: str) -> list[str]:
@@ -73,7 +73,7 @@ class TextEncoder:
         parts = list(batches(ids, lengths))
         run = self._pool.map if self._pool else map
         found = list(run(lambda batch: self._batch(side, batch), parts))
-        if not self.late:
+        if not self.by_token:
             vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
             for batch, (values, _) in zip(parts, found):
                 vectors[batch.rows] = values
@@ -91,11 +91,11 @@ class TextEncoder:
     def _batch(self, side: str, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
         """See Represent. Raises InputError where the network gives other shapes than its configuration says."""
         vectors, weights = self._represent(side, batch.ids, batch.lengths)
-        model = self.config.model
-        if self.late:
-            wanted: tuple[tuple[int, ...] | None, ...] = ((*batch.ids.shape, 2 * model.embedding), batch.ids.shape)
+        width = self.config.model.vector_width
+        if self.by_token:
+            wanted: tuple[tuple[int, ...] | None, ...] = ((*batch.ids.shape, width), batch.ids.shape)
         else:
-            wanted = (len(batch.ids), model.hidden * model.directions), None
+            wanted = (len(batch.ids), width), None
         shapes = vectors.shape, None if weights is None else weights.shape
         if shapes != wanted:
             raise InputError(
@@ -135,11 +135,8 @@ class TextEncoder:
         return self._scorer.grades(query, document)
 
     def _empty(self) -> Encoded:
-        model = self.config.model
-        if not self.late:
-            return Encoded(np.zeros((0, model.hidden * model.directions), np.float32))
-        width = 2 * model.embedding
-        return Encoded(np.zeros((0, width), np.float32), np.zeros(0, np.float32), np.zeros(1, np.int64))
+        vectors = np.zeros((0, self.config.model.vector_width), np.float32)
+        return Encoded(vectors, np.zeros(0, np.float32), np.zeros(1, np.int64)) if self.by_token else Encoded(vectors)
 
 
 def batches(ids: np.ndarray, lengths: np.ndarray) -> Iterator[Batch]:

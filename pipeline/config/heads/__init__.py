@@ -1,0 +1,33 @@
+"""The heads: those of Duplet, a file each, and those that installed packages bring (entry points `duplet.heads`)."""
+
+from pipeline.config.base import Settings
+from pipeline.config.head import DotHead, Head
+from pipeline.config.heads import bilinear, cosine, dot, late_interaction, mlp
+from pipeline.config.plugins import NAME, Table
+
+OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interaction.LateInteraction())
+# Settings of the section `model`, which no head may be named as.
+SETTINGS = (
+    "cell", "embedding", "vectors", "vectors_tuned_after", "hidden", "layers", "directions", "dropout", "word_dropout",
+    "layer_norm", "residual", "pooling", "towers", "head",
+)  # fmt: skip
+
+
+def _problem(head: Head) -> str | None:
+    """What is wrong with a head that a package brings."""
+    if not NAME.fullmatch(head.name) or head.name in SETTINGS:
+        return f"calls itself {head.name!r}, which is not a name for a head"
+    if type(head).features is Head.features or not getattr(head, "summary", ""):
+        return "has no features or no summary"
+    if head.options is not None and not (isinstance(head.options, type) and issubclass(head.options, Settings)):
+        return "has options that are no pipeline.config.Settings"
+    if head.index not in ("vectors", "tokens", "candidates", "none"):
+        return f"has the index {head.index!r}; it is one of vectors, tokens, candidates, none"
+    if head.index == "vectors" and not isinstance(head, DotHead):
+        return "has the index vectors and is no DotHead"
+    if head.index == "tokens" and not head.by_token:
+        return "has the index tokens and compares no tokens"
+    return None
+
+
+HEADS: Table[Head] = Table("head", Head, {head.name: head for head in OWN}, _problem)

@@ -1,0 +1,100 @@
+"""A head in training: its learned arrays as a Gluon block, and MXNet's arithmetic for its formula."""
+
+from typing import Any
+
+from mxnet import Context, gluon, init, nd
+
+from pipeline.config import ModelConfig
+from pipeline.config.head import FAR_BELOW, Dense, Texts
+
+
+class Identity(init.Initializer):
+    """Starts a square matrix at the identity, so that a bilinear head starts as a dot product."""
+
+    def _init_weight(self, _: Any, array: nd.NDArray) -> None:
+        array[:] = nd.eye(array.shape[0])
+
+
+STARTS = {"identity": Identity, "xavier": init.Xavier, "zeros": init.Zero, "ones": init.One}
+
+
+class HeadBlock(gluon.Block):
+    """What the model's head learns."""
+
+    def __init__(self, config: ModelConfig, graded: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        parts = config.scored_by.parts(config.vector_width, graded, config.head_options)
+        with self.name_scope():
+            for name, part in parts.items():
+                if isinstance(part, Dense):
+                    block = gluon.nn.Dense(
+                        part.units, flatten=False, in_units=part.inputs, weight_initializer=init.Xavier()
+                    )
+                    setattr(self, name, block)
+                else:
+                    setattr(self, name, self.params.get(name, shape=part.shape, init=STARTS[part.start]()))
+
+
+def unit(vectors: nd.NDArray) -> nd.NDArray:
+    """Vectors of length 1 along the last axis."""
+    return nd.broadcast_div(vectors, nd.sqrt((vectors * vectors).sum(axis=-1, keepdims=True) + 1e-12))
+
+
+class MxnetMaths:
+    """`pipeline.config.head.Maths` over NDArrays.
+
+    Args:
+        output: the linear layer above the head, if there is one.
+    """
+
+    def __init__(self, block: HeadBlock, output: gluon.Block | None, options: Any, context: Context) -> None:
+        self._block, self._output, self.options, self._context = block, output, options, context
+
+    def array(self, name: str) -> nd.NDArray:
+        return getattr(self._block, name).data(self._context)
+
+    def dense(self, x: nd.NDArray, name: str) -> nd.NDArray:
+        return getattr(self._block, name)(x)
+
+    def output(self, features: nd.NDArray) -> nd.NDArray:
+        assert self._output is not None, "a head that is learned, or graded, is always built with an output layer"
+        return self._output(features)
+
+    def largest(self, x: nd.NDArray) -> nd.NDArray:
+        # not max: MXNet gives each of several equal maxima the whole gradient, and a word that stands twice is equal
+        # to itself but for rounding, so that the gradient would depend on the batch's shape
+        return nd.pick(x, x.detach().argmax(axis=x.ndim - 1), axis=x.ndim - 1)
+
+    concat = staticmethod(lambda *values: nd.concat(*values, dim=values[0].ndim - 1))
+    stack = staticmethod(lambda *values: nd.stack(*values, axis=1))
+    first = staticmethod(lambda x: nd.slice_axis(x, axis=1, begin=0, end=1).reshape(-1))
+    width = staticmethod(lambda x: x.shape[-1])
+    since = staticmethod(lambda x, begin: nd.slice_axis(x, axis=x.ndim - 1, begin=begin, end=None))
+    sum = staticmethod(lambda x, axis, keep=False: x.sum(axis=axis, keepdims=keep))
+    unit = staticmethod(unit)
+    absolute = staticmethod(nd.abs)
+    tanh = staticmethod(lambda x: nd.Activation(x, act_type="tanh"))
+    relu = staticmethod(lambda x: nd.Activation(x, act_type="relu"))
+    sigmoid = staticmethod(lambda x: nd.Activation(x, act_type="sigmoid"))
+    softmax = staticmethod(lambda x: nd.softmax(x, axis=-1))
+    times = staticmethod(nd.dot)
+    products = staticmethod(lambda x, y: nd.batch_dot(x, y, transpose_b=True))
+    turned = staticmethod(lambda x: x.transpose((0, 2, 1)))
+    expanded = staticmethod(lambda x, axis: x.expand_dims(axis))
+    zero = staticmethod(lambda x: x == 0)
+    every_dot = staticmethod(lambda query, document: nd.dot(query, document, transpose_b=True))
+
+    def every_best(self, query: Texts, document: Texts) -> nd.NDArray:
+        (nq, tq, width), (nd_, td, _) = query.vectors.shape, document.vectors.shape
+        similar = nd.dot(query.vectors.reshape((-1, width)), document.vectors.reshape((-1, width)), transpose_b=True)
+        absent = (document.weights == 0) * FAR_BELOW
+        similar = nd.broadcast_add(similar.reshape((nq * tq, nd_, td)), absent.expand_dims(0))
+        best = similar.max(axis=2).reshape((nq, tq, nd_))
+        weights = nd.broadcast_div(query.weights, query.weights.sum(axis=1, keepdims=True))
+        return nd.broadcast_mul(best, weights.expand_dims(2)).sum(axis=1)
+
+    def every_pair(self, head: Any, query: Texts, document: Texts) -> nd.NDArray:
+        nq, nd_ = query.vectors.shape[0], document.vectors.shape[0]
+        left = Texts(*(None if x is None else nd.repeat(x, nd_, axis=0) for x in query))
+        right = Texts(*(None if x is None else nd.tile(x, (nq, *[1] * (x.ndim - 1))) for x in document))
+        return head.pairs(self, left, right).reshape((nq, nd_))
