@@ -273,4 +273,3 @@ def test_a_head_of_another_package_from_installation_to_an_index(
     assert refused.returncode == 2
     assert "is of the head gauss, which no installed package brings: install duplet-heads" in refused.stderr
     assert without(*DUPLET, "report", str(evaluated)).returncode == 0
-    assert without(*DUPLET, "config", "distance.yaml", "model.head=dot", "model.gauss=null").returncode == 2

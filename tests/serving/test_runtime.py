@@ -29,9 +29,9 @@ Trained = Callable[..., Path]
 TEXTS = ["b c", "", "a " * 300, "日本 zzz", "d e f g h", "b c"]
 
 
-@pytest.mark.parametrize("head", ("cosine", "late_interaction"))
-def test_both_backends_agree(trained: Trained, head: str) -> None:
-    folder = trained(head=head)
+@pytest.mark.parametrize(("head", "pooling"), [("cosine", "max"), ("cosine", "max_mean"), ("late_interaction", "max")])
+def test_both_backends_agree(trained: Trained, head: str, pooling: str) -> None:
+    folder = trained(head=head, pooling=pooling)
     encoders = [open_encoder(folder, backend, threads=1) for backend in ("onnx", "mxnet")]  # type: ignore[arg-type]
     for side in ("query", "document"):
         onnx, mxnet = (encoder.encode(side, TEXTS) for encoder in encoders)
@@ -40,6 +40,7 @@ def test_both_backends_agree(trained: Trained, head: str) -> None:
             assert onnx.offsets is not None and onnx.weights is not None and mxnet.weights is not None
             np.testing.assert_array_equal(np.diff(onnx.offsets), [2, 1, 12 if side == "query" else 20, 3, 5, 2])
             np.testing.assert_allclose(onnx.weights, mxnet.weights, atol=1e-5)
+        assert all(encoder.encode(side, []).vectors.shape == (0, onnx.vectors.shape[1]) for encoder in encoders)
     scores = [encoder.score(TEXTS, TEXTS[::-1]) for encoder in encoders]
     np.testing.assert_allclose(*scores, atol=1e-5)
 
