@@ -69,7 +69,7 @@ def _of_records(config: Config, path: Path) -> dict[str, Any]:
 
     fields = config.spec.fields
     named = next((field for field, form in fields.items() if form.vocabulary and form.tokens == "whole"), None)
-    label = "relevance" if config.task == "matching" else named
+    label = "relevance" if config.spec.relevance else named
     query = next(field for field, form in fields.items() if not form.names)
     labels: Counter[str] = Counter()
     words, lengths, rows = [0] * WORD_BINS, [0] * (len(LENGTH_BINS) + 1), 0

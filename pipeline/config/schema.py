@@ -173,8 +173,9 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":
-        if self.teach.scores is not None and self.task != "classification":
-            raise ValueError(f"teach.scores is for task classification, not {self.task}")
+        if self.teach.scores is not None and not self.spec.teachable:
+            able = " or ".join(name for name, spec in task_specs().items() if spec.teachable)
+            raise ValueError(f"teach.scores is for task {able}, not {self.task}")
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0

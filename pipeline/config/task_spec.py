@@ -66,6 +66,9 @@ class TaskSpec:
         sources: the formats that alone have such records; empty: any that says so, or that has columns.
         files: setting -> path of files that training reads beside the stages' folders.
         pooled: whether the settings of pooling shape its models, for the model card.
+        relevance: whether a record is a query and a document with a relevance, so that sources may give negatives,
+            lists of documents and a collection.
+        teachable: whether it learns from a teacher's scores too.
         heads: whether the settings head and towers shape its models.
         mxnet: (config, model folder) -> Predictor on MXNet.
         report: (evaluation folder) -> (title, table of texts with its heads) or None, a section of the run's page.
@@ -90,11 +93,18 @@ class TaskSpec:
     sources: tuple[str, ...] = ()
     files: Callable[[Any], dict[str, str | None]] | None = None
     pooled: bool = False
+    relevance: bool = False
+    teachable: bool = False
     heads: bool = False
     onnx: OnnxSpec | None = None
     mxnet: str = "pipeline.serving.predict.mxnet_tasks:TaskPredictor"
     report: str | None = None
     interface: int = INTERFACE
+
+    @property
+    def opens_onnx(self) -> str | None:
+        """What opens its models on ONNX Runtime; None where they predict on MXNet alone."""
+        return self.onnx.open if self.onnx else None
 
     def metrics_of(self, config: Any) -> tuple[Metric, ...]:
         """What validation measures with a configuration."""

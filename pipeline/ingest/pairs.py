@@ -57,7 +57,7 @@ def wanted_columns(columns: Columns, task: str) -> list[Column]:
     names = (name for field in task_spec(task).fields for name in (field, f"{field}_id"))
     given = [getattr(columns, name, None) for name in names]
     told = None if columns.negative is not None else columns.relevance
-    single = (*given, columns.negative if task == "matching" else None, told, columns.id)
+    single = (*given, columns.negative if task_spec(task).relevance else None, told, columns.id)
     return list(dict.fromkeys(c for c in (*single, *columns.group, *columns.metadata) if c is not None))
 
 
@@ -137,7 +137,7 @@ def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -
     for given, found in files(source).items():
         rows = listing.rows(found, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
         lists = source.format not in ("tsv", "csv") or source.columns.negative is not None
-        yield given, unfolded(rows, source.columns) if task == "matching" and lists else rows
+        yield given, unfolded(rows, source.columns) if task_spec(task).relevance and lists else rows
 
 
 def unfolded(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
@@ -190,14 +190,14 @@ def ingest(
         InputError: a file holds no rows.
     """
     ledger, scratch, _ = tools
-    if columns.negative is not None and config.task == "matching":
+    if columns.negative is not None and config.spec.relevance:
         columns = columns.model_copy(update={"relevance": UNFOLDED})
     reading = Reading(columns, grades, config.task)
     named = [
         i for i, field in enumerate(task_spec(config.task).fields) if getattr(columns, f"{field}_id", None) is not None
     ]
     fields, seed = tuple(task_spec(config.task).fields), config.split_seed
-    own_documents = config.task == "matching" and columns.document_id is not None
+    own_documents = config.spec.relevance and columns.document_id is not None
     for given, rows in read:
         cut, before = shares_to_cut(given, origin, config.ingest.split), ledger.total_read()
         for some in _batches(rows):

@@ -86,7 +86,7 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
     kinds: tuple[str, ...] = ("records", "documents", "queries")
     if not isinstance(source, CollectionSource):
         kinds = readers.reader_of(source).kinds
-    with_collection = "documents" in kinds and config.task == "matching"
+    with_collection = "documents" in kinds and config.spec.relevance
     with Ledger(folder, kinds, ingest.max_quarantined_share) as ledger, Scratch(folder) as scratch:
         with Output(folder, config.task, with_collection) as output:
             tools = (ledger, scratch, output)

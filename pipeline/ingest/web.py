@@ -23,7 +23,7 @@ UNTITLED = "pages without a title, which no query can ask for"
 def ingest_pages(source: PagesSource, config: Config, folder: Path, tools: tuple[Ledger, Scratch, Output]) -> None:
     """Pages as records: a title as the query for its text, or the text alone. Of matching, all texts are ranked."""
     ledger, _, output = tools
-    matching = config.task == "matching"
+    matching = config.spec.relevance
 
     def keep(page_id: str, page: Page) -> None:
         metadata = {"url": page.address, "title": page.title, "language": page.language}

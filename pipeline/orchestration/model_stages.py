@@ -142,8 +142,7 @@ class Train(WorkerStage):
 
     def _log_model(self, context: StageContext) -> None:
         """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
-        onnx = context.config.spec.onnx
-        if not context.tracking.on or onnx is None or onnx.open is None:
+        if not context.tracking.on or context.config.spec.opens_onnx is None:
             return
         from pipeline.serving.export import onnx_export
         from pipeline.serving.mlflow_model import pack

@@ -23,7 +23,7 @@ def open_encoder(folder: Path, backend: Backend = "onnx", threads: int | None = 
         InputError: the folder is not a whole model, or not a model of the matching task.
     """
     config = read_config(folder)
-    if config.task != "matching":
+    if not config.spec.heads:
         raise InputError(f"{folder} is a model of the task {config.task}; encoding needs one of the task matching")
     if backend == "mxnet":
         from pipeline.serving.predict import mxnet_encoder
@@ -43,11 +43,11 @@ def open_predictor(folder: Path, backend: Backend | None = None, threads: int | 
         InputError: the folder is not a whole model, or its task cannot be had on that backend.
     """
     config = read_config(folder)
-    opens = config.spec.onnx.open if config.spec.onnx else None
+    opens = config.spec.opens_onnx
     if backend == "mxnet" or (backend is None and opens is None):
         predictor: Predictor = part(config.spec.mxnet)(config, folder)
     elif opens is None:
-        able = ", ".join(name for name, task in task_specs().items() if task.onnx and task.onnx.open)
+        able = ", ".join(name for name, task in task_specs().items() if task.opens_onnx)
         raise InputError(
             f"models of the task {config.task} predict on MXNet alone (those of {able} on ONNX Runtime too): leave "
             "--backend out"

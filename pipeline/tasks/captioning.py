@@ -43,12 +43,17 @@ class CaptionBatch(NamedTuple):
 class Captioning(Task):
     """The task."""
 
+    @property
+    def options(self) -> CaptioningConfig:
+        """The task's own settings."""
+        return self.config.options(CaptioningConfig)
+
     sides = ("caption",)
 
     @functools.cached_property
     def images(self) -> Images:
         """What the records' images are."""
-        return Images("captioning", self.config.options(CaptioningConfig), self.folder)
+        return Images("captioning", self.options, self.folder)
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
@@ -64,7 +69,7 @@ class Captioning(Task):
     def network(self) -> Captioner:
         """See Captioner."""
         return Captioner(
-            self.config.model, len(self.vocabulary), self.config.options(CaptioningConfig).inject, self.images.shape,
+            self.config.model, len(self.vocabulary), self.options.inject, self.images.shape,
             prefix="captioner_",
         )  # fmt: skip
 
@@ -161,7 +166,7 @@ class Captioning(Task):
         """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl and
         captions.html."""
         split = self.judged("test")
-        found = self._write_split(network, split, world, self.config.options(CaptioningConfig).beam)
+        found = self._write_split(network, split, world, self.options.beam)
         if world.rank > 0:
             return {}
         references, kind = self._references(split), self.config.tokenize.kind
@@ -212,8 +217,6 @@ class Captioning(Task):
     def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `image`, the path of one, its `caption` and the caption's log probability."""
         raw = np.stack([self.images.read(row["image"]) for row in rows])
-        found = self._write(
-            network, self.images.seen(raw, context), context, self.config.options(CaptioningConfig).beam
-        )
+        found = self._write(network, self.images.seen(raw, context), context, self.options.beam)
         kind = self.config.tokenize.kind
         return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in found]

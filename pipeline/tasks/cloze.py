@@ -43,6 +43,11 @@ class FillIn(Task):
     Some are taken out in training as well, for the other words to be said beside blanks.
     """
 
+    @property
+    def options(self) -> ClozeConfig:
+        """The task's own settings."""
+        return self.config.options(ClozeConfig)
+
     @functools.cached_property
     def vocabulary(self) -> int:
         """V; the blank's id."""
@@ -55,26 +60,24 @@ class FillIn(Task):
 
     @functools.cached_property
     def _sampler(self) -> Sampler:
-        return Sampler(
-            chances_of(decoding.running_text(self.train), self.vocabulary), self.config.options(ClozeConfig).sampled
-        )
+        return Sampler(chances_of(decoding.running_text(self.train), self.vocabulary), self.options.sampled)
 
     def network(self) -> Cloze:
         """See Cloze."""
-        if self.config.options(ClozeConfig).sampled >= self.vocabulary:
-            raise decoding.too_many_sampled("cloze", self.config.options(ClozeConfig).sampled, self.vocabulary)
-        return Cloze(self.config.model, self.vocabulary, self.config.options(ClozeConfig).compare_left, prefix="cloze_")
+        if self.options.sampled >= self.vocabulary:
+            raise decoding.too_many_sampled("cloze", self.options.sampled, self.vocabulary)
+        return Cloze(self.config.model, self.vocabulary, self.options.compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """See decoding.drawn_blanks."""
-        return decoding.drawn_blanks(ids, self.config.options(ClozeConfig).blank_share, rng)
+        return decoding.drawn_blanks(ids, self.options.blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
         """See ClozeBatch. A passage's blanks depend on the update and on its number, not on the worker."""
         rows = self.train.rows["text"][shares[rank]]
         read = self.train.fields["text"].read(rows)
         candidates = np.zeros(0, np.int32)
-        if self.config.options(ClozeConfig).sampled:
+        if self.options.sampled:
             candidates = self._sampler.draw(np.random.default_rng([*seed, self.vocabulary]))
             tokens = np.append(distinct_tokens(read), candidates)
             tokens = np.unique(np.append(tokens, self.vocabulary)).astype(np.int32)

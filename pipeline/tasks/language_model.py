@@ -56,6 +56,11 @@ class StreamBatch(NamedTuple):
 class LanguageModelTask(Task):
     """One text in `text`, in the order of its records."""
 
+    @property
+    def options(self) -> LanguageModelConfig:
+        """The task's own settings."""
+        return self.config.options(LanguageModelConfig)
+
     def network(self) -> LanguageModel:
         """See LanguageModel; all its parameters have dense gradients."""
         config = self.config
@@ -68,7 +73,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def streams(self) -> int:  # type: ignore[override]
         """Contiguous parts of the text read side by side, over all workers."""
-        return self.config.options(LanguageModelConfig).streams
+        return self.options.streams
 
     @functools.cached_property
     def text(self) -> np.ndarray:
@@ -84,7 +89,7 @@ class LanguageModelTask(Task):
                 f"the training text has {len(self.text)} tokens, too few for language_model.streams={self.streams}: "
                 "lower it"
             )
-        segments = -(-per_stream // self.config.options(LanguageModelConfig).steps)
+        segments = -(-per_stream // self.options.steps)
         return per_stream * np.arange(segments + 1) // segments
 
     @functools.cached_property
@@ -95,7 +100,7 @@ class LanguageModelTask(Task):
     @functools.cached_property
     def _sampler(self) -> Sampler:
         chances = chances_of(self.text, shards.vocabulary_size(self.folder))
-        return Sampler(chances, self.config.options(LanguageModelConfig).sampled)
+        return Sampler(chances, self.options.sampled)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> StreamBatch:
         """See StreamBatch."""
@@ -104,7 +109,7 @@ class LanguageModelTask(Task):
         places = self._starts[-1] * streams[None, :] + np.arange(begin, end)[:, None]
         targets = self.text[places + 1]
         candidates = None
-        if self.config.options(LanguageModelConfig).sampled:
+        if self.options.sampled:
             candidates = self._sampler.candidates(self._sampler.draw(np.random.default_rng(seed)), targets)
         return StreamBatch(
             tokens=None,
@@ -235,7 +240,7 @@ class LanguageModelTask(Task):
         ).rstrip("\n")
 
     def _samples(self, network: LanguageModel, context: Context) -> str:
-        length = self.config.options(LanguageModelConfig).sample_tokens
+        length = self.options.sample_tokens
         parts = []
         for temperature in (0.5, 0.8, 1.0):
             [text] = self.write_several(network, 1, length, Choice(temperature), context)
@@ -320,9 +325,7 @@ class LanguageModelTask(Task):
 
     def sample(self, network: LanguageModel, context: Context) -> str:
         """What the model writes by itself, with the same draws at each validation."""
-        [text] = self.write_several(
-            network, 1, self.config.options(LanguageModelConfig).sample_tokens, Choice(), context
-        )
+        [text] = self.write_several(network, 1, self.options.sample_tokens, Choice(), context)
         return text + "\n"
 
     def predict(

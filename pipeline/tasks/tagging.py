@@ -39,6 +39,11 @@ class TagBatch(NamedTuple):
 class Tagging(Task):
     """Cross entropy at every word, or a conditional random field over the sentence's tags."""
 
+    @property
+    def options(self) -> TaggingConfig:
+        """The task's own settings."""
+        return self.config.options(TaggingConfig)
+
     @functools.cached_property
     def names(self) -> list[str]:
         """(G,) the tags."""
@@ -57,7 +62,7 @@ class Tagging(Task):
 
     def network(self) -> Tagger:
         """See Tagger."""
-        settings = self.config.options(TaggingConfig)
+        settings = self.options
         letters = len(load_vocabulary(self.folder / "letters")) if settings.characters else 0
         vocabulary = shards.vocabulary_size(self.folder)
         return Tagger(self.config.model, vocabulary, len(self.names), letters, settings.crf, prefix="tagger_")
@@ -79,7 +84,7 @@ class Tagging(Task):
                 raise InputError(f"a tag of record {record} of the train split is in no vocabulary: {REMAKE}")
             start += len(part)
         spelling = None
-        if self.config.options(TaggingConfig).characters:
+        if self.options.characters:
             letters = self.train.fields["letters"].read(self.train.rows["letters"][records])
             spelling = self._spelled(letters, texts.chunks)
         total = sum(int(self.lengths[share].sum()) for share in shares)
@@ -97,7 +102,7 @@ class Tagging(Task):
         total = nd.zeros(1, ctx=context)
         for chunk, tags, scores in zip(batch.texts.chunks, batch.tags, self._scores(network, table, batch)):
             given = nd.array(np.maximum(tags, 0), context, "int32")
-            if self.config.options(TaggingConfig).crf:
+            if self.options.crf:
                 lengths = nd.array(chunk.lengths, context, "int32")
                 losses = crf_loss(scores, given, lengths, network.transitions.data(context))
             else:
@@ -135,17 +140,13 @@ class Tagging(Task):
         lengths = np.array([len(ids) for ids in words], np.int32)
         table = network.embedding.data(context)
         said: list[np.ndarray] = [np.zeros(0, int)] * len(words)
-        transitions = network.transitions.data(context).asnumpy() if self.config.options(TaggingConfig).crf else None
+        transitions = network.transitions.data(context).asnumpy() if self.options.crf else None
         for part in like_lengths(lengths):
             ids = np.zeros((int(lengths[part].max()), len(part)), np.int32)
             for column, place in enumerate(part):
                 ids[: lengths[place], column] = words[place]
             chunk = Chunk(ids, lengths[part])
-            spelling = (
-                self._spelled([letters[p] for p in part], [chunk])
-                if self.config.options(TaggingConfig).characters
-                else None
-            )
+            spelling = self._spelled([letters[p] for p in part], [chunk]) if self.options.characters else None
             texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
             [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
             for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):

@@ -48,6 +48,11 @@ class TranslationBatch(NamedTuple):
 class Translation(Task):
     """The task."""
 
+    @property
+    def options(self) -> TranslationConfig:
+        """The task's own settings."""
+        return self.config.options(TranslationConfig)
+
     sides = ("source", "target")
 
     @functools.cached_property
@@ -63,7 +68,7 @@ class Translation(Task):
 
     def network(self) -> Translator:
         """Encoder and decoder over one vocabulary."""
-        options = self.config.options(TranslationConfig)
+        options = self.options
         return Translator(self.config.model, len(self.vocabulary), options.attention, prefix="translator_")
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -90,7 +95,7 @@ class Translation(Task):
 
     def loss(self, network: Translator, table: nd.NDArray | None, batch: TranslationBatch, world: World) -> StepLoss:
         """Mean cross entropy, with label smoothing, over all workers' target tokens."""
-        losses = self._losses(network, batch, world.context, self.config.options(TranslationConfig).label_smoothing)
+        losses = self._losses(network, batch, world.context, self.options.label_smoothing)
         value = losses.sum().reshape(1) * (world.size / batch.total)
         return StepLoss(value, value)
 
@@ -111,7 +116,7 @@ class Translation(Task):
         rank: int = 0, size: int = 1,
     ) -> dict[int, Found]:  # fmt: skip
         """The likeliest texts for this worker's share of source ids, by number."""
-        options = self.config.options(TranslationConfig)
+        options = self.options
         found: dict[int, Found] = {}
         barred = (PADDING_ID,) if options.copy_unknown else (PADDING_ID, UNKNOWN_ID)
         lengths = np.array([len(ids) for ids in sources], np.int32)
@@ -123,7 +128,7 @@ class Translation(Task):
         return found
 
     def _limits(self, lengths: np.ndarray) -> np.ndarray:
-        return np.ceil(lengths * self.config.options(TranslationConfig).max_target_share).astype(int) + 10
+        return np.ceil(lengths * self.options.max_target_share).astype(int) + 10
 
     def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
         """(T + 1, L) weights while writing a target and the border behind it."""
@@ -135,7 +140,7 @@ class Translation(Task):
     def _text(self, network: Translator, source: np.ndarray, words: list[str], ids: list[int], context: Context) -> str:
         """The text that ids stand for; unknown words are taken from the source where they looked, if asked for."""
         tokens = [self.vocabulary[i] for i in ids]
-        if self.config.options(TranslationConfig).copy_unknown and UNKNOWN_ID in ids and words:
+        if self.options.copy_unknown and UNKNOWN_ID in ids and words:
             looked_at = self._attention(network, source, ids, context).argmax(axis=1)
             tokens = [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
         return joined(self.config.tokenize.kind, tokens)
@@ -158,7 +163,7 @@ class Translation(Task):
         targets = split.fields["target"]
         references = [[to_text(targets.ids(row))] for row in split.rows["target"].tolist()]
         texts = [to_text(found[row].ids) for row in split.rows["source"].tolist()]
-        judge = translation.judges(lowercase, self.config.options(TranslationConfig).bleu_tokenizer)
+        judge = translation.judges(lowercase, self.options.bleu_tokenizer)
         metrics = {**judge.scores(texts, references), "nats": nats}
         metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
         return world.agree(metrics, "validation")
@@ -180,7 +185,7 @@ class Translation(Task):
         """Beside a translation memory and the source copied; also writes predictions.jsonl, alignments.json and
         attention-NN.png."""
         split = self.judged("test")
-        options, field = self.config.options(TranslationConfig), split.fields["source"]
+        options, field = self.options, split.fields["source"]
         sources = [field.ids(row) for row in range(len(field))]
         begun = time.perf_counter()
         mine = self._write(
@@ -238,7 +243,7 @@ class Translation(Task):
     ) -> dict[str, float]:  # fmt: skip
         """Writes table.txt and metrics.json: corpus scores, and sentence by sentence what can be resampled."""
         settings, lowercase = self.config.evaluate, self.config.tokenize.lowercase
-        judge = translation.judges(lowercase, self.config.options(TranslationConfig).bleu_tokenizer)
+        judge = translation.judges(lowercase, self.options.bleu_tokenizer)
         compared, signatures = translation.comparison(systems, references, judge, settings.bootstrap_samples)
         values = {(name, "exact"): translation.exact(texts, references, lowercase) for name, texts in systems.items()}
         values |= {
@@ -275,9 +280,7 @@ class Translation(Task):
         known, said = ([train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides)
         tried = valid.rows["source"][:TRIED].tolist(), valid.rows["target"][:TRIED].tolist()
         to_text = lambda ids: joined(self.config.tokenize.kind, [self.vocabulary[i] for i in ids if i != UNKNOWN_ID])
-        judge = translation.judges(
-            self.config.tokenize.lowercase, self.config.options(TranslationConfig).bleu_tokenizer
-        )
+        judge = translation.judges(self.config.tokenize.lowercase, self.options.bleu_tokenizer)
         references = [[to_text(valid.fields["target"].ids(row))] for row in tried[1]]
         translator = phrase_table.fitted(
             known, said, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
@@ -305,7 +308,7 @@ class Translation(Task):
 
     def predict(self, network: Translator, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `source` the `target`, and its log probability over the length penalty."""
-        tokenizer, options = load_tokenizer(self.folder), self.config.options(TranslationConfig)
+        tokenizer, options = load_tokenizer(self.folder), self.options
         originals = [str(row["source"]) for row in rows]
         sources = [tokenizer.encode(text, "source") for text in originals]
         found = self._write(network, sources, context, options.beam, options.length_penalty)

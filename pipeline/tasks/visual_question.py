@@ -50,13 +50,18 @@ class Answered(NamedTuple):
 class VisualQuestion(LabelTask):
     """Softmax over the answers that the training split names."""
 
+    @property
+    def options(self) -> VisualQuestionConfig:
+        """The task's own settings."""
+        return self.config.options(VisualQuestionConfig)
+
     sides = ("question",)
     text, label = "question", "answer"
 
     @functools.cached_property
     def images(self) -> Images:
         """What the records' images are."""
-        return Images("visual_question", self.config.options(VisualQuestionConfig), self.folder)
+        return Images("visual_question", self.options, self.folder)
 
     @functools.cached_property
     def _seen(self) -> np.ndarray:
@@ -72,7 +77,7 @@ class VisualQuestion(LabelTask):
         """One output per answer."""
         return QuestionAnswerer(
             self.config.model, shards.vocabulary_size(self.folder), len(self.names),
-            self.config.options(VisualQuestionConfig).fusion, self.images.shape, prefix="answerer_",
+            self.options.fusion, self.images.shape, prefix="answerer_",
         )  # fmt: skip
 
     # --- training -----------------------------------------------------------------------------------------------------

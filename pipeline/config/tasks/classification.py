@@ -10,6 +10,7 @@ TASK = TaskSpec(
     metrics=(Metric("accuracy"), Metric("macro_f1")),
     check_split="pipeline.orchestration.split_checks:classification",
     pooled=True,
+    teachable=True,
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.tasks:classifier",
         judge="pipeline.serving.export.task_validation:classification",

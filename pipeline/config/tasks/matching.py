@@ -56,6 +56,7 @@ TASK = TaskSpec(
     check=_check,
     check_split="pipeline.orchestration.split_checks:matching",
     pooled=True,
+    relevance=True,
     heads=True,
     mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",
     onnx=OnnxSpec(

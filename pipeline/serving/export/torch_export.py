@@ -92,7 +92,7 @@ def bring_in(folder: Path, output: Path) -> None:
     config = read_config(folder)
     from pipeline.serving.predict.mxnet_encoder import matcher_of
 
-    if config.task == "matching":
+    if config.spec.heads:
         matcher_of(config, arrays)  # which refuses names and shapes that do not fit
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files.lock(output.with_name(f".{output.name}.lock")), atomic_files.new_folder(output) as new:

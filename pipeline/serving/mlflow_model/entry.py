@@ -15,9 +15,9 @@ from pipeline.serving.predict.base import Predictor
 def open_model(folder: Path) -> Predictor:
     """Opens an exported folder as it stands. Raises InputError."""
     config = read_config(folder)
-    if config.spec.onnx is None or config.spec.onnx.open is None:
+    if config.spec.opens_onnx is None:
         raise InputError(f"models of the task {config.task} predict on MXNet alone: use `duplet predict`")
-    predictor: Predictor = part(config.spec.onnx.open)(config, folder, folder, len(os.sched_getaffinity(0)))
+    predictor: Predictor = part(config.spec.opens_onnx)(config, folder, folder, len(os.sched_getaffinity(0)))
     return predictor
 
 
