@@ -21,6 +21,7 @@ from pipeline.config.plugins import Brought, Found
 from pipeline.config.schema import problems
 from pipeline.core.errors import InputError
 from pipeline.models.parameters import parameters_of
+from pipeline.orchestration.model_stages import Train
 from pipeline.search.open_index import stamp_of
 from pipeline.serving.mlflow_model import pack
 from pipeline.serving.onnx import matcher
@@ -125,6 +126,8 @@ def test_settings_of_heads_that_a_model_has_not_are_kept_nowhere(installed: None
     assert not {"gauss", "soft_late", "unsearchable"} & without.shown["model"].keys()
     assert (with_gauss.packages, with_gauss.data_packages) == (("duplet-heads",), ())
     assert without.packages == ()
+    kept = [Train().key(config, {}).config["model"] for config in (with_gauss, without)]
+    assert (kept[0]["gauss"], "gauss" in kept[1]) == ({"scale": 1.0}, False)
 
 
 def test_refusals_name_the_head(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
