@@ -26,6 +26,7 @@ class Dense(NamedTuple):
 
     units: int
     inputs: int
+    bias: bool = True
 
 
 class Matrix(NamedTuple):
@@ -78,6 +79,9 @@ class Maths(Protocol):
         """Vectors of length 1 along the last axis; zeros stay zeros."""
 
     def absolute(self, x: Any) -> Any: ...
+
+    def root(self, x: Any) -> Any:
+        """The square root, of at least 1e-12."""
 
     def tanh(self, x: Any) -> Any: ...
 

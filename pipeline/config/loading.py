@@ -11,6 +11,7 @@ import pydantic
 
 from pipeline.config import safe_yaml
 from pipeline.config.heads import HEADS
+from pipeline.config.poolings import POOLINGS
 from pipeline.config.schema import Config, config_model, problems
 from pipeline.config.source_spec import formats
 from pipeline.config.tasks import TASKS
@@ -171,7 +172,7 @@ def stored_config(data: Any, path: Path) -> Config:
     """
     whole = data if isinstance(data, dict) else {}
     model = whole["model"] if isinstance(whole.get("model"), dict) else {}
-    for table, name in ((TASKS, whole.get("task")), (HEADS, model.get("head"))):
+    for table, name in ((TASKS, whole.get("task")), (HEADS, model.get("head")), (POOLINGS, model.get("pooling"))):
         if isinstance(name, str) and name not in table.all:
             package = _manifest(path.parent).get("extra", {}).get("package")
             raise InputError(

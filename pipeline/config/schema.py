@@ -13,6 +13,7 @@ from pipeline.config.head import Head
 from pipeline.config.heads import HEADS
 from pipeline.config.nights import NightsConfig
 from pipeline.config.plugins import Table
+from pipeline.config.poolings import POOLINGS
 from pipeline.config.sections import (
     EvaluateConfig,
     ExecutionConfig,
@@ -31,6 +32,7 @@ from pipeline.config.teaching import TeachConfig
 from pipeline.core.redaction import MASK, hide_all
 
 Options = TypeVar("Options", bound=Settings)
+TABLES: tuple[Table[Any], ...] = (TASKS, SOURCES, HEADS, POOLINGS)
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 
@@ -137,6 +139,8 @@ class Config(Settings):
         named: list[tuple[Table[Any], str]] = [(TASKS, self.task)]
         if self.spec.heads:
             named.append((HEADS, self.model.head))
+        if self.spec.pooled:
+            named.append((POOLINGS, self.model.pooling))
         found = {f"{table.noun} {name}": table.package_of(name) for table, name in named}
         return {what: package for what, package in found.items() if package}
 
@@ -222,6 +226,7 @@ def model_model() -> type[ModelConfig]:
     more = "".join(f" {name}: {head.summary}." for name, head in heads.items())
     fields: dict[str, Any] = {
         "head": (Literal[tuple(HEADS.all)], Field(default=about.default, description=f"{about.description}{more}")),
+        "pooling": (Literal[tuple(POOLINGS.all)], ModelConfig.model_fields["pooling"]),
         **{name: (head.options, head.options()) for name, head in heads.items() if head.options},
     }
     return pydantic.create_model(
@@ -262,4 +267,4 @@ def _with_columns(model: type[Settings], columns: type[Columns]) -> type[Setting
 
 def problems() -> tuple[str, ...]:
     """A sentence for each thing that an installed package brings and that cannot be used."""
-    return tuple(problem for table in (TASKS, SOURCES, HEADS) for problem in table.found.problems)
+    return tuple(problem for table in TABLES for problem in table.found.problems)

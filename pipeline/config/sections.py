@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.config.base import Filled, OwnPlace, Place, Positive, Settings, Share
 from pipeline.config.head import Head
 from pipeline.config.heads import HEADS
+from pipeline.config.poolings import POOLINGS
 from pipeline.config.sources import Source
 from pipeline.core import credentials
 
@@ -171,7 +172,7 @@ class ModelConfig(Settings):
     )
     layer_norm: bool = Field(default=False, description="Normalizes the states of each layer.")
     residual: bool = Field(default=False, description="Adds a layer's input to its output where both are equally wide.")
-    pooling: Literal["last", "max", "mean", "max_mean", "attention"] = Field(
+    pooling: str = Field(
         default="max",
         description="How the states of all tokens become one vector of the text; max_mean: both, side by side.",
     )
@@ -199,7 +200,7 @@ class ModelConfig(Settings):
     @property
     def pooled_width(self) -> int:
         """Numbers of a text's vector, as the pooling makes it."""
-        return self.hidden * self.directions * (2 if self.pooling == "max_mean" else 1)
+        return self.hidden * self.directions * POOLINGS.named(self.pooling).times
 
     @property
     def vector_width(self) -> int:

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from mxnet import Context, gluon, init, nd
+from mxnet import Context, gluon, nd
 
 from pipeline.config import ModelConfig
+from pipeline.config.head import FAR_BELOW
+from pipeline.config.poolings import POOLINGS
 from pipeline.models.dropout import Dropout
+from pipeline.models.maths import Learning, MxnetSteps
 from pipeline.models.recurrent import RecurrentLayer
 
-# Added to what must lose against any real value in a maximum or a softmax.
-FAR_BELOW = -1e30
+__all__ = ["FAR_BELOW", "Encoder", "Pooling", "padding_of"]
 
 
 def padding_of(lengths: nd.NDArray, steps: int) -> nd.NDArray:
@@ -56,51 +58,15 @@ class Encoder(gluon.Block):
         return x
 
 
-class Pooling(gluon.Block):
-    """States (T, N, W) to one vector per text (N, W), from the valid steps alone.
-
-    last: the last valid state forwards with the first backwards, each the end of its direction's reading; max and mean:
-    over time; max_mean: both; attention: weights softmax(v . tanh(A h)) over time (Yang et al. 2016, eq. 5-7).
-    """
+class Pooling(Learning):
+    """States (T, N, W) to one vector per text (N, W), or wider, from the valid steps alone: see config.poolings."""
 
     def __init__(self, kind: str, hidden: int, directions: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.kind, self.hidden = kind, hidden
-        width = hidden * directions
-        self.width = width * 2 if kind == "max_mean" else width
-        if kind == "attention":
-            with self.name_scope():
-                self.project = gluon.nn.Dense(
-                    width, activation="tanh", flatten=False, in_units=width, weight_initializer=init.Xavier()
-                )
-                self.query = gluon.nn.Dense(
-                    1, use_bias=False, flatten=False, in_units=width, weight_initializer=init.Xavier()
-                )
+        pooling, width = POOLINGS.named(kind), hidden * directions
+        super().__init__(pooling.parts(width), **kwargs)
+        self.kind, self.hidden, self.width, self._pooling = kind, hidden, width * pooling.times, pooling
 
     def forward(self, states: nd.NDArray, lengths: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
-        """(T, N, W), (N,) and (T, N, 1) to (N, W), of max_mean (N, 2 W)."""
-        if self.kind == "max_mean":
-            return nd.concat(self._max(states, lengths), self._mean(states, lengths, padding), dim=1)
-        if self.kind == "max":
-            return self._max(states, lengths)
-        if self.kind == "mean":
-            return self._mean(states, lengths, padding)
-        if self.kind == "attention":
-            weights = nd.softmax(self.query(self.project(states)) + padding * FAR_BELOW, axis=0)  # (T, N, 1)
-            return nd.broadcast_mul(states, weights).sum(axis=0)
-        forwards = nd.slice_axis(states, axis=2, begin=0, end=self.hidden)
-        last = nd.SequenceLast(forwards, lengths.astype("float32"), use_sequence_length=True)
-        if states.shape[2] == self.hidden:
-            return last
-        first = nd.slice_axis(states[0], axis=1, begin=self.hidden, end=None)
-        return nd.concat(last, first, dim=1)
-
-    @staticmethod
-    def _max(states: nd.NDArray, lengths: nd.NDArray) -> nd.NDArray:
-        masked = nd.SequenceMask(states, lengths.astype("float32"), use_sequence_length=True, value=FAR_BELOW)
-        return masked.max(axis=0)
-
-    @staticmethod
-    def _mean(states: nd.NDArray, lengths: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
-        total = nd.broadcast_mul(states, 1 - padding).sum(axis=0)
-        return nd.broadcast_div(total, lengths.astype("float32").reshape((-1, 1)))
+        """(T, N, W), (N,) and (T, N, 1) to (N, width)."""
+        pooled: nd.NDArray = self._pooling.pooled(MxnetSteps(self, lengths), states, self.hidden)
+        return pooled

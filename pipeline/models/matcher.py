@@ -7,7 +7,7 @@ from mxnet import Context, gluon, init, nd
 from pipeline.config import ModelConfig
 from pipeline.config.head import Texts
 from pipeline.models.encoder import Encoder, Pooling, padding_of
-from pipeline.models.head import HeadBlock, MxnetMaths, unit
+from pipeline.models.maths import Learning, MxnetMaths, unit
 
 SIDES = ("query", "document")
 Representation = Texts  # what a tower makes of N texts: weights are (N, 1) of ones for a head that needs none
@@ -38,7 +38,8 @@ class Matcher(gluon.Block):
                 setattr(self, f"{side}_tower", Tower(config))
             if config.towers == "shared":
                 self.document_tower = self.query_tower
-            self.head = HeadBlock(config, graded=outputs > 0)
+            head = config.scored_by
+            self.head = Learning(head.parts(config.vector_width, outputs > 0, config.head_options))
             outputs = outputs or int(config.scored_by.learned)
             if outputs:
                 features = config.scored_by.size(config.vector_width, config.head_options)

@@ -13,11 +13,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from mxnet import autograd
+from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, config_model
 from pipeline.config.heads import HEADS, SETTINGS
 from pipeline.config.plugins import Brought, Found
+from pipeline.config.poolings import POOLINGS
 from pipeline.config.schema import problems
 from pipeline.core.errors import InputError
 from pipeline.models.parameters import parameters_of
@@ -41,9 +42,10 @@ def installed() -> Iterator[None]:
     """The package's heads in this process."""
     heads = (duplet_heads.GAUSS, duplet_heads.SOFT_LATE, duplet_heads.UNSEARCHABLE)
     HEADS.__dict__["found"] = Found({head.name: Brought("duplet-heads", head) for head in heads}, ())
+    POOLINGS.__dict__["found"] = Found({"quadratic": Brought("duplet-heads", duplet_heads.QUADRATIC)}, ())
     config_model.cache_clear()
     yield
-    del HEADS.__dict__["found"]
+    del HEADS.__dict__["found"], POOLINGS.__dict__["found"]
     config_model.cache_clear()
 
 
@@ -106,6 +108,31 @@ def _encoded(made: Any, lengths: np.ndarray, head: str) -> Encoded:
         return Encoded(vectors)
     there = np.arange(vectors.shape[1]) < lengths[:, None]
     return Encoded(vectors[there], weights[there], np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def test_a_pooling_of_another_package_pools_alike_in_training_and_onnx(installed: None) -> None:
+    config = config_of(head="dot", pooling="quadratic")
+    network, arrays = random_network(config, seed=2)
+    ids, lengths = random_texts(np.random.default_rng(5), 5, 7, 9)
+    found = represent(network, "document", ids, lengths).vectors.asnumpy()
+    table = network.embedding.data()
+    wanted = []
+    for text, length in zip(ids, lengths.tolist()):  # by the formula, from the states of the text alone
+        one = nd.array(text[:length, None], dtype="int32")
+        embedded = nd.Embedding(one, table, input_dim=table.shape[0], output_dim=table.shape[1])
+        states = network.query_tower.encoder(embedded, nd.zeros((length, 1, 1)))[:, 0].asnumpy()
+        name = "query_tower.pooling.wide"
+        wide = states @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
+        wanted.append(np.sqrt((wide**2).mean(axis=0)))
+    np.testing.assert_allclose(found, np.array(wanted), atol=1e-5)
+    assert found.shape == (5, config.model.vector_width) == (5, 4 * config.model.hidden)
+    session = onnxruntime.InferenceSession(
+        matcher.encoder(config, arrays, "document").SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    np.testing.assert_allclose(session.run(None, {"ids": ids, "lengths": lengths})[0], found, atol=1e-4)
+    assert config.model_packages == {"pooling quadratic": "duplet-heads"}
+    with pytest.raises(InputError, match=r"model.pooling='quadratc'.*did you mean quadratic\?"):
+        config_of(pooling="quadratc")
 
 
 def test_what_a_head_learns_gets_gradients(installed: None) -> None:

@@ -12,11 +12,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.config import ModelConfig
+from pipeline.config.poolings import POOLINGS
 
 OPSET = 18
 # What the checker raises for a graph whose parts do not fit each other, as weights of another width than its layers.
 REFUSALS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
-FAR_BELOW = -1e30  # loses against any real value in a maximum or a softmax
 LAYER_NORM_EPSILON = 1e-5  # gluon's
 # Gates in ONNX's order (input, output, forget, cell; update, reset, new) by their place in MXNet's (input, forget,
 # cell, output; reset, update, new).
@@ -165,33 +165,10 @@ def between(graph: Graph, y: str, x: str, width: int, model: ModelConfig, arrays
 
 
 def pooled(graph: Graph, states: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:
-    """`pipeline.models.encoder.Pooling`, under NAME in `arrays`: (T, N, W) to (N, W)."""
-    over, numbers = padding(graph, ids, lengths)
-    time = graph.weight(np.array([0], np.int64))
-    if model.pooling == "max_mean":
-        kinds = (model.model_copy(update={"pooling": kind}) for kind in ("max", "mean"))
-        return graph.op("Concat", *(pooled(graph, states, ids, lengths, one, arrays, name) for one in kinds), axis=1)
-    if model.pooling == "max":
-        masked = graph.op("Where", over, graph.weight(np.float32(FAR_BELOW)), states)
-        return graph.op("ReduceMax", masked, time, keepdims=0)
-    if model.pooling == "mean":
-        masked = graph.op("Where", over, graph.weight(np.float32(0)), states)
-        count = graph.op("Unsqueeze", graph.op("Cast", lengths, to=TensorProto.FLOAT), graph.weight(np.array([1])))
-        return graph.op("Div", graph.op("ReduceSum", masked, time, keepdims=0), count)
-    if model.pooling == "attention":
-        projected = dense(graph, states, arrays, f"{name}.project", "Tanh")
-        logits = dense(graph, projected, arrays, f"{name}.query")
-        logits = graph.op("Where", over, graph.weight(np.float32(FAR_BELOW)), logits)
-        weighted = graph.op("Mul", states, graph.op("Softmax", logits, axis=0))
-        return graph.op("ReduceSum", weighted, time, keepdims=0)
-    last = graph.op("Sub", graph.op("Unsqueeze", lengths, time), graph.weight(np.int32(1)))
-    at_last = graph.op("Unsqueeze", graph.op("Equal", numbers, last), graph.weight(np.array([2])))  # (T, N, 1)
-    end = graph.op("ReduceSum", graph.op("Where", at_last, states, graph.weight(np.float32(0))), time, keepdims=0)
-    if model.directions == 1:
-        return end
-    begin = graph.op("Gather", states, graph.weight(np.int64(0)), axis=0)
-    return graph.op("Concat", last_axis(graph, end, 0, model.hidden),
-                    last_axis(graph, begin, model.hidden, 2 * model.hidden), axis=1)  # fmt: skip
+    """`pipeline.config.poolings`, under NAME in `arrays`: (T, N, W) to (N, W), or wider."""
+    maths = OnnxSteps(graph, arrays, name, model.hidden * model.directions, ids, lengths)
+    made: str = POOLINGS.named(model.pooling).pooled(maths, Value(graph, states), model.hidden).name
+    return made
 
 
 def last_axis(graph: Graph, x: str, begin: int, end: int) -> str:
@@ -204,3 +181,102 @@ def unit(graph: Graph, x: str) -> str:
     """Vectors of length 1 along the last axis, with the matcher's guard against zero vectors."""
     squares = graph.op("ReduceSum", graph.op("Mul", x, x), graph.weight(np.array([-1])), keepdims=1)
     return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", squares, graph.weight(np.float32(1e-12)))))
+
+
+# --- formulas of heads and poolings ----------------------------------------------------------------------------------
+class Value:
+    """A value within a graph."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph, self.name = graph, name
+
+    def op(self, kind: str, *others: "Value | float | np.ndarray", **attributes: Any) -> "Value":
+        """A node of this value and others; arrays and numbers become constants."""
+        named = (one.name if isinstance(one, Value) else self.graph.weight(_constant(one)) for one in others)
+        return Value(self.graph, self.graph.op(kind, self.name, *named, **attributes))
+
+    __add__ = __radd__ = lambda self, other: self.op("Add", other)
+    __mul__ = __rmul__ = lambda self, other: self.op("Mul", other)
+    __sub__ = lambda self, other: self.op("Sub", other)
+    __truediv__ = lambda self, other: self.op("Div", other)
+    __neg__ = lambda self: self.op("Neg")
+    __rsub__ = lambda self, other: -self + other
+    __rtruediv__ = lambda self, other: self.op("Reciprocal") * other
+
+
+def _constant(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) else np.array(value, np.float32)
+
+
+class OnnxMaths:
+    """`pipeline.config.head.Maths` over values of a graph; a graph scores pairs, so `every_…` has no part in it.
+
+    Args:
+        name: under which its arrays are; width: of the vectors that its formula takes.
+    """
+
+    def __init__(self, graph: Graph, arrays: Arrays, name: str, width: int, options: Any = None) -> None:
+        self._graph, self._arrays, self._name, self._width, self.options = graph, arrays, name, width, options
+
+    def array(self, name: str) -> Value:
+        return Value(self._graph, self._graph.weight(self._arrays[f"{self._name}.{name}"], f"{self._name}.{name}"))
+
+    def dense(self, x: Value, name: str) -> Value:
+        return Value(self._graph, dense(self._graph, x.name, self._arrays, f"{self._name}.{name}"))
+
+    def output(self, features: Value) -> Value:
+        return Value(self._graph, dense(self._graph, features.name, self._arrays, "output"))
+
+    def width(self, x: Value) -> int:
+        return self._width
+
+    def since(self, x: Value, begin: int) -> Value:
+        return Value(self._graph, last_axis(self._graph, x.name, begin, np.iinfo(np.int64).max))
+
+    def unit(self, x: Value) -> Value:
+        return Value(self._graph, unit(self._graph, x.name))
+
+    concat = staticmethod(lambda *values: values[0].op("Concat", *values[1:], axis=-1))
+    stack = staticmethod(lambda *values: OnnxMaths.concat(*(OnnxMaths.expanded(value, 1) for value in values)))
+    first = staticmethod(lambda x: x.op("Gather", np.array(0), axis=1))
+    sum = staticmethod(lambda x, axis, keep=False: x.op("ReduceSum", np.array([axis]), keepdims=int(keep)))
+    largest = staticmethod(lambda x: x.op("ReduceMax", np.array([-1]), keepdims=0))
+    absolute = staticmethod(lambda x: x.op("Abs"))
+    root = staticmethod(lambda x: x.op("Max", 1e-12).op("Sqrt"))
+    tanh = staticmethod(lambda x: x.op("Tanh"))
+    relu = staticmethod(lambda x: x.op("Relu"))
+    sigmoid = staticmethod(lambda x: x.op("Sigmoid"))
+    softmax = staticmethod(lambda x: x.op("Softmax", axis=-1))
+    times = staticmethod(lambda x, matrix: x.op("MatMul", matrix))
+    products = staticmethod(lambda x, y: x.op("MatMul", OnnxMaths.turned(y)))
+    turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
+    expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
+    zero = staticmethod(lambda x: x.op("Equal", 0.0).op("Cast", to=TensorProto.FLOAT))
+
+
+class OnnxSteps(OnnxMaths):
+    """`pipeline.config.poolings.StepMaths` over values of a graph."""
+
+    def __init__(self, graph: Graph, arrays: Arrays, name: str, width: int, ids: str, lengths: str) -> None:
+        super().__init__(graph, arrays, name, width)
+        over, numbers = padding(graph, ids, lengths)
+        self._over, self._numbers, self._sizes = Value(graph, over), Value(graph, numbers), Value(graph, lengths)
+
+    @property
+    def lengths(self) -> Value:
+        return self._sizes.op("Cast", to=TensorProto.FLOAT).op("Unsqueeze", np.array([1]))
+
+    def filled(self, x: Value, value: float) -> Value:
+        return self._over.op("Where", value, x)
+
+    def at_end(self, x: Value) -> Value:
+        last = self._sizes.op("Unsqueeze", np.array([0])).op("Sub", np.array(1, np.int32))
+        here = self._numbers.op("Equal", last).op("Unsqueeze", np.array([2]))  # (T, N, 1)
+        return here.op("Where", x, 0.0).op("ReduceSum", np.array([0]), keepdims=0)
+
+    def until(self, x: Value, end: int) -> Value:
+        return Value(self._graph, last_axis(self._graph, x.name, 0, end))
+
+    top = staticmethod(lambda x: x.op("ReduceMax", np.array([0]), keepdims=0))
+    shares = staticmethod(lambda x: x.op("Softmax", axis=0))
+    at_start = staticmethod(lambda x: x.op("Gather", np.array(0), axis=0))

@@ -1,14 +1,23 @@
 """The matching network as ONNX graphs: an encoder per side, and the whole matcher from two texts to a score."""
 
-from typing import Any
-
 import numpy as np
 import onnx
-from onnx import TensorProto
 
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config
 from pipeline.config.head import Texts
-from pipeline.serving.onnx.graphs import Arrays, Graph, dense, embed, last_axis, layers, padding, pooled, unit
+from pipeline.serving.onnx.graphs import (
+    Arrays,
+    Graph,
+    OnnxMaths,
+    Value,
+    dense,
+    embed,
+    last_axis,
+    layers,
+    padding,
+    pooled,
+    unit,
+)
 from pipeline.serving.predict.scoring import tower_of
 
 
@@ -47,7 +56,7 @@ def matcher(config: Config, arrays: Arrays) -> onnx.ModelProto:
         ids, lengths = _inputs(graph, f"{side}_", mark)
         represented = _represent(graph, config, arrays, side, ids, lengths)
         sides.append(Texts(*(Value(graph, name) for name in represented)))
-    maths = OnnxMaths(graph, arrays, config.model)
+    maths = OnnxMaths(graph, arrays, "head", config.model.vector_width, config.model.head_options)
     if loss.kind == "pointwise":
         logits = maths.output(head.features(maths, *sides)).name
         chances = _probabilities(graph, logits, loss.grades, loss.link)
@@ -58,71 +67,6 @@ def matcher(config: Config, arrays: Arrays) -> onnx.ModelProto:
         score = head.pairs(maths, *sides).name
     graph.output(score, "score", np.float32, ("N",))
     return graph.model()
-
-
-class Value:
-    """A value within a graph."""
-
-    def __init__(self, graph: Graph, name: str) -> None:
-        self.graph, self.name = graph, name
-
-    def op(self, kind: str, *others: "Value | float | np.ndarray", **attributes: Any) -> "Value":
-        """A node of this value and others; arrays and numbers become constants."""
-        named = (one.name if isinstance(one, Value) else self.graph.weight(_constant(one)) for one in others)
-        return Value(self.graph, self.graph.op(kind, self.name, *named, **attributes))
-
-    __add__ = __radd__ = lambda self, other: self.op("Add", other)
-    __mul__ = __rmul__ = lambda self, other: self.op("Mul", other)
-    __sub__ = lambda self, other: self.op("Sub", other)
-    __truediv__ = lambda self, other: self.op("Div", other)
-    __neg__ = lambda self: self.op("Neg")
-    __rsub__ = lambda self, other: -self + other
-    __rtruediv__ = lambda self, other: self.op("Reciprocal") * other
-
-
-def _constant(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else np.array(value, np.float32)
-
-
-class OnnxMaths:
-    """`pipeline.config.head.Maths` over values of a graph; a graph scores pairs, so `every_…` has no part in it."""
-
-    def __init__(self, graph: Graph, arrays: Arrays, model: ModelConfig) -> None:
-        self._graph, self._arrays, self._width, self.options = graph, arrays, model.vector_width, model.head_options
-
-    def array(self, name: str) -> Value:
-        return Value(self._graph, self._graph.weight(self._arrays[f"head.{name}"], f"head.{name}"))
-
-    def dense(self, x: Value, name: str) -> Value:
-        return Value(self._graph, dense(self._graph, x.name, self._arrays, f"head.{name}"))
-
-    def output(self, features: Value) -> Value:
-        return Value(self._graph, dense(self._graph, features.name, self._arrays, "output"))
-
-    def width(self, x: Value) -> int:
-        return self._width
-
-    def since(self, x: Value, begin: int) -> Value:
-        return Value(self._graph, last_axis(self._graph, x.name, begin, np.iinfo(np.int64).max))
-
-    def unit(self, x: Value) -> Value:
-        return Value(self._graph, unit(self._graph, x.name))
-
-    concat = staticmethod(lambda *values: values[0].op("Concat", *values[1:], axis=-1))
-    stack = staticmethod(lambda *values: OnnxMaths.concat(*(OnnxMaths.expanded(value, 1) for value in values)))
-    first = staticmethod(lambda x: x.op("Gather", np.array(0), axis=1))
-    sum = staticmethod(lambda x, axis, keep=False: x.op("ReduceSum", np.array([axis]), keepdims=int(keep)))
-    largest = staticmethod(lambda x: x.op("ReduceMax", np.array([-1]), keepdims=0))
-    absolute = staticmethod(lambda x: x.op("Abs"))
-    tanh = staticmethod(lambda x: x.op("Tanh"))
-    relu = staticmethod(lambda x: x.op("Relu"))
-    sigmoid = staticmethod(lambda x: x.op("Sigmoid"))
-    softmax = staticmethod(lambda x: x.op("Softmax", axis=-1))
-    times = staticmethod(lambda x, matrix: x.op("MatMul", matrix))
-    products = staticmethod(lambda x, y: x.op("MatMul", OnnxMaths.turned(y)))
-    turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
-    expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
-    zero = staticmethod(lambda x: x.op("Equal", 0.0).op("Cast", to=TensorProto.FLOAT))
 
 
 def _inputs(graph: Graph, prefix: str, mark: str = "") -> tuple[str, str]:

@@ -162,6 +162,7 @@ class NumpyMaths:
     largest = staticmethod(lambda x: x.max(axis=-1))
     unit = staticmethod(lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-12))
     absolute = staticmethod(np.abs)
+    root = staticmethod(lambda x: np.sqrt(np.maximum(x, 1e-12)))
     tanh = staticmethod(np.tanh)
     relu = staticmethod(lambda x: np.maximum(x, 0))
     sigmoid = staticmethod(lambda x: 0.5 * (np.tanh(0.5 * x) + 1))  # without overflow

@@ -1,4 +1,4 @@
-"""Three heads of another package, each a class: a distance, one that compares tokens, and one that cannot be indexed.
+"""Heads and a pooling of another package, a class each: a distance, one that compares tokens, one not for an index.
 
 A formula is written once, over `m`: MXNet's arithmetic in training, NumPy's in prediction and search, ONNX's in an
 exported graph. Nothing heavy is imported here.
@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.config import Settings
-from pipeline.config.head import Head, Learned, Maths, Matrix, Texts
+from pipeline.config.head import Dense, Head, Learned, Maths, Matrix, Texts
+from pipeline.config.poolings import Pooling, StepMaths
 
 
 class GaussOptions(Settings):
@@ -64,3 +65,20 @@ def report(folder: Path) -> tuple[str, list[list[str]]]:
 
 
 GAUSS, SOFT_LATE, UNSEARCHABLE = Gauss(), SoftLate(), Unsearchable()
+
+
+class Quadratic(Pooling):
+    """The root of the mean square of what a learned layer makes of the states, over time."""
+
+    name = "quadratic"
+    times = 2
+
+    def parts(self, width: int) -> Learned:
+        return {"wide": Dense(2 * width, width)}
+
+    def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
+        wide = m.filled(m.dense(states, "wide"), 0.0)
+        return m.root(m.sum(wide * wide, 0) / m.lengths)
+
+
+QUADRATIC = Quadratic()

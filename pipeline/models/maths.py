@@ -1,11 +1,10 @@
-"""A head in training: its learned arrays as a Gluon block, and MXNet's arithmetic for its formula."""
+"""Heads and poolings in training: what they learn as a Gluon block, and MXNet's arithmetic for their formulas."""
 
 from typing import Any
 
 from mxnet import Context, gluon, init, nd
 
-from pipeline.config import ModelConfig
-from pipeline.config.head import FAR_BELOW, Dense, Texts
+from pipeline.config.head import FAR_BELOW, Dense, Learned, Texts
 
 
 class Identity(init.Initializer):
@@ -18,19 +17,16 @@ class Identity(init.Initializer):
 STARTS = {"identity": Identity, "xavier": init.Xavier, "zeros": init.Zero, "ones": init.One}
 
 
-class HeadBlock(gluon.Block):
-    """What the model's head learns."""
+class Learning(gluon.Block):
+    """What a head or a pooling learns."""
 
-    def __init__(self, config: ModelConfig, graded: bool, **kwargs: Any) -> None:
+    def __init__(self, parts: Learned, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        parts = config.scored_by.parts(config.vector_width, graded, config.head_options)
         with self.name_scope():
             for name, part in parts.items():
                 if isinstance(part, Dense):
-                    block = gluon.nn.Dense(
-                        part.units, flatten=False, in_units=part.inputs, weight_initializer=init.Xavier()
-                    )
-                    setattr(self, name, block)
+                    start = {"weight_initializer": init.Xavier(), "use_bias": part.bias, "flatten": False}
+                    setattr(self, name, gluon.nn.Dense(part.units, in_units=part.inputs, **start))
                 else:
                     setattr(self, name, self.params.get(name, shape=part.shape, init=STARTS[part.start]()))
 
@@ -47,7 +43,7 @@ class MxnetMaths:
         output: the linear layer above the head, if there is one.
     """
 
-    def __init__(self, block: HeadBlock, output: gluon.Block | None, options: Any, context: Context) -> None:
+    def __init__(self, block: Learning, output: gluon.Block | None, options: Any, context: Context) -> None:
         self._block, self._output, self.options, self._context = block, output, options, context
 
     def array(self, name: str) -> nd.NDArray:
@@ -73,6 +69,7 @@ class MxnetMaths:
     sum = staticmethod(lambda x, axis, keep=False: x.sum(axis=axis, keepdims=keep))
     unit = staticmethod(unit)
     absolute = staticmethod(nd.abs)
+    root = staticmethod(lambda x: nd.sqrt(nd.maximum(x, 1e-12)))
     tanh = staticmethod(lambda x: nd.Activation(x, act_type="tanh"))
     relu = staticmethod(lambda x: nd.Activation(x, act_type="relu"))
     sigmoid = staticmethod(lambda x: nd.Activation(x, act_type="sigmoid"))
@@ -98,3 +95,30 @@ class MxnetMaths:
         left = Texts(*(None if x is None else nd.repeat(x, nd_, axis=0) for x in query))
         right = Texts(*(None if x is None else nd.tile(x, (nq, *[1] * (x.ndim - 1))) for x in document))
         return head.pairs(self, left, right).reshape((nq, nd_))
+
+
+class MxnetSteps(MxnetMaths):
+    """`pipeline.config.poolings.StepMaths` over NDArrays.
+
+    Args:
+        sizes: (N,) int32 tokens of each text.
+    """
+
+    def __init__(self, block: Learning, sizes: nd.NDArray) -> None:
+        super().__init__(block, None, None, sizes.context)
+        self._sizes = sizes.astype("float32")
+
+    @property
+    def lengths(self) -> nd.NDArray:
+        return self._sizes.reshape((-1, 1))
+
+    def filled(self, x: nd.NDArray, value: float) -> nd.NDArray:
+        return nd.SequenceMask(x, self._sizes, use_sequence_length=True, value=value)
+
+    def at_end(self, x: nd.NDArray) -> nd.NDArray:
+        return nd.SequenceLast(x, self._sizes, use_sequence_length=True)
+
+    top = staticmethod(lambda x: x.max(axis=0))
+    shares = staticmethod(lambda x: nd.softmax(x, axis=0))
+    at_start = staticmethod(lambda x: x[0])
+    until = staticmethod(lambda x, end: nd.slice_axis(x, axis=x.ndim - 1, begin=0, end=end))
