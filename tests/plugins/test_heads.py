@@ -20,6 +20,7 @@ from pipeline.config.heads import HEADS, SETTINGS
 from pipeline.config.plugins import Brought, Found
 from pipeline.config.poolings import POOLINGS
 from pipeline.config.schema import problems
+from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.models.parameters import parameters_of
 from pipeline.orchestration.model_stages import Train
@@ -121,7 +122,7 @@ def test_a_pooling_of_another_package_pools_alike_in_training_and_onnx(installed
         one = nd.array(text[:length, None], dtype="int32")
         embedded = nd.Embedding(one, table, input_dim=table.shape[0], output_dim=table.shape[1])
         states = network.query_tower.encoder(embedded, nd.zeros((length, 1, 1)))[:, 0].asnumpy()
-        name = "query_tower.pooling.wide"
+        name = "document_tower.pooling.wide"  # shared: each array is kept by its first name
         wide = states @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
         wanted.append(np.sqrt((wide**2).mean(axis=0)))
     np.testing.assert_allclose(found, np.array(wanted), atol=1e-5)
@@ -147,7 +148,10 @@ def test_what_a_head_learns_gets_gradients(installed: None) -> None:
     assert [p.name for p in network.scoring_parameters] == [parameters_of(network)["head.importance"].name]
 
 
-def test_settings_of_heads_that_a_model_has_not_are_kept_nowhere(installed: None) -> None:
+def test_settings_of_heads_that_a_model_has_not_are_kept_nowhere(
+    installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "versions", lambda *names: {})  # the package is installed in this process alone
     with_gauss, without = config_of(head="gauss"), config_of(head="cosine")
     assert with_gauss.shown["model"]["gauss"] == {"scale": 1.0}
     assert not {"gauss", "soft_late", "unsearchable"} & without.shown["model"].keys()
