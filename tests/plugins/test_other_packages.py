@@ -123,7 +123,7 @@ UNUSABLE = {
     "newer": (SPEC.format(name="newer", metric="x", more=", attention=True"), "newer", "attention"),
     "twin": (SPEC.format(name="tagging", metric="x", more=""), "tagging", "has the name of one of Duplet"),
     "liar": (SPEC.format(name="cloze", metric="x", more=""), "liar", "calls itself cloze"),
-    "section": (SPEC.format(name="train", metric="x", more=""), "section", "no name for a task"),
+    "section": (SPEC.format(name="train", metric="x", more=""), "section", "not a name for a task"),
     "turned": (SPEC.format(name="turned", metric="nats", more=""), "turned", "nats the other way round"),
     "thing": ("TASK = 3", "thing", "is a int"),
 }
