@@ -236,6 +236,8 @@ class OnnxMaths:
     def unit(self, x: Value) -> Value:
         return Value(self._graph, unit(self._graph, x.name))
 
+    expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
+    turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
     concat = staticmethod(lambda *values: values[0].op("Concat", *values[1:], axis=-1))
     stack = staticmethod(lambda *values: OnnxMaths.concat(*(OnnxMaths.expanded(value, 1) for value in values)))
     first = staticmethod(lambda x: x.op("Gather", np.array(0), axis=1))
@@ -249,8 +251,6 @@ class OnnxMaths:
     softmax = staticmethod(lambda x: x.op("Softmax", axis=-1))
     times = staticmethod(lambda x, matrix: x.op("MatMul", matrix))
     products = staticmethod(lambda x, y: x.op("MatMul", OnnxMaths.turned(y)))
-    turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
-    expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
     zero = staticmethod(lambda x: x.op("Equal", 0.0).op("Cast", to=TensorProto.FLOAT))
 
 
