@@ -19,6 +19,7 @@ FUSED = (
     100  # documents of each ranking whose scores are mixed, and BM25's candidates where the model only compares pairs
 )
 CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
+SORTED = 1000  # passages that are sorted at first
 EXAMPLES_LOOKED_AT = 100  # documents
 COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
 
@@ -214,7 +215,14 @@ class Searcher:
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
         """The k best documents among scored passages; equal scores stand by the documents' ids, then by passage."""
-        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -steps(_finite(scores))))
+        level, reach = steps(_finite(scores)), max(SORTED, 4 * k)
+        while reach < len(rows):  # of a million, only the best are worth sorting: those of k documents at least
+            near = np.flatnonzero(level >= np.partition(level, -reach)[-reach])
+            if len(np.unique(self.snapshot.document_of[rows[near]])) >= k:
+                rows, scores, level = rows[near], scores[near], level[near]
+                break
+            reach *= 8
+        order = np.lexsort((rows, self.snapshot.place[self.snapshot.document_of[rows]], -level))
         documents = self.snapshot.document_of[rows[order]]
         _, first = np.unique(documents, return_index=True)
         chosen = order[np.sort(first)[:k]]
@@ -241,9 +249,7 @@ class Searcher:
 
     def document_of(self, row: int) -> Document:
         """The document of a passage. Raises InputError as `passage_text` does."""
-        self.passage_text(row)
-        segment, at = self.snapshot.segment_of_passage(row)
-        return segment.document(int(segment.passages[at, 0]))
+        return self._passage(row)[0]
 
     def examples(self, count: int) -> list[str]:
         """Titles of documents that could be queries, spread over the index; always the same."""
@@ -260,12 +266,16 @@ class Searcher:
 
     def passage_text(self, row: int) -> str:
         """What the model sees of a passage. Raises InputError where there is none that can be found."""
+        document, (start, end) = self._passage(row)
+        return index_text(document.title, document.text[start:end])
+
+    def _passage(self, row: int) -> tuple[Document, Span]:
+        """A passage's document, and where in its text the passage is."""
         if not 0 <= row < len(self.snapshot.alive_passages) or not self.snapshot.alive_passages[row]:
             raise InputError("no such passage: the index has changed, search again")
         segment, at = self.snapshot.segment_of_passage(row)
         in_segment, start, end = segment.passages[at].tolist()
-        document = segment.document(in_segment)
-        return index_text(document.title, document.text[start:end])
+        return segment.document(in_segment), Span(start, end)
 
 
 def _finite(scores: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a query finds: against brute force, BM25's baseline and rank fusion's formula."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,6 +211,28 @@ def test_the_order_of_adding_is_not_seen(indexed: Make, head: str) -> None:
                 np.testing.assert_allclose([r.score for r in lists[0]], [r.score for r in lists[1]], rtol=1e-5)
     wanted = [f"e{i}" for i in range(3)]
     assert [r.document.id for r in ours.search("wing lift", 3, "words").results] == wanted
+
+
+@pytest.mark.parametrize("sorted_at_first", [1, 7, 10**9])
+def test_of_many_passages_only_the_best_are_sorted(sorted_at_first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of few values, so that ties stand at every edge, and documents of up to a hundred passages."""
+    monkeypatch.setattr(searcher, "SORTED", sorted_at_first)
+    rng = np.random.default_rng(0)
+    document_of = np.sort(rng.integers(0, 30, 500))
+    place = rng.permutation(30)
+    found = searcher.Searcher.__new__(searcher.Searcher)
+    found.snapshot = SimpleNamespace(document_of=document_of, place=place)  # type: ignore[assignment]
+    for values in (3, 40, 10**6):
+        for k in (1, 5, 40):
+            rows = np.flatnonzero(rng.random(500) < 0.9)
+            scores = rng.integers(0, values, len(rows)).astype(np.float32)
+            scores[: len(rows) // 3] += values  # the best are all of the first few documents
+            level = searcher.steps(scores)
+            wanted: dict[int, int] = {}
+            for i in sorted(range(len(rows)), key=lambda i: (-level[i], place[document_of[rows[i]]], rows[i])):
+                wanted.setdefault(int(document_of[rows[i]]), int(rows[i]))
+            ranked = found._best(rows, scores, k)
+            assert list(zip(ranked.documents.tolist(), ranked.passages.tolist())) == list(wanted.items())[:k]
 
 
 def test_a_document_counts_as_its_best_passage_which_is_shown(indexed: Make) -> None:
