@@ -17,7 +17,7 @@ WINDOW = 1 << 20  # entries of an array that is being written that are in memory
 
 
 class WordIndex:
-    """Weights by term (CSC over passages); a passage's score is the sum of its weights for the asked terms.
+    """Weights by term (CSC over passages, fewer than 2^31); a passage's score is the sum of its weights for the asked.
 
     Args:
         stemmer: what the terms were made with.
@@ -104,7 +104,7 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
     rarity = bm25.rarity(holding, passages)
     average = total / max(1, passages)
     paths = {"data": folder / "bm25-data.npy", "indices": folder / "bm25-indices.npy"}
-    for name, kind in (("data", np.float32), ("indices", np.int64)):
+    for name, kind in (("data", np.float32), ("indices", np.int32)):
         atomic_files.mapped_array(paths[name], kind, (int(starts[-1]),))
     free = starts[:-1].copy()
     for part in counted() if total else ():

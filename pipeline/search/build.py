@@ -1,5 +1,6 @@
 """Building and updating an index: encode what is new or changed, then publish a new generation."""
 
+import functools
 import json
 import os
 import time
@@ -31,6 +32,7 @@ MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settin
 # A segment is made in memory: of long documents it takes fewer than settings.documents_per_segment.
 CHARACTERS_PER_SEGMENT = 8_000_000  # with late interaction and eight bits some 300 MB of vectors
 WORDS_PER_SEGMENT = CHARACTERS_PER_SEGMENT // 5  # where segments are joined
+WORDS_REMEMBERED = 1 << 18
 READING_TOLD_S = 10.0
 UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
 
@@ -378,7 +380,7 @@ def _stemmer_of(chosen: list[Segment], alive: np.ndarray, wanted: str, kind: str
 
 def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray, stemmer: str, k1: float, b: float) -> None:
     """BM25's arrays over the passages of the documents that are alive."""
-    terms = Analyzer(stemmer).term
+    terms = functools.lru_cache(WORDS_REMEMBERED)(Analyzer(stemmer).term)  # segments have their words in common
     vocabulary = sorted({term for segment in chosen for word in segment.vocabulary if (term := terms(word))})
     ids = {term: i for i, term in enumerate(vocabulary)}
 
