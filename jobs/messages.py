@@ -43,7 +43,7 @@ def add(schedule: Schedule, due: str, exit_code: int, reason: str, job: JobSpec,
 
 def _run(job: JobSpec, config: Config | None) -> str:
     """Where the MLflow run of a date's job is seen; "" where there is none."""
-    run_id = next((name for name in job_folder.runs(job.folder) if len(name) == 32), None)
+    run_id = job_folder.run_id(job.folder)
     if run_id is None:
         return ""
     where = address(config.tracking.uri if config else None, Path(job.root))

@@ -163,14 +163,13 @@ def part(schedule: Schedule, when: datetime, verb: str, say: Say) -> None:
         DupletError: how they ended, where not well. GateError: the data is not like that of the nights before it.
     """
     with alone(schedule, say):
-        job = dated(schedule, when, _champion(schedule, say) if schedule.start_from == "champion" else None)
-        waiting.wait(checked(job).nights.wait_for, Path(job.cwd), True, say, time.sleep)
-        place(job)
+        job, config = _begun(schedule, when, True, say)
         if verb == "train":
             began = Verdict(f"{when:{STAMP}}", job.id, TryAgain.exit_code, BEGAN, 0.0, {}, by_hand=True)
-            if refusal := _refused_data(schedule, began, job, checked(job), say):
-                note(schedule.folder, began._replace(exit_code=GateError.exit_code, reason=refusal))
-                _tell(schedule, when, began._replace(exit_code=GateError.exit_code, reason=refusal), say)
+            if refusal := _refused_data(schedule, began, job, config, say):
+                refused = began._replace(exit_code=GateError.exit_code, reason=refusal)
+                note(schedule.folder, refused)
+                _tell(schedule, when, refused, say)
                 raise GateError(refusal)
         _, code = _supervised(job, when, verb)
         if code:
@@ -238,14 +237,20 @@ def place(job: JobSpec) -> None:
         atomic_files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
 
 
-def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
-    """Waits for the data, trains and promotes. Raises DupletError."""
+def _begun(schedule: Schedule, when: datetime, patient: bool, say: Say) -> tuple[JobSpec, Config]:
+    """Waits for a date's data and makes its job's folder. Raises DupletError."""
     job = dated(schedule, when, None)
     config = checked(job)
     waiting.wait(config.nights.wait_for, Path(job.cwd), patient, say, time.sleep)
     if schedule.start_from == "champion":
         job = dated(schedule, when, _champion(schedule, say))
     place(job)
+    return job, config
+
+
+def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
+    """Waits for the data, trains and promotes. Raises DupletError."""
+    job, config = _begun(schedule, when, patient, say)
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
     if refusal := _refused_data(schedule, began, job, config, say):
         return began._replace(exit_code=GateError.exit_code, reason=refusal)

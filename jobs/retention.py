@@ -29,7 +29,6 @@ from pipeline.tracking.client import Address
 
 LOCK = ".gc.lock"
 NIGHT = re.compile(r"(?P<schedule>.+)-(?P<date>\d{8}-\d{4})")
-RUN = re.compile(r"[0-9a-f]{32}")  # an id of MLflow
 FOLDERS = (*disk.STAGES, "rejudged")
 Say = Callable[[str], None]
 
@@ -233,8 +232,8 @@ def _removal(
     known = registries[where]
     versions = [one for one in known.others if one.tags.get(mlflow_registry.TRAINED) in keys]
     kept_runs = {one.run_id for one in known.kept}
-    run_id = next(iter(job_folder.runs(night.record.folder)[::-1]), "")  # MLflow's, where it is known
-    below = removal.with_stages(where, run_id) if RUN.fullmatch(run_id) and known.there else []
+    run_id = job_folder.run_id(night.record.folder)
+    below = removal.with_stages(where, run_id) if run_id and known.there else []
     used_keys = {key for _, key in used}
     stay = {one.run_id for one in below if one.run_id in kept_runs or (one.key and one.key in used_keys)}
     runs = [one.run_id for one in reversed(below) if one.run_id not in stay]

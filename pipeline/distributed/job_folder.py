@@ -9,6 +9,7 @@ on account of it.
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def runs(where: Path | None) -> list[str]:
         with contextlib.suppress(OSError):
             found.append((where / name).read_text(encoding="utf-8").strip() if where else "")
     return [name for name in found if name]
+
+
+def run_id(where: Path | None) -> str | None:
+    """MLflow's id of the job's run, where it is known."""
+    return next((name for name in runs(where) if re.fullmatch("[0-9a-f]{32}", name)), None)
 
 
 def keep_run(run_id: str | None, journal: str | None) -> None:

@@ -12,7 +12,7 @@ KNOWN = {
     "work": "checkpoints of work that is not done", "rejudged": "champions on newer test data",
     "models": "copies from MLflow", "jobs": "jobs and their logs", "schedules": "schedules and their verdicts",
     "sweeps": "sweeps", "export": "exports", "tracking": "not sent to MLflow yet",
-    "mlflow-artifacts": "files of MLflow's runs", "mlflow.db": "MLflow's database", "messages": "messages to be sent",
+    "mlflow-artifacts": "files of MLflow's runs", "mlflow.db": "MLflow's database",
 }  # fmt: skip
 
 

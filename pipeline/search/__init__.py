@@ -1,1 +1,1 @@
-"""A collection made searchable by a trained model: an index on disk, queries against it, and a page to type them in."""
+"""Documents made searchable, by words or a model too: an index on disk, queries against it, and a page for them."""

@@ -1,6 +1,7 @@
 """MLflow, and the only package that imports it.
 
-`runs` records what commands do, `registry` which version is live, `client` reaches MLflow and asks it for models.
+`runs` records what commands do, `client` reaches MLflow and asks it for models, `listing` for runs, `removal`
+removes them.
 """
 
 from pipeline.tracking.client import Address, address, asked, connect, model_of_registry, model_of_run

@@ -55,25 +55,30 @@ def named(settings: MessagesConfig) -> Iterator[tuple[str, Callable[[Message], N
 
 
 def send(way: Callable[[Message], None], message: Message) -> str | None:
-    """Sends; None where it was taken, else why not. It takes half a minute at most, whatever the other side does."""
-    became: list[str | None] = [f"did not end within {WHOLE_S:.0f} s"]
-
-    def work() -> None:
-        try:
-            way(message)
-            became[0] = None
-        except Exception as error:
-            became[0] = one_line(error, 200)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(WHOLE_S)
-    return became[0]
+    """Sends; None where it was taken, else why not."""
+    return _in_time(lambda: way(message))
 
 
 def ping(address: str) -> str | None:
     """Asks for an address; None where it answers well, else why not."""
-    return send(lambda _: _ask(urllib.request.Request(address)), Message("", "", 0, "", "", "", ""))
+    return _in_time(lambda: _ask(urllib.request.Request(address)))
+
+
+def _in_time(work: Callable[[], None]) -> str | None:
+    """Why some work failed, None where it did not. It takes half a minute at most, whatever the other side does."""
+    became: list[str | None] = [f"did not end within {WHOLE_S:.0f} s"]
+
+    def tried() -> None:
+        try:
+            work()
+            became[0] = None
+        except Exception as error:
+            became[0] = one_line(error, 200)
+
+    thread = threading.Thread(target=tried, daemon=True)
+    thread.start()
+    thread.join(WHOLE_S)
+    return became[0]
 
 
 def _slack_text(message: Message) -> str:

@@ -49,6 +49,24 @@ def test_pairs_and_a_configuration_are_written(index: Path, monkeypatch: pytest.
     assert path.with_name("train.jsonl").read_bytes() != before
 
 
+def test_that_the_index_answers_with_the_model_is_said_also_without_tracking(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained; a root may look like a variable."""
+    from pipeline.cli.commands import index as index_command
+    from pipeline.orchestration import flow
+
+    joined: list[Any] = []
+    stages = {"train": {"folder": "made"}}
+    monkeypatch.setattr(flow, "run", lambda *_: flow.Result(None, stages, {}, "the table"))
+    monkeypatch.setattr(index_command, "run", lambda args: joined.append(args) or 0)
+    done = run("train-on", index, "--pairs", 200, "--root", "a ${b}", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "the index answers with the model now" in done.stderr
+    [args] = joined
+    assert (args.model, str(args.root)) == ("made", "a ${b}")
+
+
 def test_mistakes_are_told(index: Path, tmp_path: Path) -> None:
     put(tmp_path / "small", [Document("a", "Title of it", "Words here.")])
     cases = [

@@ -6,11 +6,14 @@ import shlex
 import signal
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
+
+if TYPE_CHECKING:
+    from pipeline.search.index_store import State
 
 # Of late interaction: what benchmarks/index_size.py found to cost at most 1 % of nDCG.
 LEFT_OUT, POOLED = 0.0, 1.0
@@ -94,7 +97,7 @@ def _number(text: str, least: float, most: float) -> float:
 def run(args: argparse.Namespace) -> int:
     """Builds or updates; a table of counts goes to stdout."""
     output: Path = args.output.absolute()
-    _check(args, output)
+    before = _check(args, output)
     signal.signal(signal.SIGTERM, _stop)
     from pipeline.core import atomic_files
     from pipeline.search.build import Update
@@ -102,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.search.index_store import Settings
 
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-index-") as scratch, room_on(output):
-        reader = _reader(args, output, Path(scratch))
-        encoder, stamp = _encoder(args, output, reader)
+        reader = _reader(args, output, before, Path(scratch))
+        encoder, stamp = _encoder(args, output, before, reader)
         with atomic_files.lock(output.with_name(f".{output.name}.lock")) as waited:
             if waited:
                 say(f"waited for another update of {output}")
@@ -111,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
             settings = Settings(
                 args.documents_per_segment, args.approximate_above, columns=columns,
                 bits=args.bits, left_out=args.left_out, pooled=args.pooled,
-                tokens="jieba" if encoder.config.tokenize.kind == "jieba" else "word", **_mix(args, Path(scratch), say),
+                tokens="jieba" if encoder.config.tokenize.kind == "jieba" else "word",
+                **_mix(args, before, Path(scratch), say),
             )  # fmt: skip
             with Update(output, args.name, encoder, stamp, settings, say, args.replace_model) as update:
                 if reader is not None:
@@ -123,16 +127,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace, output: Path) -> None:
-    """Raises InputError where the arguments ask for nothing, or for what there is not."""
+def _check(args: argparse.Namespace, output: Path) -> "State | None":
+    """The index's state, where there is one. Raises InputError where the arguments ask for nothing, or for no index."""
     if args.sync and not args.documents:
         raise InputError("--sync needs --documents: it deletes what is not in that file")
     if not (args.documents or args.delete or args.model):
         raise InputError(NOTHING)
     from pipeline.search import index_store
 
-    there = (output / index_store.NAME).exists()
-    if args.model and not args.documents and (folder := Path(args.model).expanduser()).is_dir() and not there:
+    there = (output / index_store.NAME).exists() or (args.delete and not args.documents)
+    before = index_store.read_state(output) if there else None
+    if args.model and not args.documents and (folder := Path(args.model).expanduser()).is_dir() and before is None:
         from pipeline.core import manifest
 
         if not (folder / manifest.NAME).exists():
@@ -140,16 +145,14 @@ def _check(args: argparse.Namespace, output: Path) -> None:
                 f"{args.model} is a folder without a model; for its files: "
                 f"`{shlex.join(['duplet', 'index', '--documents', args.model, '--output', str(args.output)])}`"
             )
-    if not args.documents and not args.delete and not (args.model and there):
+    if not args.documents and before is None:
         raise InputError(NOTHING)
-    if not args.documents:
-        index_store.read_state(output)
+    return before
 
 
-def _encoder(args: argparse.Namespace, output: Path, reader: Any) -> tuple[Any, Any]:
+def _encoder(args: argparse.Namespace, output: Path, before: "State | None", reader: Any) -> tuple[Any, Any]:
     """What encodes the documents, and its stamp; of no model, what cuts them into words, and None."""
     from pipeline.registry import resolve_run
-    from pipeline.search import index_store
     from pipeline.search.open_index import open_model, stamp_of
     from pipeline.search.words_alone import WordsAlone, kind_for
     from pipeline.serving import loading
@@ -158,21 +161,16 @@ def _encoder(args: argparse.Namespace, output: Path, reader: Any) -> tuple[Any, 
         folder = resolve_run.model(args.model, args.root, args.uri)
         encoder = loading.open_encoder(folder, args.backend, args.threads)
         return encoder, stamp_of(folder, args.model, encoder)
-    if (output / index_store.NAME).exists():
-        state = index_store.read_state(output)
-        return open_model(state, output, None, args.root, args.uri, args.backend, args.threads)[0], state.model
+    if before is not None:
+        return open_model(before, output, None, args.root, args.uri, args.backend, args.threads)[0], before.model
     return WordsAlone(kind_for(document.text for document in reader)), None
 
 
-def _mix(args: argparse.Namespace, scratch: Path, say: Talk) -> dict[str, Any]:
+def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: Talk) -> dict[str, Any]:
     """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
     from pipeline.registry import resolve_run
-    from pipeline.search import index_store
 
-    if not args.model:
-        return {}
-    there = (args.output / index_store.NAME).exists() and not args.replace_model
-    if there and index_store.read_state(args.output).model is not None:
+    if not args.model or (before is not None and before.model is not None and not args.replace_model):
         return {}
     made = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
     if not made:
@@ -185,9 +183,8 @@ def _stop(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
+def _reader(args: argparse.Namespace, output: Path, before: "State | None", scratch: Path) -> Any:
     """The documents to read; columns that are not named now are those named when the index was made."""
-    from pipeline.search import index_store
     from pipeline.search.documents import Table, parse_columns
     from pipeline.search.files import Files, is_for_files
 
@@ -195,8 +192,8 @@ def _reader(args: argparse.Namespace, output: Path, scratch: Path) -> Any:
         return None
     output.parent.mkdir(parents=True, exist_ok=True)
     columns = parse_columns(args.columns)
-    if not columns and (output / index_store.NAME).exists():
-        columns = index_store.read_state(output).settings.columns
+    if not columns and before is not None:
+        columns = before.settings.columns
     how = {"encoding": args.encoding, "delimiter": args.delimiter}
     quarantine = output.with_name(f"{output.name}.quarantine.jsonl")
     if is_for_files(args.documents):
