@@ -25,7 +25,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("duplet promote my.yaml --back", "the champion before is live again"),
     ),
     "report": (("duplet report my.yaml", "where the page is"),),
-    "compare": (("duplet compare my.yaml 3f2a9c", "a configuration's newest run beside another run"),),
+    "compare": (
+        ("duplet compare my.yaml runs/evaluate/3f2a9c41d7e05b68", "a configuration's newest run beside another run"),
+    ),
     "sweep": (("duplet sweep my.yaml model.hidden=64,96 train.loss.temperature=0.05,0.1", "four trainings"),),
     "status": (("duplet status my.yaml", "which stages are up to date, and what changed"),),
     "runs": (
@@ -79,7 +81,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("duplet completion fish | source", "in ~/.config/fish/config.fish"),
     ),
     "submit": (("duplet submit my.yaml --target slurm --workers 16 --dry-run", "the files that it would send"),),
-    "jobs": (("duplet jobs list", "all jobs"), ("duplet jobs logs 20260102-3f2a", "what one of them said")),
+    "jobs": (("duplet jobs list", "all jobs"), ("duplet jobs logs faq-20260102", "what one of them said")),
     "schedule": (('duplet schedule my.yaml --cron "0 2 * * *"', "every night at two"),),
 }
 
