@@ -255,4 +255,4 @@ def _failed(
 
 def _needed(run: Known, needed: set[str | None], keys: set[str], before: float) -> bool:
     ended = run.status in ("FAILED", "KILLED") or (run.key is not None and run.key not in keys)
-    return run.run_id in needed or run.key in keys or not ended or run.ended > before
+    return run.run_id in needed or not ended or run.ended > before

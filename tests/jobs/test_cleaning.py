@@ -147,18 +147,24 @@ def test_a_training_that_another_went_on_from_stays(root: Path) -> None:
 def test_work_that_nobody_goes_on_with_goes(root: Path, job_spec: Spec) -> None:
     going = [old(root / "work" / f"train-{16 * '1'}", 10), old(root / "work" / f"rejudge-{16 * '5'}", 10)]
     partial = old(root / "ingest" / f".{16 * '6'}.partial", 10)
+    judged = old(root / "work" / f"rejudge-{16 * '7'}", 10)
     young, locked, of_a_job = (old(root / "work" / f"train-{16 * digit}", days) for digit, days in
                                (("2", 1), ("3", 10), ("4", 10)))  # fmt: skip
     job = folders.create(job_spec(root=str(root)), {"job.sh": "x"})
     folders.write_state(job, {"state": "cancelled"})
     (job / job_folder.STAGES).write_text(json.dumps({"train": 16 * "4"}))
     (root / "train").mkdir()
+    (root / "rejudged").mkdir()
     with (root / "train" / f".{16 * '3'}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert set(clean(root).folders) == {f"{one.parent.name}/{one.name}" for one in (*going, partial)}
-    assert young.exists() and locked.exists() and of_a_job.exists() and not partial.exists()
+        with (root / "rejudged" / f".{16 * '7'}.lock").open("a") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            planned = set(clean(root, dry_run=True).folders)
+            done = set(clean(root).folders)
+        assert done == planned == {f"{one.parent.name}/{one.name}" for one in (*going, partial)}
+    assert young.exists() and locked.exists() and judged.exists() and of_a_job.exists() and not partial.exists()
     folders.write_state(job, {"state": "finished"})
-    assert set(clean(root).folders) == {f"work/{one.name}" for one in (locked, of_a_job)}
+    assert set(clean(root).folders) == {f"work/{one.name}" for one in (locked, of_a_job, judged)}
 
 
 def test_what_nights_means_and_commands_at_work_use_stays(root: Path, job_spec: Spec) -> None:
