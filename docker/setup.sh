@@ -73,7 +73,7 @@ doing="building $from_source from source"
 echo "setup: $doing" >&2
 pip install --no-deps --require-hashes --no-build-isolation -r "$parts/source.txt"
 pip install --no-deps --no-build-isolation --editable .
-# our own recurrent layers, for DUPLET_KERNEL=ours; where they cannot be built, `duplet doctor` says why
+# our own recurrent layers; where they cannot be built, `duplet doctor` says why
 "$venv/bin/python" -P -m pipeline.models.kernel.build >>"$log" 2>&1 9>&- ||
     echo "setup: our own recurrent layers could not be built, MXNet's are used (see $log)" >&2
 echo "$wanted" >"$venv/.duplet-setup"

@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,16 @@ def _seeded() -> None:
 def small_config(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """`small_configuration` under tmp_path."""
     return lambda **sections: small_configuration(tmp_path, **sections)
+
+
+@pytest.fixture(params=["own", "mxnet"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both kinds of recurrent layers in turn; our own where they can be had."""
+    from pipeline.models.kernel import operator  # brings MXNet
+
+    operator.use(request.param)
+    yield request.param
+    operator.use("auto")
 
 
 @pytest.fixture

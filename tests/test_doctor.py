@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.cli import diagnostics
+from pipeline.models.kernel import library
 
 CPU_BUILD = {"features": ["MKLDNN", "OPENMP"], "extension": True, "gloo": True, "mpi": False, "nccl": False}
 CUDA_BUILD = {**CPU_BUILD, "features": ["CUDA", "MKLDNN", "OPENMP"], "nccl": True}
@@ -43,7 +44,7 @@ def test_this_environment_has_no_failed_row_and_the_rows_are_json(
     assert not [check for check in ours.values() if check.state == "failed"]
     assert "Gloo yes" in by_name["Horovod build"].found and by_name["numpy"].found == "1.23.5"
     assert by_name["GPU"].found == "no GPU, training runs on the CPU"
-    assert by_name["recurrent layers"].found.startswith(("ours, AVX", "MXNet's ("))
+    assert by_name["recurrent layers"].found.startswith(("Duplet's own (AVX", "MXNet's ("))
     assert not (tmp_path / "runs").exists()  # looking makes nothing
     assert len(json.loads(json.dumps([check._asdict() for check in checks]))) == len(checks)
 
@@ -162,21 +163,21 @@ def test_mxnet_builds() -> None:
 
 
 def test_recurrent_layers() -> None:
-    for fine in ("ours, AVX512, float32", "MXNet's (ours are not asked for by DUPLET_KERNEL=ours)"):
-        assert diagnostics.check_recurrent({"recurrent": fine}).state == "ok"
-    without = diagnostics.check_recurrent({"recurrent": "MXNet's (the processor has no AVX2, which ours needs)"})
+    assert diagnostics.check_recurrent({"recurrent": "Duplet's own (AVX512, float32)"}).state == "ok"
+    without = diagnostics.check_recurrent({"recurrent": "MXNet's (the processor has no AVX2, which its own need)"})
     assert without.state == "warning" and "no AVX2" in without.found and without.fix
     crashed = diagnostics.check_recurrent({"recurrent_error": "ImportError: x"})
     assert crashed.state == "warning" and "ImportError: x" in crashed.found
 
 
 def test_the_probe_tells_of_the_layers_that_really_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert diagnostics.probe_build()["recurrent"] == "MXNet's (ours are not asked for by DUPLET_KERNEL=ours)"
-    monkeypatch.setenv("DUPLET_KERNEL", "none")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     found = diagnostics.check_recurrent(diagnostics.probe_build())
-    assert found.state == "warning" and found.found.endswith(
-        "(DUPLET_KERNEL=none is not known, only ours and mxnet are)"
-    )
+    assert found.state == "warning"
+    if library.location().exists():
+        assert found.found == "MXNet's (ONEDNN_MAX_CPU_ISA=SSE41 forbids AVX2, which its own need)"
+    else:
+        assert library.BUILD in found.found
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------

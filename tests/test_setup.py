@@ -39,6 +39,7 @@ case "$1 $2 $3" in
     sleep "${{FAKE_SLEEP:-0}}"
     if [[ "$args" == *--editable* ]]; then cp "$0" "$(dirname "$0")/duplet"; fi ;;
 "-c import pip"*) ;;
+"-P -m pipeline.models.kernel.build") touch "{record}.layers"; [ -z "$FAKE_NO_LAYERS" ] ;;
 *) exec "{python}" "$@" ;;
 esac
 """
@@ -164,6 +165,15 @@ def test_wheels_first_then_sdists_and_pips_noise_only_in_the_log(checkout: Check
     assert own.endswith("install --no-deps --no-build-isolation --editable .")
     assert done.stdout == "" and all(line.startswith("setup: ") for line in done.stderr.splitlines())
     assert "noise on stdout" in (checkout.venv / "setup.log").read_text()
+
+
+def test_recurrent_layers_that_cannot_be_built_are_no_failure(checkout: Checkout) -> None:
+    done = checkout.setup(FAKE_NO_LAYERS="1")
+    assert done.returncode == 0 and Path(f"{checkout.record}.layers").exists()
+    said = done.stderr.splitlines()
+    assert said[-1] == "setup: done"
+    assert "recurrent layers could not be built, MXNet's are used" in said[-2] and "setup.log" in said[-2]
+    assert "recurrent layers" not in checkout.setup().stderr
 
 
 def test_a_second_call_does_nothing_and_needs_nothing(checkout: Checkout) -> None:

@@ -221,14 +221,15 @@ def check_horovod(probe: dict[str, Any]) -> Check:
 
 
 def check_recurrent(probe: dict[str, Any]) -> Check:
-    """What runs recurrent layers on the CPU: our own library, or MXNet. A lack counts only where ours are asked for."""
+    """What can run recurrent layers on the CPU: our own library, or MXNet alone."""
     name, said = "recurrent layers", probe.get("recurrent", "")
     if "mxnet_error" in probe:
         return Check(name, "failed", "cannot be asked while MXNet does not import", "mend MXNet first")
-    if said.startswith("ours") or "not asked for" in said:
+    if said.startswith("Duplet's own"):
         return Check(name, "ok", said, "")
     said = said or one_line(probe.get("recurrent_error", "nothing was said"), 200)
-    return Check(name, "warning", said, "install g++ and run `make setup` again, if you can")
+    fix = "training works, more slowly; if you can, install g++ and run `python -m pipeline.models.kernel.build`"
+    return Check(name, "warning", said, fix)
 
 
 _TRANSPORTS = (("gloo", "Gloo"), ("mpi", "MPI"), ("nccl", "NCCL"))

@@ -180,6 +180,8 @@ class Config(Settings):
         if self.teach.scores is not None and not self.spec.teachable:
             able = " or ".join(name for name, spec in task_specs().items() if spec.teachable)
             raise ValueError(f"teach.scores is for task {able}, not {self.task}")
+        if self.train.gpus and self.model.kernel == "own":
+            raise ValueError("model.kernel=own is for CPUs, and train.gpus=true: set model.kernel to auto")
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0

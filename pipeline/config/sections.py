@@ -156,6 +156,12 @@ class ModelConfig(Settings):
         "Default: 96 for task matching, 256 for the others.",
     )
     layers: Positive = Field(default=1, description="Recurrent layers, each reading the states of the one below.")
+    kernel: Literal["auto", "mxnet", "own"] = Field(
+        default="auto",
+        description="What computes the recurrent layers on CPUs. own: Duplet's, which are faster and need AVX2 or "
+        "AVX512. auto: Duplet's where every worker can have them, else MXNet's; a training that goes on keeps what it "
+        "began with. Results are the same but for float noise.",
+    )
     directions: Literal[1, 2] = Field(
         default=2, description="1 reads forwards only, 2 forwards and backwards. Task language_model needs 1."
     )

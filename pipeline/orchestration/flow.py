@@ -14,7 +14,7 @@ from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
-from pipeline.orchestration.model_stages import Evaluate, Train
+from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage
 from pipeline.orchestration.stage import Plan, Say, Stage, StageContext
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
@@ -102,6 +102,11 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
     """
     wanted = stages_of(config, until)
     launcher.check_resources(config.train.workers, config.train.gpus, say)
+    here = not os.environ.get("DUPLET_LAUNCHER")  # else the workers' hosts are others
+    needed = here and any(isinstance(stage, WorkerStage) for stage in wanted)
+    recurrent = library.planned(config.model.kernel, config.train.gpus)
+    if needed and config.model.kernel == "own" and library.found().path is None:
+        raise InputError(library.missing(recurrent))
     root = Path(config.root)
     try:
         atomic_files.owners_folder(root)
@@ -114,10 +119,10 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
             f"root={config.root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set root to a shorter one"
         )
     with fingerprints.kept_under(root, verify):
-        return _run(config, wanted, command, say)
+        return _run(config, wanted, command, recurrent, say)
 
 
-def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
+def _run(config: Config, wanted: list[Stage], command: str, recurrent: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
     root, planned = Path(config.root), plan(config)
     where = address(config.tracking.uri, root)
@@ -137,14 +142,17 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     ended = "FAILED"
     try:
         tracking.params(config.shown)
-        tracking.tags({"duplet.command": command, **_provenance(), **job_folder.tags()})
+        tracking.tags({"duplet.command": command, "duplet.recurrent": recurrent, **_provenance(), **job_folder.tags()})
         tracking.tags({f"duplet.key.{stage}": parts.key for stage, parts in planned.parts.items()})
         context = StageContext(config, planned, command, tracking, say)
         stages = {}
         for stage in wanted:
             with room_on(root):
                 stages[stage.name] = _ensure(stage, context)
-                finished = manifest.readable(planned.folder(stage.name), stage.name)
+                folder = planned.folder(stage.name)
+                finished = manifest.readable(folder, stage.name)
+                if stage.name == Train.name and not recurrent.startswith(ran := library.told(library.ran(folder))):
+                    tracking.tags({"duplet.recurrent": ran})  # by another host or setting, or what it went on from
                 for line in stage.summary(context, finished.counts if finished else {}, wanted[-1].splits):
                     say(line)
         folder = planned.folder(wanted[-1].name)
@@ -212,6 +220,5 @@ def _outcome(folder: Path) -> tuple[dict[str, float], str]:
 def _provenance() -> dict[str, str]:
     names = ("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow")
     tags = {f"version.{name}": version for name, version in manifest.versions(*names).items()}
-    tags["duplet.recurrent"] = library.found().said
     commit = manifest.git_commit()
     return tags | ({"mlflow.source.git.commit": commit.rstrip("+"), "duplet.git": commit} if commit else {})

@@ -20,7 +20,7 @@ from pipeline.orchestration.stage import Say, Stage, StageContext
 from pipeline.reporting import folder as reporting
 from pipeline.tokenization.encoder import forms
 
-# How the work is done and watched, not what comes out (but for float noise): no part of the key.
+# How the work is done and watched, not what comes out (but for float noise): no part of the key; nor is model.kernel.
 EXECUTION = {
     "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
     "max_skipped_updates", "compare_ranks_every_updates", "min_stall_s",
@@ -96,7 +96,7 @@ class Train(WorkerStage):
                 "task": config.task,
                 "seed": config.seed,
                 "model": _without(
-                    settings["model"], "vectors", *config.unused_heads
+                    settings["model"], "vectors", "kernel", *config.unused_heads
                 ),  # vectors: the content is an input
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.core import atomic_files
+from pipeline.models.kernel import library
 from pipeline.training.batch_plan import Position
 
 FORMAT = 1
@@ -26,6 +27,7 @@ class State:
     finished: bool = False
     skipped: int = 0  # updates whose loss or gradients were not finite
     order: int = 0  # CRC-32 of the example numbers of all updates, in their order
+    kernel: str = ""  # what runs the recurrent layers, as recurrent_kernel.agree names it; empty: not decided yet
     pending: list[list[float]] = field(default_factory=list)  # loss and gradient norm of updates not yet logged
     history: list[dict[str, float]] = field(default_factory=list)  # what was logged, by update
 
@@ -80,6 +82,7 @@ def load(folder: Path) -> Checkpoint:
         if values.pop("format") != FORMAT:
             raise ValueError(f"{folder} has another format than {FORMAT}")
         values["position"] = Position(*values["position"])
+        values.setdefault("kernel", library.MXNET)  # before there were others
         parameters, moments = (atomic_files.arrays(folder / name) for name in ("parameters.npz", "moments.npz"))
         return Checkpoint(folder, State(**values), parameters, moments)
     except (OSError, KeyError, TypeError, AttributeError, RecursionError) as error:

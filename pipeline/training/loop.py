@@ -22,7 +22,7 @@ from pipeline.distributed.launcher import SAMPLES
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import Task
-from pipeline.training import averaging, checkpoint, rank_consistency, replay
+from pipeline.training import averaging, checkpoint, rank_consistency, recurrent_kernel, replay
 from pipeline.training.batch_plan import Plan, StreamPlan, shares
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
@@ -68,6 +68,8 @@ def fit(
     if given is not None:
         optimizer.hold(given, config.model.vectors_tuned_after)
     state = resume(task, network, optimizer, world, folder, log, say)
+    state.kernel, said = recurrent_kernel.agree(config.model.kernel, state.kernel, world, say)
+    say(f"recurrent layers: {said}")
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world, state.position, settings.epochs)
     try:
@@ -270,7 +272,7 @@ class Run:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
             update = replay.Replayed(
                 sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
-                str(self.task.folder.resolve()), self.config.model_dump(mode="json"),
+                str(self.task.folder.resolve()), self.config.model_dump(mode="json"), self.state.kernel,
             )  # fmt: skip
             replay.keep(kept, update, parameters, began)
         self.state.skipped += 1

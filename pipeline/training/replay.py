@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from pipeline.config import Config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
+from pipeline.models.kernel import library
 from pipeline.tasks.base import Task
-from pipeline.training import exchange
+from pipeline.training import exchange, recurrent_kernel
 from pipeline.training.batch_plan import shares
 from pipeline.training.optimizer import Optimizer, set_parameters
 
@@ -34,6 +36,7 @@ class Replayed:
     batch_seed: list[int]  # of what the batch draws; the dropout masks': see update_seed
     tokenized: str  # the folder of ids
     config: dict[str, Any]
+    kernel: str = library.MXNET  # what ran the recurrent layers; before it was kept there were no others
 
 
 def update_seed(seed: int, update: int, rank: int) -> int:
@@ -66,7 +69,14 @@ def load(folder: Path) -> Replayed:
         ) from None
 
 
-def again(folder: Path, task: Task, network: gluon.Block, config: Config, world: World) -> dict[str, Any]:
+def again(
+    folder: Path,
+    task: Task,
+    network: gluon.Block,
+    config: Config,
+    world: World,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Computes the update that `folder` holds, on every rank alike.
 
     Returns:
@@ -80,6 +90,7 @@ def again(folder: Path, task: Task, network: gluon.Block, config: Config, world:
     kept = load(folder)
     if len(kept.examples) != world.size:
         raise InputError(f"{folder} is of {len(kept.examples)} workers and these are {world.size}: use as many")
+    recurrent_kernel.agree("auto", kept.kernel, world, say)
     began = _restore(folder, network)
     if task.streams:
         own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]

@@ -24,11 +24,11 @@ from pipeline.core.redaction import hide
 from pipeline.distributed.heartbeat import Heart
 from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
 from pipeline.distributed.world import World
-from pipeline.models.kernel import operator
+from pipeline.models.kernel import library
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
-from pipeline.training import loop, vectors, warm_start
+from pipeline.training import loop, recurrent_kernel, vectors, warm_start
 from pipeline.training.optimizer import set_parameters
 from pipeline.training.replay import again
 
@@ -57,8 +57,6 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         given, lines = vectors.start(Path(config.model.vectors), network, load_vocabulary(Path(job.tokenized)))
         for line in lines:
             say(line)
-    if world.context.device_type == "cpu":
-        say(f"recurrent layers: {operator.told()}")
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
     state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, given)
     task.finish(network, world, Path(job.output))
@@ -69,6 +67,7 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
         result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
         (output / "result.json").write_text(atomic_files.as_json(result), encoding="utf-8")
+        (output / library.RAN).write_text(f"{state.kernel}\n", encoding="utf-8")
         shutil.copy(points(job), output / "points.jsonl")
         (output / "history.json").write_text(atomic_files.as_json(state.history), encoding="utf-8")
         from pipeline.reporting import plots  # takes time, and the other ranks draw nothing
@@ -86,6 +85,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
     network.initialize(ctx=world.context)
     assert job.trained is not None
     task.trained = Path(job.trained)
+    recurrent_kernel.agree(config.model.kernel, library.ran(task.trained), world, say)
     with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
         set_parameters(network, arrays)
     say("scoring the test split")
@@ -101,7 +101,7 @@ def replay(job: Job, config: Config, world: World, say: Callable[[str], None], h
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None
-    found = again(Path(job.trained), task, network, config, world)
+    found = again(Path(job.trained), task, network, config, world, say)
     if world.rank == 0:
         (Path(job.output) / "result.json").write_text(atomic_files.as_json(found), encoding="utf-8")
 

@@ -72,7 +72,7 @@ def check_tracked(root: Path, run_id: str, metrics: dict[str, float], monkeypatc
     assert parent.data.metrics["test/mrr_at_10"] == metrics["test/mrr@10"]
     assert parent.data.params["model.layers"] == "2"
     assert parent.data.tags["version.mxnet"] == "1.9.1"
-    assert parent.data.tags["duplet.recurrent"].startswith(("ours, AVX", "MXNet's ("))
+    assert parent.data.tags["duplet.recurrent"].startswith(("Duplet's own (AVX", "MXNet's ("))
     children = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
     by_name = {run.info.run_name: run for run in children}
     assert set(by_name) == {"ingest", "tokenize", "train", "evaluate"}

@@ -7,6 +7,8 @@ from mxnet import autograd, nd
 
 from pipeline.models.recurrent import GATES, RecurrentLayer
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 STEPS, TEXTS, INPUTS, HIDDEN = 6, 3, 4, 5
 
 

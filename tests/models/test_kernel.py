@@ -1,9 +1,10 @@
 """Our own recurrent layers against MXNet's, number by number; what they promise bit for bit; where they give way."""
 
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mxnet as mx
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, check_config
+from pipeline.core.errors import InputError
 from pipeline.models.encoder import Encoder, padding_of
 from pipeline.models.kernel import build, library, operator
 from pipeline.models.recurrent import GATES, RecurrentLayer, read_on
+from pipeline.orchestration import flow
 
 CELLS = tuple(GATES)
 CPU = mx.cpu()
@@ -22,15 +25,22 @@ CPU = mx.cpu()
 
 @pytest.fixture(scope="module", autouse=True)
 def built() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(library.SWITCH, "ours")
-        build.build()
-        _look_again()
-        if not operator.ready(CPU):
-            assert "avx2" not in Path("/proc/cpuinfo").read_text(), operator.told()
-            pytest.skip("the processor has no AVX2")
-        yield
+    build.build()
     _look_again()
+    operator.use("own")
+    if not operator.ready(CPU):
+        assert "avx2" not in Path("/proc/cpuinfo").read_text(), operator.told()
+        pytest.skip("the processor has no AVX2")
+    yield
+    operator.use("auto")
+    _look_again()
+
+
+@pytest.fixture
+def mxnets() -> Iterator[Callable[[], None]]:
+    """Called, it lets MXNet's layers run for the rest of the test."""
+    yield lambda: operator.use("mxnet")
+    operator.use("own")
 
 
 def _look_again() -> None:
@@ -82,7 +92,7 @@ SIZES = {
 @pytest.mark.parametrize(("layers", "directions"), [(1, 1), (1, 2), (2, 2), (3, 1)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_states_and_gradients_are_mxnets(
-    cell: str, layers: int, directions: int, size: str, monkeypatch: pytest.MonkeyPatch
+    cell: str, layers: int, directions: int, size: str, mxnets: Callable[[], None]
 ) -> None:
     inputs, hidden, lengths = SIZES[size]
     rng = np.random.default_rng(7)
@@ -90,16 +100,14 @@ def test_states_and_gradients_are_mxnets(
     weights = rng.normal(size=(*x.shape[:2], directions * hidden)) / np.sqrt(x.shape[0] * x.shape[1])
     encoder = encoder_of(cell, layers, directions, inputs, hidden)
     ours = run(encoder, x, lengths, weights)
-    monkeypatch.setattr(operator, "ready", lambda context: False)
+    mxnets()
     theirs = run(encoder, x, lengths, weights)
     assert np.abs(ours[0]).max() > 0.05 and np.abs(ours[1]).max() > 1e-4
     assert apart(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_given_states_their_gradients_and_the_states_after_are_mxnets(
-    cell: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_given_states_their_gradients_and_the_states_after_are_mxnets(cell: str, mxnets: Callable[[], None]) -> None:
     steps, texts, inputs, hidden = 11, 7, 9, 21
     rng = np.random.default_rng(1)
     layer = RecurrentLayer(cell, inputs, hidden, 1)
@@ -120,7 +128,7 @@ def test_given_states_their_gradients_and_the_states_after_are_mxnets(
         return [a.asnumpy().copy() for a in (y, *after, x.grad, packed.grad, *(s.grad for s in states))]
 
     ours = found()
-    monkeypatch.setattr(operator, "ready", lambda context: False)
+    mxnets()
     assert apart(ours, found()) < 1e-5
 
 
@@ -218,22 +226,23 @@ def bits(**environment: str) -> list[str]:
 def test_bits_repeat_and_do_not_depend_on_the_number_of_threads() -> None:
     one, again, three = (bits(OMP_NUM_THREADS=n) for n in ("1", "1", "3"))
     assert one == again == three
-    assert one[0].startswith("ours")
+    assert one[0].startswith("Duplet's own")
 
 
 def test_with_avx2_the_same_holds() -> None:
+    which = "(mxnets and not below) or alone or none"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "odd or alone or none"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", which],
         capture_output=True, text=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, timeout=280,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    assert bits(ONEDNN_MAX_CPU_ISA="AVX2")[0] == "ours, AVX2, float32"
+    assert bits(ONEDNN_MAX_CPU_ISA="AVX2")[0] == "Duplet's own (AVX2, float32)"
 
 
 def test_below_avx2_mxnets_layers_run_and_the_reason_is_said() -> None:
     said = bits(ONEDNN_MAX_CPU_ISA="SSE41")[0]
-    assert said == "MXNet's (ONEDNN_MAX_CPU_ISA=SSE41 forbids AVX2, which ours needs)"
+    assert said == "MXNet's (ONEDNN_MAX_CPU_ISA=SSE41 forbids AVX2, which its own need)"
 
 
 # --- where there is no library ----------------------------------------------------------------------------------------
@@ -248,20 +257,57 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def test_not_built(elsewhere: Path) -> None:
-    assert library.found() == (None, "", "MXNet's (ours is not built: run `make setup`)")
+    assert library.found() == (None, "", f"MXNet's (its own are not built: run {library.BUILD})")
 
 
 def test_a_file_that_is_no_library(elsewhere: Path) -> None:
     library.location().write_bytes(b"not a library")
+    library.checksum().write_text(hashlib.sha256(b"not a library").hexdigest())
     assert library.found().path is None
-    assert "ours does not load" in library.found().said and "\n" not in library.found().said
+    assert "its own do not load" in library.found().said and "\n" not in library.found().said
+
+
+@pytest.fixture(scope="module")
+def good() -> tuple[bytes, str]:
+    """The library and its checksum, as built."""
+    return library.location().read_bytes(), library.checksum().read_text()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "no checksum"])
+def test_a_damaged_library_is_never_loaded_and_is_built_anew(
+    damage: str, good: tuple[bytes, str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, digest = good
+    spoiled = {"cut": whole[: len(whole) // 2], "changed": whole[:-9] + b"x" + whole[-8:], "empty": b""}
+    library.location().write_bytes(spoiled.get(damage, whole))
+    if damage != "no checksum":
+        library.checksum().write_text(digest)
+    assert library.found() == (None, "", f"MXNet's ({library.location()} is damaged: run {library.BUILD})")
+    made = []
+    monkeypatch.setattr(build, "_run", lambda *arguments: (made.append(arguments), _link(arguments, whole)))
+    build.build()
+    assert made and library.whole()
+    library.found.cache_clear()
+    assert library.found().path == library.location()
+
+
+def _link(arguments: tuple[str, ...], library_bytes: bytes) -> None:
+    """In the compiler's place."""
+    Path(arguments[arguments.index("-o") + 1]).write_bytes(library_bytes)
+
+
+def test_a_library_of_other_sources_is_not_taken(good: tuple[bytes, str], elsewhere: Path) -> None:
+    other = library.location().with_name("duplet_recurrent_0123456789abcdef.so")
+    other.write_bytes(good[0])
+    other.with_suffix(".sha256").write_text(good[1])
+    assert library.found().said == f"MXNet's (its own are not built: run {library.BUILD})"
 
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [
-        ("no-such-compiler", "ours is not built: no no-such-compiler found"),
-        ("false", "ours is not built: false failed: exit code 1"),
+        ("no-such-compiler", "its own are not built: no no-such-compiler found"),
+        ("false", "its own are not built: false failed: exit code 1"),
     ],
 )
 def test_a_compiler_that_is_missing_or_broken(
@@ -277,7 +323,7 @@ def test_a_compiler_that_is_missing_or_broken(
 def test_another_processor_family(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
     build.main()
-    assert library.found().said == "MXNet's (ours is for x86-64 only, this is aarch64)"
+    assert library.found().said == "MXNet's (its own are for x86-64 only, this is aarch64)"
 
 
 def test_other_sources_are_another_library(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -290,14 +336,41 @@ def test_other_sources_are_another_library(elsewhere: Path, monkeypatch: pytest.
     assert library.location() != before
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("mxnet", library.NOT_ASKED), ("", library.NOT_ASKED), ("x", "only ours and mxnet are")]
-)
-def test_it_runs_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
-    monkeypatch.setenv(library.SWITCH, value)
-    library.found.cache_clear()
-    try:
-        assert library.found().path is None and said in library.found().said
-    finally:
-        monkeypatch.undo()
-        library.found.cache_clear()
+def test_the_setting_decides(elsewhere: Path) -> None:
+    """On a host that has none of our own."""
+    none = f"MXNet's (its own are not built: run {library.BUILD})"
+    assert library.planned("auto", gpus=False) == library.planned("own", gpus=False) == none
+    assert library.planned("mxnet", gpus=False) == "MXNet's (model.kernel=mxnet)"
+    assert library.planned("auto", gpus=True) == "MXNet's on a GPU"
+
+
+def test_own_is_refused_before_any_work_where_the_workers_run_here(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text('{"query": "a", "document": "b"}\n')
+    config = check_config({"name": "own", "root": str(tmp_path / "runs"), "model": {"kernel": "own"},
+                           "ingest": {"source": {"format": "jsonl", "path": str(source)}}}, "test")  # fmt: skip
+    with pytest.raises(InputError, match=r"model\.kernel=own cannot be had, .*not built: .*set model.kernel to auto"):
+        flow.run(config, "own", "train", pytest.fail)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_use_holds_for_the_process(mxnets: Callable[[], None]) -> None:
+    assert operator.ready(CPU) and operator.ready(mx.cpu(1))
+    mxnets()
+    assert not operator.ready(CPU)
+    operator.use("auto")
+    assert operator.ready(CPU)
+
+
+def test_arrays_stay_on_their_device() -> None:
+    layer = RecurrentLayer("lstm", 3, 5, 2)
+    layer.initialize(ctx=mx.cpu(1))
+    x = nd.ones((2, 4, 3), ctx=mx.cpu(1))
+    x.attach_grad()
+    with autograd.record():
+        y = layer(x, nd.zeros((2, 4, 1), ctx=mx.cpu(1)), layer.packed(mx.cpu(1)))
+    y.backward()
+    assert {y.context, x.grad.context, layer.b_h2h_weight.grad(mx.cpu(1)).context} == {mx.cpu(1)}
+    assert x.grad.asnumpy().any()

@@ -10,6 +10,8 @@ from mxnet import autograd, nd
 from pipeline.config import ModelConfig
 from pipeline.models.encoder import Encoder, Pooling, padding_of
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 LENGTHS = (3, 21, 1, 12)

@@ -38,6 +38,7 @@ def words(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "matching"])  # pairs: tests/serving/test_predict.py
 def test_a_prediction_does_not_depend_on_what_it_is_batched_with(name: str, prepared: Callable[..., Any]) -> None:
     config, ingested, tokenized = prepared(name)

@@ -15,6 +15,8 @@ import mxnet as mx
 import pytest
 from mxnet.ndarray import NDArray, _internal, register
 
+from pipeline.models.kernel import operator
+
 DEVICE, NOWHERE = mx.cpu(1), mx.cpu(9)
 COPY = "_copyto"
 BLOCKING = ("asnumpy", "wait_to_read", "_sync_copyfrom")  # asscalar calls asnumpy
@@ -62,7 +64,7 @@ def watched() -> Iterator[Seen]:
         return call
 
     with pytest.MonkeyPatch.context() as patch, NOWHERE:
-        for module in (register, _internal):
+        for module in (register, _internal, operator):
             patch.setattr(module, "_imperative_invoke", invoke)
         for name in BLOCKING:
             patch.setattr(NDArray, name, noted(name))

@@ -10,6 +10,7 @@ from mxnet import autograd
 
 from pipeline.config import Config, check_config
 from pipeline.distributed.world import World
+from pipeline.models.kernel import operator
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks import matching
 from pipeline.tasks.base import task_of
@@ -32,6 +33,7 @@ def main(cases: Path) -> None:
 
 def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
+    operator.use(config.model.kernel)
     network = task.network()
     mx.random.seed(1)
     np.random.seed(1)

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     task = LanguageModelTask(config, folder)
     network = task.network()
-    set_parameters(network, read_parameters(folder))
+    set_parameters(network, read_parameters(folder), config.model.kernel)
     prompt, unknown = task.prompt(args.prompt)
     if unknown:
         print(f"unknown words stand as <unk>: {' '.join(unknown[:10])}", file=sys.stderr)

@@ -34,10 +34,10 @@ class NotBuilt(Exception):
 def build() -> Path:
     """Makes the library where there is none yet; its path. Raises NotBuilt."""
     target = library.location()
-    if target.exists():
+    if library.whole():
         return target
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise NotBuilt(f"ours is for x86-64 only, this is {platform.machine()}")
+        raise NotBuilt(f"its own are for x86-64 only, this is {platform.machine()}")
     package = importlib.util.find_spec("mxnet")
     if package is None or not package.submodule_search_locations:
         raise NotBuilt("MXNet is not installed")
@@ -46,18 +46,21 @@ def build() -> Path:
     if not shipped.exists() or not (mxnet / "include" / "mxnet" / "lib_api.h").exists():
         raise NotBuilt("the MXNet that is installed ships no lib_api for extension libraries")
     include = (f"-I{mxnet / 'include'}",)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".duplet-build-") as folder:
         made = [_compile(library.HERE / "recurrent_isa.cc", Path(folder) / f"{name}.o", flags)
                 for name, flags in ARITHMETIC.items()]  # fmt: skip
         made.append(_compile(library.HERE / "recurrent_op.cc", Path(folder) / "op.o", include))
         made.append(_compile(shipped, Path(folder) / "api.o", (*include, "-w")))
         exports = Path(folder) / "exports.map"
         exports.write_text(EXPORTS, encoding="ascii")
-        whole = target.with_suffix(f".{os.getpid()}")
-        _run("-shared", "-fopenmp", f"-Wl,--version-script={exports}", "-o", str(whole), *made)
-        os.replace(whole, target)
+        linked = Path(folder) / target.name
+        _run("-shared", "-fopenmp", f"-Wl,--version-script={exports}", "-o", str(linked), *made)
+        digest = Path(folder) / "checksum"
+        digest.write_text(library.sha256(linked), encoding="ascii")
+        os.replace(digest, library.checksum())
+        os.replace(linked, target)
     for old in target.parent.glob("duplet_recurrent_*"):
-        if old != target:
+        if old.stem != target.stem:
             old.unlink(missing_ok=True)
     return target
 
@@ -74,13 +77,13 @@ def _run(*arguments: str) -> None:
             [*compiler, *arguments], capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
         )
     except FileNotFoundError:
-        raise NotBuilt(f"ours is not built: no {compiler[0]} found") from None
+        raise NotBuilt(f"its own are not built: no {compiler[0]} found") from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotBuilt(f"ours is not built: {compiler[0]} does not run: {type(error).__name__}") from None
+        raise NotBuilt(f"its own are not built: {compiler[0]} does not run: {type(error).__name__}") from None
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         errors = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
-        raise NotBuilt(f"ours is not built: {compiler[0]} failed: {' '.join(errors[0].split())[:200]}")
+        raise NotBuilt(f"its own are not built: {compiler[0]} failed: {' '.join(errors[0].split())[:200]}")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from mxnet._ctypes.ndarray import _imperative_invoke
 from pipeline.models.kernel import library
 
 _failure = ""
+_setting = "auto"
 
 
 @functools.cache
@@ -26,18 +27,29 @@ def _handle() -> int | None:
         base.check_call(base._LIB.MXLoadLib(ctypes.c_char_p(str(path).encode()), ctypes.c_uint(0)))
         base.check_call(base._LIB.NNGetOpHandle(base.c_str("duplet_recurrent"), ctypes.byref(handle)))
     except MXNetError as error:
-        _failure = f"MXNet's (ours does not load into MXNet: {' '.join(str(error).split())[:200]})"
+        _failure = library.without(f"its own do not load into MXNet: {' '.join(str(error).split())[:200]}").said
         return None
     return handle.value
 
 
+def use(kernel: str) -> None:
+    """From here on MXNet runs recurrent layers in this process (mxnet), or our operator wherever it can (own, auto)."""
+    global _setting
+    _setting = kernel
+
+
 def ready(context: Context) -> bool:
     """Whether layers on this device are run by our operator."""
-    return context.device_type == "cpu" and _handle() is not None
+    return context.device_type == "cpu" and _setting != library.MXNET and _handle() is not None
+
+
+def instructions() -> str:
+    """Of our operator, as `library.Found` has them; empty where it cannot be used."""
+    return library.found().instructions if _handle() is not None else ""
 
 
 def told() -> str:
-    """One phrase for the log: what runs recurrent layers on the CPU, and why."""
+    """One phrase: what can run recurrent layers on the CPU here, and why it is not our operator."""
     _handle()
     return _failure or library.found().said
 

@@ -9,6 +9,7 @@ from mxnet import gluon, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.models.kernel import operator
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
 from pipeline.serving.model_folder import read_parameters
@@ -18,8 +19,14 @@ from pipeline.serving.predict.text_encoder import TextEncoder
 from pipeline.tokenization.encoder import load_tokenizer
 
 
-def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray]) -> None:
-    """Gives a network its trained arrays by structural name. Raises InputError where names or shapes do not fit."""
+def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray], kernel: str) -> None:
+    """Gives a network its trained arrays by structural name. Raises InputError where names or shapes do not fit.
+
+    Args:
+        kernel: model.kernel, which then holds for the whole process. own falls back to MXNet's layers, as vectors are
+            the same but for float noise.
+    """
+    operator.use(kernel)
     network.initialize(ctx=mx.cpu())
     for name, parameter in parameters_of(network).items():
         if name not in arrays or arrays[name].shape != parameter.shape:
@@ -36,7 +43,7 @@ def matcher_of(config: Config, arrays: Mapping[str, np.ndarray]) -> Matcher:
     loss = config.train.loss
     outputs = loss.grades - (loss.link == "ordinal") if loss.kind == "pointwise" else 0
     network = Matcher(config.model, len(arrays["embedding"]), outputs, prefix="matcher_")
-    set_parameters(network, arrays)
+    set_parameters(network, arrays, config.model.kernel)
     return network
 
 

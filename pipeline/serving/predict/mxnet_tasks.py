@@ -22,7 +22,7 @@ class TaskPredictor(FieldPredictor):
         super().__init__(config, config.spec.inputs)
         self._task = task_of(config, folder)
         self._network = self._task.network()
-        set_parameters(self._network, read_parameters(folder))
+        set_parameters(self._network, read_parameters(folder), config.model.kernel)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return self._task.predict(self._network, self.named(rows), mx.cpu())
