@@ -1,6 +1,10 @@
 """Our recurrent layers beside MXNet's, in turn in one process: layers by themselves, and whole updates of a training.
 
     .venv/bin/python benchmarks/kernel_speed.py [--rounds 11] [--threads 1 2] [--root runs/bench]
+    .venv/bin/python benchmarks/kernel_speed.py --trainings 3 --updates 60 --workers 2 --config configs/demo.yaml
+
+The second measures trainings as a person starts them, in turn too: real tokens/s from after the first updates on, and
+the processor time of all processes from start to end.
 
 Each round runs both, one after the other; what is told is the median over the rounds of the ratio of their times. With
 one thread a time is the process's own processor time, which other programs on the machine disturb less; with more it is
@@ -13,6 +17,8 @@ direction, backward twice that.
 import argparse
 import json
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -138,6 +144,63 @@ def measure(rounds: int, tokenized: Path | None) -> dict[str, Any]:
     return found
 
 
+def tokenized_by(config: Path, root: Path) -> Path:
+    """The folder of ids that a configuration makes under a root, or has there."""
+    return Path(duplet("tokenize", config, root)["stages"]["tokenize"]["folder"])
+
+
+def duplet(verb: str, config: Path, root: Path, *overrides: str) -> dict[str, Any]:
+    """What a verb over a configuration prints as JSON."""
+    command = [sys.executable, "-m", "pipeline.cli", verb, str(config), f"root={root.resolve()}", *overrides, "--json"]
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    )
+    return found
+
+
+def training(config: Path, root: Path, kernel: str, updates: int, workers: int) -> dict[str, float]:
+    """One training from nothing: real tokens/s after the warm-up, processor and clock seconds from start to end."""
+    from pipeline.core.event_log import Spool
+
+    for stage in ("train", "evaluate", "work"):
+        shutil.rmtree(root / stage, ignore_errors=True)
+    settings = {"model.kernel": kernel, "train.workers": workers, "train.max_updates": updates,
+                "train.validate_every_updates": updates, "train.log_every_updates": 5}  # fmt: skip
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    folder = Path(duplet("train", config, root, *overrides)["stages"]["train"]["folder"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = (folder / "recurrent_layers.txt").read_text().split()[0]
+    if ran != kernel:
+        sys.exit(f"kernel_speed: {ran} ran in place of {kernel}")
+    points = [point.values for point, _ in Spool(folder / "points.jsonl").read(0) if "tokens_per_s" in point.values][1:]
+    seconds = sum(values["interval_s"] for values in points)
+    return {
+        "tokens_per_s": sum(values["tokens_per_s"] * values["interval_s"] for values in points) / seconds,
+        "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "clock_s": time.perf_counter() - began,
+    }
+
+
+def trainings(config: Path, root: Path, rounds: int, updates: int, workers: int) -> dict[str, Any]:
+    """Medians of both, and of their ratios round by round, above 1 where ours are better."""
+    tokenized_by(config, root)
+    made: dict[str, list[dict[str, float]]] = {"own": [], "mxnet": []}
+    for number in range(rounds):
+        for kernel in list(made)[:: -1 if number % 2 else 1]:
+            made[kernel].append(training(config, root, kernel, updates, workers))
+            print(kernel, made[kernel][-1], file=sys.stderr, flush=True)
+    found: dict[str, Any] = {"config": config.name, "workers": workers, "updates": updates, "rounds": rounds}
+    for name in made["own"][0]:
+        pairs = [(ours[name], theirs[name]) for ours, theirs in zip(made["own"], made["mxnet"])]
+        ratios = sorted(a / b if name == "tokens_per_s" else b / a for a, b in pairs)
+        found[name] = {"own": round(statistics.median(a for a, _ in pairs), 1),
+                       "mxnet": round(statistics.median(b for _, b in pairs), 1),
+                       "ratio": round(statistics.median(ratios), 2),
+                       "from": round(ratios[0], 2), "to": round(ratios[-1], 2)}  # fmt: skip
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
@@ -145,16 +208,22 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=HERE.parent / "runs" / "bench", help="where ids are, or are made")
     parser.add_argument("--layers-only", action="store_true", help="no training data, no whole updates")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--trainings", type=int, default=0, metavar="ROUNDS", help="whole trainings in turn instead")
+    parser.add_argument("--updates", type=int, default=60, help="of each training")
+    parser.add_argument("--workers", type=int, default=2, help="of each training")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="of the trainings")
     options = parser.parse_args()
+    if options.trainings:
+        found = trainings(options.config, options.root, options.trainings, options.updates, options.workers)
+        print(json.dumps(found))
+        return
     if options.child:
         found = measure(options.rounds, None if options.layers_only else options.child)
         print(json.dumps(found))
         return
     tokenized = HERE
     if not options.layers_only:
-        command = [sys.executable, "-m", "pipeline.cli", "tokenize", str(CONFIG), f"root={options.root.resolve()}"]
-        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=True)
-        tokenized = Path(json.loads(done.stdout.splitlines()[-1])["stages"]["tokenize"]["folder"])
+        tokenized = tokenized_by(CONFIG, options.root)
     results = []
     for threads in dict.fromkeys(options.threads):
         child = [sys.executable, str(Path(__file__).resolve()), "--child", str(tokenized), "--rounds",
