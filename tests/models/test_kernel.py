@@ -191,6 +191,36 @@ def test_what_does_not_fit_is_refused_by_a_sentence() -> None:
         layer(nd.zeros((2, 3, 4), dtype="float64"), nd.zeros((2, 3, 1)), packed)
 
 
+MEMORY = """
+import resource
+from pathlib import Path
+import mxnet as mx
+from mxnet import nd
+from pipeline.models.kernel import operator
+from pipeline.models.recurrent import RecurrentLayer
+layer = RecurrentLayer("lstm", 8, 512, 1)
+layer.initialize()
+x, padding, packed = nd.ones((400, 64, 8)), nd.zeros((400, 64, 1)), layer.packed(mx.cpu())
+operator.use("own")
+assert operator.ready(mx.cpu())
+layer(x[:2], padding[:2], packed).wait_to_read()
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (150 << 20),) * 2)  # the states take 50 MiB, the gates 200
+try:
+    layer(x, padding, packed).wait_to_read()
+except mx.MXNetError as error:
+    print(error)
+"""
+
+
+def test_memory_that_runs_out_is_an_error_and_no_crash() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=250, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "duplet_recurrent: memory allocation failed" in done.stdout
+
+
 # --- other numbers of threads, other instructions ---------------------------------------------------------------------
 # as in a worker, Horovod comes first: it makes MXNet's symbols global, which must not take the place of the library's
 BITS = """

@@ -47,7 +47,11 @@ float* take(size_t floats) {
       return found;
     }
   void* made = nullptr;
-  if (posix_memalign(&made, 64, bytes)) throw std::bad_alloc();
+  if (posix_memalign(&made, 64, bytes)) {  // what waits may be of other sizes
+    for (const Idle& other : idle) std::free(other.memory);
+    idle.clear(), idle_bytes = 0;
+    if (posix_memalign(&made, 64, bytes)) throw std::bad_alloc();
+  }
   lent[static_cast<float*>(made)] = bytes;
   return static_cast<float*>(made);
 }
@@ -159,6 +163,28 @@ class Recurrent : public CustomStatefulOp {
   ~Recurrent() override { drop(); }
 
   MXReturnValue Forward(std::vector<MXTensor>* in, std::vector<MXTensor>* out, const OpResource&) override {
+    return within_memory([&] { forward(in, out); });
+  }
+
+  // in: the gradients of the outputs, then the inputs, then the outputs; out: the gradients of the inputs.
+  MXReturnValue Backward(std::vector<MXTensor>* in, std::vector<MXTensor>* out, const OpResource&) override {
+    if (!gates_[0]) return refuse("backward was called for a forward without keep=1");
+    return within_memory([&] { backward(in, out); });
+  }
+
+ private:
+  template <typename Work>
+  MXReturnValue within_memory(Work work) {
+    try {
+      work();
+      return MX_SUCCESS;
+    } catch (const std::bad_alloc&) {
+      drop();
+      return refuse("memory allocation failed");
+    }
+  }
+
+  void forward(std::vector<MXTensor>* in, std::vector<MXTensor>* out) {
     drop();
     duplet::Layer l = layer(in->data());
     l.y = out->at(0).data<float>();
@@ -174,12 +200,9 @@ class Recurrent : public CustomStatefulOp {
     }
     a->forward(l);
     if (!s_.keep) drop();
-    return MX_SUCCESS;
   }
 
-  // in: the gradients of the outputs, then the inputs, then the outputs; out: the gradients of the inputs.
-  MXReturnValue Backward(std::vector<MXTensor>* in, std::vector<MXTensor>* out, const OpResource&) override {
-    if (!gates_[0]) return refuse("backward was called for a forward without keep=1");
+  void backward(std::vector<MXTensor>* in, std::vector<MXTensor>* out) {
     const int outputs = s_.outputs(), inputs = s_.inputs();
     duplet::Layer l = layer(in->data() + outputs);
     l.y = in->at(outputs + inputs).data<float>();
@@ -198,10 +221,8 @@ class Recurrent : public CustomStatefulOp {
     }
     for (int d = 0; d < s_.directions; d++) l.gates[d] = gates_[d], l.cells[d] = cells_[d];
     arithmetic()->backward(l);
-    return MX_SUCCESS;
   }
 
- private:
   // What forward and backward share; `in` begins at the data.
   duplet::Layer layer(MXTensor* in) {
     duplet::Layer l;
