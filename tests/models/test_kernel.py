@@ -394,6 +394,14 @@ def test_use_holds_for_the_process(mxnets: Callable[[], None]) -> None:
     assert operator.ready(CPU)
 
 
+def test_the_operator_is_registered_once_however_often_it_is_looked_for() -> None:
+    handles = set()
+    for _ in range(4):
+        operator._handle.cache_clear()
+        handles.add(operator._handle())
+    assert len(handles) == 1 and None not in handles and operator.told().startswith("Duplet's own")
+
+
 def test_arrays_stay_on_their_device() -> None:
     layer = RecurrentLayer("lstm", 3, 5, 2)
     layer.initialize(ctx=mx.cpu(1))

@@ -19,17 +19,22 @@ def _handle() -> int | None:
     Not by `mx.library.load`, which makes the Python functions of all of MXNet's operators anew: half a second.
     """
     global _failure
-    path = library.found().path
+    _failure, path = "", library.found().path
     if path is None:
         return None
-    handle = ctypes.c_void_p()
+    if (known := _registered()) is not None:  # a second registration is an error
+        return known
     try:
         base.check_call(base._LIB.MXLoadLib(ctypes.c_char_p(str(path).encode()), ctypes.c_uint(0)))
-        base.check_call(base._LIB.NNGetOpHandle(base.c_str("duplet_recurrent"), ctypes.byref(handle)))
     except MXNetError as error:
         _failure = library.without(f"its own do not load into MXNet: {' '.join(str(error).split())[:200]}").said
-        return None
-    return handle.value
+    return _registered()
+
+
+def _registered() -> int | None:
+    handle = ctypes.c_void_p()
+    unknown = base._LIB.NNGetOpHandle(base.c_str("duplet_recurrent"), ctypes.byref(handle))
+    return None if unknown else handle.value
 
 
 def use(kernel: str) -> None:
