@@ -230,7 +230,8 @@ def test_a_sigterm_saves_and_the_job_goes_on_later(
     assert job.status()["state"] == "cancelled"
     assert "cancelled already" in job.ask("cancel").stdout
     followed = job.ask("logs", "-f").stdout
-    assert "cancelled: stopped at update" in followed.splitlines()[-1]
+    # not the last line where MLflow is slow: then the supervisor says that `duplet sync` sends the rest
+    assert any("cancelled: stopped at update" in line for line in followed.splitlines()[-2:]), followed
 
     assert job.ask("resume").returncode == 0
     job.finished()
