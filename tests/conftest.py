@@ -34,7 +34,10 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """See LONGEST; pytest's own hook."""
+    """See LONGEST; tests of jobs, tracking and reports look at MLflow. Pytest's own hook."""
+    for item in items:
+        if item.path.parent.name in ("jobs", "tracking", "reporting"):
+            item.add_marker("mlflow")
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
@@ -88,9 +91,16 @@ def _seeded() -> None:
 
 
 @pytest.fixture
-def small_config(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """`small_configuration` under tmp_path."""
-    return lambda **sections: small_configuration(tmp_path, **sections)
+def small_config(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
+    """`small_configuration` under tmp_path; MLflow, half of a small run's work, gets it only in tests marked mlflow and
+    where the test has settings of tracking."""
+
+    def configuration(**sections: Any) -> dict[str, Any]:
+        if "tracking" not in sections and not request.node.get_closest_marker("mlflow"):
+            sections["tracking"] = {"send": "later"}
+        return small_configuration(tmp_path, **sections)
+
+    return configuration
 
 
 @pytest.fixture(params=["own", "mxnet"])

@@ -46,6 +46,7 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
         sqlite3.connect(tmp_path / "no" / "file.db").execute("SELECT 1")
 
 
+@pytest.mark.mlflow
 def test_roots_that_cannot_be_used(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

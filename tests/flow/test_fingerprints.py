@@ -109,6 +109,7 @@ def test_a_root_that_takes_no_file_costs_nothing(tmp_path: Path) -> None:
         assert fingerprints.sha256(file) == atomic_files.sha256(file)
 
 
+@pytest.mark.mlflow
 def test_what_lies_is_found_by_verify(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path, counted: list[Path]
 ) -> None:
@@ -137,6 +138,7 @@ def test_what_lies_is_found_by_verify(
     assert flow.status(config, verify=True)[0]["state"] == "changed"  # the source's own content
 
 
+@pytest.mark.mlflow
 def test_a_promotion_reads_everything_whole(small_config: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     root = tmp_path / "runs"
     config = check_config(small_config(root=str(root), tracking={"max_wait_s": 0}), "small")

@@ -42,7 +42,7 @@ def test_order_of_words_decides(duplet: Callable[..., Any], tmp_path: Path) -> N
             "log_every_updates": 50,
             "validate_every_updates": 100, "optimizer": {"learning_rate": 0.01}, "schedule": {"warmup_updates": 10},
         },
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
     }  # fmt: skip
     metrics = last_json(duplet("run", config, "--json"))["metrics"]
     assert metrics["test/bm25/recall@1"] < 0.4

@@ -20,6 +20,7 @@ def stage_folder(root: Path, stage: str) -> Path:
     return folder
 
 
+@pytest.mark.mlflow
 @pytest.mark.timeout(600)
 def test_run_ends_with_the_promised_line_and_again_does_nothing(
     small_config: Config, duplet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +93,7 @@ def check_tracked(root: Path, run_id: str, metrics: dict[str, float], monkeypatc
     assert all(entry.dataset.digest for entry in inputs)
 
 
+@pytest.mark.mlflow
 def test_a_dead_tracking_server_stops_nothing(small_config: Config, duplet: Run) -> None:
     config = small_config(tracking={"uri": "http://127.0.0.1:9"})
     done = duplet("tokenize", config, "--json")

@@ -21,6 +21,7 @@ def test_intervals_are_those_of_a_t_test() -> None:
     assert (found.mean, found.deviation) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
 
 
+@pytest.mark.mlflow
 def test_seeds_share_splits_and_differ_in_training(
     small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
 ) -> None:

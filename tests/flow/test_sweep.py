@@ -37,6 +37,7 @@ def test_axes_lists_ranges_and_single_values() -> None:
     assert (axes[3].low, axes[3].high, axes[3].whole) == (1.0, 3.0, True)
 
 
+@pytest.mark.mlflow
 @pytest.mark.parametrize(
     ("overrides", "search", "trials", "words"),
     [
@@ -77,6 +78,7 @@ class Runs:
         return flow.Result(f"run{key[0]}{key[1]}", stages, {"test/mrr@10": 0.5}, "")
 
 
+@pytest.mark.mlflow
 def test_a_sweep_that_was_killed_goes_on_and_does_each_trial_once(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ class Diverging(Runs):
         return super().__call__(config, command, until, say)
 
 
+@pytest.mark.mlflow
 def test_a_trial_that_fails_is_noted_once_and_the_others_go_on(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_trial_that_fails_is_noted_once_and_the_others_go_on(
     assert database.is_relative_to(tmp_path / "50% {x}?") and database.stat().st_size > 0
 
 
+@pytest.mark.mlflow
 def test_trials_are_children_of_one_run(
     small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
 ) -> None:

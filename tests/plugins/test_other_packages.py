@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
     },
     "evaluate": {"bootstrap_samples": 20},
     "rating": {"scale": 2.0},
-    "tracking": {"system_metrics": False, "max_wait_s": 0},
+    "tracking": {"system_metrics": False, "send": "later"},
 }  # fmt: skip
 DUPLET = ("-m", "pipeline.cli")
 

@@ -88,7 +88,7 @@ def to_predict(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def small(name: str, root: str, **train: Any) -> dict[str, Any]:
     """The whole configuration of one task; `train` adds to its section."""
-    base: dict[str, Any] = {"name": name, "root": root, "tracking": {"system_metrics": False}}
+    base: dict[str, Any] = {"name": name, "root": root, "tracking": {"system_metrics": False, "send": "later"}}
     base |= {"evaluate": {"bootstrap_samples": 20}, **SMALL[name]}
     schedule = {"schedule": {"warmup_updates": 2}, "threads_per_worker": 1, "log_every_updates": 2, "epochs": 2}
     return base | {"train": schedule | SMALL[name]["train"] | train}

@@ -85,7 +85,7 @@ def of_scenes(root: Path, **more: Any) -> Config:
         "ingest": {"source": {"format": "scenes", "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
         "model": {"embedding": 8, "hidden": 8},
         "evaluate": {"bootstrap_samples": 20},
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
     }
     return check_config(data | more, "test")
 

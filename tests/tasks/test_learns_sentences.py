@@ -28,7 +28,7 @@ def configured(folder: Path, task: str, rows: list[dict[str, str]], **sections: 
         "model": {"embedding": 16, "hidden": 16, "dropout": 0.0},
         "train": {**train, "epochs": 25, "schedule": {"warmup_updates": 5}, "patience_validations": None},
         "evaluate": {"bootstrap_samples": 20},
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
     }
     return {name: {**value, **sections.get(name, {})} if isinstance(value, dict) else value
             for name, value in base.items()} | {k: v for k, v in sections.items() if k not in base}  # fmt: skip

@@ -294,7 +294,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "patience_validations": None, "optimizer": {"learning_rate": 0.005},
         },
         "evaluate": {"bootstrap_samples": 50},
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
     }  # fmt: skip
     command = duplet_command(folder, "run", config, "--json")
     result = last_json(subprocess.run(command, capture_output=True, text=True, timeout=280))

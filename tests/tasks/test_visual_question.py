@@ -29,7 +29,7 @@ def of_questions(root: Path, **more: Any) -> Config:
         "ingest": {"source": {"format": "scene_questions", "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
         "model": {"embedding": 8, "hidden": 8},
         "evaluate": {"bootstrap_samples": 20},
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
     }
     return check_config(data | more, "test")
 

@@ -34,6 +34,7 @@ def command_lines(process: subprocess.Popen[str], seen: set[str]) -> None:
                 continue
 
 
+@pytest.mark.mlflow
 @pytest.mark.workers
 def test_children_show_no_variable_and_import_nothing_from_the_working_directory(
     small_config: Callable[..., dict[str, Any]], tmp_path: Path

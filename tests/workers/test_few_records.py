@@ -53,7 +53,7 @@ def config_of(case: Case, folder: Path) -> dict[str, Any]:
         "name": task,
         "root": str(folder / "runs"),
         "tokenize": {"min_count": 1},
-        "tracking": {"system_metrics": False},
+        "tracking": {"system_metrics": False, "send": "later"},
         **{name: values for name, values in case.items() if name != "images"},
         "ingest": {"source": source_of(task, folder)},
     }

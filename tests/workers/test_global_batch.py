@@ -97,7 +97,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
                 **case.get("train", {}),
             },
             "evaluate": case.get("evaluate", {}),
-            "tracking": {"system_metrics": False},
+            "tracking": {"system_metrics": False, "send": "later"},
         }
         if source not in tokenized:
             stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages

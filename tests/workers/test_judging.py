@@ -52,7 +52,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "model": {"embedding": 8, "hidden": 6, "dropout": 0.0, **case.get("model", {})},
             "train": case.get("train", {}),
             "evaluate": {"bootstrap_samples": 5, **case.get("evaluate", {})},
-            "tracking": {"system_metrics": False},
+            "tracking": {"system_metrics": False, "send": "later"},
         }
         if paths["test"] not in stages:
             done = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
