@@ -55,7 +55,7 @@ docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs,
 notebooks: setup  ## runs docs/notebooks, over a small demo; nothing is written into them; the tools live in .notebooks
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade \
 		--target .notebooks/lib -r docker/requirements-notebooks.txt
-	@MPLBACKEND=agg PYTHONPATH=.notebooks/lib:. $(BIN)/python -c "from nbclient.cli import main; main()" --timeout 1800 \
+	@MPLBACKEND=agg PYTHONPATH=$(CURDIR)/.notebooks/lib:$(CURDIR) $(CURDIR)/$(BIN)/python -c "from nbclient.cli import main; main()" --timeout 1800 \
 		docs/notebooks/*.ipynb && echo "notebooks: all ran"
 
 settings: setup  ## docs/settings.md anew from the models of the configuration
