@@ -9,7 +9,7 @@ OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interact
 # Settings of the section `model`, which no head may be named as.
 SETTINGS = (
     "cell", "embedding", "vectors", "vectors_tuned_after", "hidden", "layers", "directions", "dropout", "word_dropout",
-    "layer_norm", "residual", "pooling", "towers", "head",
+    "layer_norm", "residual", "pooling", "towers", "head", "kernel",
 )  # fmt: skip
 
 
