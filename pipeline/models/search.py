@@ -1,118 +1,30 @@
-"""Beam search over any decoder; with a beam of 1 and no length penalty it is greedy."""
+"""Beam search over a decoder of MXNet: see `beam`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from mxnet import nd
+
+from pipeline.models import beam as numpy_search
+from pipeline.models.beam import Arrays, Found, length_penalty
+
+__all__ = ["Found", "State", "Step", "length_penalty", "search"]
 
 State = list[nd.NDArray]  # arrays of a row per hypothesis
 # last tokens (R,), state, memory -> log probabilities (R, V) of the next token, and the state after them
 Step = Callable[[nd.NDArray, State, State], tuple[nd.NDArray, State]]
 
 
-class Found(NamedTuple):
-    """The best text found for an example."""
-
-    ids: list[int]  # without the border
-    score: float  # log probability over length penalty
-
-
-def length_penalty(length: int | np.ndarray, alpha: float) -> float | np.ndarray:
-    """((5 + length) / 6) ** alpha, the border counted: Wu et al., "Google's neural machine translation system", 2016,
-    eq. 14. With alpha 0 all lengths are equal.
-
-    >>> length_penalty(1, 0.6)
-    1.0
-    """
-    return ((5 + length) / 6) ** alpha
-
-
-class _Beam:
-    """The hypotheses of one example: those that go on, and the best that has ended."""
-
-    def __init__(self, width: int, limit: int, alpha: float) -> None:
-        self.width, self.limit, self.alpha = width, limit, alpha
-        self.texts: list[list[int]] = [[]] * width
-        self.chances = np.array([0.0] + [-np.inf] * (width - 1))  # (width,) log probabilities; at first all are one
-        self.best: Found | None = None
-
-    def extend(self, candidates: np.ndarray, tokens: np.ndarray, parents: np.ndarray, border: int) -> list[int]:
-        """Takes the best of (C,) candidates, best first; returns which hypothesis each of the `width` grew from.
-
-        A text ends only where the border is among the `width` best.
-        """
-        texts: list[list[int]] = []
-        chances: list[float] = []
-        came_from: list[int] = []
-        for place, (chance, token, parent) in enumerate(zip(candidates.tolist(), tokens.tolist(), parents.tolist())):
-            if token == border:
-                if place < self.width and chance > -np.inf:
-                    self._end(self.texts[parent], chance)
-            elif len(texts) < self.width:
-                texts.append([*self.texts[parent], token])
-                chances.append(chance)
-                came_from.append(parent)
-        self.texts, self.chances = texts, np.array(chances)
-        return came_from
-
-    def _end(self, text: list[int], chance: float) -> None:
-        score = chance / float(length_penalty(len(text) + 1, self.alpha))
-        if self.best is None or score > self.best.score:
-            self.best = Found(text, score)
-
-    def done(self) -> bool:
-        """Whether none that goes on can become better: a chance only falls, and its penalty is largest at the limit."""
-        if len(self.texts[0]) >= self.limit:
-            if self.best is None:
-                self._end(self.texts[0], float(self.chances[0]))
-            return True
-        bound = float(self.chances.max()) / float(length_penalty(self.limit + 1, self.alpha))
-        return self.best is not None and self.best.score >= bound
-
-
 def search(
     step: Step, state: State, memory: State, limits: np.ndarray, border: int, beam: int = 1, alpha: float = 0.0,
     barred: tuple[int, ...] = (),
 ) -> list[Found]:  # fmt: skip
-    """The likeliest texts that `step` can write.
+    """The likeliest texts that `step` can write: as `beam.search`, with arrays of MXNet."""
+    context = state[0].context
 
-    Args:
-        state, memory: arrays of a row per example; the memory is only read.
-        limits: (N,) tokens at most, at least 1, for each example.
-        border: the token that begins and ends a text.
-        alpha: of the length penalty.
-        barred: tokens that are never written.
-    """
-    beams = [_Beam(beam, int(limit), alpha) for limit in limits]
-    active = np.arange(len(beams))
-    repeated = lambda arrays: [nd.repeat(array, beam, axis=0) if beam > 1 else array for array in arrays]
-    state, memory = repeated(state), repeated(memory)
-    last = np.full(len(beams) * beam, border, np.int32)
-    while True:
-        context = state[0].context
-        found, state = step(nd.array(last, context, "int32"), state, memory)
-        chances = found.asnumpy()  # (rows, V)
-        chances[:, list(barred)] = -np.inf
-        rows, tokens, kept = [], [], []
-        for place, example in enumerate(active.tolist()):
-            own = beams[example]
-            grown = (own.chances[:, None] + chances[place * beam : (place + 1) * beam]).ravel()
-            count = min(2 * beam, grown.size)  # enough to go on with `beam` of them if the others end
-            top = np.argpartition(-grown, count - 1)[:count]
-            top = top[np.lexsort((top, -grown[top]))]
-            parents = own.extend(grown[top], top % chances.shape[1], top // chances.shape[1], border)
-            if own.done():
-                continue
-            kept.append(place)
-            rows += [place * beam + parent for parent in parents]
-            tokens += [text[-1] for text in own.texts]
-        if not kept:
-            break
-        last = np.array(tokens, np.int32)
-        index = nd.array(rows, context, "int32")
-        state = [nd.take(array, index) for array in state]
-        if len(kept) < len(active):
-            memory = [nd.take(array, index) for array in memory]
-            active = active[kept]
-    return [own.best or Found([], 0.0) for own in beams]
+    def stepped(last: np.ndarray, before: Arrays, kept: Arrays) -> tuple[np.ndarray, Arrays]:
+        found, after = step(nd.array(last, context, "int32"), list(before), list(kept))
+        return found.asnumpy(), after
+
+    take = lambda array, rows: nd.take(array, nd.array(rows, context, "int32"))
+    return numpy_search.search(stepped, state, memory, limits, border, beam, alpha, barred, take)
