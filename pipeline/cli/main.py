@@ -96,11 +96,11 @@ VERBS = {
 
 # By the name that is imported, the extra of the package that brings it; see pyproject.toml.
 EXTRAS = {
-    **dict.fromkeys(("onnx", "onnxruntime", "ml_dtypes", "mlflow", "safetensors"), "serve"),
+    **dict.fromkeys(("onnx", "onnxruntime", "ml_dtypes", "mlflow", "safetensors", "PIL"), "serve"),
     **dict.fromkeys(("faiss", "bm25s", "Stemmer", "scipy", "fastapi", "uvicorn", "jinja2", "lxml"), "search"),
     **dict.fromkeys(
         ("mxnet", "gluonnlp", "horovod", "pandas", "sklearn", "ir_measures", "matplotlib", "optuna", "sacrebleu",
-         "seqeval", "pycocoevalcap", "PIL", "croniter"),
+         "seqeval", "pycocoevalcap", "croniter"),
         "train",
     ),
 }  # fmt: skip
