@@ -1,8 +1,9 @@
 """Where raw data lies and how it is read: a section of the configuration per kind of source."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from pipeline.config.base import OrNull, Place, Positive, Settings
 
@@ -33,6 +34,14 @@ Marker = Annotated[
         examples=["_SUCCESS"],
     ),
 ]
+
+
+def _expression(given: str) -> str:
+    try:
+        re.compile(given)
+    except (re.error, RecursionError) as error:
+        raise ValueError(f"{given!r} is no regular expression ({error})") from None
+    return given
 
 
 class FilesSource(Settings):
@@ -223,6 +232,13 @@ class TextSource(FilesSource):
 
     format: Literal["text"] = Format
     lines_per_record: Positive = Field(default=1, description="Lines of text in one record.")
+    begins: Annotated[str, AfterValidator(_expression)] | None = Field(
+        default=None,
+        description="A regular expression that finds the first line of each record, such as a chapter's heading: a "
+        "record then goes on to the next such line, the splits get whole records, chosen by hash, and what stands "
+        "before the first one in a file, such as its title, is left out. null: records of lines_per_record.",
+        examples=["^第.{1,7}回\\s", "^CHAPTER "],
+    )
 
 
 class LinesSource(Settings):

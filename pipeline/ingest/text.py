@@ -4,6 +4,7 @@ import collections
 import functools
 import itertools
 import operator
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,8 @@ NamedLine = tuple[str, Line]  # the name of its file, and the line
 
 
 def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
-    """Records of some whole lines, each ending in a line feed; `path` is cut by position: train, valid, test.
+    """Records of some whole lines, each ending in a line feed; `path` is cut by position: train, valid, test. With
+    `begins` a record goes from one line that it finds to the next.
 
     Raises:
         InputError: there are fewer lines than splits are to be cut from them.
@@ -32,7 +34,9 @@ def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[
                     yield name, line
 
     for given, found in pairs.files(source).items():
-        if given is None:
+        if source.begins is not None:
+            yield given, chapters(lines(found), re.compile(source.begins))
+        elif given is None:
             yield from in_order(
                 listing.shown(source.path or ""), functools.partial(lines, found), config.ingest.split,
                 lambda part: blocks(part, source.lines_per_record, keep_blank),
@@ -96,6 +100,32 @@ def blocks(lines: Iterator[NamedLine], size: int, keep_blank: bool) -> Iterator[
             text = "".join(f"{line}\n" for line in good)
             if good and (keep_blank or text.strip()):
                 yield Row(name, block[0].number, {"text": text}, shorten(text))
+
+
+def chapters(lines: Iterator[NamedLine], begins: re.Pattern[str]) -> Iterator[Row]:
+    """Rows with a `text` from a line that `begins` finds to the next in a file; a bad line is a row of its own.
+
+    What stands before a file's first such line is left out.
+    """
+    for name, of_file in itertools.groupby(lines, operator.itemgetter(0)):
+        number, block = 0, list[str]()
+        for _, line in of_file:
+            if line.problem is not None:
+                yield places.bad_line(name, line)
+                continue
+            if begins.search(line.text):
+                if block:
+                    yield _chapter(name, number, block)
+                number, block = line.number, []
+            if number:
+                block.append(line.text)
+        if block:
+            yield _chapter(name, number, block)
+
+
+def _chapter(name: str, number: int, lines: list[str]) -> Row:
+    text = "".join(f"{line}\n" for line in lines)
+    return Row(name, number, {"text": text}, shorten(text))
 
 
 def read_labelled(

@@ -63,3 +63,22 @@ def test_code_of_python_without_a_test_split(ingest: Any) -> None:
     source = {"format": "python", "of": "code", "lines_per_record": 10, "max_records": 20}
     found = ingest(source, task="language_model", split={"valid": 0.1, "test": 0})
     assert [len(found.records(split)) for split in ("train", "valid", "test")] == [18, 2, 0]
+
+
+def test_a_chapter_goes_whole_into_one_split(ingest: Any, write: Any) -> None:
+    """From a heading to the next; the title before the first is left out, and files do not run into each other."""
+    chapter = lambda book, i: f"第{i}回　heading\n\n{book} {i}, 第二回 said within\nmore of {i}\n"
+    for book in ("a", "b"):
+        write(f"books/{book}.txt", "title\nby the author\n" + "".join(chapter(book, i) for i in range(1, 41)))
+    folder = write("books/c.txt", "no heading\n").rpartition("/")[0]
+    source = {"format": "text", "path": folder, "begins": r"^第\S{1,7}回\s"}
+    found = ingest(source, task="language_model", split={"valid": 0.2, "test": 0.2})
+    parts = {name: [row["text"] for row in found.records(name)] for name in ("train", "valid", "test")}
+    assert min(map(len, parts.values())) > 5
+    every = [text for texts in parts.values() for text in texts]
+    assert sorted(every) == sorted(chapter(book, i) for book in "ab" for i in range(1, 41))
+
+
+def test_what_is_no_expression_is_refused(ingest: Any, write: Any) -> None:
+    with pytest.raises(InputError, match=r"begins.*'\(' is no regular expression"):
+        ingest({"format": "text", "path": write("t.txt", LINES), "begins": "("}, task="language_model")
