@@ -37,3 +37,31 @@ def bigram_nats(train: np.ndarray, text: np.ndarray, vocabulary: int) -> np.ndar
 def _chances(train: np.ndarray, vocabulary: int) -> np.ndarray:
     counts = np.bincount(train, minlength=vocabulary) + 1.0
     return counts / counts.sum()
+
+
+class Trigram:
+    """What follows two tokens of a text, by counts; after two never seen together, what follows the last, or any."""
+
+    def __init__(self, train: np.ndarray) -> None:
+        """`train`: (L,) int ids, at least one."""
+        self._followers: dict[tuple[int, ...], list[int]] = {}
+        ids = train.tolist()
+        for width in (2, 1, 0):
+            for start in range(len(ids) - width):
+                self._followers.setdefault(tuple(ids[start : start + width]), []).append(ids[start + width])
+
+    def write(self, length: int, rng: np.random.Generator) -> list[int]:
+        """`length` tokens, each drawn from what followed the two before it in the text.
+
+        >>> Trigram(np.array([1, 2, 3, 1, 2, 3, 1])).write(4, np.random.default_rng(0))
+        [2, 3, 1, 2]
+        """
+        found: list[int] = []
+        for draw in rng.random(length):
+            known = next(
+                followers
+                for width in (2, 1, 0)
+                if len(found) >= width and (followers := self._followers.get(tuple(found[len(found) - width :])))
+            )
+            found.append(known[int(draw * len(known))])
+        return found
