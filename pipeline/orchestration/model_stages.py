@@ -160,7 +160,7 @@ class Evaluate(WorkerStage):
 
     name = "evaluate"
     splits = SPLITS
-    VERSION = 7
+    VERSION = 8
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         """See Stage."""

@@ -63,6 +63,7 @@ class Trial(NamedTuple):
     metrics: dict[str, float]
     seconds: float
     note: str = ""
+    evaluation: str = ""  # its folder
 
 
 def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
@@ -250,6 +251,7 @@ class Sweep:
         value = float(trained[f"valid/{config.train.metric}"])
         trial.set_user_attr("run_id", result.run_id)
         trial.set_user_attr("metrics", result.metrics)
+        trial.set_user_attr("evaluation", str(result.stages.get("evaluate", {}).get("folder", "")))
         trial.set_user_attr("seconds", sum(stage["seconds"] for stage in result.stages.values()))
         return value
 
@@ -288,6 +290,7 @@ class Sweep:
             found.get("metrics", {}),
             found["seconds"],
             found.get("note", ""),
+            found.get("evaluation", ""),
         )
 
     def _table(self, trials: list[Trial]) -> str:

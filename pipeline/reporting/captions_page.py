@@ -1,13 +1,21 @@
-"""A page of images with what was written about them: one HTML file with all in it."""
+"""A page of images with what was written about them: one HTML file with all in it; and what comparing runs reads."""
 
 import base64
 import html
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from pipeline.core.atomic_files import as_json
+from pipeline.reporting import stored
+
+KEPT = "captions.json"  # the first pictures with their captions, for pages of several runs
+KEPT_PICTURES = 24
+WORD_PX = 64  # at most, of the small picture above each word
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff; }
@@ -16,6 +24,8 @@ figure { margin: 0; padding: .8rem; border: 1px solid #ccc; border-radius: 6px; 
 figure.exact { border-color: #009e73; }
 img { width: 100%; image-rendering: pixelated; border-radius: 3px; }
 ul { padding-left: 1.1rem; color: #555; }
+.words { display: flex; flex-wrap: wrap; gap: .3rem; }
+.words span { width: 4rem; text-align: center; font-size: 12px; }
 """
 
 
@@ -26,6 +36,7 @@ class Shown(NamedTuple):
     references: list[str]
     exact: bool
     weights: np.ndarray | None = None  # (L,) of the places of a square grid, row by row: what was looked at
+    words: Sequence[tuple[str, np.ndarray]] = ()  # each written word, and the (L,) weights while it was written
 
 
 def write(path: Path, title: str, note: str, images: Sequence[Shown]) -> None:
@@ -50,19 +61,73 @@ def _figure(shown: Shown) -> str:
     caption = (
         f"<figcaption><b>{html.escape(shown.caption)}</b><ul>{references}</ul>{html.escape(shown.name)}</figcaption>"
     )
-    return f"<figure{kind}>{picture}{caption}</figure>"
+    words = "".join(
+        f'<span><img alt="" src="data:image/png;base64,{small}">{html.escape(word)}</span>'
+        for word, small in _words(shown)
+    )
+    return f"<figure{kind}>{picture}{caption}" + (f'<div class="words">{words}</div>' if words else "") + "</figure>"
+
+
+def _words(shown: Shown) -> list[tuple[str, str]]:
+    """Each word with a small PNG of the picture, in base64, on which the places that it did not look at are dark."""
+    if shown.image is None:
+        return []
+    step = -(-max(shown.image.shape[:2]) // WORD_PX)
+    small = shown.image[::step, ::step]
+    return [(word, _png(_dark(small, weights))) for word, weights in shown.words]
+
+
+def keep(folder: Path, images: Sequence[Shown]) -> None:
+    """Writes captions.json: the first pictures, what was written of each, and where each word looked."""
+    found = [
+        {
+            "name": shown.name,
+            "picture": _png(shown.image),
+            "caption": shown.caption,
+            "exact": shown.exact,
+            "references": shown.references,
+            "words": _words(shown),
+        }
+        for shown in images[:KEPT_PICTURES]
+        if shown.image is not None
+    ]
+    if found:
+        (folder / KEPT).write_text(as_json(found, ensure_ascii=False), encoding="utf-8")
+
+
+def kept(folder: Path) -> dict[str, dict[str, Any]]:
+    """By picture, what `keep` wrote into an evaluation's folder; empty where it wrote nothing. Raises InputError."""
+    path = folder / KEPT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise stored.wrong(path, str(error)) from None
+    return {one["name"]: one for one in stored.checked(stored.CAPTIONS, found, path)}
 
 
 def _lit(image: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """The picture with, beside it, a copy in which the places of small weight are dark."""
-    if weights is None or not len(weights):
+    if weights is None or not len(weights) or _side(weights) is None:
         return image
-    side, height = round(len(weights) ** 0.5), image.shape[0]
-    if side * side != len(weights):
+    return np.concatenate([image, _dark(image, weights)], axis=1)
+
+
+def _side(weights: np.ndarray) -> int | None:
+    """Of a square grid of so many places; None: they are no square."""
+    side = round(len(weights) ** 0.5)
+    return side if side * side == len(weights) else None
+
+
+def _dark(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The square picture with the places of small weight dark."""
+    side, height = _side(weights), image.shape[0]
+    if side is None:
         return image
     places = np.minimum(np.arange(height) * side // height, side - 1)
     light = 0.15 + 0.85 * (weights / weights.max()).reshape(side, side)[places][:, places]
-    return np.concatenate([image, (image * light[:, :, None]).astype(np.uint8)], axis=1)
+    return np.asarray((image * light[:, :, None]).astype(np.uint8))
 
 
 def _png(image: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 The first run is what the others are compared with. Differences are paired over the examples that both judge.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +13,13 @@ from pipeline.config import smaller_is_better
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference, Interval
 from pipeline.evaluation.judged import Judged
-from pipeline.reporting import figures, page
+from pipeline.reporting import captions_page, figures, page
 from pipeline.reporting.figures import Series
 from pipeline.reporting.folder import Evaluation
 
 RANDOMISATIONS = 10_000
 EXAMPLES = 8  # of each change of sides
+MOST_SETTINGS = 3  # that name a run in place of its own name
 OTHER_DATA = (
     "The runs were judged on different test data or in different ways: means are not comparable, and differences, over "
     "the examples in common, only roughly; `duplet promote` judges both alike."
@@ -56,12 +58,22 @@ class Changes(NamedTuple):
     examples: dict[str, list[Change]]
 
 
+class Pictured(NamedTuple):
+    """A picture that all runs wrote something about."""
+
+    name: str
+    picture: str  # PNG in base64
+    references: list[str]
+    captions: list[dict[str, Any]]  # of each run: see captions_page.keep
+
+
 class Comparison(NamedTuple):
     names: list[str]
     same_test_data: bool
     settings: list[Setting]
     metrics: list[Metric]
     changes: list[Changes]
+    pictures: list[Pictured]
 
 
 def compare(runs: list[Evaluation]) -> Comparison:
@@ -75,7 +87,27 @@ def compare(runs: list[Evaluation]) -> Comparison:
         if position and all(kind in one.judged for one in (runs[0], run))
     ]
     same = all(run.run.get(part) == runs[0].run.get(part) for run in runs for part in ("test_data", "judging"))
-    return Comparison(_names(runs), same, _settings(runs), metrics, changes)
+    return Comparison(_names(runs), same, _settings(runs), metrics, changes, _pictures(runs))
+
+
+def _pictures(runs: list[Evaluation]) -> list[Pictured]:
+    found = [captions_page.kept(run.folder) for run in runs]
+    return [
+        Pictured(name, one["picture"], one["references"], [other[name] for other in found])
+        for name, one in found[0].items()
+        if all(name in other for other in found)
+    ]
+
+
+def heads(comparison: Comparison) -> list[str]:
+    """Each run's name with the settings of the configuration that differ, where these are few: for what is narrow."""
+    rows = [row for row in comparison.settings if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", row.name)]
+    if not 0 < len(rows) <= MOST_SETTINGS:
+        return comparison.names
+    return [
+        ", ".join(f"{row.name.rpartition('.')[2]}: {row.values[i]}" for row in rows)
+        for i in range(len(comparison.names))
+    ]
 
 
 def _names(runs: list[Evaluation]) -> list[str]:
@@ -258,5 +290,8 @@ def html(comparison: Comparison) -> str:
         for i, name in enumerate(comparison.names[:5])
     ]
     drawn = Markup(figures.intervals(shown, series, "mean", "", 4.2)) if shown else None
-    context = {"comparison": comparison, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted}
+    context = {
+        "comparison": comparison, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted,
+        "heads": heads(comparison),
+    }  # fmt: skip
     return page.environment().get_template("compare.html.j2").render(context)

@@ -19,6 +19,8 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 _Flat = Annotated[float, Field(ge=-1e300, le=1e300)]
 
+_Base64 = Annotated[str, Field(pattern="^[A-Za-z0-9+/=]*$")]
+
 
 def _rows_alike(value: Any) -> Any:
     """Raises ValueError where the rows of a matrix are not of one length."""
@@ -159,6 +161,19 @@ class Win(TypedDict):
     bm25_top: list[Document]
 
 
+# --- captions.json ----------------------------------------------------------------------------------------------------
+@with_config(_STRICT)
+class Caption(TypedDict):
+    """What was written about a picture; pictures are PNG in base64."""
+
+    name: str
+    picture: _Base64
+    caption: str
+    exact: bool
+    references: list[str]
+    words: list[Annotated[list[str], Field(min_length=2, max_length=2)]]  # each with its small picture
+
+
 TABLES: TypeAdapter[dict[str, Table]] = TypeAdapter(dict[str, Table])
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 HISTOGRAMS: TypeAdapter[list[Histogram]] = TypeAdapter(list[Histogram])
@@ -166,6 +181,7 @@ ALIGNMENTS: TypeAdapter[list[Alignment]] = TypeAdapter(list[Alignment])
 HISTORY: TypeAdapter[list[dict[str, _Flat | None]]] = TypeAdapter(
     list[dict[str, _Flat | None]], config=ConfigDict(strict=True, allow_inf_nan=False)
 )
+CAPTIONS: TypeAdapter[list[Caption]] = TypeAdapter(list[Caption])
 WIN: TypeAdapter[Win] = TypeAdapter(Win)
 LINE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 

@@ -16,11 +16,12 @@ from pipeline.evaluation.judged import Judged
 from pipeline.models.captioner import Captioner
 from pipeline.models.search import Found, search
 from pipeline.reporting import captions_page, system_comparison, tables
+from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.images import Images
 from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_vocabulary
+from pipeline.tokenization.encoder import load_vocabulary
 from pipeline.tokenization.joining import joined
 
 AT_ONCE = 128  # images whose captions are written side by side
@@ -115,13 +116,25 @@ class Captioning(Task):
     # --- writing ------------------------------------------------------------------------------------------------------
     def _write(self, network: Captioner, seen: np.ndarray, context: Context, beam: int) -> list[Found]:
         """Captions of (n, *shape) images."""
-        limit, found = self.config.tokenize.limit("caption"), []
+        limit, never, found = self.config.tokenize.limit("caption"), decoding.never_written(False), []
         for start in range(0, len(seen), AT_ONCE):
             part = seen[start : start + AT_ONCE]
             state, memory = network.look(nd.array(part, context, part.dtype))
             limits = np.full(len(part), limit)
-            found += search(network.step, state, memory, limits, self._border, beam, 0.0, (PADDING_ID, UNKNOWN_ID))
+            found += search(network.step, state, memory, limits, self._border, beam, 0.0, never)
         return found
+
+    def _looked(
+        self, network: Captioner, rows: np.ndarray, written: list[list[int]], context: Context
+    ) -> list[np.ndarray]:
+        """For each of n images the (T, L) places that its T written tokens looked at; none without attention."""
+        if not network.decoder.kind or not len(rows):
+            return []
+        seen = self.images.seen(self.images.raw[rows], context)
+        state, memory = network.look(nd.array(seen, context, seen.dtype))
+        forced = teacher(*shards.padded([np.array(ids, np.int32) for ids in written]), self._border)
+        weights = network(nd.array(forced.inputs, context, "int32"), state, memory)[2].asnumpy()
+        return [part[: len(ids)] for part, ids in zip(weights, written)]
 
     def _write_split(self, network: Captioner, split: shards.Split, world: World, beam: int) -> list[Found]:
         """Captions of a split's distinct images, the work shared out over the workers."""
@@ -163,8 +176,8 @@ class Captioning(Task):
         return float(everyones[0] / everyones[1])
 
     def evaluate(self, network: Captioner, world: World, ingested: Path, folder: Path) -> dict[str, float]:
-        """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl and
-        captions.html."""
+        """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl,
+        captions.html and captions.json."""
         split = self.judged("test")
         found = self._write_split(network, split, world, self.options.beam)
         if world.rank > 0:
@@ -180,6 +193,7 @@ class Captioning(Task):
         systems["frequent"] = [captions.most_frequent([c for known in train for c in known])] * len(rows)
         names = dict(zip(split.rows["image"].tolist(), texts_of(ingested, split, "image")))
         right = captions.exact(systems["model"], references)
+        looked = self._looked(network, rows[:SHOWN], [ids for ids, _ in found[:SHOWN]], world.context)
         shown = []
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for row, tokens in enumerate(systems["model"]):
@@ -187,8 +201,13 @@ class Captioning(Task):
                 line = {"image": names[row], "caption": joined(kind, tokens), "references": said}
                 file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
                 picture = self.images.raw[rows[row]] if len(self.images.raw_shape) == 3 else None
-                shown.append(captions_page.Shown(names[row], picture, line["caption"], said, bool(right[row])))
+                words = list(zip(tokens, looked[row])) if row < len(looked) else []
+                shown.append(
+                    captions_page.Shown(names[row], picture, line["caption"], said, bool(right[row]), words=words)
+                )
+        captions_page.keep(folder, shown)
         note = f"The first {min(SHOWN, len(shown))} of {len(shown)} test images; green: one of the references, exactly."
+        note += " Above each word, lighter: where it was looked." if looked else ""
         captions_page.write(folder / "captions.html", f"{self.config.name}: captions", note, shown[:SHOWN])
         return self._tables(systems, references, split, folder)
 

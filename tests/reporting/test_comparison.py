@@ -1,15 +1,20 @@
 """Two runs side by side: what differs, paired differences, and who changed sides."""
 
+import base64
+import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from pipeline.cli.commands import compare
 from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.judged import Judged
-from pipeline.reporting import comparison
+from pipeline.reporting import captions_page, comparison
 from pipeline.reporting.folder import Evaluation
 from tests.reporting.conftest import grades, ranking, run_record
 from tests.reporting.test_page import EVIL, TAGS, Read
@@ -97,3 +102,51 @@ def test_shown_three_ways(loaded: Load) -> None:
     assert {tag for tag, _ in read.tags} <= TAGS
     assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
     assert "onerror" in "".join(read.texts)
+
+
+def test_runs_that_wrote_about_the_same_pictures_stand_side_by_side(loaded: Load) -> None:
+    """Only pictures of all runs; each word above the places it looked at; a run is named by what it was set to."""
+    picture = np.full((8, 8, 3), 200, np.uint8)
+    looked = np.array([1.0, 0, 0, 0])
+    shown = lambda name, caption, words=(): captions_page.Shown(name, picture, caption, ["a ref"], False, None, words)
+    runs = []
+    for inject in ("first", "attention"):
+        configuration = {**run_record("x")["configuration"], "captioning": {"inject": inject}}
+        run = loaded(inject, configuration=configuration)
+        words = [("red", looked), (EVIL, looked)] if inject == "attention" else []
+        captions_page.keep(run.folder, [shown("one", f"said by {inject}", words), shown(f"only {inject}", EVIL)])
+        runs.append(run)
+    found = comparison.compare(runs)
+    assert [one.name for one in found.pictures] == ["one"]
+    assert comparison.heads(found) == ["inject: first", "inject: attention"]
+    json.dumps(comparison.as_dict(found))
+    page_text = comparison.html(found)
+    read = Read(page_text)
+    images = [attributes["src"] or "" for tag, attributes in read.tags if tag == "img"]
+    assert len(images) == 3 and all(source.startswith("data:image/png;base64,") for source in images)
+    assert {tag for tag, _ in read.tags} <= TAGS | {"img"}
+    texts = " ".join(read.texts)
+    assert "said by first" in texts and "said by attention" in texts and "onerror" in texts
+    place = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[1].partition(",")[2]))))
+    assert (place[:4, :4] == 200).all() and (place[4:] == 30).all()  # 0.15 of 200 where nothing was looked at
+    for wrong in (
+        "{",
+        "[{}]",
+        json.dumps([{**json.loads((run.folder / "captions.json").read_text())[0], "picture": '"'}]),
+    ):
+        (run.folder / "captions.json").write_text(wrong)
+        with pytest.raises(InputError, match=r"captions\.json is damaged"):
+            comparison.compare(runs)
+    assert "same pictures" not in comparison.html(comparison.compare([loaded("x"), loaded("y")]))
+
+
+def test_a_sweeps_folder_stands_for_its_trials(evaluation: Callable[..., Path], tmp_path: Path) -> None:
+    folders = [str(evaluation(name)) for name in ("a", "b")]
+    trials = [{"evaluation": folder} for folder in folders]
+    (tmp_path / "results.json").write_text(json.dumps({"trials": trials}))
+    assert compare._trials(str(tmp_path)) == folders
+    assert compare._trials(folders[0]) == [folders[0]]
+    for content in ({"trials": [{"settings": {}}]}, {"metrics": {}}, []):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match="one by one"):
+            compare._trials(str(tmp_path))

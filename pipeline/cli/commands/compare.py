@@ -1,6 +1,7 @@
 """`duplet compare`: shows how runs differ: in settings and data, in metrics, and in the examples they get right."""
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Two or more runs."""
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a configuration, an evaluation's or a trained folder, an MLflow run "
-        "id, or models:/NAME@champion; the first is what the others are compared with",
+        "id, or models:/NAME@champion; the first is what the others are compared with. A sweep's folder stands for its "
+        "trials",
     )  # fmt: skip
     parser.add_argument("--html", type=path_here, metavar="FILE", help="write a page that needs no other file")
     parser.add_argument("--root", type=path_here, help="the folder of all runs (default: the run's, or runs)")
@@ -25,12 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.registry import resolve_run
     from pipeline.reporting import folder
 
-    if len(args.runs) < 2:
+    runs = [run for given in args.runs for run in _trials(given)]
+    if len(runs) < 2:
         raise InputError(f"compare needs two runs or more: each {resolve_run.HELP}")
     with tempfile.TemporaryDirectory(prefix="duplet-compare-") as store:
         found = [
             folder.load(resolve_run.find(given, [], args.root, args.uri, Path(store) / str(i)).evaluation)
-            for i, given in enumerate(args.runs)
+            for i, given in enumerate(runs)
         ]
         from pipeline.reporting import comparison
 
@@ -42,3 +45,20 @@ def run(args: argparse.Namespace) -> int:
                 raise InputError(f"{args.html} cannot be written ({error.strerror})") from None
     print(as_json(comparison.as_dict(compared)) if args.json else comparison.text(compared))
     return 0
+
+
+def _trials(given: str) -> list[str]:
+    """The evaluations of a sweep's folder, its best trial first; anything else is itself. Raises InputError."""
+    from pipeline.core import atomic_files
+    from pipeline.core.errors import InputError
+
+    path = atomic_files.path_at_home(given) / "results.json"
+    if not path.is_file():
+        return [given]
+    try:
+        found = [str(trial["evaluation"]) for trial in json.loads(path.read_text(encoding="utf-8"))["trials"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        found = [""]
+    if not all(found):  # of `--seeds`, or of a sweep that an older version made
+        raise InputError(f"{path} names no evaluations of a sweep: give the runs one by one, by their ids")
+    return found
