@@ -11,6 +11,9 @@ from scipy import sparse
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.judged import MODEL
 
+LIKE = 0.5  # a cosine: a training source as near as this is one that a memory answers with
+FEWEST = 20  # sentences of a table of their own
+
 
 class Judges(NamedTuple):
     """sacreBLEU and chrF as set up for a language."""
@@ -82,13 +85,21 @@ def comparison(
     return compared, signatures
 
 
-def nearest(known: Sequence[np.ndarray], asked: Sequence[np.ndarray], vocabulary: int) -> np.ndarray:
-    """(Q,) for each asked text the known one of the largest tf-idf cosine; the first among equals.
+class Nearest(NamedTuple):
+    """Of Q asked texts the nearest known ones."""
+
+    places: np.ndarray  # (Q,) among the known
+    likeness: np.ndarray  # (Q,) tf-idf cosines, 1 where they have the same tokens as often
+
+
+def nearest(known: Sequence[np.ndarray], asked: Sequence[np.ndarray], vocabulary: int) -> Nearest:
+    """For each asked text the known one of the largest tf-idf cosine; the first among equals.
 
     What a translation memory without any model would answer with.
 
-    >>> nearest([np.array([2, 3]), np.array([3, 4])], [np.array([4, 4, 5])], 6)
-    array([1])
+    >>> found = nearest([np.array([2, 3]), np.array([3, 4])], [np.array([4, 4, 5]), np.array([3, 2])], 6)
+    >>> found.places.tolist(), found.likeness.round(2).tolist()
+    ([1, 0], [0.65, 1.0])
     """
     there = _counts(known, vocabulary)
     frequency = np.asarray((there > 0).sum(axis=0)).ravel()
@@ -96,8 +107,25 @@ def nearest(known: Sequence[np.ndarray], asked: Sequence[np.ndarray], vocabulary
     unit = lambda rows: sparse.diags(1 / np.maximum(np.sqrt(rows.multiply(rows).sum(axis=1).A1), 1e-12)) @ rows
     documents, queries = unit((there @ idf).tocsr()).T.tocsc(), unit((_counts(asked, vocabulary) @ idf).tocsr())
     step = max(1, 20_000_000 // max(1, len(known)))
-    best = [(queries[i : i + step] @ documents).toarray().argmax(axis=1) for i in range(0, len(asked), step)]
-    return np.concatenate(best) if best else np.zeros(0, int)
+    places, likeness = [np.zeros(0, int)], [np.zeros(0)]
+    for i in range(0, len(asked), step):
+        cosines = (queries[i : i + step] @ documents).toarray()
+        places.append(cosines.argmax(axis=1))
+        likeness.append(cosines.max(axis=1))
+    return Nearest(np.concatenate(places), np.concatenate(likeness))
+
+
+def unlike(likeness: np.ndarray) -> np.ndarray | None:
+    """The places of those of N sentences that nothing in training is as like as LIKE, for a table of their own; None
+    where that would be all of them, or too few.
+
+    >>> unlike(np.array([1.0, 0.2, *[0.1] * 20])).tolist() == list(range(1, 22))
+    True
+    >>> unlike(np.array([0.2] * 30)), unlike(np.array([1.0, 0.2]))
+    (None, None)
+    """
+    places = np.flatnonzero(likeness < LIKE)
+    return places if FEWEST <= len(places) < len(likeness) else None
 
 
 def _counts(texts: Sequence[np.ndarray], vocabulary: int) -> sparse.csr_matrix:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.ingest.rows import shorten
-from pipeline.tokenization.encoder import UNKNOWN_ID, Encoder, load_vocabulary
+from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, Encoder, load_vocabulary
 
 if TYPE_CHECKING:
     from pipeline.tokenization.shards import Split
@@ -177,6 +177,33 @@ def too_many_sampled(section: str, sampled: int, vocabulary: int) -> InputError:
     return InputError(
         f"{section}.sampled={sampled} must be below the vocabulary's {vocabulary} tokens; 0 takes the whole softmax"
     )
+
+
+# --- texts that are written -------------------------------------------------------------------------------------------
+def never_written(copied: bool) -> tuple[int, ...]:
+    """Tokens that no search may write; `copied`: an unknown word may, since the source's stands in its place."""
+    return (PADDING_ID,) if copied else (PADDING_ID, UNKNOWN_ID)
+
+
+def target_limits(lengths: np.ndarray, share: float) -> np.ndarray:
+    """(N,) most tokens of a translation, of (N,) tokens of its source."""
+    return np.ceil(lengths * share).astype(int) + 10
+
+
+def with_copies(ids: list[int], tokens: list[str], words: list[str], weights: np.ndarray) -> list[str]:
+    """Tokens with each unknown one replaced by the source's word that it looked at most.
+
+    Args:
+        words: of the source; none: nothing can be copied.
+        weights: (T + 1, L) attention while writing.
+
+    >>> with_copies([5, UNKNOWN_ID], ["the", "<unk>"], ["der", "Zugspitze"], np.array([[1, 0], [0.2, 0.8], [1, 0]]))
+    ['the', 'Zugspitze']
+    """
+    if not words:
+        return tokens
+    looked_at = weights.argmax(axis=1)
+    return [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
 
 
 # --- language models --------------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.search import Found, search
 from pipeline.models.translator import Translator
 from pipeline.reporting import system_comparison, tables, translation_plots
+from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.length_bucketing import like_lengths
 from pipeline.tasks.teacher_forcing import gather_found, teacher
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer, load_vocabulary
 from pipeline.tokenization.joining import joined
 
 HEAT_MAPS = 8  # drawn by evaluate
@@ -118,17 +119,14 @@ class Translation(Task):
         """The likeliest texts for this worker's share of source ids, by number."""
         options = self.options
         found: dict[int, Found] = {}
-        barred = (PADDING_ID,) if options.copy_unknown else (PADDING_ID, UNKNOWN_ID)
+        barred = decoding.never_written(options.copy_unknown)
         lengths = np.array([len(ids) for ids in sources], np.int32)
         for part in like_lengths(lengths, rank, size, max(1, CELLS // beam)):
             memory, state = network.encode(*_padded([sources[row] for row in part], context))
-            limits = self._limits(lengths[part])
+            limits = decoding.target_limits(lengths[part], options.max_target_share)
             texts = search(network.step, state, list(memory), limits, self._border, beam, alpha, barred)
             found |= dict(zip(part.tolist(), texts))
         return found
-
-    def _limits(self, lengths: np.ndarray) -> np.ndarray:
-        return np.ceil(lengths * self.options.max_target_share).astype(int) + 10
 
     def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
         """(T + 1, L) weights while writing a target and the border behind it."""
@@ -140,9 +138,8 @@ class Translation(Task):
     def _text(self, network: Translator, source: np.ndarray, words: list[str], ids: list[int], context: Context) -> str:
         """The text that ids stand for; unknown words are taken from the source where they looked, if asked for."""
         tokens = [self.vocabulary[i] for i in ids]
-        if self.options.copy_unknown and UNKNOWN_ID in ids and words:
-            looked_at = self._attention(network, source, ids, context).argmax(axis=1)
-            tokens = [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
+        if self.options.copy_unknown and UNKNOWN_ID in ids:
+            tokens = decoding.with_copies(ids, tokens, words, self._attention(network, source, ids, context))
         return joined(self.config.tokenize.kind, tokens)
 
     # --- judging ------------------------------------------------------------------------------------------------------
@@ -205,7 +202,7 @@ class Translation(Task):
             self._text(network, source, known, ids, world.context)
             for source, known, (ids, _) in zip(sources, words, found)
         ]
-        remembered = self._remembered(sources, ingested)
+        remembered, likeness = self._remembered(sources, ingested)
         systems = {
             "model": [written[row] for row in rows],
             "memory": [remembered[row] for row in rows],
@@ -220,7 +217,7 @@ class Translation(Task):
                 line = {"id": key, "source": original, "target": written[row], "references": known}
                 file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
         self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
-        return self._tables(systems, references, originals, split, folder, note)
+        return self._tables(systems, references, originals, likeness[rows], split, folder, note)
 
     def _draw_attention(
         self, network: Translator, sources: list[np.ndarray], written: list[list[int]], world: World, folder: Path
@@ -238,8 +235,8 @@ class Translation(Task):
         (folder / "alignments.json").write_text(as_json(entries, ensure_ascii=False), encoding="utf-8")
 
     def _tables(
-        self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], split: shards.Split,
-        folder: Path, note: str,
+        self, systems: dict[str, list[str]], references: list[list[str]], originals: list[str], likeness: np.ndarray,
+        split: shards.Split, folder: Path, note: str,
     ) -> dict[str, float]:  # fmt: skip
         """Writes table.txt and metrics.json: corpus scores, and sentence by sentence what can be resampled."""
         settings, lowercase = self.config.evaluate, self.config.tokenize.lowercase
@@ -256,19 +253,31 @@ class Translation(Task):
             ids=list(split.ids),
             texts=[shown(text) for text in originals],
             groups=None,
-            slices={"source length (tokens)": field.lengths[split.rows["source"]].astype(np.float64)},
+            slices={
+                "source length (tokens)": field.lengths[split.rows["source"]].astype(np.float64),
+                "likeness of the nearest training source": likeness,
+            },
             values=values,
         )
         flat = system_comparison.write(
             folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed,
             note,
         )  # fmt: skip
-        table = tables.table_text(compared, f"{self.config.name}: test split, corpus")
+        table = tables.table_text(compared, f"{self.config.name}: test split, corpus") + "\n".join(signatures) + "\n"
+        flat |= tables.flat_metrics("test", compared)
+        everything = {"corpus": compared}
+        if (places := translation.unlike(likeness)) is not None:
+            some = {name: [texts[i] for i in places] for name, texts in systems.items()}
+            unlike, _ = translation.comparison(some, [references[i] for i in places], judge, settings.bootstrap_samples)
+            title = f"{self.config.name}: test split, the {len(places):,} sentences unlike any of training"
+            table += f"\n{tables.table_text(unlike, title)}no training source has a cosine of {translation.LIKE}\n"
+            flat |= tables.flat_metrics("test/unlike", unlike)
+            everything["unlike_training"] = unlike
         rest = (folder / "table.txt").read_text(encoding="utf-8")
-        (folder / "table.txt").write_text("\n".join([table + "\n".join(signatures) + "\n", rest]), encoding="utf-8")
-        everything = {"corpus": compared, **json.loads((folder / "metrics.json").read_text(encoding="utf-8"))}
+        (folder / "table.txt").write_text("\n".join([table, rest]), encoding="utf-8")
+        everything |= json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         (folder / "metrics.json").write_text(as_json(everything, indent=1), encoding="utf-8")
-        return tables.flat_metrics("test", compared) | flat
+        return flat
 
     def _statistical(self, sources: list[np.ndarray], network: Translator, rate: float) -> tuple[list[str], str]:
         """Translations by a phrase table of the training split, and a line of both systems' size and speed.
@@ -298,13 +307,13 @@ class Translation(Task):
             f"{len(sources) / seconds:.1f} sentences/s"
         )
 
-    def _remembered(self, sources: list[np.ndarray], ingested: Path) -> list[str]:
-        """For each source the target of the nearest training source."""
+    def _remembered(self, sources: list[np.ndarray], ingested: Path) -> tuple[list[str], np.ndarray]:
+        """For each source the target of the nearest training source, and how like it that is."""
         field = self.train.fields["source"]
         closest = translation.nearest([field.ids(r) for r in range(len(field))], sources, len(self.vocabulary))
         targets = texts_of(ingested, self.train, "target", "train")
         first = dict(zip(self.train.rows["source"].tolist()[::-1], targets[::-1]))
-        return [first[row] for row in closest.tolist()]
+        return [first[row] for row in closest.places.tolist()], closest.likeness
 
     def predict(self, network: Translator, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `source` the `target`, and its log probability over the length penalty."""

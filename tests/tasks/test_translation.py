@@ -7,11 +7,13 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mxnet as mx
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mxnet import autograd, nd
@@ -31,6 +33,7 @@ from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import UNKNOWN_ID
 from pipeline.tokenization.joining import joined
 from tests.conftest import duplet_command, last_json
+from tests.serving.task_models import config_of, write_task
 
 
 def initialized(block: Any, seed: int = 1) -> Any:
@@ -207,6 +210,34 @@ def test_corpus_scores_are_sacrebleus_with_any_number_of_references() -> None:
     assert "case:lc" in signatures[0] and "nrefs:var" in signatures[0]
     model = compared["systems"]["model"]["metrics"]["bleu"]
     assert model["mean"] == pytest.approx(worse["bleu"]) and model["low"] < model["mean"] < model["high"]
+
+
+def test_sentences_unlike_training_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """A memory that copies 15 of 40 rightly: over all it is above the model, over the others it has nothing."""
+    count, copied = 40, 15
+    targets = [f"one two three word{i} five six" for i in range(count)]
+    systems = {
+        "model": [text.replace("six", "seven") for text in targets],
+        "memory": [*targets[:copied], *["nothing at all here"] * (count - copied)],
+        "copy": ["a"] * count,
+    }
+    likeness = np.array([1.0] * copied + [0.3] * (count - copied))
+    field = SimpleNamespace(lengths=np.full(count, 6))
+    split: Any = SimpleNamespace(
+        fields={"source": field}, rows={"source": np.arange(count)}, ids=[*map(str, range(count))]
+    )
+    task: Any = write_task(tmp_path / "m", config_of("translation"))[0]
+    references = [[target] for target in targets]
+    found = task._tables(systems, references, targets, likeness, split, tmp_path, "")
+    for name, key in (("model", "test/unlike/bleu"), ("memory", "test/unlike/memory/bleu")):
+        wanted = sacrebleu.corpus_bleu(systems[name][copied:], [targets[copied:]]).score
+        assert found[key] == pytest.approx(wanted, abs=1e-6)
+    assert found["test/unlike/bleu"] > 60 and found["test/unlike/memory/bleu"] < 1 < found["test/memory/bleu"]
+    table = (tmp_path / "table.txt").read_text()
+    assert "the 25 sentences unlike any of training" in table and "a cosine of 0.5" in table
+    assert json.loads((tmp_path / "metrics.json").read_text())["unlike_training"]["counted"] == count - copied
+    alike = task._tables(systems, references, targets, np.ones(count), split, tmp_path, "")
+    assert not [key for key in alike if "unlike" in key]
 
 
 @settings(max_examples=30, deadline=None)
