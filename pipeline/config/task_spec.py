@@ -31,7 +31,9 @@ class OnnxSpec:
         judge: (config, model folder, folder of the graphs, tokenized folder, split) -> validation's metrics.
         card: rows of the model card's table, "| `file` | what it takes and gives |".
         open: (config, model folder, folder of the graphs, threads) -> Predictor; None: predicts on MXNet alone.
-        example: rows of texts in the order of the task's inputs, for the MLflow model; needed with `open`.
+        example: rows of texts in the order of the task's inputs, for the MLflow model; needed with `open`. Or
+            (Predictor) -> rows, where no fixed text will do.
+        needs: packages that predicting needs beside the common ones.
         exported: as `graphs`, further files that an export alone has.
     """
 
@@ -39,7 +41,8 @@ class OnnxSpec:
     judge: str
     card: tuple[str, ...]
     open: str | None = None
-    example: tuple[tuple[str, ...], ...] = ()
+    example: tuple[tuple[str, ...], ...] | str = ()
+    needs: tuple[str, ...] = ()
     exported: str | None = None
 
 

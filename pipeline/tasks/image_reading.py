@@ -92,7 +92,7 @@ class ImageReader:
         image = str(image)
         if (self.folder / NAMES).exists() and (row := self._rows.get(short_hash(image))) is not None:
             return np.asarray(self.raw[row])
-        shown, content = f"image {shorten(image)[:60]}", _content(image)
+        content, shown = _content(image), f"image {_shown(image)}"
         if len(self.raw_shape) == 3:
             try:
                 return picture(content, self.raw_shape[0])
@@ -113,13 +113,17 @@ def _content(image: str) -> bytes:
         try:
             return base64.b64decode(image.partition("base64,")[2], validate=True)
         except ValueError as error:
-            raise InputError(f"image {image[:40]}… is no data URL with base64 ({error})") from None
+            raise InputError(f"image {_shown(image)} is no data URL with base64 ({error})") from None
     path = atomic_files.path_at_home(image)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"image {path} is over {MAX_FILE_BYTES >> 20} MB")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a NUL in it is the latter
-        raise InputError(
-            f"image {shorten(image)[:60]} cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"image {_shown(image)} cannot be read ({said})") from None
+
+
+def _shown(image: str) -> str:
+    """A path, or the beginning of a data URL."""
+    return f"{image[:30]}…" if image.startswith("data:") else shorten(image)

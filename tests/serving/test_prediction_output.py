@@ -17,7 +17,7 @@ from pipeline.config import task_specs
 from pipeline.core.errors import DupletError, InputError
 from pipeline.serving.loading import open_predictor
 from pipeline.serving.predict import files
-from tests.serving.task_models import COLUMNS, config_of, write_task
+from tests.serving.task_models import config_of, rows_of, write_task
 
 SAID: dict[str, dict[str, Any]] = {
     "matching": {"score": 0.5},
@@ -176,6 +176,9 @@ class FirstRow:
     def __init__(self, session: Any) -> None:
         self.session = session
 
+    def get_outputs(self) -> Any:
+        return self.session.get_outputs()
+
     def run(self, names: Any, given: dict[str, np.ndarray]) -> list[np.ndarray]:
         return [array[:1] for array in self.session.run(names, given)]
 
@@ -187,12 +190,15 @@ def test_a_graph_that_gives_fewer_rows_is_refused(task: str, tmp_path: Path) -> 
     options = {"tagging": {"characters": True, "crf": True}} if task == "tagging" else {}
     write_task(tmp_path / "trained", config_of(task, **options))
     predictor: Any = open_predictor(tmp_path / "trained", threads=1)
-    blank = " ___" if task == "cloze" else ""
-    rows = [{COLUMNS[task]["text"]: f"{text}{blank}"} for text in ("a b", "c d", "sort list")]
+    rows = rows_of(task, ["a b", "c d", "sort list"])
     assert len(predictor.predict(rows)) == 3
-    predictor._session = FirstRow(predictor._session)
-    with pytest.raises(InputError, match=r"graph gave \(1, .*: export the model again"):
-        predictor.predict(rows)
+    writer = getattr(predictor, "writer", None)
+    for holder, name in ((writer, "_reader"), (writer, "_step")) if writer else ((predictor, "_session"),):
+        whole = getattr(holder, name)
+        setattr(holder, name, FirstRow(whole))
+        with pytest.raises(InputError, match=r"graph gave \(1, .*: export the model again"):
+            predictor.predict(rows)
+        setattr(holder, name, whole)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "mxnet"])

@@ -74,7 +74,14 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     return Logged(root, write_trained(root / "train" / "model", config), ROWS)
 
 
-TASKS = {"classification": "a b zzz", "tagging": "a sort b list", "cloze": "a ___ b ___"}
+TASKS = {
+    "classification": "a b zzz",
+    "tagging": "a sort b list",
+    "cloze": "a ___ b",
+    "translation": "a b zzz",
+    "captioning": "",
+    "visual_question": "a list",
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +92,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Logged]:
         root = tmp_path_factory.mktemp(task)
         options = {"tagging": {"characters": True, "crf": True}} if task == "tagging" else {}
         write_task(root / "trained", task_models.config_of(task, **options))
-        column = task_models.COLUMNS[task]["text"]
-        made[task] = Logged(root, root / "trained", [{column: text}, {column: f"list {text}"}])
+        made[task] = Logged(root, root / "trained", task_models.rows_of(task, [text, f"list {text}"]))
     return made
 
 
@@ -155,8 +161,8 @@ def test_every_other_task_loads_without_mxnet(
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_logged_of_every_other_task(task: str, others: dict[str, Logged]) -> None:
     described = yaml.safe_load((others[task].folder / "MLmodel").read_text())
-    [column] = json.loads(described["signature"]["inputs"])
-    assert column["name"] == task_models.COLUMNS[task]["text"]
+    columns = [column["name"] for column in json.loads(described["signature"]["inputs"])]
+    assert columns == list(others[task].rows[0])
     assert {one["name"] for one in json.loads(described["signature"]["outputs"])} == set(others[task].wanted[0])
     assert described["saved_input_example_info"]
     assert not [name for name in others[task].requirements if name.startswith(("mxnet", "gluonnlp", "horovod"))]
@@ -236,7 +242,8 @@ def test_two_versions_of_the_code_live_side_by_side(tmp_path: Path, monkeypatch:
     assert not [
         name
         for name in modules
-        if name.startswith(("pipeline.models", "pipeline.tracking", "pipeline.serving.predict.mxnet"))
+        if name.startswith(("pipeline.models.", "pipeline.tracking", "pipeline.serving.predict.mxnet"))
+        and name != "pipeline.models.beam"  # in NumPy alone
     ]
     exported = tmp_path / "exported"
     onnx_export.export(write_trained(tmp_path / "trained", config_of()), exported, False, lambda _: None)

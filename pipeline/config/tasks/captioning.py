@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline.config.base import Positive
 from pipeline.config.images import ImageConfig, files
-from pipeline.config.task_spec import Metric, TaskSpec
+from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
 
@@ -38,4 +38,18 @@ TASK = TaskSpec(
     inputs=("image",),
     sources=("scenes", "captions", "coco"),
     files=files,
+    onnx=OnnxSpec(
+        graphs="pipeline.serving.onnx.writers:captioner",
+        judge="pipeline.serving.export.writing_validation:captioning",
+        open="pipeline.serving.predict.onnx_writing:OnnxCaptioner",
+        example="pipeline.serving.predict.onnx_writing:image_example",
+        needs=("pillow",),
+        card=(
+            "| `image_encoder.onnx` | images, (N, S, S, 3) uint8 or float32 vectors; vector (N, D) or, with attention, "
+            "values (N, L, W) and keys (N, L, H), the memory, and each first state_0, … (N, H) |",
+            "| `decoder_step.onnx` | last (R,) int32, the token before, V at first; each `state_` and what else the "
+            "encoder gave, a row per text being written; log_probabilities (R, V + 1) of the next token, where V ends "
+            "the text, and each state after it as `new_state_`; with attention weights (R, L) of the places |",
+        ),
+    ),
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.config.base import Positive, Settings, Share
-from pipeline.config.task_spec import Metric, TaskSpec
+from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
 
@@ -52,4 +52,17 @@ TASK = TaskSpec(
     record="pair",
     options=TranslationConfig,
     inputs=("source",),
+    onnx=OnnxSpec(
+        graphs="pipeline.serving.onnx.writers:translator",
+        judge="pipeline.serving.export.writing_validation:translation",
+        open="pipeline.serving.predict.onnx_writing:OnnxTranslator",
+        example=(("two men are reading",),),
+        card=(
+            "| `source_encoder.onnx` | ids (N, T) int32, 0 on padding, and lengths (N,) int32; values (N, T, W), keys "
+            "(N, T, H) and padding (N, T), the memory, and each first state_0, … (N, H) |",
+            "| `decoder_step.onnx` | last (R,) int32, the token before, V at first; each `state_` and what else the "
+            "encoder gave, a row per text being written; log_probabilities (R, V + 1) of the next token, where V ends "
+            "the text, and each state after it as `new_state_`; weights (R, T) of the source's tokens |",
+        ),
+    ),
 )

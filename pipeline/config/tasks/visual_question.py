@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.config.images import ImageConfig, files
-from pipeline.config.task_spec import Metric, TaskSpec
+from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
 
@@ -40,4 +40,15 @@ TASK = TaskSpec(
     sources=("scene_questions", "captions", "coco"),
     files=files,
     pooled=True,
+    onnx=OnnxSpec(
+        graphs="pipeline.serving.onnx.writers:answerer",
+        judge="pipeline.serving.export.writing_validation:visual_question",
+        open="pipeline.serving.predict.onnx_writing:OnnxAnswerer",
+        example="pipeline.serving.predict.onnx_writing:image_example",
+        needs=("pillow",),
+        card=(
+            "| `answerer.onnx` | ids (N, T) int32, 0 on padding, lengths (N,) int32 and images, (N, S, S, 3) uint8 or "
+            "float32 vectors; probabilities (N, A) of the answers, and with attention weights (N, L) of the places |",
+        ),
+    ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
 from pipeline.serving.model_folder import read_config
-from pipeline.serving.predict import onnx_matching, onnx_tasks  # noqa: F401  the tasks name these; `pack` copies them
+from pipeline.serving.predict import onnx_matching, onnx_tasks, onnx_writing  # noqa: F401  tasks name these; `pack` copies them
 from pipeline.serving.predict.base import Predictor
 
 

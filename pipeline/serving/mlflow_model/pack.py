@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.config.plugins import part
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.serving.mlflow_model.entry import open_model, predict
@@ -82,9 +83,13 @@ def pack(exported: Path, into: Path) -> Packed:
     script.write_text(SCRIPT.replace("PACKAGE", copy), encoding="utf-8")
     model = open_model(exported)
     served = model.config.spec.onnx
-    example = [dict(zip(model.fields, texts)) for texts in served.example] if served else []
+    assert served is not None, "open_model opens no other"
+    if isinstance(served.example, str):
+        example: list[dict[str, Any]] = part(served.example)(model)
+    else:
+        example = [dict(zip(model.fields, texts)) for texts in served.example]
     kind = json.loads((exported / "tokenizer.json").read_text(encoding="utf-8"))["kind"]
-    pins = manifest.versions(*NEEDED, *FOR_TOKENIZER.get(kind, ()))
+    pins = manifest.versions(*NEEDED, *FOR_TOKENIZER.get(kind, ()), *served.needs)
     source = json.loads((exported / manifest.NAME).read_text(encoding="utf-8"))
     return Packed(
         script=script,

@@ -22,7 +22,7 @@ LAYER_NORM_EPSILON = 1e-5  # gluon's
 # cell, output; reset, update, new).
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 KINDS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32,
-         np.dtype(np.int64): TensorProto.INT64}  # fmt: skip
+         np.dtype(np.int64): TensorProto.INT64, np.dtype(np.uint8): TensorProto.UINT8}  # fmt: skip
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -1,0 +1,117 @@
+"""What a network sees of an image as ONNX nodes: the small net, AlexNet's features, or the vectors that are given."""
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from onnx import TensorProto
+
+from pipeline.config.images import ImageConfig
+from pipeline.core.errors import InputError
+from pipeline.serving.onnx.graphs import Arrays, Graph
+from pipeline.tasks.image_reading import DEVIATION, MEAN
+
+STRIDES = (1, 2, 2, 2, 1)  # of pipeline.models.captioner.CONVOLUTIONS
+# AlexNet's layers in the model zoo, by place: of a convolution the stride and the padding.
+ALEXNET = {0: (4, 2), 2: (1, 2), 4: (1, 1), 5: (1, 1), 6: (1, 1)}
+POOLED = (0, 2, 6)  # convolutions that a maximum over 3 x 3 places, 2 apart, follows
+DENSE = (9, 11)
+# --- MXNet's own file of arrays, in its second form
+FILE, ARRAY = 0x112, 0xF993FAC9
+KINDS = {0: np.float32, 1: np.float64, 2: np.float16}
+
+
+def input_of(graph: Graph, options: ImageConfig, given: tuple[int, ...]) -> str:
+    """The graph's input `images`: (N, S, S, 3) uint8 pictures, or float32 vectors of the shape `given`."""
+    if options.features == "given":
+        return graph.input("images", np.float32, ("N", *given))
+    return graph.input("images", np.uint8, ("N", "height", "width", 3))
+
+
+def seen(graph: Graph, images: str, options: ImageConfig, arrays: Arrays) -> str:
+    """(N, L, W) places, or AlexNet's or the given (N, D) vectors. Raises InputError: AlexNet's parameters are none."""
+    if options.features == "given":
+        return images
+    pixels = graph.op("Transpose", graph.op("Cast", images, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    if options.features == "alexnet":
+        return _alexnet(graph, pixels, alexnet_arrays(Path(str(options.weights))), options.over_places)
+    x = graph.op("Div", pixels, graph.weight(np.float32(64)))
+    x = graph.op("Sub", x, graph.op("ReduceMean", x, graph.weight(np.array([2, 3])), keepdims=1))
+    for i, stride in enumerate(STRIDES):
+        x = _convolution(graph, x, arrays, f"net.layers.{i}", stride, 1)
+    return _places(graph, x)
+
+
+def _convolution(graph: Graph, x: str, arrays: Arrays, name: str, stride: int, pad: int) -> str:
+    weights = [graph.weight(arrays[f"{name}.{part}"], f"{name}.{part}") for part in ("weight", "bias")]
+    return graph.op("Relu", graph.op("Conv", x, *weights, strides=[stride] * 2, pads=[pad] * 4))
+
+
+def _places(graph: Graph, x: str) -> str:
+    """(N, W, h, w) to (N, h * w, W), row by row."""
+    return graph.op("Transpose", graph.op("Reshape", x, graph.weight(np.array([0, 0, -1]))), perm=[0, 2, 1])
+
+
+def _alexnet(graph: Graph, pixels: str, arrays: Arrays, over_places: bool) -> str:
+    for name, value in (("mean", 255 * MEAN), ("deviation", 255 * DEVIATION)):
+        amount = graph.weight(value.reshape(1, 3, 1, 1).astype(np.float32), f"pixels.{name}")
+        pixels = graph.op("Sub" if name == "mean" else "Div", pixels, amount)
+    x = pixels
+    for layer, (stride, pad) in ALEXNET.items():
+        x = _convolution(graph, x, arrays, f"features.{layer}", stride, pad)
+        if layer in POOLED:
+            x = graph.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
+    if over_places:
+        return _places(graph, x)
+    x = graph.op("Flatten", x, axis=1)
+    for layer in DENSE:
+        weight, bias = (graph.weight(arrays[f"features.{layer}.{part}"], f"features.{layer}.{part}")
+                        for part in ("weight", "bias"))  # fmt: skip
+        x = graph.op("Relu", graph.op("Gemm", x, weight, bias, transB=1))
+    return x
+
+
+def alexnet_arrays(path: Path) -> dict[str, np.ndarray]:
+    """By name, the arrays of the model zoo's AlexNet from the file that Gluon's `save_parameters` wrote.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    try:
+        with path.open("rb") as file:
+            arrays = _arrays(file)
+    except (OSError, ValueError, struct.error, MemoryError, OverflowError) as error:
+        raise InputError(f"{path} holds no parameters of the model zoo's AlexNet ({str(error)[:150]})") from None
+    wanted = [f"features.{layer}.{part}" for layer in (*ALEXNET, *DENSE) for part in ("weight", "bias")]
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise InputError(f"{path} holds no parameters of the model zoo's AlexNet ({missing[0]} is missing)")
+    return arrays
+
+
+def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+    """MXNet's NDArray file: its number, arrays, names; each array its number, kind of storage, shape, device, kind of
+    numbers, values (src/ndarray/ndarray.cc). Raises ValueError, struct.error."""
+    if _numbers(file, "QQ")[0] != FILE:
+        raise ValueError("it is no file of MXNet's arrays")
+    found = []
+    for _ in range(_numbers(file, "Q")[0]):
+        number, storage, axes = _numbers(file, "IiI")
+        if number != ARRAY or storage != 0 or axes > 8:
+            raise ValueError("its arrays are of another form")
+        shape = _numbers(file, f"{axes}q")
+        _, _, kind = _numbers(file, "iii")
+        if kind not in KINDS:
+            raise ValueError("its numbers are no floats")
+        size = int(np.prod(shape))
+        values = np.frombuffer(file.read(size * np.dtype(KINDS[kind]).itemsize), KINDS[kind])
+        found.append(values.reshape(shape).astype(np.float32))
+    names = []
+    for _ in range(_numbers(file, "Q")[0]):
+        names.append(file.read(_numbers(file, "Q")[0]).decode("utf-8"))
+    return {name.removeprefix("arg:"): array for name, array in zip(names, found)}
+
+
+def _numbers(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))

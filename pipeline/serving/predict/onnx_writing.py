@@ -1,0 +1,147 @@
+"""Translation, captioning and questions about images by ONNX Runtime. Imports no MXNet, and nothing that does."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline.config import CaptioningConfig, Config, TranslationConfig
+from pipeline.config.tasks.visual_question import VisualQuestionConfig
+from pipeline.ingest.pictures import PIXEL
+from pipeline.models.beam import Found
+from pipeline.serving.onnx.written import ANSWERER, IMAGE_ENCODER, SOURCE_ENCODER, Feeds, Writer
+from pipeline.serving.predict.base import FieldPredictor
+from pipeline.serving.predict.onnx_tasks import OnnxTask
+from pipeline.serving.predict.text_encoder import Batch, batches
+from pipeline.tasks import decoding
+from pipeline.tasks.image_reading import ImageReader
+from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer
+from pipeline.tokenization.joining import joined
+
+T = TypeVar("T")
+AT_ONCE = 32  # images that are looked at together
+
+
+class OnnxTranslator(FieldPredictor):
+    """{"target", "score"} of each row's source."""
+
+    backend = "onnx"
+
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, config.spec.inputs)
+        self.names, self._tokenizer = decoding.tokens_by_id(folder), load_tokenizer(folder)
+        self.writer = Writer(graphs, SOURCE_ENCODER, len(self.names))
+        self._options = config.options(TranslationConfig)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def write(self, sources: Sequence[np.ndarray], width: int, alpha: float) -> list[Found]:
+        """The likeliest text for each of the sources, (T,) int32 ids each."""
+        options, barred = self._options, decoding.never_written(self._options.copy_unknown)
+        lengths = np.array([len(ids) for ids in sources], np.int32)
+
+        def written(batch: Batch) -> list[Found]:
+            limits = decoding.target_limits(batch.lengths, options.max_target_share)
+            return self.writer.write(_of_texts(batch), limits, width, alpha, barred)
+
+        parts = list(batches(np.concatenate([np.zeros(0, np.int32), *sources]), lengths))
+        found: list[Found] = [Found([], 0.0)] * len(sources)
+        for batch, texts in zip(parts, self._pool.map(written, parts) if self._pool else map(written, parts)):
+            for row, text in zip(batch.rows.tolist(), texts):
+                found[row] = text
+        return found
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        originals = [str(row["source"]) for row in self.named(rows)]
+        sources = [self._tokenizer.encode(text, "source") for text in originals]
+        texts = self.write(sources, self._options.beam, self._options.length_penalty)
+        said = [self._text(*one) for one in zip(originals, sources, texts)]
+        return [{"target": text, "score": round(found.score, 6)} for text, found in zip(said, texts)]
+
+    def _text(self, original: str, source: np.ndarray, found: Found) -> str:
+        """With unknown words taken from the source where they looked, if asked for."""
+        tokens = [self.names[i] for i in found.ids]
+        if self._options.copy_unknown and UNKNOWN_ID in found.ids:
+            feeds = {"ids": source[None], "lengths": np.array([len(source)], np.int32)}
+            words = self._tokenizer.tokens(original)[: len(source)]
+            tokens = decoding.with_copies(found.ids, tokens, words, self.writer.attention(feeds, found.ids))
+        return joined(self.config.tokenize.kind, tokens)
+
+
+class OnnxCaptioner(FieldPredictor):
+    """{"caption", "score"} of each row's image."""
+
+    backend = "onnx"
+
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, config.spec.inputs)
+        self.names = decoding.tokens_by_id(folder)
+        self.writer = Writer(graphs, IMAGE_ENCODER, len(self.names))
+        self._options = config.options(CaptioningConfig)
+        self.images = ImageReader("captioning", self._options, folder)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def write(self, raw: np.ndarray, width: int) -> list[Found]:
+        """Captions of (N, …) images as ingest left them."""
+        limit, barred = self.config.tokenize.limit("caption"), decoding.never_written(False)
+
+        def written(part: np.ndarray) -> list[Found]:
+            return self.writer.write({"images": part}, np.full(len(part), limit), width, 0.0, barred)
+
+        parts = [raw[start : start + AT_ONCE] for start in range(0, len(raw), AT_ONCE)]
+        every = self._pool.map(written, parts) if self._pool else map(written, parts)
+        return [found for part in every for found in part]
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        raw = np.stack([self.images.read(row["image"]) for row in self.named(rows)])
+        kind = self.config.tokenize.kind
+        return [
+            {"caption": joined(kind, [self.names[i] for i in found.ids]), "score": round(found.score, 6)}
+            for found in self.write(raw, self._options.beam)
+        ]
+
+
+class OnnxAnswerer(OnnxTask):
+    """{"answer", "probabilities"} of each row's image and question."""
+
+    graph = ANSWERER
+
+    def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
+        super().__init__(config, folder, graphs, threads)
+        self.names = decoding.tokens_by_id(folder / "answer")[decoding.SPECIAL :]
+        self.images = ImageReader("visual_question", config.options(VisualQuestionConfig), folder)
+
+    def probabilities(self, questions: Sequence[np.ndarray], raw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(N, A) float32 of the answers, from (T,) int32 ids of each question; `raw` gives the images of (n,) rows."""
+        found = np.empty((len(questions), len(self.names)), np.float32)
+        shape = len(self.names)
+        run = lambda batch: self._run((len(batch.ids), shape), batch.ids, batch.lengths, images=raw(batch.rows))
+        for batch, values in self._each(run, questions):
+            found[batch.rows] = values
+        return found
+
+    def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        asked = self.named(rows)
+        questions = [self._tokenizer.encode(row["question"], "question") for row in asked]
+        images = np.stack([self.images.read(row["image"]) for row in asked])
+        found = self.probabilities(questions, lambda rows: images[rows])
+        return [decoding.label_of(self.names, row, "answer") for row in found]
+
+
+def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
+    """A row for the MLflow model: a picture of one colour, or a vector of zeros, as a data URL, and a question."""
+    shape, file = model.images.raw_shape, io.BytesIO()
+    if len(shape) == 3:
+        file.write(f"P6 {shape[1]} {shape[0]} 255\n".encode() + np.full(shape, 128, PIXEL).tobytes())  # a PPM file
+    else:
+        np.save(file, np.zeros(shape, np.float32))
+    address = "data:;base64," + base64.b64encode(file.getvalue()).decode()
+    given = {"image": address, "question": "what is shown"}
+    return [{column: given[field] for field, column in zip(model.config.spec.inputs, model.fields)}]
+
+
+def _of_texts(batch: Batch) -> Feeds:
+    return {"ids": batch.ids, "lengths": batch.lengths}
