@@ -40,7 +40,7 @@ def _expression(given: str) -> str:
     try:
         re.compile(given)
     except (re.error, RecursionError) as error:
-        raise ValueError(f"{given!r} is no regular expression ({error})") from None
+        raise ValueError(f"{given!r} is not a regular expression ({error})") from None
     return given
 
 

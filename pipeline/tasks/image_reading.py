@@ -113,7 +113,7 @@ def _content(image: str) -> bytes:
         try:
             return base64.b64decode(image.partition("base64,")[2], validate=True)
         except ValueError as error:
-            raise InputError(f"image {_shown(image)} is no data URL with base64 ({error})") from None
+            raise InputError(f"image {_shown(image)} is not a data URL with base64 ({error})") from None
     path = atomic_files.path_at_home(image)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:

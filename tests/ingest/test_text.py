@@ -80,5 +80,5 @@ def test_a_chapter_goes_whole_into_one_split(ingest: Any, write: Any) -> None:
 
 
 def test_what_is_no_expression_is_refused(ingest: Any, write: Any) -> None:
-    with pytest.raises(InputError, match=r"begins.*'\(' is no regular expression"):
+    with pytest.raises(InputError, match=r"begins.*'\(' is not a regular expression"):
         ingest({"format": "text", "path": write("t.txt", LINES), "begins": "("}, task="language_model")

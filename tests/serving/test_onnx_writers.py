@@ -199,7 +199,7 @@ def test_an_exported_folder_says_the_same(task: str, tmp_path: Path, capsys: pyt
         ("trained", "no such file.png", "cannot be read"),
         ("trained", "a\0b", "NUL character"),
         ("trained", "data:image/png;base64,bm90aGluZw==", "cannot be used"),
-        ("trained", "data:image/png;base64,***", "no data URL with base64"),
+        ("trained", "data:image/png;base64,***", "not a data URL with base64"),
         ("given", "data:;base64,bm90aGluZw==", "cannot be read as numpy's .npy"),
         ("given", data_url(np.zeros((4,))), r"must be \(5,\) finite numbers, this one has shape \(4,\)"),
         ("given", data_url(np.full((5,), np.nan)), "finite numbers"),

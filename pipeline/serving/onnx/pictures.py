@@ -30,7 +30,7 @@ def input_of(graph: Graph, options: ImageConfig, given: tuple[int, ...]) -> str:
 
 
 def seen(graph: Graph, images: str, options: ImageConfig, arrays: Arrays) -> str:
-    """(N, L, W) places, or AlexNet's or the given (N, D) vectors. Raises InputError: AlexNet's parameters are none."""
+    """(N, L, W) places, or AlexNet's or the given (N, D) vectors. Raises InputError: no AlexNet's parameters."""
     if options.features == "given":
         return images
     pixels = graph.op("Transpose", graph.op("Cast", images, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
@@ -76,7 +76,7 @@ def alexnet_arrays(path: Path) -> dict[str, np.ndarray]:
     """By name, the arrays of the model zoo's AlexNet from the file that Gluon's `save_parameters` wrote.
 
     Raises:
-        InputError: it cannot be read, or is none.
+        InputError: it cannot be read, or does not hold them.
     """
     try:
         with path.open("rb") as file:
@@ -94,7 +94,7 @@ def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     """MXNet's NDArray file: its number, arrays, names; each array its number, kind of storage, shape, device, kind of
     numbers, values (src/ndarray/ndarray.cc). Raises ValueError, struct.error."""
     if _numbers(file, "QQ")[0] != FILE:
-        raise ValueError("it is no file of MXNet's arrays")
+        raise ValueError("it is not a file of MXNet's arrays")
     found = []
     for _ in range(_numbers(file, "Q")[0]):
         number, storage, axes = _numbers(file, "IiI")
