@@ -13,14 +13,14 @@ import pytest
 from pipeline.cli import main
 from tests.serving import networks
 from tests.serving.conftest import write_trained
-from tests.serving.task_models import config_of, write_task
+from tests.serving.task_models import config_of, rows_of, write_task
 
 REPOSITORY = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # What only the extra `train` brings, by the name that is imported.
 TRAINING = (
     "mxnet", "gluonnlp", "horovod", "pandas", "sklearn", "ir_measures", "matplotlib", "optuna", "sacrebleu", "seqeval",
-    "pycocoevalcap", "PIL", "croniter",
+    "pycocoevalcap", "croniter",
 )  # fmt: skip
 SEARCH = ("faiss", "bm25s", "Stemmer", "scipy", "fastapi", "uvicorn", "lxml")
 BLOCKED = """
@@ -87,14 +87,14 @@ def test_commands_work_from_any_folder(unpacked: Path, tmp_path: Path) -> None:
     assert str(unpacked) in shown.stdout and "in_batch_softmax" in shown.stdout
 
 
-@pytest.mark.parametrize("task", ["matching", "classification"])
+@pytest.mark.parametrize("task", ["matching", "classification", "translation", "captioning", "visual_question"])
 def test_a_model_is_served_without_what_training_needs(task: str, unpacked: Path, tmp_path: Path) -> None:
     if task == "matching":
         write_trained(tmp_path / "model", networks.config_of())
-        rows = [{"query": "a b", "document": "c d"}]
+        rows: list[dict[str, str]] = [{"query": "a b", "document": "c d"}]
     else:
         write_task(tmp_path / "model", config_of(task))
-        rows = [{"review": "a sort b"}]
+        rows = rows_of(task, ["a sort b"])
     code = (
         "from pipeline import load_model\n"
         "import json, pipeline\n"
@@ -106,7 +106,7 @@ def test_a_model_is_served_without_what_training_needs(task: str, unpacked: Path
     assert done.returncode == 0, done.stderr
     file, [answer] = json.loads(done.stdout)
     assert file.startswith(str(unpacked))
-    assert {"score", "label"} & answer.keys()
+    assert {"score", "label", "answer"} & answer.keys()
 
 
 def test_a_package_that_is_not_there_is_one_sentence(unpacked: Path, tmp_path: Path) -> None:

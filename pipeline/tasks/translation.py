@@ -269,8 +269,10 @@ class Translation(Task):
         if (places := translation.unlike(likeness)) is not None:
             some = {name: [texts[i] for i in places] for name, texts in systems.items()}
             unlike, _ = translation.comparison(some, [references[i] for i in places], judge, settings.bootstrap_samples)
-            title = f"{self.config.name}: test split, the {len(places):,} sentences unlike any of training"
-            table += f"\n{tables.table_text(unlike, title)}no training source has a cosine of {translation.LIKE}\n"
+            table += "\n" + tables.table_text(unlike, f"{self.config.name}: unlike training, corpus")
+            table += (
+                f"the {len(places):,} test sentences to which no training source has a cosine of {translation.LIKE}\n"
+            )
             flat |= tables.flat_metrics("test/unlike", unlike)
             everything["unlike_training"] = unlike
         rest = (folder / "table.txt").read_text(encoding="utf-8")

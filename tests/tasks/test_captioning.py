@@ -20,7 +20,7 @@ from pipeline.config import CaptioningConfig, Config, ModelConfig, check_config
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions
-from pipeline.ingest import images, scenes
+from pipeline.ingest import images, pictures, scenes
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.rows import BadRow
 from pipeline.models.captioner import Captioner
@@ -212,10 +212,10 @@ def test_what_is_no_image_is_said_to_be_none(content: bytes, sentence: str, tmp_
 
 
 def test_an_image_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 599)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 599)
     with pytest.raises(BadRow, match="30 x 20 pixels are too many"):
         images.picture(png((1, 2, 3)), 8)
-    monkeypatch.setattr(images, "MAX_PIXELS", 600)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 600)
     assert images.picture(png((1, 2, 3)), 8).shape == (8, 8, 3)
 
 

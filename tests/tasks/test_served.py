@@ -43,8 +43,10 @@ def trained(prepared: Callable[..., Any]) -> Callable[[str], Any]:
                 shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
         if (tokenized / images.SHAPE).exists():
             shutil.copy(tokenized / images.SHAPE, folder)
-        task, network = finish(folder, config, tokenized.name, scale=3.0)
+        scale = 1.0 if name == "visual_question" else 3.0  # attention over an image's places saturates soonest
+        task, network = finish(folder, config, tokenized.name, scale)
         task.folder = tokenized
+        vars(task).pop("images", None)  # which the network's shape was asked of
         return config, folder, tokenized, task, network
 
     return make
