@@ -92,7 +92,7 @@ def written_by(config: Config, trained: Path, length: int, temperature: float, s
 
     task = LanguageModelTask(config, trained)
     network = task.network()
-    set_parameters(network, read_parameters(trained))
+    set_parameters(network, read_parameters(trained), config.model.kernel)
     prompt, _ = task.prompt("")
     return "".join(task.go_on(network, prompt, length, Choice(temperature), seed, mx.cpu()))
 

@@ -11,9 +11,10 @@ import onnx
 from onnx import TensorProto
 
 from pipeline.config import CaptioningConfig, Config, ModelConfig, TranslationConfig
+from pipeline.config.head import FAR_BELOW
 from pipeline.config.tasks.visual_question import VisualQuestionConfig
 from pipeline.serving.onnx import pictures
-from pipeline.serving.onnx.graphs import FAR_BELOW, Arrays, Graph, dense, embed, layers, padding, pooled, recurrent
+from pipeline.serving.onnx.graphs import Arrays, Graph, dense, embed, layers, padding, pooled, recurrent
 from pipeline.serving.onnx.written import ANSWERER, DECODER_STEP, IMAGE_ENCODER, SOURCE_ENCODER
 
 Graphs = dict[str, onnx.ModelProto]  # by file
