@@ -30,6 +30,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "m"], ["my.yaml"]),
         (["run", "my.yaml", "train.loss.k"], ["train.loss.kind="]),
         (["run", "my.yaml", "model.head=la"], ["model.head=late_interaction"]),
+        (["run", "my.yaml", "task=ma"], ["task=matching"]),
+        (["run", "my.yaml", "model.pooling=max_"], ["model.pooling=max_mean"]),
         (["run", "my.yaml", "tokenize.lowercase="], ["tokenize.lowercase=false", "tokenize.lowercase=true"]),
         (["demo", "wiki"], ["wikiqa"]),
         (["completion", "f"], ["fish"]),

@@ -106,19 +106,19 @@ def _words(verb: str, before: list[str], last: str) -> list[str]:
 
 
 def _settings(path: str, leaves: bool = False) -> list[str]:
-    from pipeline.config import Config, explain
+    from pipeline.config import config_model, explain
 
-    found = explain.sections(Config)
+    found = explain.sections(config_model())
     names = [setting.path for section in found for setting in section.settings]
     return names if leaves else [*names, *(section.path for section in found if section.path)]
 
 
 def _values(last: str) -> list[str]:
     """`model.head=` as far as it is typed -> its values."""
-    from pipeline.config import Config, explain
+    from pipeline.config import config_model, explain
 
     path = last.partition("=")[0]
-    for section in explain.sections(Config):
+    for section in explain.sections(config_model()):
         for setting in section.settings:
             if setting.path == path:
                 words = re.split(r", or |, | or ", setting.values)
