@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mxnet import Context, gluon, init, nd
+from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config.head import FAR_BELOW, Dense, Learned, Texts
 
@@ -34,6 +34,11 @@ class Learning(gluon.Block):
 def unit(vectors: nd.NDArray) -> nd.NDArray:
     """Vectors of length 1 along the last axis."""
     return nd.broadcast_div(vectors, nd.sqrt((vectors * vectors).sum(axis=-1, keepdims=True) + 1e-12))
+
+
+def _products(left: nd.NDArray, right: nd.NDArray) -> nd.NDArray:
+    """(N, P) and (M, P) to (N, M), every row with every row; by oneDNN, several times as fast as `nd.dot` on a CPU."""
+    return nd.FullyConnected(left, right, no_bias=True, num_hidden=right.shape[0])
 
 
 class MxnetMaths:
@@ -79,14 +84,18 @@ class MxnetMaths:
     turned = staticmethod(lambda x: x.transpose((0, 2, 1)))
     expanded = staticmethod(lambda x, axis: x.expand_dims(axis))
     zero = staticmethod(lambda x: x == 0)
-    every_dot = staticmethod(lambda query, document: nd.dot(query, document, transpose_b=True))
+    every_dot = staticmethod(_products)
 
     def every_best(self, query: Texts, document: Texts) -> nd.NDArray:
         (nq, tq, width), (nd_, td, _) = query.vectors.shape, document.vectors.shape
-        similar = nd.dot(query.vectors.reshape((-1, width)), document.vectors.reshape((-1, width)), transpose_b=True)
+        similar = _products(query.vectors.reshape((-1, width)), document.vectors.reshape((-1, width)))
         absent = (document.weights == 0) * FAR_BELOW
         similar = nd.broadcast_add(similar.reshape((nq * tq, nd_, td)), absent.expand_dims(0))
-        best = similar.max(axis=2).reshape((nq, tq, nd_))
+        if autograd.is_recording() or similar.context.device_type == "gpu":
+            best = similar.max(axis=2)
+        else:  # oneDNN's maximum, over twice as fast
+            best = nd.Pooling(similar.expand_dims(0), kernel=(1, td), stride=(1, td), pool_type="max")
+        best = best.reshape((nq, tq, nd_))
         weights = nd.broadcast_div(query.weights, query.weights.sum(axis=1, keepdims=True))
         return nd.broadcast_mul(best, weights.expand_dims(2)).sum(axis=1)
 
