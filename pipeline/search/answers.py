@@ -47,8 +47,8 @@ class Server(NamedTuple):
 
     def without_key(self, text: object, limit: int) -> str:
         """What the server or a library said, on a line, in which the key may stand."""
-        said = one_line(text)
-        return hide(said.replace(self.key, MASK) if self.key else said)[:limit]
+        line = one_line(text)
+        return hide(line.replace(self.key, MASK) if self.key else line)[:limit]
 
 
 class Written(NamedTuple):
@@ -81,12 +81,12 @@ def checked_key(key: str | None) -> str | None:
 
 def passages_of(results: Sequence[Result]) -> list[str]:
     """What the language model sees of each result."""
-    found = []
+    passages = []
     for result in results:
         passage = result.document.text[result.passage.start : result.passage.end]
         part = excerpt(passage, result.marks, PASSAGE_CHARACTERS)
-        found.append(f"{title_of(result)}\n{passage[part.start : part.end]}")
-    return found
+        passages.append(f"{title_of(result)}\n{passage[part.start : part.end]}")
+    return passages
 
 
 def ask(server: Server, question: str, passages: Sequence[str]) -> Written:

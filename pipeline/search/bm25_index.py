@@ -75,11 +75,11 @@ def count(ids: np.ndarray, words: np.ndarray, offsets: np.ndarray, here: np.ndar
     total = int(lengths.sum())
     # word after word of the passages to count: where it stands among the segment's words
     places = np.arange(total) + np.repeat(offsets[here] - (np.cumsum(lengths) - lengths), lengths)
-    found = ids[words[places]] if total else np.zeros(0, np.int64)
-    owners = np.repeat(np.arange(len(here)), lengths)[found >= 0]
+    word_ids = ids[words[places]] if total else np.zeros(0, np.int64)
+    owners = np.repeat(np.arange(len(here)), lengths)[word_ids >= 0]
     lengths = np.bincount(owners, minlength=len(here))
     size = int(ids.max(initial=0)) + 1
-    entries, times = np.unique(owners * size + found[found >= 0], return_counts=True)
+    entries, times = np.unique(owners * size + word_ids[word_ids >= 0], return_counts=True)
     passage = entries // size
     return Counted(here[passage] + first, entries % size, times.astype(np.float32), lengths[passage], len(here))
 
@@ -110,10 +110,10 @@ def write(folder: Path, counted: Callable[[], Iterable[Counted]], vocabulary: li
     for part in counted() if total else ():
         order = np.argsort(part.words, kind="stable")
         word = part.words[order]
-        mine = np.bincount(word, minlength=len(vocabulary))
-        before = np.cumsum(mine) - mine
+        counts = np.bincount(word, minlength=len(vocabulary))
+        before = np.cumsum(counts) - counts
         places = free[word] + np.arange(len(word)) - before[word]
-        free += mine
+        free += counts
         values = bm25.weights(part.times[order], part.lengths[order], average, rarity[word], k1, b)
         for name, array in (("data", values.astype(np.float32)), ("indices", part.rows[order])):
             _put(paths[name], places, array)

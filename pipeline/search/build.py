@@ -213,8 +213,8 @@ class Update:
         began = time.monotonic()
         parts, new = self._taken_over(documents)
         if new:
-            kept = segments.Kept(self.settings.bits, self.settings.left_out, self.settings.pooled)
-            parts.append(segments.encode(new, self.encoder, kept))
+            storage = segments.Kept(self.settings.bits, self.settings.left_out, self.settings.pooled)
+            parts.append(segments.encode(new, self.encoder, storage))
         self._add(segments.joined(parts) if len(parts) > 1 else parts[0])
         self.change.reused += len(documents) - len(new)
         self.change.encoded += len(new)
@@ -286,7 +286,7 @@ class Update:
         for name in order:
             if name in moved and living[name]:
                 parts.append(self._opened[name].keep(np.array(self._catalogue.rows(name))))
-                words = sum(len(found) for part in parts for found in part.words)
+                words = sum(len(passage_words) for part in parts for passage_words in part.words)
                 if sum(len(part.documents) for part in parts) >= size or words >= WORDS_PER_SEGMENT:
                     added.append(self._add(segments.joined(parts)).name)
                     parts = []
@@ -316,13 +316,13 @@ class Update:
                 vectors=int(snapshot.alive_vectors.sum()) if self.model else 0,
                 dead_documents=int((~alive).sum()),
             )
-            found = self._linked(snapshot, counts["vectors"])
-            if found:
+            approximate = self._linked(snapshot, counts["vectors"])
+            if approximate:
                 assert snapshot.graph is not None
                 snapshot.graph.write(new / GRAPH_NAME)
             sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
             atomic_files.write_text(new / segments.NAME, json.dumps({"files": sizes}))
-        state = replace(state, counts=counts, approximate=found)
+        state = replace(state, counts=counts, approximate=approximate)
         index_store.write_state(self.home, state)
         return state
 
@@ -388,8 +388,8 @@ def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray, stemmer
         first_passage = first_document = 0
         for segment in chosen:
             here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
-            mine = np.array([ids.get(terms(word) or "", -1) for word in segment.vocabulary], np.int64)
-            yield bm25_index.count(mine, segment.words, segment.word_offsets, here, first_passage)
+            own_ids = np.array([ids.get(terms(word) or "", -1) for word in segment.vocabulary], np.int64)
+            yield bm25_index.count(own_ids, segment.words, segment.word_offsets, here, first_passage)
             segment.release()
             first_passage += len(segment.passages)
             first_document += len(segment.table)

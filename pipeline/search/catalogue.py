@@ -58,13 +58,13 @@ class Catalogue(ScratchDatabase):
 
     def places(self, document: str) -> list[Place]:
         """Where any content of a document is kept, live or not."""
-        found = self._db.execute("SELECT segment, row, hash FROM kept WHERE id = ?", (document,))
-        return [Place(*place) for place in found]
+        rows = self._db.execute("SELECT segment, row, hash FROM kept WHERE id = ?", (document,))
+        return [Place(*place) for place in rows]
 
     def rows(self, segment: str) -> list[int]:
         """The rows of a segment that are live, ascending."""
-        found = self._db.execute("SELECT row FROM live WHERE segment = ? ORDER BY row", (segment,))
-        return [row for (row,) in found]
+        rows = self._db.execute("SELECT row FROM live WHERE segment = ? ORDER BY row", (segment,))
+        return [row for (row,) in rows]
 
     def name(self, document: str) -> None:
         """Notes that a document came by."""
@@ -76,9 +76,9 @@ class Catalogue(ScratchDatabase):
     def not_named(self) -> Iterator[str]:
         """The live documents that did not come by, each of which is to be removed before the next is asked for."""
         left = "SELECT id FROM live WHERE id NOT IN (SELECT id FROM named) LIMIT 1000"
-        while found := self._db.execute(left).fetchall():
-            yield from (document for (document,) in found)
+        while rows := self._db.execute(left).fetchall():
+            yield from (document for (document,) in rows)
 
     def _place(self, query: str, *values: str) -> Place | None:
-        found = self._db.execute(query, values).fetchone()
-        return Place(*found) if found else None
+        row = self._db.execute(query, values).fetchone()
+        return Place(*row) if row else None

@@ -40,10 +40,10 @@ class Codes(NamedTuple):
 
     def numbers(self, first: int = 0, end: int | None = None) -> np.ndarray:
         """(n, D) float32: the vectors first … end - 1."""
-        found = self.vectors[first:end]
+        vectors = self.vectors[first:end]
         if self.scales is None:
-            return found
-        return np.asarray(found.astype(np.float32) * self.scales[first:end, None])
+            return vectors
+        return np.asarray(vectors.astype(np.float32) * self.scales[first:end, None])
 
     def decoded(self) -> Encoded:
         return Encoded(self.numbers(), self.weights, self.offsets)
@@ -82,28 +82,28 @@ def joined(parts: list[Codes]) -> Codes:
     """Texts one after the other, all kept in as many bits."""
     vectors = np.concatenate([part.vectors for part in parts])
     scales = [part.scales for part in parts if part.scales is not None]
-    kept = np.concatenate(scales) if scales else None
+    all_scales = np.concatenate(scales) if scales else None
     if parts[0].offsets is None:
-        return Codes(vectors, kept)
+        return Codes(vectors, all_scales)
     offsets, before = [], 0
     for part in parts:
         assert part.offsets is not None
         offsets.append(part.offsets[:-1] + before)
         before += len(part.vectors)
     weights = [part.weights for part in parts if part.weights is not None]
-    return Codes(vectors, kept, np.concatenate(weights), np.concatenate([*offsets, [before]]).astype(np.int64))
+    return Codes(vectors, all_scales, np.concatenate(weights), np.concatenate([*offsets, [before]]).astype(np.int64))
 
 
 def pruned(encoded: Encoded, share: float) -> Encoded:
     """Without this share of each text's tokens: those that the model finds least important; one at least stays."""
     assert encoded.offsets is not None and encoded.weights is not None
-    kept, lengths = [], []
+    text_rows, lengths = [], []
     for start, end in zip(encoded.offsets[:-1].tolist(), encoded.offsets[1:].tolist()):
         count = max(1, end - start - int(share * (end - start)))
         order = np.argsort(-encoded.weights[start:end], kind="stable")[:count]
-        kept.append(start + np.sort(order))
+        text_rows.append(start + np.sort(order))
         lengths.append(count)
-    rows = np.concatenate(kept) if kept else np.zeros(0, np.int64)
+    rows = np.concatenate(text_rows) if text_rows else np.zeros(0, np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Encoded(encoded.vectors[rows], encoded.weights[rows], offsets)
 
@@ -119,7 +119,7 @@ def pooled(encoded: Encoded, factor: float) -> Encoded:
     assert encoded.offsets is not None and encoded.weights is not None
     vectors, weights, lengths = [], [], []
     for start, end in zip(encoded.offsets[:-1].tolist(), encoded.offsets[1:].tolist()):
-        own, of = encoded.vectors[start:end], encoded.weights[start:end]
+        own, own_weights = encoded.vectors[start:end], encoded.weights[start:end]
         wanted = max(1, round((end - start) / factor))
         if wanted < end - start and end - start > 1:
             groups = fcluster(linkage(own, "ward"), wanted, "maxclust") - 1
@@ -128,9 +128,9 @@ def pooled(encoded: Encoded, factor: float) -> Encoded:
             np.add.at(sums, groups, own)
             length = np.bincount(groups, np.linalg.norm(own, axis=1), size) / np.bincount(groups, minlength=size)
             own = sums / np.maximum(1e-9, np.linalg.norm(sums, axis=1))[:, None] * length[:, None]
-            of = np.bincount(groups, of, size)
+            own_weights = np.bincount(groups, own_weights, size)
         vectors.append(own)
-        weights.append(of)
+        weights.append(own_weights)
         lengths.append(len(own))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if not vectors:

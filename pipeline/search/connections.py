@@ -25,8 +25,12 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > most():
-            slow = [one for one in self.connections if isinstance(one, Connection) and one._timer is not None]
-            longest = min(slow, key=lambda one: one._since, default=self)
+            slow = [
+                connection
+                for connection in self.connections
+                if isinstance(connection, Connection) and connection._timer is not None
+            ]
+            longest = min(slow, key=lambda connection: connection._since, default=self)
             self.connections.discard(longest)
             longest.transport.abort()
         self._give_time(REQUEST_S)

@@ -49,8 +49,8 @@ class Document(NamedTuple):
     @property
     def known(self) -> dict[str, Any]:
         """The other fields: texts and numbers by name."""
-        found = json.loads(self.fields) if self.fields else {}
-        return found if isinstance(found, dict) else {}
+        fields = json.loads(self.fields) if self.fields else {}
+        return fields if isinstance(fields, dict) else {}
 
 
 def written(fields: Mapping[str, Any]) -> str:
@@ -62,15 +62,15 @@ def written(fields: Mapping[str, Any]) -> str:
     >>> written({"date": "2024-03-01", "author": " ", "pages": 3})
     '{"date": "2024-03-01", "pages": 3}'
     """
-    kept: dict[Column, Any] = {}
+    metadata: dict[Column, Any] = {}
     for name, value in fields.items():
         if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
             value = ", ".join(map(str, value))
         if isinstance(value, str):
             value = one_form(clean(value, name))[:MAX_FIELD_CHARACTERS]
         if value is not None and value != "" and not isinstance(value, dict | list | tuple):
-            kept[name] = value
-    text = as_metadata(kept, kept)
+            metadata[name] = value
+    text = as_metadata(metadata, metadata)
     return "" if text == "{}" else text
 
 
@@ -174,27 +174,27 @@ class Table(Documents):
 
 def format_of(address: str) -> tables.Format:
     """The format that a name's ending tells, before .gz or .zst. Raises InputError."""
-    found = tables.format_of(address)
-    if found is None:
+    file_format = tables.format_of(address)
+    if file_format is None:
         raise InputError(
             f"--documents {places.shown_address(address)}: the name must end in one of {', '.join(tables.ENDINGS)} "
             "(and .gz or .zst), so that its format is known"
         )
-    return found
+    return file_format
 
 
-def _choose(given: Mapping[str, Column], names: list[str], shown: str) -> dict[str, Column]:
+def _choose(columns: Mapping[str, Column], names: list[str], shown: str) -> dict[str, Column]:
     """A column per field that there is one for."""
     if not names:
         raise InputError(f"{shown} holds no documents: it must have rows with at least a text each")
-    check_columns(shown, [column for column in given.values() if isinstance(column, str)], names)
+    check_columns(shown, [column for column in columns.values() if isinstance(column, str)], names)
     lowered = {name.lower(): name for name in reversed(names)}
-    chosen = dict(given)
+    chosen = dict(columns)
     for field, likely in NAMES.items():
-        found = next((lowered[name] for name in likely if name in lowered), None)
-        free = found not in chosen.values() or (field == "url" and chosen.get("id") == found)
-        if field not in chosen and found is not None and free:
-            chosen[field] = found
+        column = next((lowered[name] for name in likely if name in lowered), None)
+        free = column not in chosen.values() or (field == "url" and chosen.get("id") == column)
+        if field not in chosen and column is not None and free:
+            chosen[field] = column
     if "text" not in chosen:
         raise InputError(
             f"{shown} has no column that looks like a document's text; columns found: {', '.join(names)}; "
@@ -203,15 +203,15 @@ def _choose(given: Mapping[str, Column], names: list[str], shown: str) -> dict[s
     return chosen
 
 
-def parse_columns(given: list[str] | None) -> dict[str, Column]:
+def parse_columns(items: list[str] | None) -> dict[str, Column]:
     """`text=answer title=0 topic=category` as field -> column. Raises InputError."""
-    found: dict[str, Column] = {}
-    for item in given or []:
+    columns: dict[str, Column] = {}
+    for item in items or []:
         field, equals, column = item.partition("=")
         if not equals or not FIELD_NAME.fullmatch(field) or not column:
             raise InputError(
                 f"--columns {item!r} must be FIELD=COLUMN: a field is {', '.join(FIELDS)}, or another name in small "
                 "letters that is kept for showing and filtering"
             )
-        found[field] = int(column) if column.isdecimal() else column
-    return found
+        columns[field] = int(column) if column.isdecimal() else column
+    return columns

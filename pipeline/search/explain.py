@@ -39,15 +39,17 @@ def explain(encoder: Encodes, query: str, text: str) -> Explanation:
 
 def by_words(index: WordIndex, encoder: Encodes, query: str, text: str) -> Explanation:
     """Without a model: a link is the inverse document frequency of a term that stands on both sides."""
-    sides = [_tokens(encoder, side, given) for side, given in (("query", query), ("document", text))]
-    terms = [[index.analyzer.term(given[p.start : p.end].lower()) for p in pieces]
-             for given, pieces in ((query, sides[0]), (text, sides[1]))]  # fmt: skip
+    sides = [_tokens(encoder, side, side_text) for side, side_text in (("query", query), ("document", text))]
+    terms = [[index.analyzer.term(side_text[p.start : p.end].lower()) for p in pieces]
+             for side_text, pieces in ((query, sides[0]), (text, sides[1]))]  # fmt: skip
     rarities = rarity(index.holding, index.passages)
     worth = {term: float(rarities[index.vocabulary[term]]) for term in terms[0] if term in index.vocabulary}
-    links = np.array([[worth.get(asked or "", 0.0) * (asked == found) for found in terms[1]] for asked in terms[0]],
+    links = np.array([[worth.get(asked or "", 0.0) * (asked == term) for term in terms[1]] for asked in terms[0]],
                      np.float32).reshape(len(sides[0]), len(sides[1]))  # fmt: skip
     weights = [np.array([worth.get(term or "", 0.0) for term in terms[0]]), links.max(axis=0, initial=0)]
-    asking, answering = (Side(of, pieces, _scaled(w)) for of, pieces, w in zip((query, text), sides, weights))
+    asking, answering = (
+        Side(side_text, pieces, _scaled(w)) for side_text, pieces, w in zip((query, text), sides, weights)
+    )
     return Explanation("words", float(links.max(axis=1, initial=0).sum()), asking, answering, links)
 
 
@@ -77,7 +79,7 @@ def occlusion(encoder: Encodes, query: str, text: str) -> Explanation:
     Reference: Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014 (occlusion);
     Grabisch and Roubens, "An axiomatic approach to the concept of interaction", 1999 (of two players).
     """
-    pieces = [_groups(_tokens(encoder, side, given)) for side, given in (("query", query), ("document", text))]
+    pieces = [_groups(_tokens(encoder, side, side_text)) for side, side_text in (("query", query), ("document", text))]
     scores = encoder.score_all(
         _without(encoder, "query", query, pieces[0]), _without(encoder, "document", text, pieces[1])
     )

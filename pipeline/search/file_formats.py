@@ -64,12 +64,12 @@ def date_of(text: str) -> str:
     ('', '', '')
     """
     text = " ".join(text.split()).lower().replace("d:", "D:", 1)
-    if found := _YEAR_FIRST.match(text) or _DIGITS.match(text):
-        parts = [int(part) for part in found.groups() if part]
-    elif found := _DAY_FIRST.match(text):
-        parts = [int(found[3]), _MONTHS.get(found[2], 0), int(found[1])]
-    elif found := _MONTH_FIRST.match(text):
-        parts = [int(found[3]), _MONTHS.get(found[1], 0), int(found[2])]
+    if match := _YEAR_FIRST.match(text) or _DIGITS.match(text):
+        parts = [int(part) for part in match.groups() if part]
+    elif match := _DAY_FIRST.match(text):
+        parts = [int(match[3]), _MONTHS.get(match[2], 0), int(match[1])]
+    elif match := _MONTH_FIRST.match(text):
+        parts = [int(match[3]), _MONTHS.get(match[1], 0), int(match[2])]
     else:
         return ""
     try:
@@ -114,11 +114,11 @@ def read_markdown(data: bytes, encoding: str | None) -> Read:
     fields: dict[str, Any] = {}
     if (matter := _MATTER.match(text[: MAX_FRONT_MATTER + 16])) is not None:
         try:
-            found = safe_yaml.core(safe_yaml.load(matter[1]))
+            front_matter = safe_yaml.core(safe_yaml.load(matter[1]))
         except ValueError as error:
             raise BadRow("front matter", one_line(error, 100)) from None
-        if isinstance(found, dict):
-            fields, text = found, text[matter.end() :].strip()
+        if isinstance(front_matter, dict):
+            fields, text = front_matter, text[matter.end() :].strip()
     title = fields.pop("title", None)
     if not isinstance(title, str):
         heading = _HEADING.search(_FENCE.sub("", text[:20_000]))
@@ -164,7 +164,9 @@ def read_html(data: bytes, encoding: str | None) -> Read:
     for meta in page.iter("meta"):
         name = (meta.get("name") or meta.get("property") or meta.get("itemprop") or "").lower()
         named.setdefault(name, meta.get("content") or "")
-    title = next((one.text_content() for tag in ("title", "h1") for one in page.iter(tag) if one.text_content()), "")
+    title = next(
+        (element.text_content() for tag in ("title", "h1") for element in page.iter(tag) if element.text_content()), ""
+    )
     addresses = [link.get("href") or "" for link in page.iter("link") if link.get("rel") == "canonical"]
     fields = {
         "language": (page.get("lang") or "").partition("-")[0].lower(),
@@ -265,9 +267,11 @@ def read_docx(data: bytes, encoding: str | None) -> Read:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(part.file_size for part in archive.infolist()) > MAX_UNPACKED_BYTES:
                 raise BadRow("too long", f"the Word file unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB")
-        found = docx.Document(io.BytesIO(data))
-        about, title, lines = found.core_properties, found.core_properties.title or "", []
-        for block in _bounded(found.iter_inner_content(), lambda block: "" if isinstance(block, Table) else block.text):
+        document = docx.Document(io.BytesIO(data))
+        about, title, lines = document.core_properties, document.core_properties.title or "", []
+        for block in _bounded(
+            document.iter_inner_content(), lambda block: "" if isinstance(block, Table) else block.text
+        ):
             if isinstance(block, Table):
                 lines += [" | ".join(dict.fromkeys(cell.text.strip() for cell in row.cells)) for row in block.rows]
                 continue
@@ -341,14 +345,14 @@ def read(ending: str, data: bytes, encoding: str | None) -> Read:
     _, reader = FORMATS[ending]
     try:
         with deadline.within(MAX_SECONDS):  # a file made to do harm may keep a reader busy for hours
-            found = reader(data, encoding)
+            content = reader(data, encoding)
     except deadline.TooLong:
         raise BadRow("too slow", f"it cannot be read within {MAX_SECONDS:g} s") from None
-    title = found.title if not is_missing(found.title) else ""
-    if not found.text:
+    title = content.title if not is_missing(content.title) else ""
+    if not content.text:
         raise BadRow("empty text", "the file is empty")
     try:
         title = " ".join(clean(title, "title").split())
     except BadRow:
         title = ""
-    return found._replace(title=title)
+    return content._replace(title=title)

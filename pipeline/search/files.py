@@ -68,8 +68,8 @@ class Files(Documents):
 
     def told_left_out(self) -> str:
         """As "12 .png, 3 .zip"."""
-        found = self.left_out.most_common(NAMES_SHOWN)
-        return ", ".join(f"{count:,} {ending}" for ending, count in found) + (
+        endings = self.left_out.most_common(NAMES_SHOWN)
+        return ", ".join(f"{count:,} {ending}" for ending, count in endings) + (
             " …" if len(self.left_out) > NAMES_SHOWN else ""
         )
 
@@ -96,12 +96,12 @@ class Files(Documents):
         ending = file_formats.format_of(path.name) or "txt"
         kind = FORMATS[ending][0]
         data, changed = _bytes(path, MAX_PACKED_BYTES if kind in PACKED else MAX_TEXT_BYTES)
-        found = file_formats.read(ending, data, self._encoding)
-        fields = {field: value for field, value in _named(found.fields).items() if _is_kept(field, value)}
+        content = file_formats.read(ending, data, self._encoding)
+        fields = {field: value for field, value in _named(content.fields).items() if _is_kept(field, value)}
         fields = {"date": changed, **fields, "path": name, "format": kind}
         plain = path.name.removesuffix(".gz")
-        title = found.title or (name if kind == "code" else plain.rpartition(".")[0] or plain)
-        return Document(name, title[:MAX_TITLE], found.text, written(fields))
+        title = content.title or (name if kind == "code" else plain.rpartition(".")[0] or plain)
+        return Document(name, title[:MAX_TITLE], content.text, written(fields))
 
 
 def _named(fields: dict[str, Any]) -> dict[str, Any]:

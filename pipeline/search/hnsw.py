@@ -73,11 +73,11 @@ class Graph:
         return Hits(rows, scores)
 
 
-def recall(found: list[list[int]], exact: list[list[int]]) -> float:
+def recall(approximate: list[list[int]], exact: list[list[int]]) -> float:
     """The mean share of each exact list that was found, in [0, 1]; empty lists count as found.
 
     >>> recall([[1, 2], [5, 9]], [[2, 1], [5, 6]])
     0.75
     """
-    shares = [len({*have} & {*want}) / len(want) if want else 1.0 for have, want in zip(found, exact)]
+    shares = [len({*have} & {*want}) / len(want) if want else 1.0 for have, want in zip(approximate, exact)]
     return sum(shares) / len(shares) if shares else 1.0

@@ -31,19 +31,19 @@ def link(
         for start in range(max(0, graph.size - before), len(segment.codes.vectors), VECTORS_ADDED_AT_ONCE):
             graph.add(segment.codes.numbers(start, start + VECTORS_ADDED_AT_ONCE))
             say(f"linked {graph.size}/{total}: vectors in the HNSW graph")
-    found = measure(Searcher(snapshot, encoder), settings)
-    if found["recall"] < settings.wanted_recall:
+    figures = measure(Searcher(snapshot, encoder), settings)
+    if figures["recall"] < settings.wanted_recall:
         say(
-            f"recall@{RECALL_AT} of the HNSW graph is {found['recall']:.3f}, under {settings.wanted_recall:g}: "
+            f"recall@{RECALL_AT} of the HNSW graph is {figures['recall']:.3f}, under {settings.wanted_recall:g}: "
             "the graph is left out and search stays exact"
         )
         snapshot.graph = None
         return {}
     say(
-        f"recall@{RECALL_AT} of the HNSW graph against exact search: {found['recall']:.3f} over {found['queries']} "
-        f"queries (efSearch {found['effort']}; {found['ms']:.1f} ms a query, exact {found['exact_ms']:.1f} ms)"
+        f"recall@{RECALL_AT} of the HNSW graph against exact search: {figures['recall']:.3f} over {figures['queries']} "
+        f"queries (efSearch {figures['effort']}; {figures['ms']:.1f} ms a query, exact {figures['exact_ms']:.1f} ms)"
     )
-    return found
+    return figures
 
 
 def measure(searcher: Searcher, settings: Settings) -> dict[str, Any]:

@@ -301,9 +301,9 @@ def opened(folder: Path, state: State) -> Snapshot:
 
 def remove_unused(folder: Path, state: State) -> None:
     """Deletes what neither this generation nor the one before names, and what a killed update left."""
-    kept = {*state.segments, *state.previous}
+    segment_names = {*state.segments, *state.previous}
     generations = {state.generation_name, f"{state.generation - 1:06d}"}
-    for part, names in (("segments", kept), ("generations", generations)):
+    for part, names in (("segments", segment_names), ("generations", generations)):
         for path in (folder / part).glob("*"):
             if path.name not in names:
                 shutil.rmtree(path, ignore_errors=True)

@@ -15,17 +15,17 @@ from pipeline.serving.predict import text_encoder
 from pipeline.tokenization.encoder import load_vocabulary
 
 
-def stamp_of(folder: Path, given: str, encoder: Encodes) -> ModelStamp:
+def stamp_of(folder: Path, model: str, encoder: Encodes) -> ModelStamp:
     """The stamp of a model's folder. Raises InputError where its head cannot be searched with."""
     if encoder.config.model.scored_by.index == "none":
         raise InputError(
-            f"{given} has the head {encoder.config.model.head}, which is not for an index: score pairs with "
-            f"`{shlex.join(['duplet', 'predict', given])} --input pairs.jsonl`"
+            f"{model} has the head {encoder.config.model.head}, which is not for an index: score pairs with "
+            f"`{shlex.join(['duplet', 'predict', model])} --input pairs.jsonl`"
         )
     stage = model_folder.stage_of(folder)
     key = manifest.load(folder, stage, f"duplet {stage}", verify=False).key
     config = encoder.config
-    return ModelStamp(key, stage, str(folder.absolute()), given, config.model.head, config.task)
+    return ModelStamp(key, stage, str(folder.absolute()), model, config.model.head, config.task)
 
 
 def open_model(

@@ -48,11 +48,11 @@ def cut(text: str, max_tokens: int, tokens: Tokens, form: str = "") -> list[Span
     """
     if len(text) <= MAX_CHARACTERS and len(tokens(text)) < max_tokens:
         return [_stripped(text, 0, len(text))]
-    found: list[Span] = []
+    spans: list[Span] = []
     for section in _sections(text, max_tokens, tokens, form):
         part = text[section.start : section.end]
-        found += (Span(span.start + section.start, span.end + section.start) for span in _cut(part, max_tokens, tokens))
-    return [span for span in found if span.end > span.start] or [_stripped(text, 0, len(text))]
+        spans += (Span(span.start + section.start, span.end + section.start) for span in _cut(part, max_tokens, tokens))
+    return [span for span in spans if span.end > span.start] or [_stripped(text, 0, len(text))]
 
 
 def _sections(text: str, max_tokens: int, tokens: Tokens, form: str) -> list[Span]:
@@ -122,16 +122,16 @@ def _stripped(text: str, start: int, end: int) -> Span:
 
 def short_title(title: str, max_tokens: int, tokens: Tokens) -> str:
     """The words of a title that fit TITLE_SHARE of a passage."""
-    limit, held, kept = int(TITLE_SHARE * max_tokens), 0, []
+    limit, held, words = int(TITLE_SHARE * max_tokens), 0, []
     for word in title.split():
         held += len(tokens(word))
         if held > limit:
             break
-        kept.append(word)
-    return " ".join(kept)
+        words.append(word)
+    return " ".join(words)
 
 
-def places_of(text: str, found: list[str]) -> list[Span]:
+def places_of(text: str, tokens: list[str]) -> list[Span]:
     """Where each token of a text stands in it, as tokens(text) gave them.
 
     Tokens may be lower-cased, normalized, or marked at a word's beginning: one that is not found as it is, whatever
@@ -142,7 +142,7 @@ def places_of(text: str, found: list[str]) -> list[Span]:
         lowered = text
     runs = [Span(*match.span()) for match in re.finditer(r"\S+", text)]
     spans, at, run = [], 0, 0
-    for token in found:
+    for token in tokens:
         wanted = token.lstrip("▁").lower()
         while run < len(runs) - 1 and runs[run].end <= at:
             run += 1

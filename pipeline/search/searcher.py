@@ -88,9 +88,9 @@ class Searcher:
             notices.append("no document passes the filter")
             return Answer([], notices)
         ranked = self._ranked(query, words, k, mode, allowed)
-        found = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
+        best = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
         marked = self._worth_marking(words)
-        results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(found, 1)]
+        results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(best, 1)]
         if not results and not any("no document" in notice for notice in notices):
             notices.append("no document holds a word of the query")
         return Answer(results, notices)
@@ -170,11 +170,11 @@ class Searcher:
         by_model, by_words = self.scores_of(query, rows), _finite(self.snapshot.words.scores(words))[rows]
         best = self._best(rows, by_model, len(documents))
         model = np.maximum.reduceat(by_model, firsts)
-        found = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
-        mix = mix_of(found, settings.weight)
+        pool = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
+        mix = mix_of(pool, settings.weight)
         if settings.model_scale is not None and settings.words_scale is not None:
             mix = Mix(settings.weight, settings.model_scale, settings.words_scale)
-        scores = mix.scores(found.model, found.words).astype(np.float32)
+        scores = mix.scores(pool.model, pool.words).astype(np.float32)
         order = np.lexsort((self.snapshot.place[documents], -steps(scores)))[:k]
         passage_of = dict(zip(best.documents.tolist(), best.passages.tolist()))
         return Ranked(
@@ -254,15 +254,15 @@ class Searcher:
     def examples(self, count: int) -> list[str]:
         """Titles of documents that could be queries, spread over the index; always the same."""
         alive = np.flatnonzero(self.snapshot.alive)
-        found: list[str] = []
+        titles: list[str] = []
         for place in alive[:: max(1, len(alive) // EXAMPLES_LOOKED_AT)][: 2 * EXAMPLES_LOOKED_AT].tolist():
             at = int(np.searchsorted(self.snapshot.document_starts, place, "right")) - 1
             segment = self.snapshot.segments[at]
             title = str(segment.table["title"][place - int(self.snapshot.document_starts[at])].as_py())
             words = [token for token in words_of(self.encoder.tokens("query", title)) if token.isalpha()]
-            if " " in title and 2 <= len(words) <= 8 and len(title) <= 60 and title not in found:  # else a file's name
-                found.append(title)
-        return found[:: max(1, len(found) // count)][:count]
+            if " " in title and 2 <= len(words) <= 8 and len(title) <= 60 and title not in titles:  # else a file's name
+                titles.append(title)
+        return titles[:: max(1, len(titles) // count)][:count]
 
     def passage_text(self, row: int) -> str:
         """What the model sees of a passage. Raises InputError where there is none that can be found."""

@@ -94,12 +94,12 @@ class Segment:
     def fields(self, row: int) -> dict[str, Any]:
         """A document's other fields. Raises InputError where they are damaged."""
         try:
-            found = json.loads(self.table["fields"][row].as_py() or "{}")
+            fields = json.loads(self.table["fields"][row].as_py() or "{}")
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            fields = None
+        if not isinstance(fields, dict):
             raise InputError(f"{self.folder} is damaged: delete the index and run `duplet index` again")
-        return found
+        return fields
 
     def keep(self, rows: np.ndarray) -> "Part":
         """The documents of these rows (ascending), for a segment made of several."""
@@ -139,7 +139,7 @@ def index_text(title: str, passage: str) -> str:
     return f"{title}\n{passage}" if title else passage
 
 
-def encode(documents: list[Document], encoder: Encodes, kept: Kept = UNCHANGED) -> Part:
+def encode(documents: list[Document], encoder: Encodes, storage: Kept = UNCHANGED) -> Part:
     """Cuts documents into passages and encodes those, PASSAGES_AT_ONCE at a time: a document may have any number."""
     limit = encoder.config.tokenize.limit("document")
     tokens = remembered(lambda text: encoder.tokens("document", text))
@@ -150,13 +150,13 @@ def encode(documents: list[Document], encoder: Encodes, kept: Kept = UNCHANGED) 
         for span in cut(document.text, limit - len(tokens(title)), tokens, form):
             rows.append(Passage(row, *span))
             texts.append(index_text(title, document.text[span.start : span.end]))
-    parts = [_codes(encoder.encode("document", texts[start : start + PASSAGES_AT_ONCE]), encoder, kept)
+    parts = [_codes(encoder.encode("document", texts[start : start + PASSAGES_AT_ONCE]), encoder, storage)
              for start in range(0, max(1, len(texts)), PASSAGES_AT_ONCE)]  # fmt: skip
     words = [words_of(tokens(text)) for text in texts]
     return Part(documents, np.array(rows, np.int64).reshape(-1, 3), codes.joined(parts), words)
 
 
-def _codes(encoded: Encoded, encoder: Encodes, kept: Kept) -> Codes:
+def _codes(encoded: Encoded, encoder: Encodes, storage: Kept) -> Codes:
     """What is kept of passages' vectors."""
     if not np.isfinite(encoded.vectors).all():
         raise InputError("the model is damaged: its vectors are not finite numbers; train it again")
@@ -164,9 +164,9 @@ def _codes(encoded: Encoded, encoder: Encodes, kept: Kept) -> Codes:
         norm = np.sqrt((encoded.vectors * encoded.vectors).sum(axis=1, keepdims=True) + 1e-12)
         encoded = Encoded((encoded.vectors / norm).astype(np.float32))
     if encoded.offsets is not None:
-        encoded = codes.pruned(encoded, kept.left_out) if kept.left_out else encoded
-        encoded = codes.pooled(encoded, kept.pooled) if kept.pooled > 1 else encoded
-    return codes.coded(encoded, kept.bits)
+        encoded = codes.pruned(encoded, storage.left_out) if storage.left_out else encoded
+        encoded = codes.pooled(encoded, storage.pooled) if storage.pooled > 1 else encoded
+    return codes.coded(encoded, storage.bits)
 
 
 def joined(parts: list[Part]) -> Part:
@@ -185,7 +185,7 @@ def joined(parts: list[Part]) -> Part:
 def write(folder: Path, part: Part, model_key: str) -> None:
     """Writes a segment's folder, whole or not at all."""
     ids: dict[str, int] = {}
-    words = [ids.setdefault(word, len(ids)) for found in part.words for word in found]
+    words = [ids.setdefault(word, len(ids)) for passage_words in part.words for word in passage_words]
     arrays: dict[str, Any] = {
         "passages": part.passages,
         "vectors": part.codes.vectors,
@@ -218,10 +218,10 @@ def read(folder: Path) -> Segment:
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
     table, address, size = mapped_memory.mapped_table(folder / "documents.arrow")
     # as plain arrays: slices of a memmap are slow to make
-    found = {name: np.asarray(array) for name, array in zip(names, arrays)}
-    kept = Codes(found["vectors"], *(found.get(name) for name in OPTIONAL))
+    by_name = {name: np.asarray(array) for name, array in zip(names, arrays)}
+    own_codes = Codes(by_name["vectors"], *(by_name.get(name) for name in OPTIONAL))
     segment = Segment(
-        folder, found["passages"], kept, found["words"], found["word_offsets"], table,
+        folder, by_name["passages"], own_codes, by_name["words"], by_name["word_offsets"], table,
         ((address, size), *((array.ctypes.data, array.nbytes) for array in arrays)),
     )  # fmt: skip
     _check(segment)
@@ -231,7 +231,7 @@ def read(folder: Path) -> Segment:
 
 def _check(segment: Segment) -> None:
     """Raises ValueError where a part points outside of another: what is read later is not looked at again."""
-    passages, kept = segment.passages, segment.codes
+    passages, own_codes = segment.passages, segment.codes
     if segment.table.schema != SCHEMA or any(column.null_count for column in segment.table.columns):
         raise ValueError("documents.arrow has other columns")
     segment.table.select(["id", "hash"]).validate(full=True)  # that they are UTF-8, too; texts are many times as long
@@ -247,15 +247,15 @@ def _check(segment: Segment) -> None:
         raise ValueError("passages.npy names documents that are not there")
     if not (np.diff(documents) >= 0).all():
         raise ValueError("passages.npy is out of order")
-    if kept.vectors.ndim != 2 or kept.vectors.dtype != (np.float32 if kept.scales is None else np.int8):
+    if own_codes.vectors.ndim != 2 or own_codes.vectors.dtype != (np.float32 if own_codes.scales is None else np.int8):
         raise ValueError("vectors.npy has another shape")
-    each = [one for one in (kept.scales, kept.weights) if one is not None]
-    if any(one.shape != (len(kept.vectors),) or one.dtype != np.float32 for one in each):
+    each = [array for array in (own_codes.scales, own_codes.weights) if array is not None]
+    if any(array.shape != (len(own_codes.vectors),) or array.dtype != np.float32 for array in each):
         raise ValueError("its parts differ in length")
-    if kept.offsets is None:
-        whole = len(kept.vectors) == len(passages) and kept.weights is None
+    if own_codes.offsets is None:
+        whole = len(own_codes.vectors) == len(passages) and own_codes.weights is None
     else:
-        whole = _divides(kept.offsets, len(passages), len(kept.vectors)) and kept.weights is not None
+        whole = _divides(own_codes.offsets, len(passages), len(own_codes.vectors)) and own_codes.weights is not None
     if not whole or not _divides(segment.word_offsets, len(passages), len(segment.words)):
         raise ValueError("its parts differ in length")
 
@@ -270,7 +270,8 @@ def _divides(offsets: np.ndarray, parts: int, total: int) -> bool:
 def check_sizes(folder: Path, listing: Path) -> None:
     """Raises InputError where a file that a folder's listing names has another size, OSError where it is not there."""
     for name, size in json.loads(listing.read_text(encoding="utf-8"))["files"].items():
-        if (found := (folder / name).stat().st_size) != size:
+        if (actual_size := (folder / name).stat().st_size) != size:
             raise InputError(
-                f"{folder / name} has {found} bytes instead of {size}: delete the index and run `duplet index` again"
+                f"{folder / name} has {actual_size} bytes instead of {size}: delete the index and run "
+                "`duplet index` again"
             )

@@ -178,8 +178,8 @@ def application(index: Path, open_searcher: Callable[[], Searcher], hosts: froze
 
     @app.get("/document")
     async def document(index: str, generation: int, passage_row: int) -> PlainTextResponse:
-        found = await desk.serve(lambda searcher: _document(desk, searcher, index, generation, passage_row))
-        return PlainTextResponse(found)
+        text = await desk.serve(lambda searcher: _document(desk, searcher, index, generation, passage_row))
+        return PlainTextResponse(text)
 
     @app.post("/api/search")
     async def search(asked: Asked) -> dict[str, Any]:
@@ -230,8 +230,8 @@ def _document(desk: Desk, searcher: Searcher, index: str, generation: int, passa
     """The whole document of a passage, below its title."""
     if not desk.holds(searcher, index, generation):
         raise InputError(CHANGED)
-    found = searcher.document_of(passage_row)
-    return f"{found.title}\n\n{found.text}" if found.title else found.text
+    document = searcher.document_of(passage_row)
+    return f"{document.title}\n\n{document.text}" if document.title else document.text
 
 
 def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
@@ -243,13 +243,18 @@ def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
     return explanation_json(explain(searcher.encoder, asked.query, text))
 
 
-def explanation_json(found: Explanation) -> dict[str, Any]:
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
     """Links to three digits: a quarter of the bytes, and all that a picture shows."""
-    side = lambda of: {"text": of.text, "pieces": [list(piece) for piece in of.pieces], "weights": of.weights}
-    query: Side = found.query
+    side_json = lambda side: {
+        "text": side.text,
+        "pieces": [list(piece) for piece in side.pieces],
+        "weights": side.weights,
+    }
+    query: Side = explanation.query
     return {
-        "kind": found.kind, "score": found.score, "query": side(query), "document": side(found.document),
-        "links": [[round(float(value), 3) for value in row] for row in found.links],
+        "kind": explanation.kind, "score": explanation.score,
+        "query": side_json(query), "document": side_json(explanation.document),
+        "links": [[round(float(value), 3) for value in row] for row in explanation.links],
     }  # fmt: skip
 
 
@@ -305,13 +310,13 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
 
-        given = dict(scope["headers"])
-        if self._hosts is not None and _host(given) not in self._hosts:
+        headers = dict(scope["headers"])
+        if self._hosts is not None and _host(headers) not in self._hosts:
             await _refuse(421, "this name is not served here: open the address that duplet search printed")(
                 scope, receive, send_with_headers
             )
             return
-        body = await _body(given, receive)
+        body = await _body(headers, receive)
         if body is None:
             text = f"the request is too large: a query has at most {MAX_QUERY_CHARACTERS:,} characters"
             await _refuse(413, text)(scope, receive, send_with_headers)
@@ -342,13 +347,13 @@ async def _body(headers: Mapping[bytes, bytes], receive: Any) -> bytes | None:
 
 
 def _replayed(body: bytes, receive: Any) -> Callable[[], Awaitable[Any]]:
-    given = False
+    body_read = False
 
     async def again() -> Any:
-        nonlocal given
-        if given:
+        nonlocal body_read
+        if body_read:
             return await receive()
-        given = True
+        body_read = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

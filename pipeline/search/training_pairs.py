@@ -52,13 +52,13 @@ def split_of(name: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text that can be queries: of so many words, and letters for the most part."""
-    found = []
+    queries = []
     for match in _SENTENCE.finditer(text):
         sentence = match[0].strip()
         letters = sum(c.isalpha() for c in sentence)
         if 2 * letters >= len(sentence) and MIN_WORDS <= len(_words(sentence)) <= MAX_WORDS:
-            found.append(sentence)
-    return found
+            queries.append(sentence)
+    return queries
 
 
 def _words(text: str) -> list[str]:
@@ -80,20 +80,20 @@ def pairs_of(document: Document, chance: random.Random, most: int) -> Iterator[P
     form = str(document.known.get("format", ""))
     for number, span in enumerate(cut(document.text, PASSAGE_TOKENS - 16, _tokens, form)):
         passage = document.text[span.start : span.end]
-        found: list[Pair] = []
+        pairs: list[Pair] = []
         if number == 0 and len(_words(document.title)) >= MIN_TITLE_WORDS:
-            found.append(Pair(document.title, passage, "title"))
+            pairs.append(Pair(document.title, passage, "title"))
         elif match := _HEADING.match(passage):
             heading, rest = (match[1] or match[2]).strip(), passage[match.end() :].strip()
             if rest and len(_words(heading)) >= MIN_TITLE_WORDS:
-                found.append(Pair(heading, index_text(document.title, rest), "heading"))
-        for sentence in chance.sample(asked := sentences(passage), min(len(asked), max(0, most - len(found)))):
+                pairs.append(Pair(heading, index_text(document.title, rest), "heading"))
+        for sentence in chance.sample(asked := sentences(passage), min(len(asked), max(0, most - len(pairs)))):
             rest = passage
             if chance.random() < TAKEN_OUT:
                 rest = " ".join(part for part in passage.partition(sentence)[::2]).strip()
             if len(_words(rest)) >= MIN_WORDS:
-                found.append(Pair(sentence, index_text(document.title, rest), "sentence"))
-        yield from found[:most]
+                pairs.append(Pair(sentence, index_text(document.title, rest), "sentence"))
+        yield from pairs[:most]
 
 
 def write(documents: Iterable[Document], folder: Path, wanted: int, seed: int = 1) -> Counter[str]:
@@ -103,19 +103,19 @@ def write(documents: Iterable[Document], folder: Path, wanted: int, seed: int = 
         wanted: pairs to train on, at most; of more documents than give so many, all passages have the same chance.
     """
     chance, counts = random.Random(seed), Counter[str]()
-    kept: dict[str, list[tuple[float, Pair]]] = {split: [] for split in SPLITS}
+    pairs_by_split: dict[str, list[tuple[float, Pair]]] = {split: [] for split in SPLITS}
     for document in documents:
         split = split_of(document.id)
         most = PER_PASSAGE if split == "train" else 1  # two of a passage: one holds the other's sentence
         limit = wanted if split == "train" else JUDGED
         for pair in pairs_of(document, chance, most):
-            kept[split].append((chance.random(), pair))
-        if len(kept[split]) > 2 * limit:
-            kept[split] = sorted(kept[split])[:limit]
-    for split, found in kept.items():
+            pairs_by_split[split].append((chance.random(), pair))
+        if len(pairs_by_split[split]) > 2 * limit:
+            pairs_by_split[split] = sorted(pairs_by_split[split])[:limit]
+    for split, pairs in pairs_by_split.items():
         limit = wanted if split == "train" else JUDGED
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for _, pair in sorted(found)[:limit]:
+            for _, pair in sorted(pairs)[:limit]:
                 file.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")
                 counts[split] += 1
                 counts[pair.source] += 1

@@ -30,7 +30,7 @@ _COMPARISON = re.compile(
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-    "~": lambda found, wanted: str(wanted) in str(found),
+    "~": lambda value, wanted: str(wanted) in str(value),
 }  # fmt: skip
 EXAMPLE = "write such as 'language=en and date>=2024'"
 
@@ -40,15 +40,19 @@ class Comparison(NamedTuple):
     sign: str
     value: str
 
-    def holds(self, found: Any) -> bool:
+    def holds(self, value: Any) -> bool:
         """Whether a document's value, None where it has none, is as asked; what is not there is unequal to all."""
-        if found is None:
+        if value is None:
             return self.sign == "!="
-        if isinstance(found, bool):
-            found = str(found)
-        if self.sign != "~" and (number := _number(self.value)) is not None and (of := _number(found)) is not None:
-            return _SIGNS[self.sign](of, number)
-        text, wanted = str(found).lower(), self.value.lower()
+        if isinstance(value, bool):
+            value = str(value)
+        if (
+            self.sign != "~"
+            and (number := _number(self.value)) is not None
+            and (own_number := _number(value)) is not None
+        ):
+            return _SIGNS[self.sign](own_number, number)
+        text, wanted = str(value).lower(), self.value.lower()
         if self.sign != "~" and _DATE.fullmatch(wanted) and _DATE.match(text):
             text = text[: len(wanted)]
         return _SIGNS[self.sign](text, wanted)
@@ -69,16 +73,16 @@ def parse(text: str) -> list[Comparison]:
     """
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"the filter is too long: at most {MAX_CHARACTERS:,} characters")
-    found, at, more = [], 0, True
+    comparisons, at, more = [], 0, True
     while more:
         match = _COMPARISON.match(text, at)
         if match is None:
             raise InputError(f"the filter {text[:80]!r} cannot be read at {text[at:].strip()[:40]!r}: {EXAMPLE}")
         name = match[1].lower()
         value = next(part for part in (match[3], match[4], match[5]) if part is not None)
-        found.append(Comparison(ALIASES.get(name, name), match[2], value))
+        comparisons.append(Comparison(ALIASES.get(name, name), match[2], value))
         at, more = match.end(), match[6] is not None
-    return found
+    return comparisons
 
 
 class Fields:
@@ -104,16 +108,16 @@ class Fields:
 
     def documents(self, where: str) -> np.ndarray:
         """(D,) bool: the documents that a filter lets through. Raises InputError: unreadable, or an unknown field."""
-        kept = self._snapshot.alive.copy()
-        for one in parse(where):
-            values = self._values(one.field)
-            if one.sign == "!=":
-                kept[[row for row, value in values.items() if not one.holds(value)]] = False
+        passing = self._snapshot.alive.copy()
+        for comparison in parse(where):
+            values = self._values(comparison.field)
+            if comparison.sign == "!=":
+                passing[[row for row, value in values.items() if not comparison.holds(value)]] = False
             else:
-                allowed = np.zeros(len(kept), bool)
-                allowed[[row for row, value in values.items() if one.holds(value)]] = True
-                kept &= allowed
-        return kept
+                allowed = np.zeros(len(passing), bool)
+                allowed[[row for row, value in values.items() if comparison.holds(value)]] = True
+                passing &= allowed
+        return passing
 
     def _values(self, field: str) -> dict[int, Any]:
         if field not in self._read:
@@ -128,7 +132,7 @@ class Fields:
         """Fields of a few values, each with how many documents have it: what the page offers to choose."""
         if int(self._snapshot.alive.sum()) > MAX_COUNTED:
             return {}
-        found = {}
+        choices = {}
         for name, values in sorted(self._read.items()):
             if name in ("url", "path"):
                 continue
@@ -138,5 +142,5 @@ class Fields:
                 counts = Counter(map(str, values.values()))
             if 1 < len(counts) <= (10 * MAX_CHOICES if name == "date" else MAX_CHOICES):
                 best = counts.most_common(MAX_CHOICES)
-                found[name] = sorted(best, reverse=True) if name == "date" else best
-        return found
+                choices[name] = sorted(best, reverse=True) if name == "date" else best
+        return choices

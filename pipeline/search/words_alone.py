@@ -49,6 +49,6 @@ def kind_for(texts: Iterable[str]) -> Kind:
     >>> kind_for(["机翼的升力 lift"]), kind_for(["the lift of a wing"]), kind_for([])
     ('jieba', 'word', 'word')
     """
-    found = "".join(text[:2_000] for text in islice(texts, LOOKED_AT))
-    letters = sum(c.isalpha() for c in found)
-    return "jieba" if letters and len(re.findall(f"[{HAN}]", found)) >= HAN_SHARE * letters else "word"
+    sample = "".join(text[:2_000] for text in islice(texts, LOOKED_AT))
+    letters = sum(c.isalpha() for c in sample)
+    return "jieba" if letters and len(re.findall(f"[{HAN}]", sample)) >= HAN_SHARE * letters else "word"
