@@ -32,8 +32,8 @@ class Ingest(Stage):
         if (folder / clicks.NAME).exists():
             from pipeline.reporting import plots  # draws with matplotlib, which other sources do without
 
-            found = json.loads((folder / clicks.NAME).read_text(encoding="utf-8"))
-            plots.examination(found["examination"], folder / PICTURE)
+            click_model = json.loads((folder / clicks.NAME).read_text(encoding="utf-8"))
+            plots.examination(click_model["examination"], folder / PICTURE)
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:

@@ -80,8 +80,8 @@ def _status(config: Config, planned: Plan, stage: str, verify: bool) -> dict[str
     beside = (manifest.readable(path.parent, stage) for path in manifests)
     # of this configuration; a folder of an older version does not say of which it is
     others = sorted(
-        (one for one in beside if one and one.extra.get("configuration", config.name) == config.name),
-        key=lambda one: one.created,
+        (other for other in beside if other and other.extra.get("configuration", config.name) == config.name),
+        key=lambda other: other.created,
     )
     if others:
         row["changed"] = planned.parts[stage].changed_since(others[-1].key_parts)
@@ -210,9 +210,9 @@ def _make(stage: Stage, context: StageContext, began: float) -> None:
 
 def _outcome(folder: Path) -> tuple[dict[str, float], str]:
     """The metrics and the table that a stage folder holds, if any."""
-    result = folder / "result.json"
-    found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
-    metrics = {name: value for name, value in found.items() if value is not None}  # null: it does not exist
+    path = folder / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics = {name: value for name, value in result.items() if value is not None}  # null: it does not exist
     table = folder / "table.txt"
     return metrics, table.read_text(encoding="utf-8") if table.exists() else ""
 

@@ -113,11 +113,11 @@ class Train(WorkerStage):
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         """See Stage."""
         started = context.config.train.start_from
-        texts, said = leaks.read_before(
+        texts, sentence = leaks.read_before(
             context.config, context.plan.folder("ingest"), Path(started) if started else None
         )
-        if said:
-            context.say(said)
+        if sentence:
+            context.say(sentence)
         counts = super().work(context, folder)
         np.save(folder / leaks.READ, texts)
         tokenized = context.plan.folder("tokenize")

@@ -75,21 +75,21 @@ class Seeds:
             f"{config.name}: {len(self.configs)} seeds", self.say, system_metrics=False,
             **config.tracking.sending,
         )  # fmt: skip
-        ended, found = "FAILED", []
+        ended, results = "FAILED", []
         try:
             tracking.tags({"duplet.seeds": str(len(self.configs)), "duplet.command": command})
-            for one in self.configs:
-                self.say(f"seed {one.seed}")
-                again = f"{command} seed={one.seed} ingest.split.seed={one.split_seed}"
-                result = flow.run(one, again, "evaluate", self.say)
-                found.append(result)
+            for seed_config in self.configs:
+                self.say(f"seed {seed_config.seed}")
+                again = f"{command} seed={seed_config.seed} ingest.split.seed={seed_config.split_seed}"
+                result = flow.run(seed_config, again, "evaluate", self.say)
+                results.append(result)
             spreads = {
-                name: spread([one.metrics[name] for one in found])
-                for name in found[0].metrics
-                if all(name in one.metrics for one in found)
+                name: spread([result.metrics[name] for result in results])
+                for name in results[0].metrics
+                if all(name in result.metrics for result in results)
             }
-            keys = [Path(one.stages["evaluate"]["folder"]).name for one in found]
-            folder = self._write(spreads, keys, [one.run_id for one in found])
+            keys = [Path(result.stages["evaluate"]["folder"]).name for result in results]
+            folder = self._write(spreads, keys, [result.run_id for result in results])
             tracking.metrics({name: value.mean for name, value in spreads.items()})
             tracking.metrics({f"{name}/deviation": value.deviation for name, value in spreads.items()})
             table = (folder / "table.txt").read_text(encoding="utf-8")
@@ -102,14 +102,14 @@ class Seeds:
             tracking.close(ended)
         return {
             "run_id": tracking.run_id,
-            "seeds": [one.seed for one in self.configs],
+            "seeds": [seed_config.seed for seed_config in self.configs],
             "metrics": {name: value._asdict() for name, value in spreads.items()},
             "table": table,
             "folder": str(folder),
         }
 
     def _write(self, spreads: dict[str, Spread], keys: list[str], runs: list[str | None]) -> Path:
-        config, seeds = self.configs[0], [one.seed for one in self.configs]
+        config, seeds = self.configs[0], [seed_config.seed for seed_config in self.configs]
         folder = Path(config.root) / "seeds" / f"{config.name}-{atomic_files.digest(keys)[:12]}"
         atomic_files.owners_folder(folder)
         atomic_files.write_text(folder / "table.txt", table_of(config, seeds, spreads))
@@ -127,7 +127,7 @@ def table_of(config: Config, seeds: list[int], spreads: dict[str, Spread]) -> st
     for name in ("mean", "95 % interval", "deviation", *(f"seed {seed}" for seed in seeds[:5])):
         table.add_column(name, justify="right", no_wrap=True)
     for name, value in spreads.items():
-        figures = (f"{one:.4f}" for one in value.values[:5])
+        figures = (f"{figure:.4f}" for figure in value.values[:5])
         table.add_row(
             name, f"{value.mean:.4f}", f"{value.low:.3f} to {value.high:.3f}", f"{value.deviation:.4f}", *figures
         )

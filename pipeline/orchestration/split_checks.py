@@ -43,10 +43,10 @@ def check(config: Config, ingested: Path, needed: Iterable[str], say: Callable[[
         InputError: a needed split cannot be used; the sentence names its file, or the share that it is cut by.
     """
     needed = set(needed)
-    for found in findings(config, ingested):
-        if found.fatal and found.split in needed:
-            raise InputError(f"{found.sentence}: {found.remedy or _remedy(config, ingested, found.split)}")
-        say(f"warning: {found.sentence}")
+    for finding in findings(config, ingested):
+        if finding.fatal and finding.split in needed:
+            raise InputError(f"{finding.sentence}: {finding.remedy or _remedy(config, ingested, finding.split)}")
+        say(f"warning: {finding.sentence}")
 
 
 def findings(config: Config, ingested: Path) -> Iterator[Finding]:
@@ -61,20 +61,23 @@ def findings(config: Config, ingested: Path) -> Iterator[Finding]:
 def _remedy(config: Config, ingested: Path, split: SplitName) -> str:
     """What to do about a split: mend the file that it was given, or the share that it is cut by."""
     source = config.ingest.source
-    given: dict[Any, Any] = pairs.addresses(source)
+    addresses: dict[Any, Any] = pairs.addresses(source)
     setting = "ingest.source.paths"
     if isinstance(source, CollectionSource):
-        given, setting = (source.judgements if isinstance(source.judgements, dict) else {}), "ingest.source.judgements"
+        addresses, setting = (
+            (source.judgements if isinstance(source.judgements, dict) else {}),
+            "ingest.source.judgements",
+        )
         if source.format == "beir":
             return f"check qrels/{'dev' if split == 'valid' else split}.tsv in {shown_address(source.path or '')}"
-    if split in given:
-        return f"check {listing.shown(given[split])} ({setting}.{split})"
+    if split in addresses:
+        return f"check {listing.shown(addresses[split])} ({setting}.{split})"
     if split == "train":
         return "check ingest.source and ingest.split"
     also = f", or give {setting}.{split}" if isinstance(source, PairsSource) or setting.endswith("judgements") else ""
     share = getattr(config.ingest.split, split)
     remedy = f"raise ingest.split.{split}={share:g}, the share that is cut out for it{also}"
-    records = sum(pq.read_metadata(ingested / f"records-{one}.parquet").num_rows for one in SPLITS)
+    records = sum(pq.read_metadata(ingested / f"records-{name}.parquet").num_rows for name in SPLITS)
     wanted = math.ceil(LEAST_OF_SPLIT / share) if share else 0
     few = f"the source has {records:,} records, too few for this share: give {wanted:,} or more, or "
     return (few if records < wanted else "") + remedy
@@ -160,9 +163,9 @@ def _known(
             yield Finding(split, f"the train split has one of the {called} only: {next(iter(learnt))[:60]!r}", False)
         return
     values = [parts(value) for value in _column(ingested, split, column)]
-    unseen = sorted({part for found in values for part in found} - learnt)
+    unseen = sorted({part for row_parts in values for part in row_parts} - learnt)
     if unseen and learnt:
-        rows = sum(not learnt.issuperset(found) for found in values)
+        rows = sum(not learnt.issuperset(row_parts) for row_parts in values)
         shown = ", ".join(repr(name[:60]) for name in unseen[:NAMED]) + (", …" if len(unseen) > NAMED else "")
         yield Finding(
             split,

@@ -32,15 +32,15 @@ def ingest(counts: dict[str, Any], folder: Path) -> str:
 
 def leaks(counts: dict[str, Any], config: Config) -> list[str]:
     """A warning where train has texts of valid or test; nothing where there are none."""
-    found = counts.get("leaks")
-    if not found:
+    leak_counts = counts.get("leaks")
+    if not leak_counts:
         return []
-    said = sentence(found, config)
+    message = sentence(leak_counts, config)
     if config.ingest.leaks == "put_aside":
-        return [f"note: {said}; they were left out of train (ingest.leaks)"]
+        return [f"note: {message}; they were left out of train (ingest.leaks)"]
     return [
-        f"warning: {said}; what is measured on them says little of unseen text: ingest.leaks=put_aside leaves them out "
-        "of train"
+        f"warning: {message}; what is measured on them says little of unseen text: ingest.leaks=put_aside leaves them "
+        "out of train"
     ]
 
 

@@ -82,13 +82,13 @@ def axes_of(overrides: list[str]) -> tuple[list[Axis], list[str]]:
     fixed: list[str] = []
     for override in overrides:
         key, _, text = override.partition("=")
-        found = RANGE.fullmatch(text)
-        if found:
-            low, high = (_number(found[name], override) for name in ("low", "high"))
+        match = RANGE.fullmatch(text)
+        if match:
+            low, high = (_number(match[name], override) for name in ("low", "high"))
             whole = isinstance(low, int) and isinstance(high, int)
-            if not low < high or (found["log"] and low <= 0):
+            if not low < high or (match["log"] and low <= 0):
                 raise InputError(f"{override} is not a range: give low..high, above 0 with :log")
-            axes.append(Axis(key, (), float(low), float(high), bool(found["log"]), whole))
+            axes.append(Axis(key, (), float(low), float(high), bool(match["log"]), whole))
         elif len(parts := re.split(r",(?![^\[\{]*[\]\}])", text)) > 1:
             axes.append(
                 Axis(key, tuple(values.typed(values.Given(part), values.at(key, (config_model(),))) for part in parts))
@@ -178,7 +178,7 @@ class Sweep:
                 while (done := len(self._finished(study))) < self.trials:
                     self.say(f"trial {done + 1}/{self.trials}: {self.search}")
                     study.optimize(self._trial, n_trials=1, catch=(TrialFailed,))
-                found = self._report(study)
+                report = self._report(study)
                 table = (self.folder / "table.txt").read_text(encoding="utf-8")
                 told = "The best trials so far; each has a run below this one:"
                 tracking.describe(told, table, [self.folder / "table.txt", self.folder / "plot.png"])
@@ -187,7 +187,7 @@ class Sweep:
             finally:
                 tracking.close(ended)
                 self._keep(tracking.run_id)
-        return {"run_id": tracking.run_id, **found}
+        return {"run_id": tracking.run_id, **report}
 
     def _keep(self, run: str | None) -> None:
         """Notes the journal of the sweep's run, later its id: a sweep that goes on does so in the same one."""
@@ -266,31 +266,31 @@ class Sweep:
         ordered = sorted(good, key=lambda trial: (trial.value or 0.0) * (1 if smaller else -1))
         table = self._table([*ordered, *(trial for trial in trials if trial.value is None)])
         atomic_files.write_text(self.folder / "table.txt", table)
-        found = {
+        results = {
             "metric": self.config.train.metric,
             "best": ordered[0].settings,
             "trials": [t._asdict() for t in ordered],
         }
-        atomic_files.write_text(self.folder / "results.json", atomic_files.as_json(found, indent=1))
+        atomic_files.write_text(self.folder / "results.json", atomic_files.as_json(results, indent=1))
         rows = [{**trial.settings, "value": trial.value} for trial in good]
         logs = {axis.key for axis in self.axes if axis.log}
         plots.sweep(rows, [axis.key for axis in self.axes], logs, self.config.train.metric, self.folder / "plot.png")
-        return {**found, "table": table, "folder": str(self.folder)}
+        return {**results, "table": table, "folder": str(self.folder)}
 
     def _said(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         settings = {
             axis.key: json.loads(trial.params[axis.key]) if axis.values else trial.params[axis.key]
             for axis in self.axes
         }
-        found = trial.user_attrs
+        attributes = trial.user_attrs
         return Trial(
             settings,
             trial.value,
-            found.get("run_id"),
-            found.get("metrics", {}),
-            found["seconds"],
-            found.get("note", ""),
-            found.get("evaluation", ""),
+            attributes.get("run_id"),
+            attributes.get("metrics", {}),
+            attributes["seconds"],
+            attributes.get("note", ""),
+            attributes.get("evaluation", ""),
         )
 
     def _table(self, trials: list[Trial]) -> str:

@@ -39,12 +39,12 @@ class Teach(Stage):
         train, valid = (shards.open_split(tokenized, split, task) for split in ("train", "valid"))
         counts: dict[str, Any] = {"texts": len(train.ids)}
         for name, split in (("valid", valid), ("train", train)):
-            there, logits = teacher.of(split)
-            if there.any():
-                labels = decoding.classes_given(split, len(names))[there]
-                said = logits.argmax(axis=1)
-                counts[name] = {"texts": int(there.sum()), "accuracy": metrics.accuracy(labels, said)}
-                counts[name]["macro_f1"] = metrics.macro_f1(labels, said)
+            scored, logits = teacher.of(split)
+            if scored.any():
+                labels = decoding.classes_given(split, len(names))[scored]
+                predictions = logits.argmax(axis=1)
+                counts[name] = {"texts": int(scored.sum()), "accuracy": metrics.accuracy(labels, predictions)}
+                counts[name]["macro_f1"] = metrics.macro_f1(labels, predictions)
         np.save(folder / teaching.NAME, teaching.of_all(teacher, train))
         return counts
 
@@ -52,10 +52,10 @@ class Teach(Stage):
         """See Stage."""
         who = context.config.teach.by or Path(str(context.config.teach.scores)).name
         if "valid" in counts:
-            found = counts["valid"]
+            valid = counts["valid"]
             yield (
-                f"teach: {who} has accuracy {found['accuracy']:.4f} and macro_f1 {found['macro_f1']:.4f} on "
-                f"{found['texts']:,} texts of valid, {counts['train']['accuracy']:.4f} accuracy on train"
+                f"teach: {who} has accuracy {valid['accuracy']:.4f} and macro_f1 {valid['macro_f1']:.4f} on "
+                f"{valid['texts']:,} texts of valid, {counts['train']['accuracy']:.4f} accuracy on train"
             )
         else:
             yield (
