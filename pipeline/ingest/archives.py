@@ -64,11 +64,11 @@ def answers(stream: IO[bytes], limit_bytes: int) -> Iterator[Answer]:
             yield Answer(number, "", None, b"", shown, problem)
             continue
         try:
-            found = _answer(number, record, limit_bytes, shown)
+            answer = _answer(number, record, limit_bytes, shown)
         except BadRow as bad:
-            found = Answer(number, "", None, b"", shown, bad)
-        if found:
-            yield found
+            answer = Answer(number, "", None, b"", shown, bad)
+        if answer:
+            yield answer
 
 
 def _answer(number: int, record: bytes, limit_bytes: int, shown: str) -> Answer | None:
@@ -123,9 +123,9 @@ def _records(stream: IO[bytes], limit_bytes: int) -> Iterator[tuple[bytes, BadRo
 def _length(window: "_Window", head: bytes) -> tuple[int, int] | None:
     """The bytes of a record's header and of its block; None where no header stands here."""
     if _WARC.match(head):
-        found = window.header()
-        length = _LENGTH.search(found)
-        return (len(found), int(length[1])) if length else None
+        header = window.header()
+        length = _LENGTH.search(header)
+        return (len(header), int(length[1])) if length else None
     if _ARC.match(head):
         last = head.split()[-1]
         return (len(head), int(last)) if last.isdigit() else None
@@ -172,8 +172,8 @@ class _Window:
 
     def header(self) -> bytes:
         """The lines up to the first blank one, and it; b"" where there is none."""
-        found = re.search(rb"\n\r?\n", self.held[:_LONGEST_HEADER])
-        return bytes(self.held[: found.end()]) if found else b""
+        match = re.search(rb"\n\r?\n", self.held[:_LONGEST_HEADER])
+        return bytes(self.held[: match.end()]) if match else b""
 
     def ends_at(self, place: int) -> bool:
         """Whether blank lines and then a record, or nothing, follow there."""
@@ -185,9 +185,9 @@ class _Window:
         """Goes to the line that begins the next record behind `start`, or to the end."""
         start = max(start - 2, 1)
         while True:
-            found = _NEXT.search(self.held, start)
-            if found:
-                del self.held[: found.end()]
+            match = _NEXT.search(self.held, start)
+            if match:
+                del self.held[: match.end()]
                 return
             start = max(start, len(self.held) - _LONGEST_HEADER)
             if start > 2 * _LONGEST_HEADER:
@@ -217,7 +217,7 @@ class _Members:
             if not piece or not self._packed:
                 return piece
             try:
-                found = self._unpacker.decompress(piece, _PIECE)
+                content = self._unpacker.decompress(piece, _PIECE)
             except zlib.error:
                 return self._after_damage(piece)
             if self._unpacker.eof:
@@ -226,13 +226,13 @@ class _Members:
                 self._left = self._left.lstrip(b"\0")  # some writers fill up blocks
             else:
                 self._left, self._fresh = self._unpacker.unconsumed_tail, False
-            self._unpacked += len(found)
+            self._unpacked += len(content)
             if self._unpacked > max(_UNPACKED_BYTES, _UNPACKED_TIMES * self._read):
                 raise ValueError(
                     f"unpacks to more than {_UNPACKED_TIMES} times its size: it is not an archive of pages"
                 )
-            if found:
-                return found
+            if content:
+                return content
 
     def _after_damage(self, piece: bytes) -> bytes:
         """Goes to the next member that can be unpacked; a line of its own stands for what is lost, so that the record

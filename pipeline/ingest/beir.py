@@ -19,15 +19,15 @@ def locate(source: CollectionSource) -> tuple[str, dict[SplitName | None, str], 
         InputError: one of them is not there; says what is.
     """
     folder = source.path or ""
-    found = places.names_in(folder)
+    names = places.names_in(folder)
     qrels_folder = places.join(folder, "qrels")
-    qrels = places.names_in(qrels_folder) if "qrels" in found else []
+    qrels = places.names_in(qrels_folder) if "qrels" in names else []
 
     def pick(stem: str) -> str:
         for name in (stem + end for end in _PACKED):
-            if name in found:
+            if name in names:
                 return places.join(folder, name)
-        listed = ", ".join(found[:8]) or "nothing"
+        listed = ", ".join(names[:8]) or "nothing"
         raise InputError(f"{places.shown_address(folder)} has no {stem} (nor .gz or .zst); found {listed}")
 
     judgements: dict[SplitName | None, str] = {}

@@ -53,11 +53,11 @@ class Impressions:
             file.seek(0)
         while size := np.frombuffer(self._lengths.read(_CHUNK), np.uint8).astype(np.int64).tolist():
             lengths = np.array(size)
-            there = np.arange(lengths.max()) < lengths[:, None]
-            pairs, clicks = np.zeros(there.shape, np.int64), np.zeros(there.shape, bool)
-            pairs[there] = np.frombuffer(self._pairs.read(8 * int(lengths.sum())), np.int64)
-            clicks[there] = np.frombuffer(self._clicks.read(int(lengths.sum())), np.uint8)
-            yield pairs, clicks, there
+            mask = np.arange(lengths.max()) < lengths[:, None]
+            pairs, clicks = np.zeros(mask.shape, np.int64), np.zeros(mask.shape, bool)
+            pairs[mask] = np.frombuffer(self._pairs.read(8 * int(lengths.sum())), np.int64)
+            clicks[mask] = np.frombuffer(self._clicks.read(int(lengths.sum())), np.uint8)
+            yield pairs, clicks, mask
 
     def close(self) -> None:
         for file in (self._pairs, self._clicks, self._lengths):
@@ -79,18 +79,18 @@ class _Counts(NamedTuple):
 
 def _count(log: Impressions) -> _Counts:
     counts = _Counts(*(np.zeros(size, np.int64) for size in (log.pairs, log.pairs, MOST_SHOWN, MOST_SHOWN)))
-    for pairs, clicks, there in log.chunks():
-        np.add.at(counts.views, pairs[there], 1)
+    for pairs, clicks, mask in log.chunks():
+        np.add.at(counts.views, pairs[mask], 1)
         np.add.at(counts.clicks, pairs[clicks], 1)
-        counts.place_views[: there.shape[1]] += there.sum(0)
-        counts.place_clicks[: there.shape[1]] += clicks.sum(0)
+        counts.place_views[: mask.shape[1]] += mask.sum(0)
+        counts.place_clicks[: mask.shape[1]] += clicks.sum(0)
     return counts
 
 
-def _smoothed(found: np.ndarray, of: np.ndarray, smoothing: float) -> np.ndarray:
+def _smoothed(counts: np.ndarray, totals: np.ndarray, smoothing: float) -> np.ndarray:
     """Shares, each as if it had been seen `smoothing` times more at the mean of all."""
-    mean = found.sum() / max(of.sum(), 1e-12)
-    return np.clip((found + smoothing * mean) / np.maximum(of + smoothing, 1e-12), _NEVER, _ALWAYS)
+    mean = counts.sum() / max(totals.sum(), 1e-12)
+    return np.clip((counts + smoothing * mean) / np.maximum(totals + smoothing, 1e-12), _NEVER, _ALWAYS)
 
 
 def click_through_rate(log: Impressions, smoothing: float, iterations: int) -> Fit:
@@ -113,12 +113,12 @@ def position(log: Impressions, smoothing: float, iterations: int) -> Fit:
     done = 0
     for done in range(1, iterations + 1):  # noqa: B007
         seen, seen_at = np.zeros(log.pairs), np.zeros(places)
-        for pairs, clicks, there in log.chunks():
-            at, a = looked[: there.shape[1]], attracts[pairs]
+        for pairs, clicks, mask in log.chunks():
+            at, a = looked[: mask.shape[1]], attracts[pairs]
             # not clicked: looked at all the same, with a chance of g (1 - a) / (1 - g a)
-            chance = np.where(clicks, 1.0, at * (1 - a) / np.maximum(1 - at * a, _NEVER)) * there
-            np.add.at(seen, pairs[there], chance[there])
-            seen_at[: there.shape[1]] += chance.sum(0)
+            chance = np.where(clicks, 1.0, at * (1 - a) / np.maximum(1 - at * a, _NEVER)) * mask
+            np.add.at(seen, pairs[mask], chance[mask])
+            seen_at[: mask.shape[1]] += chance.sum(0)
         new = (seen_at + prior) / (shown_at + _PRIOR_VIEWS)
         new = np.clip(new / new.max(), _NEVER, 1)
         attracts = _smoothed(counts.clicks.astype(float), seen, smoothing)
@@ -140,11 +140,11 @@ def cascade(log: Impressions, smoothing: float, iterations: int) -> Fit:
     for done in range(1, iterations + 1):  # noqa: B007
         seen, satisfied, seen_at = np.zeros(log.pairs), np.zeros(log.pairs), np.zeros(places)
         went_on = could = 0.0
-        for pairs, clicks, there in log.chunks():
-            looked, content, steps = _cascade_step(attracts[pairs], satisfies[pairs], goes_on, clicks, there)
-            np.add.at(seen, pairs[there], looked[there])
+        for pairs, clicks, mask in log.chunks():
+            looked, content, steps = _cascade_step(attracts[pairs], satisfies[pairs], goes_on, clicks, mask)
+            np.add.at(seen, pairs[mask], looked[mask])
             np.add.at(satisfied, pairs[clicks], content[clicks])
-            seen_at[: there.shape[1]] += looked.sum(0)
+            seen_at[: mask.shape[1]] += looked.sum(0)
             went_on, could = went_on + steps[0], could + steps[1]
         new = float(np.clip(went_on / max(could, 1e-12), _NEVER, _ALWAYS))
         change = abs(new - goes_on)
@@ -158,7 +158,7 @@ def cascade(log: Impressions, smoothing: float, iterations: int) -> Fit:
 
 
 def _cascade_step(
-    a: np.ndarray, s: np.ndarray, goes_on: float, clicks: np.ndarray, there: np.ndarray
+    a: np.ndarray, s: np.ndarray, goes_on: float, clicks: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """The expected hidden causes of (n, K) results.
 
@@ -173,14 +173,14 @@ def _cascade_step(
     quiet = np.ones((n, places + 1))
     for i in range(places - 1, -1, -1):
         further = (1 - goes_on) + goes_on * quiet[:, i + 1]
-        quiet[:, i] = np.where(there[:, i], (1 - a[:, i]) * further, 1.0)
+        quiet[:, i] = np.where(mask[:, i], (1 - a[:, i]) * further, 1.0)
     looked, content = np.zeros((n, places)), np.zeros((n, places))
     went_on = could = 0.0
     before = np.ones(n)  # that the place is looked at, given all that was and was not clicked
     for i in range(places):
-        here = there[:, i]
+        here = mask[:, i]
         looked[:, i] = before * here
-        more = here & (there[:, i + 1] if i + 1 < places else np.zeros(n, bool))
+        more = here & (mask[:, i + 1] if i + 1 < places else np.zeros(n, bool))
         further = (1 - goes_on) + goes_on * quiet[:, i + 1]
         at_last = (number[i] == last[:, 0]) & clicks[:, i]
         earlier = number[i] < last[:, 0]

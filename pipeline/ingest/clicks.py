@@ -141,12 +141,12 @@ class Ingest:
             finally:
                 log.close()
             self._write(shown, fit)
-        found = {
+        summary = {
             "model": source.model, "iterations": fit.iterations, "lists": log.count, "pairs": shown.size,
             "views": int(fit.views.sum()), "clicks": int(fit.clicks.sum()),
             "examination": [round(float(chance), 6) for chance in fit.examination],
         }  # fmt: skip
-        (self._folder / NAME).write_text(atomic_files.as_json(found, indent=1), encoding="utf-8")
+        (self._folder / NAME).write_text(atomic_files.as_json(summary, indent=1), encoding="utf-8")
 
     def _read(self, known: Pages | None, shown: Shown, log: Impressions) -> None:
         source = self._source
@@ -165,8 +165,11 @@ class Ingest:
                 self._ledger.duplicate("lists")
                 continue
             self._ledger.kept("lists")
-            found = [self._document(known, document) for document in documents]
-            log.add([shown.number(query, document) for document in found], [one in clicked for one in documents])
+            document_ids = [self._document(known, document) for document in documents]
+            log.add(
+                [shown.number(query, document) for document in document_ids],
+                [document in clicked for document in documents],
+            )
 
     def _parse(self, row: Row) -> tuple[str, list[str], set[str]]:
         """The query, the documents shown, each once and from the top, and those clicked. Raises BadRow."""
@@ -189,8 +192,8 @@ class Ingest:
         value = values.get(column)
         if is_missing(value):
             return []
-        given = value if isinstance(value, list | tuple) else str(value).split(self._source.separator)
-        return [as_id({column: one}, column) for one in given if not is_missing(one) and one != ""]
+        names = value if isinstance(value, list | tuple) else str(value).split(self._source.separator)
+        return [as_id({column: name}, column) for name in names if not is_missing(name) and name != ""]
 
     def _seen(self, row: Row, query: str, documents: list[str]) -> bool:
         """Whether the log has this list a second time: of one session, at one time."""
@@ -211,15 +214,15 @@ class Ingest:
         if self._source.sessions == "keep":
             return row.shown
         columns = self._source.columns
-        kept: dict[str, Any] = {
+        values: dict[str, Any] = {
             str(column): row.values[column]
             for column in (columns.query, columns.shown, columns.clicked)
             if column in row.values
         }
         if self._source.sessions == "hash" and columns.session is not None and columns.session in row.values:
             who = str(row.values[columns.session]).encode("utf-8", "surrogatepass")
-            kept[str(columns.session)] = hmac.new(self._salt, who, hashlib.sha256).hexdigest()[:20]
-        return shorten(kept) if kept else ""
+            values[str(columns.session)] = hmac.new(self._salt, who, hashlib.sha256).hexdigest()[:20]
+        return shorten(values) if values else ""
 
     def _write(self, shown: Shown, fit: Fit) -> None:
         grades = list(self._source.grades)
@@ -246,7 +249,7 @@ def ingest(source: ClicksSource, config: Config, folder: Path, tools: tuple[Ledg
 
 def files(source: ClicksSource) -> dict[str, list[str]]:
     """All files by what they are for."""
-    found = {"log": listing.files(source.path, source.marker)}
+    log_files = {"log": listing.files(source.path, source.marker)}
     if source.pages is not None:
-        return found | {"pages": listing.files(source.pages, source.marker, pages.ENDINGS)}
-    return found | {"documents": listing.files(source.documents or "")}
+        return log_files | {"pages": listing.files(source.pages, source.marker, pages.ENDINGS)}
+    return log_files | {"documents": listing.files(source.documents or "")}

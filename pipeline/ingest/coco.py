@@ -47,19 +47,21 @@ def read(
     Raises:
         InputError: a file is not of COCO's form, or no entry has an image.
     """
-    given = {split: list(_entries(source, split)) for split in files(source)}
-    if len(given) == 1 and None in given:
-        given = _divided(given[None])
+    by_split = {split: list(_entries(source, split)) for split in files(source)}
+    if len(by_split) == 1 and None in by_split:
+        by_split = _divided(by_split[None])
     with ExitStack() as stack:
-        opened = [images.open_pictures(one, source.size_px, limit_bytes, folder, stack) for one in source.images]
+        opened = [
+            images.open_pictures(address, source.size_px, limit_bytes, folder, stack) for address in source.images
+        ]
         load = {name: reader for names, reader in opened for name in names}
-        numbers = {int(found[1]): name for name in load if (found := _LAST_NUMBER.search(name))}
+        numbers = {int(match[1]): name for name in load if (match := _LAST_NUMBER.search(name))}
 
         def name_of(entry: Entry) -> str | None:
             name = numbers.get(entry.image) if isinstance(entry.image, int) else one_form(entry.image)
             return name if name in load else None
 
-        every = list(dict.fromkeys(n for entries in given.values() for entry in entries if (n := name_of(entry))))
+        every = list(dict.fromkeys(n for entries in by_split.values() for entry in entries if (n := name_of(entry))))
         if not every:
             listed = ", ".join(map(places.shown_address, files(source).values()))
             pictures = ", ".join(map(places.shown_address, source.images))
@@ -74,7 +76,7 @@ def read(
                 for entry in entries:
                     yield _row(file, entry, name_of(entry), load, rows, writer, problems)
 
-            for split, entries in given.items():
+            for split, entries in by_split.items():
                 yield split, read_rows(split, entries)
 
 
@@ -88,8 +90,8 @@ def _row(
             try:
                 writer.put(rows[name], load[name](name))
                 problems[name] = None
-            except BadRow as found:
-                problems[name] = found
+            except BadRow as error:
+                problems[name] = error
         problem = problems[name]
     values: dict[Column, Any] = {"image": name or str(entry.image), "kind": "", **entry.values}
     text = " ".join(str(value) for value in values.values())
@@ -99,28 +101,28 @@ def _row(
 # --- the files --------------------------------------------------------------------------------------------------------
 def files(source: CocoSource) -> dict[SplitName | None, str]:
     """The file of each split that lists captions or questions."""
-    given = source.captions or source.questions
-    return {None: given} if isinstance(given, str) else dict((given or {}).items())
+    paths = source.captions or source.questions
+    return {None: paths} if isinstance(paths, str) else dict((paths or {}).items())
 
 
 def _address(source: CocoSource, split: SplitName | None) -> str:
-    given = files(source)
-    return given[split] if split in given else given[None]
+    by_split = files(source)
+    return by_split[split] if split in by_split else by_split[None]
 
 
 def addresses(source: CocoSource) -> dict[str, str]:
     """The source's files by what they are for."""
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in ("captions", "questions", "annotations"):
-        given = getattr(source, name)
-        by_split = {"all": given} if isinstance(given, str) else given or {}
-        found |= {f"{name}.{split}": path for split, path in by_split.items()}
-    for number, one in enumerate(source.images):
-        if one.endswith(".zip"):
-            found[f"images.{number}"] = one
+        paths = getattr(source, name)
+        by_split = {"all": paths} if isinstance(paths, str) else paths or {}
+        by_name |= {f"{name}.{split}": path for split, path in by_split.items()}
+    for number, address in enumerate(source.images):
+        if address.endswith(".zip"):
+            by_name[f"images.{number}"] = address
         else:
-            found |= {f"images.{number}.{name}": places.join(one, name) for name in places.names_in(one)}
-    return found
+            by_name |= {f"images.{number}.{name}": places.join(address, name) for name in places.names_in(address)}
+    return by_name
 
 
 def _entries(source: CocoSource, split: SplitName | None) -> Iterator[Entry]:
@@ -134,17 +136,17 @@ def _entries(source: CocoSource, split: SplitName | None) -> Iterator[Entry]:
     if source.captions:
         yield from _captions(content, address)
         return
-    given = source.annotations or ""
-    answers_address = given if isinstance(given, str) else given[split or "train"]
+    paths = source.annotations or ""
+    answers_address = paths if isinstance(paths, str) else paths[split or "train"]
     keys = ("question_id", "multiple_choice_answer")
     answers = {
-        found["question_id"]: (found["multiple_choice_answer"], str(found.get("answer_type", "")))
-        for found in _list(_json(answers_address), "annotations", answers_address, keys)
+        annotation["question_id"]: (annotation["multiple_choice_answer"], str(annotation.get("answer_type", "")))
+        for annotation in _list(_json(answers_address), "annotations", answers_address, keys)
     }
     asked = _list(content, "questions", address, ("question_id", "image_id", "question"))
-    for number, found in enumerate(asked, 1):
-        answer, kind = answers.get(found["question_id"], ("", ""))
-        yield Entry(found["image_id"], number, {"question": found["question"], "answer": answer, "kind": kind})
+    for number, question in enumerate(asked, 1):
+        answer, kind = answers.get(question["question_id"], ("", ""))
+        yield Entry(question["image_id"], number, {"question": question["question"], "answer": answer, "kind": kind})
 
 
 def _captions(content: Any, address: str) -> Iterator[Entry]:
@@ -156,19 +158,21 @@ def _captions(content: Any, address: str) -> Iterator[Entry]:
                 values: dict[Column, Any] = {"caption": sentence.get("raw", ""), _SPLIT: split}
                 yield Entry(image["filename"], next(numbers), values)
         return
-    names = {one["id"]: one["file_name"] for one in _list(content, "images", address, ("id", "file_name"))}
-    for number, one in enumerate(_list(content, "annotations", address, ("image_id", "caption")), 1):
-        yield Entry(names.get(one["image_id"], one["image_id"]), number, {"caption": one["caption"]})
+    names = {image["id"]: image["file_name"] for image in _list(content, "images", address, ("id", "file_name"))}
+    for number, annotation in enumerate(_list(content, "annotations", address, ("image_id", "caption")), 1):
+        yield Entry(
+            names.get(annotation["image_id"], annotation["image_id"]), number, {"caption": annotation["caption"]}
+        )
 
 
 def _divided(entries: list[Entry]) -> dict[SplitName | None, list[Entry]]:
     """One file's entries by the splits that they name; all under None where they name none."""
     if not entries or _SPLIT not in entries[0].values:
         return {None: entries}
-    found: dict[SplitName | None, list[Entry]] = {}
+    by_split: dict[SplitName | None, list[Entry]] = {}
     for entry in entries:
-        found.setdefault(entry.values.pop(_SPLIT), []).append(entry)
-    return found
+        by_split.setdefault(entry.values.pop(_SPLIT), []).append(entry)
+    return by_split
 
 
 def _json(address: str) -> Any:
@@ -180,18 +184,18 @@ def _json(address: str) -> Any:
         raise InputError(f"{places.shown_address(address)} is not valid JSON ({one_line(error, 100)})") from None
 
 
-def _lean(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key in _READ}
+def _lean(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key in _READ}
 
 
 def _list(content: Any, name: str, address: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     """The objects of a list, each with all of `keys`."""
-    found = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(found, list):
+    items = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(items, list):
         raise InputError(f"{places.shown_address(address)} has no list {name!r}: it is not a file of COCO's form")
-    for number, one in enumerate(found, 1):
-        if not isinstance(one, dict) or not all(key in one for key in keys):
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict) or not all(key in item for key in keys):
             raise InputError(
                 f"{places.shown_address(address)}: entry {number} of {name!r} lacks one of {', '.join(keys)}"
             )
-    return found
+    return items

@@ -43,29 +43,29 @@ def locate(source: CollectionSource) -> Places:
     if source.format == "beir":
         documents, queries, judgements = beir.locate(source)
         return Places([documents], _listed(queries), _listed(judgements))
-    by_split = lambda given: given if isinstance(given, dict) else {None: given}
-    found = Places(
+    by_split = lambda paths: paths if isinstance(paths, dict) else {None: paths}
+    places = Places(
         listing.files(source.documents or ""), _listed(by_split(source.queries)), _listed(by_split(source.judgements))
     )
-    if None not in found.queries and None not in found.judgements:
-        for split in found.judgements:
-            if split not in found.queries:
+    if None not in places.queries and None not in places.judgements:
+        for split in places.judgements:
+            if split not in places.queries:
                 raise InputError(f"ingest.source.judgements.{split} is given, ingest.source.queries.{split} is not")
-    return found
+    return places
 
 
-def _listed(given: Mapping[SplitName | None, Any]) -> dict[SplitName | None, list[str]]:
-    return {split: listing.files(place) for split, place in given.items()}
+def _listed(by_split: Mapping[SplitName | None, Any]) -> dict[SplitName | None, list[str]]:
+    return {split: listing.files(place) for split, place in by_split.items()}
 
 
 def files(source: CollectionSource) -> dict[str, list[str]]:
     """All files by a name that says what they are, such as `queries.train`."""
-    located = locate(source)
-    parts = {"queries": located.queries, "judgements": located.judgements}
+    places = locate(source)
+    parts = {"queries": places.queries, "judgements": places.judgements}
     named = {
         f"{part}.{split or 'all'}": listed for part, by_split in parts.items() for split, listed in by_split.items()
     }
-    return {"documents": located.documents, **named}
+    return {"documents": places.documents, **named}
 
 
 class Ingest:
@@ -130,7 +130,7 @@ class Ingest:
             else:
                 self._ledger.duplicate("queries")
 
-    def _judgements(self, given: SplitName | None, files: list[str]) -> None:
+    def _judgements(self, file_split: SplitName | None, files: list[str]) -> None:
         """Of two judgements of a pair the higher stays. Judgements of documents that are not kept are put aside, and
         those of valid and test noted for the evaluation: a relevant document that is not there is one not found."""
         read = id_text.read_triples if self._source.triples else self._reader.judgements
@@ -139,11 +139,11 @@ class Ingest:
                 values = self._values(row)
                 query_id, document_id = as_id(values, "query"), as_id(values, "document")
                 relevance = as_relevance(values, "relevance", self._source.grades)
-                told, query = self._query(given, query_id)
+                told, query = self._query(file_split, query_id)
             except BadRow as problem:
                 self._ledger.quarantine("records", row, problem)
                 continue
-            split, document = self._split(given, told, query_id), self._scratch.document(document_id)
+            split, document = self._split(file_split, told, query_id), self._scratch.document(document_id)
             if document is None:
                 if self._scratch.add_missing(split, Missing(query_id, query, document_id, relevance)):
                     unknown = BadRow("unknown document", f"{document_id[:60]!r} is not among the documents kept")
@@ -152,26 +152,26 @@ class Ingest:
                     self._ledger.duplicate("records")
                 continue
             place = self._output.places[split]
-            if self._scratch.seen(split, place, relevance, "judgement", given or "", query_id, document_id):
+            if self._scratch.seen(split, place, relevance, "judgement", file_split or "", query_id, document_id):
                 self._ledger.duplicate("records")
                 continue
             self._keep(split, (query_id, query), (document_id, with_title(*document)), relevance, document[0])
 
-    def _split(self, given: SplitName | None, told: SplitName | None, query_id: str) -> SplitName:
+    def _split(self, file_split: SplitName | None, told: SplitName | None, query_id: str) -> SplitName:
         """The split of a query's judgements; `told`: as the files give it."""
         if self._source.train_on_titles:
             return "test"
         if told is not None and told != "train":
             return told
-        told_by = self._places.judgements if given else self._places.queries
+        told_by = self._places.judgements if file_split else self._places.queries
         return split_of(query_id, self._seed, shares_to_cut(told, told_by, self._shares))
 
-    def _query(self, given: SplitName | None, query_id: str) -> tuple[SplitName | None, str]:
+    def _query(self, file_split: SplitName | None, query_id: str) -> tuple[SplitName | None, str]:
         """A query's split, as judgements or queries give it, and its text. Raises BadRow if it is unknown."""
         if None in self._places.queries:
-            tried: dict[SplitName | None, str] = {given: ""}
-        elif given:
-            tried = {given: given}
+            tried: dict[SplitName | None, str] = {file_split: ""}
+        elif file_split:
+            tried = {file_split: file_split}
         else:
             tried = {"train": "train", "valid": "valid", "test": "test"}
         for split, key in tried.items():

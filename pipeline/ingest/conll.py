@@ -21,8 +21,8 @@ def read(
     source: ConlluSource | ConllSource, config: Config, limit_bytes: int
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `text`, the words, and `tags`, each joined by blanks; blanks within a word become underscores."""
-    for split, found in pairs.files(source).items():
-        yield split, listing.rows(found, lambda address: _sentences(address, source, limit_bytes))
+    for split, files in pairs.files(source).items():
+        yield split, listing.rows(files, lambda address: _sentences(address, source, limit_bytes))
 
 
 def _sentences(address: str, source: ConlluSource | ConllSource, limit_bytes: int) -> Iterator[Row]:
@@ -43,8 +43,8 @@ def _sentences(address: str, source: ConlluSource | ConllSource, limit_bytes: in
             word = parse(line.text)
             if size > limit_bytes:  # no blank line to end it: it must not fill the memory
                 raise too_long(limit_bytes, "a sentence of ")
-        except BadRow as found:
-            word, problem = None, problem or found
+        except BadRow as error:
+            word, problem = None, problem or error
         if word or problem:
             begins = begins or line.number
         if word and problem is None:

@@ -73,10 +73,10 @@ def modules(source: DocstringsSource) -> Iterator[Module]:
         InputError: a package is not installed, or its files are not known.
     """
     for name in dict.fromkeys(source.packages):
-        found = sorted(_stdlib_files() if name == STDLIB else _package_files(name))
-        if not found:
+        files = sorted(_stdlib_files() if name == STDLIB else _package_files(name))
+        if not files:
             raise InputError(f"package {name!r} has no Python files that could be read; take it out of source.packages")
-        for relative, path in found:
+        for relative, path in files:
             yield Module(".".join(relative.with_suffix("").parts).removesuffix(".__init__"), path)
 
 

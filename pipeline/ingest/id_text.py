@@ -43,8 +43,10 @@ def read_texts(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
 
 def _as_named(values: Mapping[Column, Any]) -> dict[Column, Any]:
     """`id`, `title` and `text` of an object, under whichever of their names it has them."""
-    found = {field: next((values[name] for name in names if name in values), None) for field, names in _NAMES.items()}
-    return {field: value for field, value in found.items() if value is not None}
+    by_field = {
+        field: next((values[name] for name in names if name in values), None) for field, names in _NAMES.items()
+    }
+    return {field: value for field, value in by_field.items() if value is not None}
 
 
 def read_triples(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:

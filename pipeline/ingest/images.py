@@ -55,11 +55,11 @@ def read(
     """
     captions, bad = _captions(source, [field for field in config.spec.fields if field != "image"], limit_bytes)
     with ExitStack() as stack:
-        there, load, shape, kind = _open(source, limit_bytes, folder, stack)
+        images, load, shape, kind = _open(source, limit_bytes, folder, stack)
         wanted: dict[SplitName | None, list[str]] = {None: list(captions)}
         if source.splits:
             wanted = {split: _listed(path, source.encoding, limit_bytes) for split, path in source.splits.items()}
-        wanted = {split: [n for n in names if n in captions and n in there] for split, names in wanted.items()}
+        wanted = {split: [n for n in names if n in captions and n in images] for split, names in wanted.items()}
         every = [name for names in wanted.values() for name in names]
         if not every:
             raise InputError(
@@ -85,11 +85,11 @@ def _rows(
         problem, row = None, next(place)
         try:
             writer.put(row, load(name))
-        except BadRow as found:
-            problem = found
-        for number, said in captions[name]:
-            text = shorten(" ".join([name, *said.values()]))
-            yield Row(places.name_of(source.captions), number, {"image": name, **said}, text, problem)
+        except BadRow as error:
+            problem = error
+        for number, caption in captions[name]:
+            text = shorten(" ".join([name, *caption.values()]))
+            yield Row(places.name_of(source.captions), number, {"image": name, **caption}, text, problem)
 
 
 def _captions(
@@ -99,7 +99,7 @@ def _captions(
 
     What stands behind # in a name is the caption's number.
     """
-    found: dict[str, list[tuple[int, dict[Column, Any]]]] = {}
+    captions: dict[str, list[tuple[int, dict[Column, Any]]]] = {}
     bad: list[Row] = []
     for line in places.lines(source.captions, source.encoding, limit_bytes):
         name, _, rest = line.text.partition("\t")
@@ -108,8 +108,8 @@ def _captions(
             bad.append(places.bad_line(source.captions, line))
         elif name:
             cells = [*rest.split("\t", len(fields) - 1), *[""] * len(fields)]  # what is missing is found to be empty
-            found.setdefault(name, []).append((line.number, dict(zip(fields, cells))))
-    return found, bad
+            captions.setdefault(name, []).append((line.number, dict(zip(fields, cells))))
+    return captions, bad
 
 
 def _listed(path: str, encoding: str, limit_bytes: int) -> list[str]:

@@ -59,12 +59,12 @@ def check(config: Config, folder: Path, counts: dict[str, Any]) -> dict[str, Any
     """
     fields = compared(config)
     held_out = {split: dict(_keys(folder, split, fields)) for split in HELD_OUT}
-    found: dict[str, set[int]] = {split: set() for split in HELD_OUT}
+    leaked_keys: dict[str, set[int]] = {split: set() for split in HELD_OUT}
     rows, example = [], None
     for place, (key, record) in enumerate(_keys(folder, "train", fields)):
         where = [split for split in HELD_OUT if key in held_out[split]]
         for split in where:
-            found[split].add(key)
+            leaked_keys[split].add(key)
         if where:
             rows.append(place)
             example = example or (record, where[0], held_out[where[0]][key])
@@ -72,7 +72,7 @@ def check(config: Config, folder: Path, counts: dict[str, Any]) -> dict[str, Any
         return counts
     record, split, other = example
     leak = Leak(record, split, other, _text(folder, rows[0], fields))
-    leaks = {"rows": len(rows), **{name: len(keys) for name, keys in found.items()}, "example": leak._asdict()}
+    leaks = {"rows": len(rows), **{name: len(keys) for name, keys in leaked_keys.items()}, "example": leak._asdict()}
     if config.ingest.leaks == "refuse":
         raise InputError(
             f"{sentence(leaks, config)}: take them out of the training data, or set ingest.leaks=put_aside"
@@ -125,13 +125,13 @@ def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.
     if not any(counts.values()):
         return together, None
     both = ", ".join(f"{count:,} of {split}" for split, count in counts.items() if count)
-    said = (
+    message = (
         f"the training that train.start_from={started} is from has read texts of this one's held-out splits ({both}), "
         "but for case, spacing and punctuation"
     )
     if config.ingest.leaks == "refuse":
-        raise InputError(f"{said}: start from one that has not, or set ingest.leaks=warn")
-    return together, f"warning: {said}; what is measured on them says little of unseen text"
+        raise InputError(f"{message}: start from one that has not, or set ingest.leaks=warn")
+    return together, f"warning: {message}; what is measured on them says little of unseen text"
 
 
 def _keys(folder: Path, split: str, fields: tuple[str, ...]) -> Iterator[tuple[int, str]]:
@@ -161,7 +161,7 @@ def _leave_out(folder: Path, rows: np.ndarray) -> None:
     ):
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
-            kept = ~np.isin(np.arange(start, start + len(table)), rows)
+            mask = ~np.isin(np.arange(start, start + len(table)), rows)
             start += len(table)
-            writer.write_table(table.filter(pa.array(kept)))
+            writer.write_table(table.filter(pa.array(mask)))
     aside.rename(path)

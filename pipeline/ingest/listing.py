@@ -31,7 +31,7 @@ class Source(NamedTuple):
     size: int | None  # bytes; None where a remote file system does not tell
 
 
-def files(given: Given, marker: str | None = None, endings: tuple[str, ...] = ()) -> list[str]:
+def files(paths: Given, marker: str | None = None, endings: tuple[str, ...] = ()) -> list[str]:
     """The addresses of the files that are meant, each once.
 
     Args:
@@ -42,44 +42,46 @@ def files(given: Given, marker: str | None = None, endings: tuple[str, ...] = ()
         InputError: a pattern without a file, a folder without one, no such file or folder.
         TryAgain: a folder that is still being written.
     """
-    found = [file for one in ([given] if isinstance(given, str) else given) for file in _files(one, marker, endings)]
-    return list(dict.fromkeys(found))
+    addresses = [
+        file for place in ([paths] if isinstance(paths, str) else paths) for file in _files(place, marker, endings)
+    ]
+    return list(dict.fromkeys(addresses))
 
 
-def _files(given: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
+def _files(place: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
     """As `files`, of one place."""
-    if places.is_remote(given):
-        return _remote(given, marker, endings)
-    path = places.path_of(given)
+    if places.is_remote(place):
+        return _remote(place, marker, endings)
+    path = places.path_of(place)
     if path.is_dir():
         return _in_folder(str(path), marker, endings)
-    if not path.exists() and _PATTERN.search(given):
+    if not path.exists() and _PATTERN.search(place):
         matched = [name for name in sorted(glob.glob(str(path), recursive=True)) if _is_data(name)]
-        return _matched(given, matched, str(path), marker, endings)
-    return [given]  # opening it says if it is not there
+        return _matched(place, matched, str(path), marker, endings)
+    return [place]  # opening it says if it is not there
 
 
-def _matched(given: str, matched: list[str], pattern: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
+def _matched(place: str, matched: list[str], pattern: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
     """The files of what a pattern matches: files and folders. Raises InputError for none."""
-    found = [
+    addresses = [
         file for name in matched for file in (_in_folder(name, marker, endings) if os.path.isdir(name) else [name])
     ]
-    if not found:
+    if not addresses:
         nearest = places.existing_folder(Path(_PATTERN.split(pattern)[0] + "x"))
-        raise InputError(f"no file matches {given}; {places.holds(nearest)}")
+        raise InputError(f"no file matches {place}; {places.holds(nearest)}")
     for folder in dict.fromkeys(os.path.dirname(name) for name in matched if not os.path.isdir(name)):
         _check_finished(folder, _names(Path(folder or ".")), marker)
-    return found
+    return addresses
 
 
 def _in_folder(folder: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
     """All data files below a local folder. Raises InputError for none, TryAgain for one that is not finished."""
     _check_finished(folder, _names(Path(folder)), marker)
-    found = []
+    addresses = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if _is_data(name))
-        found += [os.path.join(where, name) for name in names if _is_data(name)]
-    return _chosen(folder, sorted(found), endings)
+        addresses += [os.path.join(where, name) for name in names if _is_data(name)]
+    return _chosen(folder, sorted(addresses), endings)
 
 
 def _names(folder: Path) -> list[str]:
@@ -103,47 +105,47 @@ def _check_finished(folder: str, names: Iterable[str], marker: str | None) -> No
         )
 
 
-def _chosen(folder: str, found: list[str], endings: tuple[str, ...]) -> list[str]:
-    if not found:
+def _chosen(folder: str, addresses: list[str], endings: tuple[str, ...]) -> list[str]:
+    if not addresses:
         raise InputError(
             f"source folder {places.shown_address(folder)} holds no file (names that begin with . or _ are passed over)"
         )
-    return [name for name in found if name.lower().endswith(endings)] or found if endings else found
+    return [name for name in addresses if name.lower().endswith(endings)] or addresses if endings else addresses
 
 
 def _is_data(name: str) -> bool:
     return not os.path.basename(name).startswith((".", "_"))
 
 
-def _remote(given: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
+def _remote(place: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
     """As `_files`, at an address. An address of a web server, or within an archive, is one file."""
-    if "::" in given or given.startswith(("http://", "https://")):
-        return [given]
-    system, path = places.file_system(given)
-    shown = places.shown_address(given)
-    with places.sentences(shown, given):
-        pattern = _REMOTE_PATTERN.search(given)
+    if "::" in place or place.startswith(("http://", "https://")):
+        return [place]
+    system, path = places.file_system(place)
+    shown = places.shown_address(place)
+    with places.sentences(shown, place):
+        pattern = _REMOTE_PATTERN.search(place)
         if pattern is None and not system.isdir(path):
-            return [given]
-        found = sorted(system.glob(path) if pattern else system.find(path))
-        base = given[: pattern.start()].rpartition("/")[0] if pattern else given.rstrip("/")
+            return [place]
+        paths = sorted(system.glob(path) if pattern else system.find(path))
+        base = place[: pattern.start()].rpartition("/")[0] if pattern else place.rstrip("/")
         inner = places.file_system(base)[1].rstrip("/")
-        below = [str(name).rstrip("/")[len(inner) :].lstrip("/") for name in found]
+        below = [str(name).rstrip("/")[len(inner) :].lstrip("/") for name in paths]
         data = [name for name in below if all(map(_is_data, name.split("/")))]
         if pattern is None:
-            _check_finished(given, [name.split("/")[0] for name in below], marker)
+            _check_finished(place, [name.split("/")[0] for name in below], marker)
     if pattern and not data:
         raise InputError(f"no file matches {shown}")
-    return _chosen(given, [f"{base}/{name}" for name in data], endings)
+    return _chosen(place, [f"{base}/{name}" for name in data], endings)
 
 
-def shown(given: Given | Mapping[str, Given]) -> str:
+def shown(paths: Given | Mapping[str, Given]) -> str:
     """A place for a message."""
-    if isinstance(given, str):
-        return places.shown_address(given)
-    if isinstance(given, Mapping):
-        return ", ".join(map(shown, given.values()))
-    first, *more = map(places.shown_address, given)
+    if isinstance(paths, str):
+        return places.shown_address(paths)
+    if isinstance(paths, Mapping):
+        return ", ".join(map(shown, paths.values()))
+    first, *more = map(places.shown_address, paths)
     return f"{first} and {len(more)} more" if more else first
 
 
@@ -177,24 +179,25 @@ def look(addresses: Iterable[str]) -> list[Source]:
     return [Source(address, places.fingerprint(address), places.size_of(address)) for address in addresses]
 
 
-def version(found: Sequence[Source]) -> str:
+def version(sources: Sequence[Source]) -> str:
     """What stands for the content of some files in a stage's key: of one file its own version.
 
     Of several it is a digest of their names and versions, in their order; where they lie shapes nothing.
     """
-    if len(found) == 1:
-        return found[0].version
-    named = names([source.address for source in found])
-    return atomic_files.digest([[named[source.address], source.version] for source in found])
+    if len(sources) == 1:
+        return sources[0].version
+    named = names([source.address for source in sources])
+    return atomic_files.digest([[named[source.address], source.version] for source in sources])
 
 
-def write(folder: Path, found: Mapping[str, Sequence[Source]]) -> None:
+def write(folder: Path, by_use: Mapping[str, Sequence[Source]]) -> None:
     """Writes which files were read, by what they were for, each with its size and its checksum or version."""
     listed: dict[str, Any] = {
         name: [
-            {"file": places.shown_address(one.address), "bytes": one.size, **_checksum(one.version)} for one in sources
+            {"file": places.shown_address(source.address), "bytes": source.size, **_checksum(source.version)}
+            for source in sources
         ]
-        for name, sources in found.items()
+        for name, sources in by_use.items()
     }
     if listed:
         (folder / NAME).write_text(atomic_files.as_json(listed, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -38,16 +38,16 @@ def _rows(source: NumbersSource, seed: int) -> Iterator[Row]:
         if rng.random() < DATES_SHARE:
             year, month = rng.randint(FIRST_YEAR, LAST_YEAR), rng.randint(1, 12)
             day = rng.randint(1, DAYS[month - 1])
-            digits, said = f"{year}-{month:02d}-{day:02d}", date_in_words(year, month, day)
+            digits, words = f"{year}-{month:02d}-{day:02d}", date_in_words(year, month, day)
         else:
             length = rng.randint(3, MAX_DIGITS)  # so that long numbers are no more frequent than short ones
             number = rng.randrange(10 ** (length - 1) if length > 3 else 0, 10**length)
-            digits, said = str(number), in_words(number)
+            digits, words = str(number), in_words(number)
         if digits in seen:
             continue
         seen.add(digits)
-        one, other = (digits, said) if source.direction == "to_words" else (said, digits)
-        yield Row("numbers", len(seen), {"source": one, "target": other}, f"{digits} {said}")
+        source_text, target_text = (digits, words) if source.direction == "to_words" else (words, digits)
+        yield Row("numbers", len(seen), {"source": source_text, "target": target_text}, f"{digits} {words}")
 
 
 def in_words(number: int) -> str:
@@ -89,8 +89,8 @@ def year_in_words(year: int) -> str:
     if 2000 <= year < 2010:
         return in_words(year)
     century, rest = divmod(year, 100)
-    said = "hundred" if not rest else f"oh {SMALL[rest]}" if rest < 10 else in_words(rest)
-    return f"{in_words(century)} {said}"
+    rest_in_words = "hundred" if not rest else f"oh {SMALL[rest]}" if rest < 10 else in_words(rest)
+    return f"{in_words(century)} {rest_in_words}"
 
 
 def date_in_words(year: int, month: int, day: int) -> str:

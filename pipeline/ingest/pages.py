@@ -81,9 +81,9 @@ def signature(text: str) -> bytes:
     if len(words) * 20 < len(text):
         words = list("".join(words))
     runs = {" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
-    found = needed("datasketch").MinHash(_PERMUTATIONS, seed=_SEED)
-    found.update_batch([run.encode("utf-8") for run in sorted(runs)])
-    return bytes(found.hashvalues.astype(np.uint32).tobytes())
+    minhash = needed("datasketch").MinHash(_PERMUTATIONS, seed=_SEED)
+    minhash.update_batch([run.encode("utf-8") for run in sorted(runs)])
+    return bytes(minhash.hashvalues.astype(np.uint32).tobytes())
 
 
 class Pages(ScratchDatabase):
@@ -101,8 +101,8 @@ class Pages(ScratchDatabase):
 
     def id_of(self, address: str) -> str | None:
         """The document that an address means, in one form or as given."""
-        found = self._db.execute("SELECT id FROM addresses WHERE address = ?", (address,)).fetchone()
-        return found[0] if found else None
+        row = self._db.execute("SELECT id FROM addresses WHERE address = ?", (address,)).fetchone()
+        return row[0] if row else None
 
     def name(self, addresses: Iterable[str], page_id: str) -> None:
         """From now on these addresses mean this document, unless they mean one already."""
@@ -148,9 +148,9 @@ def ingest(
     limit_bytes: int,
     executor: Executor,
     tools: tuple[Ledger, Pages],
-    kept: Callable[[str, Page], None],
+    keep_page: Callable[[str, Page], None],
 ) -> None:
-    """Reads all pages and gives each that is kept, with its id, to `kept`.
+    """Reads all pages and gives each that is kept, with its id, to `keep_page`.
 
     A page's id is its canonical address, or a hash of its text where it has none.
     """
@@ -159,33 +159,33 @@ def ingest(
     every = ((names[file], answer) for file in files for answer in _answers(file))
     works = (Work(piece, limit_bytes, source.languages, source.near_duplicates is not None) for piece in _pieces(every))
     for results in executor.map(read, works):
-        for found in results:
-            _keep(found, ledger, pages, kept)
+        for result in results:
+            _keep(result, ledger, pages, keep_page)
 
 
-def _keep(found: Found, ledger: Ledger, pages: Pages, kept: Callable[[str, Page], None]) -> None:
-    page = found.page
+def _keep(result: Found, ledger: Ledger, pages: Pages, keep_page: Callable[[str, Page], None]) -> None:
+    page = result.page
     if page is None:
-        assert found.row.problem is not None
-        ledger.quarantine("documents", found.row, found.row.problem)
+        assert result.row.problem is not None
+        ledger.quarantine("documents", result.row, result.row.problem)
         return
     page_id = page.address or short_hash(page.text)
-    named = (page_id, page.address, found.own_address)
-    if found.left_out:
-        ledger.note(found.left_out)
+    named = (page_id, page.address, result.own_address)
+    if result.left_out:
+        ledger.note(result.left_out)
         ledger.duplicate("documents")
         return
     first = pages.id_of(page_id)
-    if first is None and (first := pages.near(found.signature)) is not None:
+    if first is None and (first := pages.near(result.signature)) is not None:
         ledger.note(NEAR)
     if first is not None:
         pages.name(named, first)
         ledger.duplicate("documents")
         return
     pages.name(named, page_id)
-    pages.keep(page_id, found.signature)
+    pages.keep(page_id, result.signature)
     ledger.kept("documents")
-    kept(page_id, page)
+    keep_page(page_id, page)
 
 
 def _answers(file: str) -> Iterator[Answer]:
@@ -210,9 +210,9 @@ def _answers(file: str) -> Iterator[Answer]:
 def _pieces(every: Iterable[tuple[str, Answer]]) -> Iterator[list[tuple[str, Answer]]]:
     """Some pages at a time, by a rule that knows no workers."""
     size, piece = 0, []
-    for one in every:
-        piece.append(one)
-        size += len(one[1].html)
+    for page in every:
+        piece.append(page)
+        size += len(page[1].html)
         if len(piece) == _PIECE_PAGES or size >= _PIECE_BYTES:
             yield piece
             size, piece = 0, []

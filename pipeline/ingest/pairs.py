@@ -42,22 +42,22 @@ SHARED_IDS = "rows whose id an earlier row has, told apart as ID~2, ID~3, …"
 def addresses(source: Any) -> dict[SplitName | None, Any]:
     """Where the rows lie, by the split they were given for (None: all in one): a place, or one per field."""
     path = getattr(source, "path", None)
-    found: dict[SplitName | None, Any] = {None: path} if path else {}
-    return found | getattr(source, "paths", {})
+    by_split: dict[SplitName | None, Any] = {None: path} if path else {}
+    return by_split | getattr(source, "paths", {})
 
 
 def files(source: Any) -> dict[SplitName | None, list[str]]:
     """The files of each split of a source, in their order. Raises InputError or TryAgain as `listing.files` does."""
     endings = ENDINGS.get(source.format, ())
-    return {given: listing.files(place, source.marker, endings) for given, place in addresses(source).items()}
+    return {file_split: listing.files(place, source.marker, endings) for file_split, place in addresses(source).items()}
 
 
 def wanted_columns(columns: Columns, task: str) -> list[Column]:
     """Every column that the configuration names, and the task's records need, once."""
     names = (name for field in task_spec(task).fields for name in (field, f"{field}_id"))
-    given = [getattr(columns, name, None) for name in names]
+    field_columns = [getattr(columns, name, None) for name in names]
     told = None if columns.negative is not None else columns.relevance
-    single = (*given, columns.negative if task_spec(task).relevance else None, told, columns.id)
+    single = (*field_columns, columns.negative if task_spec(task).relevance else None, told, columns.id)
     return list(dict.fromkeys(c for c in (*single, *columns.group, *columns.metadata) if c is not None))
 
 
@@ -110,12 +110,12 @@ class Reading:
         label = values.get(self._relevance)  # type: ignore[arg-type]
         if type(label) is not str:
             return as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
-        found = self._known.get(label)
-        if found is None:
-            found = as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
+        relevance = self._known.get(label)
+        if relevance is None:
+            relevance = as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
             if len(self._known) < _MOST_LABELS:
-                self._known[label] = found
-        return found
+                self._known[label] = relevance
+        return relevance
 
 
 def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
@@ -134,26 +134,26 @@ def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
 def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -> Files:
     """The rows of each file of a source; a packed Parquet file is unpacked into `scratch`."""
     wanted = wanted_columns(source.columns, task)
-    for given, found in files(source).items():
-        rows = listing.rows(found, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
+    for file_split, split_files in files(source).items():
+        rows = listing.rows(split_files, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
         lists = source.format not in ("tsv", "csv") or source.columns.negative is not None
-        yield given, unfolded(rows, source.columns) if task_spec(task).relevance and lists else rows
+        yield file_split, unfolded(rows, source.columns) if task_spec(task).relevance and lists else rows
 
 
 def unfolded(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
     """A row for each document of a row that has some: a list of them, or a column of negatives beside it."""
     for row in rows:
-        given = row.values.get(columns.document)
-        if row.problem or (columns.negative is None and not isinstance(given, (list, dict))):
+        value = row.values.get(columns.document)
+        if row.problem or (columns.negative is None and not isinstance(value, (list, dict))):
             yield row
             continue
-        found = [(one, 1.0) for one in _items(given)]
+        documents = [(document, 1.0) for document in _items(value)]
         if columns.negative is not None:
-            found += [(one, 0.0) for one in _items(row.values.get(columns.negative))]
-        if not found:
+            documents += [(document, 0.0) for document in _items(row.values.get(columns.negative))]
+        if not documents:
             yield row._replace(problem=BadRow("missing field", f"no {columns.document!r}"))
-        for one, relevance in found:
-            yield row._replace(values={**row.values, columns.document: _document(one), UNFOLDED: relevance})
+        for document, relevance in documents:
+            yield row._replace(values={**row.values, columns.document: _document(document), UNFOLDED: relevance})
 
 
 def _items(value: Any) -> list[Any]:
@@ -162,11 +162,11 @@ def _items(value: Any) -> list[Any]:
     return [] if is_missing(value) or value == "" else [value]
 
 
-def _document(one: Any) -> Any:
+def _document(document: Any) -> Any:
     """The text of a document that is an object of title and text, as DPR and Tevatron have it; else what it is."""
-    if not isinstance(one, dict):
-        return one
-    title, text = (one.get(name) or "" for name in ("title", "text"))
+    if not isinstance(document, dict):
+        return document
+    title, text = (document.get(name) or "" for name in ("title", "text"))
     return with_title(str(title), str(text))
 
 
@@ -198,8 +198,8 @@ def ingest(
     ]
     fields, seed = tuple(task_spec(config.task).fields), config.split_seed
     own_documents = config.spec.relevance and columns.document_id is not None
-    for given, rows in read:
-        cut, before = shares_to_cut(given, origin, config.ingest.split), ledger.total_read()
+    for file_split, rows in read:
+        cut, before = shares_to_cut(file_split, origin, config.ingest.split), ledger.total_read()
         for some in _batches(rows):
             ready: list[tuple[SplitName, Record]] = []
             of_group: dict[str, SplitName] = {}
@@ -207,19 +207,19 @@ def ingest(
                 try:
                     record, group = reading.record(row)
                     if named:
-                        _check_names(record, given or "", [(i, fields[i]) for i in named], scratch)
+                        _check_names(record, file_split or "", [(i, fields[i]) for i in named], scratch)
                 except BadRow as problem:
                     ledger.quarantine("records", row, problem)
                     continue
                 if own_documents:
-                    record = _own_document(record, given, scratch, ledger)
-                split: SplitName | None = given if given != "train" else None
+                    record = _own_document(record, file_split, scratch, ledger)
+                split: SplitName | None = file_split if file_split != "train" else None
                 if split is None and (split := of_group.get(group)) is None:  # rows of one group often stand together
                     split = of_group[group] = split_of(group, seed, cut)
                 ready.append((split, record))
-            _keep(ready, given or "", columns.id is not None, own_documents, tools)
+            _keep(ready, file_split or "", columns.id is not None, own_documents, tools)
         if ledger.total_read() == before:
-            raise InputError(f"{origin[given]} holds no rows; give a file that does")
+            raise InputError(f"{origin[file_split]} holds no rows; give a file that does")
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -276,7 +276,7 @@ def _check_names(record: Record, scope: str, named: list[tuple[int, str]], scrat
         scratch.name(text, *name)
 
 
-def _own_document(record: Record, given: SplitName | None, scratch: Scratch, ledger: Ledger) -> Record:
+def _own_document(record: Record, file_split: SplitName | None, scratch: Scratch, ledger: Ledger) -> Record:
     """The record of a pair, its document id changed where that stands for another text in another split's file.
 
     The documents of all splits are ranked together, and ids often count from 1 in each file.
@@ -284,7 +284,7 @@ def _own_document(record: Record, given: SplitName | None, scratch: Scratch, led
     query, document = record.keys
     own = document
     while scratch.named_otherwise(record.texts[1], "*", "document", own):
-        own = f"{own}~{given}"
+        own = f"{own}~{file_split}"
     scratch.name(record.texts[1], "*", "document", own)
     if own == document:
         return record

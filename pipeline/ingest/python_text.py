@@ -99,20 +99,20 @@ def _statements(code: str) -> Iterator[tuple[list[str], list[str]]]:
     words: list[str] = []
     kinds: list[str] = []
     try:
-        found = list(tokenize.generate_tokens(io.StringIO(code).readline))
+        tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
     except (tokenize.TokenError, SyntaxError):
         return
-    for one, following in zip(found, [*found[1:], found[-1]]):
-        if one.type == token.NEWLINE:
+    for current, following in zip(tokens, [*tokens[1:], tokens[-1]]):
+        if current.type == token.NEWLINE:
             if words:
                 yield words, kinds
             words, kinds = [], []
-        elif one.type in (token.NAME, token.OP):
-            kinds.append(_kind(one.string, words[-1] if words else "", following.string))
-            words.append(one.string)
-        elif one.type in (token.STRING, token.NUMBER):
-            kinds.append(token.tok_name[one.type].lower())
-            words.append(token.tok_name[one.type])
+        elif current.type in (token.NAME, token.OP):
+            kinds.append(_kind(current.string, words[-1] if words else "", following.string))
+            words.append(current.string)
+        elif current.type in (token.STRING, token.NUMBER):
+            kinds.append(token.tok_name[current.type].lower())
+            words.append(token.tok_name[current.type])
 
 
 def _kind(word: str, before: str, after: str) -> str:

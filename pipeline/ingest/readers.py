@@ -119,8 +119,8 @@ def _of_captions(source: Any) -> dict[str, list[str]]:
 
 def _of_coco(source: Any) -> dict[SplitName | None, str]:
     """One file may name splits of its own, Karpathy's, so that none is to be cut out of another."""
-    given = coco.files(source)
-    return dict.fromkeys((None, *SPLITS), given[None]) if None in given else dict(given)
+    by_split = coco.files(source)
+    return dict.fromkeys((None, *SPLITS), by_split[None]) if None in by_split else dict(by_split)
 
 
 def _of_library(source: Any) -> dict[SplitName | None, str]:

@@ -176,10 +176,10 @@ def as_relevance(values: Mapping[Column, Any], column: Column, grades: Mapping[s
     label = as_id(values, column)
     if grades:
         by_label = {_grade_form(name): grade for name, grade in grades.items()} | dict(grades)
-        found = by_label.get(label, by_label.get(_grade_form(label)))
-        if found is None:
+        grade = by_label.get(label, by_label.get(_grade_form(label)))
+        if grade is None:
             raise BadRow("relevance", f"{label[:40]!r} is not among the grades {', '.join(grades)}")
-        number = found
+        number = grade
     elif label.lower() in _BOOLEANS:
         number = _BOOLEANS[label.lower()]
     else:
@@ -202,14 +202,14 @@ def as_metadata(values: Mapping[Column, Any], columns: Iterable[Column]) -> str:
     Raises:
         BadRow: a value that JSON or UTF-8 cannot hold.
     """
-    found = {str(column): values[column] for column in columns if values.get(column) is not None}
-    for name, value in found.items():
+    fields = {str(column): values[column] for column in columns if values.get(column) is not None}
+    for name, value in fields.items():
         if isinstance(value, str):
-            found[name] = clean(value, name)
+            fields[name] = clean(value, name)
         elif isinstance(value, float) and not math.isfinite(value):
-            found[name] = None  # how pandas writes a missing value
+            fields[name] = None  # how pandas writes a missing value
     try:
-        text = json.dumps(found, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain)
+        text = json.dumps(fields, ensure_ascii=False, sort_keys=True, allow_nan=False, default=_plain)
         text.encode("utf-8")
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRow("metadata", f"cannot be written as JSON ({str(error)[:80]})") from None
@@ -251,9 +251,9 @@ def shorten(row: Any) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def check_columns(address: str, wanted: Iterable[Column], found: Iterable[str]) -> None:
-    """Raises InputError, with the nearest name, if a wanted column is not among those found, or not the only one."""
-    names = list(found)
+def check_columns(address: str, wanted: Iterable[Column], columns: Iterable[str]) -> None:
+    """Raises InputError, with the nearest name, if a wanted column is not among a table's, or not the only one."""
+    names = list(columns)
     for column in wanted:
         if isinstance(column, str) and column not in names:
             near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], 1, 0.4)

@@ -30,14 +30,14 @@ class Placed(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A question, its answer, and the scenes that fit: `there` stand in it, and no other thing may be one of `barred`.
+    """A question, its answer, and the scenes that fit: `things` stand in it, and no other thing may be one of `barred`.
 
-    `place` is the quarter of the first of `there`; None: any.
+    `place` is the quarter of the first of `things`; None: any.
     """
 
     question: str
     answer: str
-    there: list[Placed]
+    things: list[Placed]
     barred: Callable[[Thing], bool]
     place: int | None = None
 
@@ -58,7 +58,7 @@ def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:
             asked = KINDS[kind](rng)
             quarters = _placed(asked, rng)
             writer.put(i, _draw(quarters, rng))
-            things = " + ".join(sorted(str(one.thing) for one in quarters.values()))
+            things = " + ".join(sorted(str(placed.thing) for placed in quarters.values()))
             values: dict[Column, str] = {"image": name, "question": asked.question, "answer": asked.answer}
             values |= {"kind": kind, "things": things}
             yield Row("scene_questions", i + 1, values, asked.question)
@@ -67,16 +67,16 @@ def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:
 def _colour(rng: np.random.Generator) -> Asked:
     """The colour of the only thing of its shape."""
     thing = _thing(rng)
-    there = [_sized(thing, rng)]
-    return Asked(f"what colour is the {thing.shape} ?", thing.colour, there, lambda one: one.shape == thing.shape)
+    things = [_sized(thing, rng)]
+    return Asked(f"what colour is the {thing.shape} ?", thing.colour, things, lambda other: other.shape == thing.shape)
 
 
 def _shape(rng: np.random.Generator) -> Asked:
     """The shape of the only thing of its colour."""
     thing = _thing(rng)
-    there = [_sized(thing, rng)]
+    things = [_sized(thing, rng)]
     return Asked(
-        f"what shape is the {thing.colour} thing ?", thing.shape, there, lambda one: one.colour == thing.colour
+        f"what shape is the {thing.colour} thing ?", thing.shape, things, lambda other: other.colour == thing.colour
     )
 
 
@@ -86,36 +86,40 @@ def _count(rng: np.random.Generator) -> Asked:
     asked = _thing(rng)
     fits: Callable[[Thing], bool]
     if by_colour:
-        fits, what = (lambda one: one.colour == asked.colour), f"{asked.colour} things"
+        fits = lambda thing: thing.colour == asked.colour
+        what = f"{asked.colour} things"
     else:
-        fits, what = (lambda one: one.shape == asked.shape), f"{asked.shape}{'es' if asked.shape == 'cross' else 's'}"
+        fits = lambda thing: thing.shape == asked.shape
+        what = f"{asked.shape}{'es' if asked.shape == 'cross' else 's'}"
     able = [thing for thing in THINGS if fits(thing)]
-    there = [_sized(able[int(rng.integers(len(able)))], rng) for _ in range(number)]
-    return Asked(f"how many {what} are there ?", NUMBERS[number], there, fits)
+    things = [_sized(able[int(rng.integers(len(able)))], rng) for _ in range(number)]
+    return Asked(f"how many {what} are there ?", NUMBERS[number], things, fits)
 
 
 def _place(rng: np.random.Generator) -> Asked:
     """The quarter of the picture where a thing is."""
     thing, place = _thing(rng), int(rng.integers(len(PLACES)))
-    return Asked(f"where is the {thing} ?", PLACES[place], [_sized(thing, rng)], lambda one: one == thing, place)
+    return Asked(f"where is the {thing} ?", PLACES[place], [_sized(thing, rng)], lambda other: other == thing, place)
 
 
 def _comparison(rng: np.random.Generator) -> Asked:
     """Whether one thing is larger than another."""
-    one, other = (THINGS[int(n)] for n in rng.choice(len(THINGS), 2, replace=False))
+    thing, other = (THINGS[int(n)] for n in rng.choice(len(THINGS), 2, replace=False))
     larger = bool(rng.integers(2))
-    there = [Placed(one, larger), Placed(other, not larger)]
+    things = [Placed(thing, larger), Placed(other, not larger)]
     return Asked(
-        f"is the {one} larger than the {other} ?", "yes" if larger else "no", there, lambda it: it in (one, other)
+        f"is the {thing} larger than the {other} ?", "yes" if larger else "no", things, lambda it: it in (thing, other)
     )
 
 
 def _existence(rng: np.random.Generator) -> Asked:
     """Whether a thing is there; where it is not, one of its colour and one of its shape often are."""
     thing, yes = _thing(rng), bool(rng.integers(2))
-    near = [one for one in THINGS if one != thing and (one.colour == thing.colour or one.shape == thing.shape)]
+    near = [
+        other for other in THINGS if other != thing and (other.colour == thing.colour or other.shape == thing.shape)
+    ]
     first = thing if yes else near[int(rng.integers(len(near)))]
-    return Asked(f"is there a {thing} ?", "yes" if yes else "no", [_sized(first, rng)], lambda one: one == thing)
+    return Asked(f"is there a {thing} ?", "yes" if yes else "no", [_sized(first, rng)], lambda other: other == thing)
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Asked]] = {
@@ -137,8 +141,8 @@ def _sized(thing: Thing, rng: np.random.Generator) -> Placed:
 
 
 def _placed(asked: Asked, rng: np.random.Generator) -> dict[int, Placed]:
-    """Quarter of the picture -> what stands there: all of `asked.there`, and others, two to four things in all."""
-    things = list(asked.there)
+    """Quarter of the picture -> what stands there: all of `asked.things`, and others, two to four things in all."""
+    things = list(asked.things)
     able = [thing for thing in THINGS if not asked.barred(thing)]
     for _ in range(int(rng.integers(max(2, len(things)), len(PLACES) + 1)) - len(things)):
         things.append(_sized(able[int(rng.integers(len(able)))], rng))

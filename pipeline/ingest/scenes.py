@@ -45,16 +45,16 @@ def _rows(count: int, seed: int, folder: Path) -> Iterator[Row]:
     with images.Writer(folder, [f"scene-{i:06d}" for i in range(count)], (SIZE_PX, SIZE_PX, 3), np.uint8) as writer:
         for i, name in enumerate(writer.names):
             rng = np.random.default_rng([seed, i])
-            one, other = (THINGS[int(n)] for n in rng.choice(len(THINGS), 2, replace=False))
+            thing, other = (THINGS[int(n)] for n in rng.choice(len(THINGS), 2, replace=False))
             # the same colour inside itself cannot be seen
-            relation = RELATIONS[int(rng.integers(len(RELATIONS) - (one.colour == other.colour)))]
-            writer.put(i, draw(one, relation, other, rng))
-            caption = f"a {one} {relation} a {other}"
-            things = " + ".join(sorted((str(one), str(other))))
+            relation = RELATIONS[int(rng.integers(len(RELATIONS) - (thing.colour == other.colour)))]
+            writer.put(i, draw(thing, relation, other, rng))
+            caption = f"a {thing} {relation} a {other}"
+            things = " + ".join(sorted((str(thing), str(other))))
             yield Row("scenes", i + 1, {"image": name, "caption": caption, "things": things}, caption)
 
 
-def draw(one: Thing, relation: str, other: Thing, rng: np.random.Generator) -> np.ndarray:
+def draw(thing: Thing, relation: str, other: Thing, rng: np.random.Generator) -> np.ndarray:
     """(SIZE_PX, SIZE_PX, 3) uint8: a scene at places, of sizes and in shades that vary, on noise."""
     canvas = np.full((SIZE_PX, SIZE_PX, 3), rng.integers(15, 70), np.float64)
     if relation == "inside":
@@ -62,12 +62,12 @@ def draw(one: Thing, relation: str, other: Thing, rng: np.random.Generator) -> n
         paint(canvas, other, at, radius, rng)
         if other.shape == "triangle":  # its middle is below that of its height
             at[1] += radius / 4
-        paint(canvas, one, at + rng.uniform(-1, 1, 2), rng.uniform(7, 8), rng)
+        paint(canvas, thing, at + rng.uniform(-1, 1, 2), rng.uniform(7, 8), rng)
     else:
         first, second = ([middle + rng.uniform(-2, 2), 24 + rng.uniform(-4, 4)] for middle in (12, 36))
         if relation == "above":
             first, second = first[::-1], second[::-1]
-        paint(canvas, one, np.array(first), rng.uniform(7, 9), rng)
+        paint(canvas, thing, np.array(first), rng.uniform(7, 9), rng)
         paint(canvas, other, np.array(second), rng.uniform(7, 9), rng)
     canvas += rng.normal(0, 6, canvas.shape)
     return canvas.clip(0, 255).astype(np.uint8)

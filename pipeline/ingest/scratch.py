@@ -61,10 +61,10 @@ class Scratch(ScratchDatabase):
         wanted = f"SELECT key, split, place, relevance FROM seen WHERE key IN ({marks})"
         known = {key: (split, place, relevance) for key, split, place, relevance in self._db.execute(wanted, keys)}
         before, raised = set(known), set()
-        next_place, found = dict(places), []
+        next_place, seen = dict(places), []
         for key, (split, relevance, _) in zip(keys, rows):
             first = known.get(key)
-            found.append(first is not None)
+            seen.append(first is not None)
             if first is None or relevance is None:
                 place = next_place.get(split, 0)
                 next_place[split] = place + 1
@@ -78,7 +78,7 @@ class Scratch(ScratchDatabase):
         self._db.executemany("INSERT OR REPLACE INTO raised VALUES (?, ?, ?)", [known[key] for key in sorted(raised)])
         higher = [(known[key][2], key) for key in sorted(raised & before)]
         self._db.executemany("UPDATE seen SET relevance = ? WHERE key = ?", higher)
-        return found
+        return seen
 
     def raised(self, split: str) -> dict[int, float]:
         """The places of a split's records whose relevance a later row raised, and what it is now."""
@@ -86,8 +86,8 @@ class Scratch(ScratchDatabase):
 
     def named_otherwise(self, text: str, *names: str) -> bool:
         """Whether an id (`names`: its scope, its kind and itself) stands for another text; see `name`."""
-        found = self._db.execute("SELECT text FROM named WHERE key = ?", (_hash(*names),)).fetchone()
-        return found is not None and found[0] != _hash(text)
+        row = self._db.execute("SELECT text FROM named WHERE key = ?", (_hash(*names),)).fetchone()
+        return row is not None and row[0] != _hash(text)
 
     def name(self, text: str, *names: str) -> None:
         """From now on an id stands for this text, unless it does for one already."""
@@ -139,13 +139,13 @@ class Scratch(ScratchDatabase):
 
     def document(self, document_id: str) -> tuple[str, str] | None:
         """Title and body, or None."""
-        found = self._db.execute("SELECT title, body FROM documents WHERE id = ?", (document_id,)).fetchone()
-        return (found[0], found[1]) if found else None
+        row = self._db.execute("SELECT title, body FROM documents WHERE id = ?", (document_id,)).fetchone()
+        return (row[0], row[1]) if row else None
 
     def query(self, split: str, query_id: str) -> str | None:
         """The text of a split's query, or None."""
-        found = self._db.execute("SELECT text FROM queries WHERE split = ? AND id = ?", (split, query_id)).fetchone()
-        return found[0] if found else None
+        row = self._db.execute("SELECT text FROM queries WHERE split = ? AND id = ?", (split, query_id)).fetchone()
+        return row[0] if row else None
 
     def documents(self) -> Iterator[tuple[str, str, str]]:
         """Id, title and body of all documents, in the order they came."""

@@ -22,12 +22,14 @@ def split_of(group: str, seed: int, shares: SplitShares) -> SplitName:
     return "valid" if fraction < shares.test + shares.valid else "train"
 
 
-def shares_to_cut(given: SplitName | None, all_given: Collection[SplitName | None], shares: SplitShares) -> SplitShares:
+def shares_to_cut(
+    file_split: SplitName | None, file_splits: Collection[SplitName | None], shares: SplitShares
+) -> SplitShares:
     """What to cut out of one file: from train what no other file gives, from a file of no split both, else nothing."""
-    if given is None:
+    if file_split is None:
         return shares
-    if given != "train":
+    if file_split != "train":
         return SplitShares(valid=0, test=0)
     return SplitShares(
-        valid=0 if "valid" in all_given else shares.valid, test=0 if "test" in all_given else shares.test
+        valid=0 if "valid" in file_splits else shares.valid, test=0 if "test" in file_splits else shares.test
     )

@@ -55,8 +55,8 @@ def _look(config: Config) -> dict[str, list[listing.Source]]:
     return {name: listing.look(files) for name, files in _files(config).items()}
 
 
-def _versions(found: dict[str, list[listing.Source]]) -> dict[str, str]:
-    return {name: listing.version(sources) for name, sources in found.items()}
+def _versions(by_use: dict[str, list[listing.Source]]) -> dict[str, str]:
+    return {name: listing.version(sources) for name, sources in by_use.items()}
 
 
 def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -119,14 +119,12 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
 
 def _record(config: Config, folder: Path, inputs: Mapping[str, str]) -> None:
     """Writes down which files were read. Raises TryAgain where they are no longer those of `inputs`."""
-    found = _look(config)
-    for name, version in _versions(found).items():
+    by_use = _look(config)
+    for name, version in _versions(by_use).items():
         if version != inputs.get(name):
-            raise TryAgain(
-                f"{listing.shown([one.address for one in found[name]])} was changed while it was read: run again when "
-                "nothing writes to it any more"
-            )
-    listing.write(folder, found)
+            changed = listing.shown([source.address for source in by_use[name]])
+            raise TryAgain(f"{changed} was changed while it was read: run again when nothing writes to it any more")
+    listing.write(folder, by_use)
 
 
 def _check_task(config: Config) -> None:

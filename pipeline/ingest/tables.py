@@ -48,12 +48,12 @@ def source_of(address: str, form: str, how: How | None) -> PairsSource:
     Raises:
         InputError: no such delimiter.
     """
-    given = {name: value for name, value in (how or {}).items() if value is not None}
+    settings = {name: value for name, value in (how or {}).items() if value is not None}
     try:
-        return PairsSource(format=cast(Format, form), path=address, **given)  # type: ignore[arg-type]
+        return PairsSource(format=cast(Format, form), path=address, **settings)  # type: ignore[arg-type]
     except ValidationError:
         raise InputError(
-            f"the delimiter {given.get('delimiter')!r} must be one character, no quote and no line end"
+            f"the delimiter {settings.get('delimiter')!r} must be one character, no quote and no line end"
         ) from None
 
 

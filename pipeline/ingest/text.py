@@ -27,22 +27,22 @@ def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[
     """
     keep_blank = any(form.verbatim for form in config.spec.fields.values())
 
-    def lines(found: list[str]) -> Iterator[NamedLine]:
-        for address, name in listing.names(found).items():
+    def lines(files: list[str]) -> Iterator[NamedLine]:
+        for address, name in listing.names(files).items():
             for line in places.lines(address, source.encoding, limit_bytes):
                 if keep_blank or line.problem or line.text.strip():
                     yield name, line
 
-    for given, found in pairs.files(source).items():
+    for file_split, files in pairs.files(source).items():
         if source.begins is not None:
-            yield given, chapters(lines(found), re.compile(source.begins))
-        elif given is None:
+            yield file_split, chapters(lines(files), re.compile(source.begins))
+        elif file_split is None:
             yield from in_order(
-                listing.shown(source.path or ""), functools.partial(lines, found), config.ingest.split,
+                listing.shown(source.path or ""), functools.partial(lines, files), config.ingest.split,
                 lambda part: blocks(part, source.lines_per_record, keep_blank),
             )  # fmt: skip
         else:
-            yield given, blocks(lines(found), source.lines_per_record, keep_blank)
+            yield file_split, blocks(lines(files), source.lines_per_record, keep_blank)
 
 
 def in_order(
@@ -91,8 +91,8 @@ def cuts(total: int, shares: SplitShares) -> dict[SplitName, tuple[int, int]]:
 def blocks(lines: Iterator[NamedLine], size: int, keep_blank: bool) -> Iterator[Row]:
     """Rows with a `text` of up to `size` lines of one file; a bad line is a row of its own."""
     for name, of_file in itertools.groupby(lines, operator.itemgetter(0)):
-        found = (line for _, line in of_file)
-        while block := list(itertools.islice(found, size)):
+        file_lines = (line for _, line in of_file)
+        while block := list(itertools.islice(file_lines, size)):
             good = [line.text for line in block if line.problem is None]
             for line in block:
                 if line.problem is not None:
@@ -132,8 +132,8 @@ def read_labelled(
     source: LabelledSource, config: Config, limit_bytes: int
 ) -> Iterator[tuple[SplitName | None, Iterator[Row]]]:
     """Rows with `label` and `text`: what stands before the first blank of a line, and after it."""
-    for split, found in pairs.files(source).items():
-        yield split, listing.rows(found, lambda address: _labelled(address, source.encoding, limit_bytes))
+    for split, files in pairs.files(source).items():
+        yield split, listing.rows(files, lambda address: _labelled(address, source.encoding, limit_bytes))
 
 
 def _labelled(address: str, encoding: str, limit_bytes: int) -> Iterator[Row]:
@@ -167,13 +167,17 @@ def read_lines(
 def _aligned(files: dict[str, list[str]], source: LinesSource, limit_bytes: int) -> Iterator[Row]:
     """Files of a field follow each other: only what all fields have together must be equally long."""
     readers = [
-        ((address, line) for address in found for line in places.lines(address, source.encoding, limit_bytes))
-        for found in files.values()
+        ((address, line) for address in field_files for line in places.lines(address, source.encoding, limit_bytes))
+        for field_files in files.values()
     ]
     for read in itertools.zip_longest(*readers):
         if None in read:
             ended, longer = (
-                next(listing.shown(found) for found, one in zip(files.values(), read) if (one is None) is is_short)
+                next(
+                    listing.shown(field_files)
+                    for field_files, named_line in zip(files.values(), read)
+                    if (named_line is None) is is_short
+                )
                 for is_short in (True, False)
             )
             raise InputError(f"{ended} has fewer lines than {longer}: files of format lines must be equally long")

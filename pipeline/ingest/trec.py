@@ -136,8 +136,8 @@ def _smart_fields(lines: list[str]) -> dict[Column, Any]:
     fields: dict[str, list[str]] = {}
     name = ""
     for line in lines[1:]:
-        if found := _SMART_FIELD.match(line):
-            name = found[1]
+        if match := _SMART_FIELD.match(line):
+            name = match[1]
         else:
             fields.setdefault(name, []).append(line)
     texts = {
@@ -216,8 +216,8 @@ def _between(gather: _Gatherer, line: Line, text: str, opening: re.Pattern[str],
 def _element(text: str, *names: str) -> str:
     """The text of the first of these elements that is not empty, without tags; it may lack its closing tag."""
     for name in names:
-        found = _closed(text, name) or re.findall(rf"<{name}\b[^<>]*>([^<]*)", text, re.IGNORECASE)
-        joined = html.unescape(_TAG.sub(" ", "\n".join(found))).strip()
+        contents = _closed(text, name) or re.findall(rf"<{name}\b[^<>]*>([^<]*)", text, re.IGNORECASE)
+        joined = html.unescape(_TAG.sub(" ", "\n".join(contents))).strip()
         if joined:
             return joined
     return ""
@@ -225,30 +225,30 @@ def _element(text: str, *names: str) -> str:
 
 def _closed(text: str, name: str) -> list[str]:
     """The contents of an element each time it is closed; one pass, where a pattern would look for each end anew."""
-    found: list[str] = []
+    contents: list[str] = []
     start = None
     for tag in re.finditer(rf"<(/?){name}\b[^<>]*>", text, re.IGNORECASE):
         if tag[1] and start is not None:
-            found.append(text[start : tag.start()])
+            contents.append(text[start : tag.start()])
             start = None
         elif not tag[1] and start is None:
             start = tag.end()
-    return found
+    return contents
 
 
 def _without(text: str, names: str) -> str:
     """The text without the elements of these names (a pattern's alternatives) that are closed; one pass, too."""
     tags = list(re.finditer(rf"<(/?)({names})\b[^<>]*>", text, re.IGNORECASE))
     last = {tag[2].upper(): tag.start() for tag in tags if tag[1]}
-    kept, at, inside = [], 0, ""
+    parts, at, inside = [], 0, ""
     for tag in tags:
         name = tag[2].upper()
         if not inside and not tag[1] and last.get(name, -1) > tag.start():
-            kept.append(text[at : tag.start()])
+            parts.append(text[at : tag.start()])
             inside = name
         elif inside == name and tag[1]:
             at, inside = tag.end(), ""
-    return " ".join([*kept, text[at:]])
+    return " ".join([*parts, text[at:]])
 
 
 def _sgml_document(lines: list[str]) -> dict[Column, Any]:
@@ -279,8 +279,8 @@ def _attribute(opening: str) -> str:
     >>> _attribute('<topic lang="en" number="7">')
     '7'
     """
-    found = re.search(rf"""\s(?:{_NUMBER})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", opening, re.IGNORECASE)
-    return html.unescape(next(filter(None, found.groups()), "")) if found else ""
+    match = re.search(rf"""\s(?:{_NUMBER})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", opening, re.IGNORECASE)
+    return html.unescape(next(filter(None, match.groups()), "")) if match else ""
 
 
 def _without_sections(block: str) -> str:

@@ -86,15 +86,15 @@ def decoded(html: bytes, charset: str | None = None) -> str:
     the encoding does not have become U+FFFD.
     """
     encodings = needed("resiliparse.parse.encoding")
-    found = next((name for mark, name in _MARKS if html.startswith(mark)), None)
-    if found is None and charset:
-        found = encodings.map_encoding_to_html5(charset.strip().strip("\"'"), fallback_utf8=False)
-    if found is None and b"charset" not in html[:_PRESCANNED].lower() and _is_utf8(html):
-        found = "utf-8"  # of a few letters the detector tells nothing
-    if found is None:
-        found = encodings.detect_encoding(html, from_html_meta=True) or "utf-8"
-        found = "utf-8" if found.startswith("utf-16") else found
-    text = encodings.bytes_to_str(html, found, errors="replace", fallback_encodings=())
+    encoding = next((name for mark, name in _MARKS if html.startswith(mark)), None)
+    if encoding is None and charset:
+        encoding = encodings.map_encoding_to_html5(charset.strip().strip("\"'"), fallback_utf8=False)
+    if encoding is None and b"charset" not in html[:_PRESCANNED].lower() and _is_utf8(html):
+        encoding = "utf-8"  # of a few letters the detector tells nothing
+    if encoding is None:
+        encoding = encodings.detect_encoding(html, from_html_meta=True) or "utf-8"
+        encoding = "utf-8" if encoding.startswith("utf-16") else encoding
+    text = encodings.bytes_to_str(html, encoding, errors="replace", fallback_encodings=())
     return str(text).lstrip("\ufeff")
 
 
@@ -110,8 +110,8 @@ def language_of(text: str) -> str:
     """The language that a text most looks like, by ISO 639-1; "" where it looks like none."""
     if not text.strip():
         return ""
-    found, _ = needed("resiliparse.parse.lang").detect_fast(text[:_LANGUAGE_CHARACTERS])
-    return "" if found == "unknown" else str(found)
+    language, _ = needed("resiliparse.parse.lang").detect_fast(text[:_LANGUAGE_CHARACTERS])
+    return "" if language == "unknown" else str(language)
 
 
 def one_address(address: str) -> str:
@@ -143,10 +143,10 @@ def _canonical(tree: Any, address: str) -> str:
     """
     named = [link.get("href") for link in tree.iterfind(".//link[@rel='canonical']")]
     try:
-        said = next((name for name in named if name), "") or needed("trafilatura.metadata").extract_url(tree) or ""
-        said = urllib.parse.urljoin(address, said.strip())
-        if urllib.parse.urlsplit(said).path in ("", "/") and urllib.parse.urlsplit(address).path not in ("", "/"):
-            said = ""
+        canonical = next((name for name in named if name), "") or needed("trafilatura.metadata").extract_url(tree) or ""
+        canonical = urllib.parse.urljoin(address, canonical.strip())
+        if urllib.parse.urlsplit(canonical).path in ("", "/") and urllib.parse.urlsplit(address).path not in ("", "/"):
+            canonical = ""
     except Exception:  # it costs the address, not the page
-        said = ""
-    return one_address(said) or one_address(address)
+        canonical = ""
+    return one_address(canonical) or one_address(address)
