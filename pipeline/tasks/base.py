@@ -140,12 +140,12 @@ class Task:
 
 def texts_of(ingested: Path, split: shards.Split, field: str, name: str = "test") -> list[str]:
     """(N,) the texts of a field as ingest wrote them, for showing beside what was predicted."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     columns = [f"{field}_id", field]
     for batch in pq.ParquetFile(ingested / f"records-{name}.parquet").iter_batches(10_000, columns=columns):
-        found.update(zip(batch[f"{field}_id"].to_pylist(), batch[field].to_pylist()))
+        texts.update(zip(batch[f"{field}_id"].to_pylist(), batch[field].to_pylist()))
     keys = list(split.fields[field].keys)
-    return [found[keys[row]] for row in split.rows[field].tolist()]
+    return [texts[keys[row]] for row in split.rows[field].tolist()]
 
 
 def task_of(config: Config, folder: Path) -> Task:

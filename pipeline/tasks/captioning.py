@@ -110,19 +110,19 @@ class Captioning(Task):
         """(m,) of a batch's steps."""
         state, memory = network.look(nd.array(batch.images, context, batch.images.dtype))
         features, _, _ = network(nd.array(batch.inputs, context, "int32"), state, memory)
-        there = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
-        return network.words.losses(there, nd.array(batch.targets, context, "int32"))
+        step_features = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
+        return network.words.losses(step_features, nd.array(batch.targets, context, "int32"))
 
     # --- writing ------------------------------------------------------------------------------------------------------
     def _write(self, network: Captioner, seen: np.ndarray, context: Context, beam: int) -> list[Found]:
         """Captions of (n, *shape) images."""
-        limit, never, found = self.config.tokenize.limit("caption"), decoding.never_written(False), []
+        limit, never, hypotheses = self.config.tokenize.limit("caption"), decoding.never_written(False), []
         for start in range(0, len(seen), AT_ONCE):
             part = seen[start : start + AT_ONCE]
             state, memory = network.look(nd.array(part, context, part.dtype))
             limits = np.full(len(part), limit)
-            found += search(network.step, state, memory, limits, self._border, beam, 0.0, never)
-        return found
+            hypotheses += search(network.step, state, memory, limits, self._border, beam, 0.0, never)
+        return hypotheses
 
     def _looked(
         self, network: Captioner, rows: np.ndarray, written: list[list[int]], context: Context
@@ -139,35 +139,35 @@ class Captioning(Task):
     def _write_split(self, network: Captioner, split: shards.Split, world: World, beam: int) -> list[Found]:
         """Captions of a split's distinct images, the work shared out over the workers."""
         rows = self.images.rows_of(split.fields["image"])
-        mine = np.arange(len(rows))[world.rank :: world.size]
-        seen = self.images.seen(self.images.raw[rows[mine]], world.context)
-        found = self._write(network, seen, world.context, beam)
-        return gather_found(dict(zip(mine.tolist(), found)), len(rows), world)
+        own_images = np.arange(len(rows))[world.rank :: world.size]
+        seen = self.images.seen(self.images.raw[rows[own_images]], world.context)
+        hypotheses = self._write(network, seen, world.context, beam)
+        return gather_found(dict(zip(own_images.tolist(), hypotheses)), len(rows), world)
 
     def _tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         return [self.vocabulary[i] for i in ids]
 
     def _references(self, split: shards.Split) -> list[list[list[str]]]:
         """The captions' tokens of each distinct image."""
-        found: list[list[list[str]]] = [[] for _ in range(len(split.fields["image"]))]
+        references: list[list[list[str]]] = [[] for _ in range(len(split.fields["image"]))]
         for image, caption in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
-            found[image].append(self._tokens(split.fields["caption"].ids(caption)))
-        return found
+            references[image].append(self._tokens(split.fields["caption"].ids(caption)))
+        return references
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Captioner, world: World) -> dict[str, float]:
         """Exact captions, BLEU-1 to 4 and CIDEr of what is written greedily, and nats per token."""
         split = self.judged("valid")
-        found = self._write_split(network, split, world, beam=1)
-        metrics = captions.scores([self._tokens(ids) for ids, _ in found], self._references(split))
+        hypotheses = self._write_split(network, split, world, beam=1)
+        metrics = captions.scores([self._tokens(ids) for ids, _ in hypotheses], self._references(split))
         return world.agree(metrics | {"nats": self._nats(network, split, world)}, "validation")
 
     def _nats(self, network: Captioner, split: shards.Split, world: World) -> float:
         """Mean cross entropy per token, the border included."""
         images, total = self.images.rows_of(split.fields["image"]), np.zeros((1, 2), np.float32)
-        mine = np.arange(len(split.relevance))[world.rank :: world.size]
-        for start in range(0, len(mine), AT_ONCE):
-            part = mine[start : start + AT_ONCE]
+        own_records = np.arange(len(split.relevance))[world.rank :: world.size]
+        for start in range(0, len(own_records), AT_ONCE):
+            part = own_records[start : start + AT_ONCE]
             forced = teacher(*split.fields["caption"].padded(split.rows["caption"][part]), self._border)
             seen = self.images.seen(self.images.raw[images[split.rows["image"][part]]], world.context)
             losses = self._losses(network, CaptionBatch(None, 0, 0, seen, *forced, total=0), world.context)
@@ -179,12 +179,12 @@ class Captioning(Task):
         """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl,
         captions.html and captions.json."""
         split = self.judged("test")
-        found = self._write_split(network, split, world, self.options.beam)
+        hypotheses = self._write_split(network, split, world, self.options.beam)
         if world.rank > 0:
             return {}
         references, kind = self._references(split), self.config.tokenize.kind
         rows = self.images.rows_of(split.fields["image"])
-        systems: dict[str, list[Any]] = {"model": [self._tokens(ids) for ids, _ in found]}
+        systems: dict[str, list[Any]] = {"model": [self._tokens(ids) for ids, _ in hypotheses]}
         train = self._references(self.train)
         near = captions.nearest(
             self.images.small(self.images.rows_of(self.train.fields["image"])), self.images.small(rows)
@@ -193,17 +193,19 @@ class Captioning(Task):
         systems["frequent"] = [captions.most_frequent([c for known in train for c in known])] * len(rows)
         names = dict(zip(split.rows["image"].tolist(), texts_of(ingested, split, "image")))
         right = captions.exact(systems["model"], references)
-        looked = self._looked(network, rows[:SHOWN], [ids for ids, _ in found[:SHOWN]], world.context)
+        looked = self._looked(network, rows[:SHOWN], [ids for ids, _ in hypotheses[:SHOWN]], world.context)
         shown = []
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for row, tokens in enumerate(systems["model"]):
-                said = [joined(kind, known) for known in references[row]]
-                line = {"image": names[row], "caption": joined(kind, tokens), "references": said}
-                file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
+                reference_texts = [joined(kind, known) for known in references[row]]
+                line = {"image": names[row], "caption": joined(kind, tokens), "references": reference_texts}
+                file.write(as_json(line | {"score": round(hypotheses[row].score, 6)}, ensure_ascii=False) + "\n")
                 picture = self.images.raw[rows[row]] if len(self.images.raw_shape) == 3 else None
                 words = list(zip(tokens, looked[row])) if row < len(looked) else []
                 shown.append(
-                    captions_page.Shown(names[row], picture, line["caption"], said, bool(right[row]), words=words)
+                    captions_page.Shown(
+                        names[row], picture, line["caption"], reference_texts, bool(right[row]), words=words
+                    )
                 )
         captions_page.keep(folder, shown)
         note = f"The first {min(SHOWN, len(shown))} of {len(shown)} test images; green: one of the references, exactly."
@@ -216,16 +218,16 @@ class Captioning(Task):
     ) -> dict[str, float]:
         """Writes table.txt and metrics.json; the corpus scores, which have no interval, stand below the table."""
         settings = self.config.evaluate
-        values = {(name, "exact"): captions.exact(said, references) for name, said in systems.items()}
+        values = {(name, "exact"): captions.exact(tokens, references) for name, tokens in systems.items()}
         values |= {
-            (name, "sentence_bleu_4"): captions.sentence_bleu(said, references) for name, said in systems.items()
+            (name, "sentence_bleu_4"): captions.sentence_bleu(tokens, references) for name, tokens in systems.items()
         }
         keys = list(split.fields["image"].keys)
         judged = Judged("images", keys, [" ".join(known[0]) for known in references], None, {}, values)
-        corpus = {name: captions.scores(said, references) for name, said in systems.items()}
+        corpus = {name: captions.scores(tokens, references) for name, tokens in systems.items()}
         lines = ["corpus scores:"]
-        for name, found in corpus.items():
-            lines.append(f"  {name:<9}" + "  ".join(f"{m} {v:.3f}" for m, v in found.items() if m != "exact"))
+        for name, scores in corpus.items():
+            lines.append(f"  {name:<9}" + "  ".join(f"{m} {v:.3f}" for m, v in scores.items() if m != "exact"))
         flat = system_comparison.write(
             folder, self.config.name, {"images": (judged, "nearest")}, settings.bootstrap_samples, self.config.seed,
             "\n".join(lines),
@@ -236,6 +238,6 @@ class Captioning(Task):
     def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         """For each row's `image`, the path of one, its `caption` and the caption's log probability."""
         raw = np.stack([self.images.read(row["image"]) for row in rows])
-        found = self._write(network, self.images.seen(raw, context), context, self.options.beam)
+        hypotheses = self._write(network, self.images.seen(raw, context), context, self.options.beam)
         kind = self.config.tokenize.kind
-        return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in found]
+        return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in hypotheses]

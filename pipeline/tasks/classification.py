@@ -98,8 +98,8 @@ class Classification(LabelTask):
         split = self.judged("valid")
         labels = self.classes_of(split)
         predicted = self._probabilities(network, split, world).argmax(axis=1)
-        found = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
-        return world.agree(found, "validation")
+        values = {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
+        return world.agree(values, "validation")
 
     def _naive_bayes(self) -> naive_bayes.NaiveBayes:
         """Over the training texts."""
@@ -115,10 +115,10 @@ class Classification(LabelTask):
         if world.rank > 0:
             return
         metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
-        found, _ = naive_bayes.joined(
+        mixture, _ = naive_bayes.joined(
             self._naive_bayes(), probabilities, self.texts_read(valid), self.classes_of(valid), metric
         )
-        naive_bayes.save(folder, found)
+        naive_bayes.save(folder, mixture)
 
     @functools.cached_property
     def _joined(self) -> naive_bayes.Joined | None:
@@ -132,16 +132,16 @@ class Classification(LabelTask):
         if world.rank > 0:
             return {}
         labels = self.classes_of(split)
-        given = texts_of(ingested, split, "label")
-        unseen = self.unseen(labels, given)
+        label_names = texts_of(ingested, split, "label")
+        unseen = self.unseen(labels, label_names)
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
         bayes = self._joined.model if self._joined is not None else self._naive_bayes()
         others = {"naive_bayes": bayes.scores(self.texts_read(split)).argmax(axis=1)}
         if self._joined is not None:
-            said = self._joined.probabilities(probabilities, self.texts_read(split))
-            others["fused"] = said.argmax(axis=1)
+            chances = self._joined.probabilities(probabilities, self.texts_read(split))
+            others["fused"] = chances.argmax(axis=1)
         else:
-            said = probabilities
+            chances = probabilities
         others["majority"] = np.full(len(labels), np.bincount(self.classes).argmax())
         values = {("model", "accuracy"): probabilities.argmax(axis=1) == labels}
         values |= {(name, "accuracy"): predicted == labels for name, predicted in others.items()}
@@ -156,7 +156,7 @@ class Classification(LabelTask):
             classes=Classes([*self.names, *unseen], labels, padded),
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, label, row in zip(split.ids, texts, given, said):
+            for key, text, label, row in zip(split.ids, texts, label_names, chances):
                 line = {"id": key, "text": shown(text), "given": label}
                 file.write(as_json(line | decoding.label_of(self.names, row), ensure_ascii=False) + "\n")
         settings = self.config.evaluate
@@ -167,9 +167,9 @@ class Classification(LabelTask):
     def _probabilities(self, network: Classifier, split: shards.Split, world: World) -> np.ndarray:
         """(N, C) float32 for a split's records, the work shared out over the workers."""
         field, rows = split.fields["text"], split.rows["text"]
-        found = [(part, self._softmax(network, *field.padded(rows[part]), world.context))
+        chunks = [(part, self._softmax(network, *field.padded(rows[part]), world.context))
                  for part in like_lengths(field.lengths[rows], world.rank, world.size)]  # fmt: skip
-        return gathered(found, len(rows), len(self.names), world, "probabilities")
+        return gathered(chunks, len(rows), len(self.names), world, "probabilities")
 
     def _softmax(self, network: Classifier, ids: np.ndarray, lengths: np.ndarray, context: Context) -> np.ndarray:
         table = network.embedding.data(context)
@@ -181,12 +181,12 @@ class Classification(LabelTask):
         tokenizer = load_tokenizer(self.folder)
         encoded = [tokenizer.encode(str(row["text"]), "text") for row in rows]
         lengths = np.array([len(ids) for ids in encoded], np.int32)
-        found: list[dict[str, Any]] = [{} for _ in rows]
+        predictions: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
             texts = [encoded[place] for place in part]
             chances = self._softmax(network, *shards.padded(texts), context)
             if self._joined is not None:
                 chances = self._joined.probabilities(chances, texts)
             for place, row in zip(part, chances):
-                found[place] = decoding.label_of(self.names, row)
-        return found
+                predictions[place] = decoding.label_of(self.names, row)
+        return predictions

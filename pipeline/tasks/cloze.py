@@ -33,7 +33,7 @@ class ClozeBatch(NamedTuple):
     texts: Chunked  # ids with blanks in them
     places: list[np.ndarray]  # for each chunk (B,) int32: step * texts + text of each word to say
     words: list[np.ndarray]  # for each chunk (B,) int32: these words
-    said: int  # words to say, of all workers
+    total: int  # words to say, of all workers
     candidates: np.ndarray  # (S,) int32 drawn for a sampled softmax, the same for all workers; else empty
 
 
@@ -95,18 +95,18 @@ class FillIn(Task):
             hidden = _hidden(chunk.ids, masks[start:ends], self.vocabulary)
             chunks.append(chunk._replace(ids=np.searchsorted(tokens, hidden).astype(np.int32)))
             start = ends
-        said = sum(int((ids != UNKNOWN_ID).sum()) for ids in read)
+        total = sum(int((ids != UNKNOWN_ID).sum()) for ids in read)
         return ClozeBatch(
-            tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, said, candidates
+            tokens, texts.real, texts.cells, texts._replace(chunks=chunks), places, words, total, candidates
         )
 
     def told(self, batch: ClozeBatch) -> np.ndarray:
         """See Task: how many words are learned from."""
-        return np.array([batch.said], np.int32)
+        return np.array([batch.total], np.int32)
 
     def joined(self, batch: ClozeBatch, told: np.ndarray, rank: int) -> ClozeBatch:
         """See Task."""
-        return batch._replace(said=max(1, int(told.sum())))
+        return batch._replace(total=max(1, int(told.sum())))
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
         """The mean over all workers' words; the readers' losses are added, and so learn apart from each other."""
@@ -127,11 +127,11 @@ class FillIn(Task):
                 losses = network.sampled_losses(expected, words, candidates, batch.tokens)
             else:
                 losses = network.losses(expected, words)
-            sums = {name: found.sum() for name, found in losses.items()}
+            sums = {name: values.sum() for name, values in losses.items()}
             total = total + sum(sums.values())
             own = own + sums["both"]
         # the average over workers of these is the mean over all words, whatever each worker's number of them
-        share = world.size / batch.said
+        share = world.size / batch.total
         return StepLoss(total * share, own * share)
 
     # --- judging ------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class FillIn(Task):
         """For each passage each reader's log probabilities at its blanks: lists of {reader: (B, V)}."""
         lengths = np.array([len(ids) for ids in passages], np.int32)
         table = network.embedding.data(context)
-        found: list[dict[str, np.ndarray]] = [{} for _ in passages]
+        log_probabilities: list[dict[str, np.ndarray]] = [{} for _ in passages]
         for part in like_lengths(lengths, cells=4096):
             ids = np.full((int(lengths[part].max()), len(part)), PADDING_ID, np.int32)
             for column, place in enumerate(part):
@@ -155,30 +155,30 @@ class FillIn(Task):
             for name, values in network.scores(expected).items():
                 values = nd.log_softmax(_possible(values)).asnumpy()
                 for place, rows in zip(part, np.split(values, ends)):
-                    found[place][name] = rows
-        return found
+                    log_probabilities[place][name] = rows
+        return log_probabilities
 
     def _judged(self, network: Cloze, name: str, world: World) -> tuple[shards.Split, np.ndarray, np.ndarray]:
         """A split; per record and reader (N, R, 3) blanks, right ones and nats; (N, BEST) words of the first blank."""
         split = self.judged(name)
         field = split.fields["text"]
-        mine = np.arange(world.rank, len(split.relevance), world.size, dtype=np.int32)
-        rows = split.rows["text"][mine].tolist()
+        own_records = np.arange(world.rank, len(split.relevance), world.size, dtype=np.int32)
+        rows = split.rows["text"][own_records].tolist()
         passages = [field.ids(row) for row in rows]
         masks = [self._blanks(ids, np.random.default_rng([self.config.seed, row])) for ids, row in zip(passages, rows)]
-        sums = np.zeros((len(mine), len(network.readers()), 3), np.float32)
-        best = np.zeros((len(mine), BEST), np.int32)
-        for start in range(0, len(mine), step := 256):
+        sums = np.zeros((len(own_records), len(network.readers()), 3), np.float32)
+        best = np.zeros((len(own_records), BEST), np.int32)
+        for start in range(0, len(own_records), step := 256):
             some = slice(start, start + step)
-            said = self._filled(network, passages[some], masks[some], world.context)
-            for i, (ids, mask, by_reader) in enumerate(zip(passages[some], masks[some], said), start):
+            log_probabilities = self._filled(network, passages[some], masks[some], world.context)
+            for i, (ids, mask, by_reader) in enumerate(zip(passages[some], masks[some], log_probabilities), start):
                 for reader, values in enumerate(by_reader.values()):
                     right = values.argmax(axis=1) == ids[mask]
                     nats = -values[np.arange(len(values)), ids[mask]]
                     sums[i, reader] = mask.sum(), right.sum(), nats.sum()
                     if not reader and len(values):
                         best[i] = np.argsort(-values[0], kind="stable")[:BEST]
-        order = np.argsort(world.gather_numpy(mine, "places"), kind="stable")
+        order = np.argsort(world.gather_numpy(own_records, "places"), kind="stable")
         sums, best = world.gather_numpy(sums, "sums")[order], world.gather_numpy(best, "best")[order]
         if not sums[:, 0, 0].any():
             raise InputError(f"the {name} split has no word that training knows, so none to take out: give more text")
@@ -188,10 +188,10 @@ class FillIn(Task):
         """accuracy and nats per blank, and those of the left-only reader as left_accuracy and left_nats."""
         _, sums, _ = self._judged(network, "valid", world)
         blanks, right, nats = np.moveaxis(sums.sum(axis=0), -1, 0)
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for i, prefix in enumerate(["", "left_"][: len(blanks)]):
-            found |= {f"{prefix}accuracy": float(right[i] / blanks[i]), f"{prefix}nats": float(nats[i] / blanks[i])}
-        return world.agree(found, "validation")
+            values |= {f"{prefix}accuracy": float(right[i] / blanks[i]), f"{prefix}nats": float(nats[i] / blanks[i])}
+        return world.agree(values, "validation")
 
     def evaluate(self, network: Cloze, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside the left-only reader and the most frequent word; also writes predictions.jsonl."""
@@ -214,9 +214,9 @@ class FillIn(Task):
         texts = texts_of(ingested, split, "text")
         names = self._names
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for key, text, words, said in zip(split.ids, texts, taken, best.tolist()):
+            for key, text, words, best_words in zip(split.ids, texts, taken, best.tolist()):
                 line = {"id": key, "text": shown(text), "taken_out": [names[word] for word in words.tolist()]}
-                line["first_blank"] = [names[word] for word in said] if len(words) else []
+                line["first_blank"] = [names[word] for word in best_words] if len(words) else []
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         judged = Judged("passages", list(split.ids), texts, None, {"blanks": blanks}, values, weights)
         settings, reference = self.config.evaluate, "left" if sums.shape[1] > 1 else "frequency"
@@ -266,8 +266,8 @@ def _hidden(ids: np.ndarray, masks: list[np.ndarray], blank: int) -> np.ndarray:
 def _at(ids: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(B,) places of (T, n) ids, step * n + text, text by text, where the masks say so; and what stands there."""
     places = [np.flatnonzero(mask) * ids.shape[1] + column for column, mask in enumerate(masks)]
-    found = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int32)
-    return found, ids.reshape(-1)[found]
+    flat_places = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int32)
+    return flat_places, ids.reshape(-1)[flat_places]
 
 
 def _possible(scores: nd.NDArray) -> nd.NDArray:

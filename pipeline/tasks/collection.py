@@ -47,9 +47,9 @@ class Collection:
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As shards.Texts has it."""
-        found = [np.zeros(0, np.int32)] * len(rows)
+        texts = [np.zeros(0, np.int32)] * len(rows)
         for number in np.unique(self._table_of[rows]).tolist():
             places = np.flatnonzero(self._table_of[rows] == number)
             for place, ids in zip(places.tolist(), self._tables[number].read(self._row_of[rows[places]])):
-                found[place] = ids
-        return shards.padded(found)
+                texts[place] = ids
+        return shards.padded(texts)

@@ -120,8 +120,8 @@ def _content(image: str) -> bytes:
             raise InputError(f"image {path} is over {MAX_FILE_BYTES >> 20} MB")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a NUL in it is the latter
-        said = getattr(error, "strerror", None) or error
-        raise InputError(f"image {_shown(image)} cannot be read ({said})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"image {_shown(image)} cannot be read ({reason})") from None
 
 
 def _shown(image: str) -> str:

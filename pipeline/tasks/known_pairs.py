@@ -27,12 +27,12 @@ class Known:
         """(2, k) int32: i and j wherever a pair says that document j of (m,) is relevant for query i of (n,)."""
         starts = np.where(queries > 0, self._ends[queries - 1], 0)
         rows, known = _ranges(starts, self._ends[queries])
-        there = self._relevant[known]
-        rows, wanted = rows[there], self._documents[known[there]]
+        relevant = self._relevant[known]
+        rows, wanted = rows[relevant], self._documents[known[relevant]]
         order = np.argsort(documents, kind="stable")
         ordered = documents[order]
-        found, columns = _ranges(*(np.searchsorted(ordered, wanted, side) for side in ("left", "right")))
-        return np.stack([rows[found], order[columns]]).astype(np.int32)
+        matches, columns = _ranges(*(np.searchsorted(ordered, wanted, side) for side in ("left", "right")))
+        return np.stack([rows[matches], order[columns]]).astype(np.int32)
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

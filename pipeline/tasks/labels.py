@@ -47,10 +47,10 @@ class LabelTask(Task):
         field = split.fields[self.text]
         return (field.ids(row) for row in split.rows[self.text].tolist())
 
-    def unseen(self, classes: np.ndarray, given: list[str]) -> list[str]:
-        """Names of the classes from C on; `given` are the labels as the data has them."""
-        found = {int(i): name for i, name in zip(classes, given) if i >= len(self.names)}
-        return [found[i] for i in sorted(found)]
+    def unseen(self, classes: np.ndarray, label_names: list[str]) -> list[str]:
+        """Names of the classes from C on; `label_names` are the labels as the data has them."""
+        names = {int(i): name for i, name in zip(classes, label_names) if i >= len(self.names)}
+        return [names[i] for i in sorted(names)]
 
 
 def gathered(parts: list[tuple[np.ndarray, np.ndarray]], count: int, width: int, world: World, name: str) -> np.ndarray:

@@ -162,8 +162,8 @@ class LanguageModelTask(Task):
         places, judged = decoding.side_by_side(predicted, self.streams, READ_IN, world.rank, world.size)
         nats = np.zeros(0, np.float32)
         if judged:
-            found = self._nats(network, text[places], text[places + 1], world.context)
-            nats = np.concatenate([column[steps] for column, steps in zip(found.T, judged)])
+            losses = self._nats(network, text[places], text[places + 1], world.context)
+            nats = np.concatenate([column[steps] for column, steps in zip(losses.T, judged)])
         return world.gather_numpy(nats, "nats")
 
     def _nats(self, network: LanguageModel, ids: np.ndarray, targets: np.ndarray, context: Context) -> np.ndarray:
@@ -171,12 +171,12 @@ class LanguageModelTask(Task):
         steps, count = ids.shape
         at_once = max(1, MAX_LOGITS // (count * network.vocabulary))
         states, packed = network.begin(count, context), network.packed(context)
-        found = []
+        losses = []
         for start in range(0, steps, at_once):
             part = slice(start, start + at_once)
             outputs, states = network(nd.array(ids[part], context, "int32"), states, packed)
-            found.append(network.losses(outputs, nd.array(targets[part], context)).asnumpy().reshape(-1, count))
-        return np.concatenate(found)
+            losses.append(network.losses(outputs, nd.array(targets[part], context)).asnumpy().reshape(-1, count))
+        return np.concatenate(losses)
 
     def evaluate(self, network: LanguageModel, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """nats and bits beside bigrams and unigrams, block by block; what the model writes, and its shape.
@@ -188,14 +188,14 @@ class LanguageModelTask(Task):
         if world.rank > 0:
             return {}
         size = network.vocabulary
-        found = {"model": nats.astype(np.float64)}
-        found |= {
+        systems = {"model": nats.astype(np.float64)}
+        systems |= {
             "bigram": ngrams.bigram_nats(self.text, text, size),
             "unigram": ngrams.unigram_nats(self.text, text, size),
         }
         starts = np.arange(0, len(nats), BLOCK)
         counts = np.diff(np.append(starts, len(nats)))
-        sums = {name: np.add.reduceat(values, starts) / counts for name, values in found.items()}
+        sums = {name: np.add.reduceat(values, starts) / counts for name, values in systems.items()}
         judged = Judged(
             unit=f"blocks of {BLOCK} tokens",
             ids=[str(start) for start in starts],
@@ -212,7 +212,7 @@ class LanguageModelTask(Task):
                     name: round(float(values[i]), 4) for name, values in sums.items()
                 }
                 file.write(as_json(line, ensure_ascii=False) + "\n")
-        perplexities = {name: math.exp(min(values.mean(), 700.0)) for name, values in found.items()}
+        perplexities = {name: math.exp(min(values.mean(), 700.0)) for name, values in systems.items()}
         note = "perplexity: " + ", ".join(f"{name} {value:,.2f}" for name, value in perplexities.items())
         metrics = {f"test/{'' if name == 'model' else name + '/'}perplexity": p for name, p in perplexities.items()}
         shape_metrics, shape_lines = self._shape(network, text, world.context)
@@ -270,8 +270,8 @@ class LanguageModelTask(Task):
         the model hardly knows.
         """
         rng, start = np.random.default_rng(self.config.seed), np.full((1, 1), self.beginning, np.int32)
-        found = writing.write(network, start, READ_IN, Choice(), rng, context, NEVER_WRITTEN)
-        return np.concatenate([start[0], *found, start[0]])
+        ids = writing.write(network, start, READ_IN, Choice(), rng, context, NEVER_WRITTEN)
+        return np.concatenate([start[0], *ids, start[0]])
 
     def prompt(self, text: str) -> tuple[np.ndarray, list[str]]:
         """(T,) int32 tokens of a prompt, the beginning before them, and the words among them that the model lacks.
@@ -320,8 +320,8 @@ class LanguageModelTask(Task):
         """Texts that the model writes by itself, the same for the same seed of the configuration."""
         rng, lead = np.random.default_rng(self.config.seed), self.lead(network, context)
         prompt = np.repeat(lead[:, None], count, axis=1)
-        found = np.stack(list(writing.write(network, prompt, length, choice, rng, context, NEVER_WRITTEN)), axis=1)
-        return [self.written(row) for row in found]
+        ids = np.stack(list(writing.write(network, prompt, length, choice, rng, context, NEVER_WRITTEN)), axis=1)
+        return [self.written(row) for row in ids]
 
     def sample(self, network: LanguageModel, context: Context) -> str:
         """What the model writes by itself, with the same draws at each validation."""
@@ -332,7 +332,7 @@ class LanguageModelTask(Task):
         self, network: LanguageModel, rows: Sequence[Mapping[str, Any]], context: Context
     ) -> list[dict[str, Any]]:
         """How much each row's `text` surprises the model: tokens, nats per token and perplexity."""
-        tokenizer, lead, found = load_tokenizer(self.folder), self.lead(network, context), []
+        tokenizer, lead, predictions = load_tokenizer(self.folder), self.lead(network, context), []
         for row in rows:
             if not isinstance(row.get("text"), str):
                 raise InputError("a row for task language_model needs a `text`")
@@ -340,5 +340,5 @@ class LanguageModelTask(Task):
             ids = np.concatenate([lead, text])
             judged = self._nats(network, ids[:-1, None], ids[1:, None], context)[-len(text) :]
             nats = float(judged.mean(dtype=np.float64))
-            found.append({"tokens": len(text), "nats": nats, "perplexity": math.exp(min(nats, 700.0))})
-        return found
+            predictions.append({"tokens": len(text), "nats": nats, "perplexity": math.exp(min(nats, 700.0))})
+        return predictions

@@ -52,12 +52,12 @@ def like_lengths(lengths: np.ndarray, rank: int = 0, size: int = 1, cells: int =
     >>> [part.tolist() for part in like_lengths(np.array([3, 1, 4, 1]), cells=6)]
     [[1, 3], [0], [2]]
     """
-    mine = np.argsort(lengths, kind="stable")[rank::size].astype(np.int32)
+    own_rows = np.argsort(lengths, kind="stable")[rank::size].astype(np.int32)
     start = 0
-    while start < len(mine):
-        needed = lengths[mine[start : start + cells]] * np.arange(1, len(mine[start : start + cells]) + 1)
+    while start < len(own_rows):
+        needed = lengths[own_rows[start : start + cells]] * np.arange(1, len(own_rows[start : start + cells]) + 1)
         end = start + max(1, int(np.searchsorted(needed, cells, side="right")))
-        yield mine[start:end]
+        yield own_rows[start:end]
         start = end
 
 

@@ -75,11 +75,11 @@ class Matching(Task):
     def lengths(self) -> np.ndarray:
         """(N, 2), two bytes each if they fit: together with an epoch's order they are most of what grows with N."""
         fits = all(self.config.tokenize.limit(side) <= np.iinfo(np.uint16).max for side in SIDES)
-        found = np.empty((len(self.examples), len(SIDES)), np.uint16 if fits else np.int32)
+        lengths = np.empty((len(self.examples), len(SIDES)), np.uint16 if fits else np.int32)
         for column, side in enumerate(SIDES):
-            found[:, column] = self.train.fields[side].lengths_of(self.train.rows[side][self.examples])
+            lengths[:, column] = self.train.fields[side].lengths_of(self.train.rows[side][self.examples])
         self.train.release()
-        return found
+        return lengths
 
     @functools.cached_property
     def _known(self) -> Known:
@@ -236,10 +236,10 @@ class Matching(Task):
         one worker of N B pairs gets, each at an N-th of the work. The representations are detached as in Gao et al.,
         "Scaling deep contrastive learning batch size under memory limited setup", 2021.
         """
-        mine = {side: [x for x in own[side] if x is not None] for side in SIDES}
+        own_arrays = {side: [x for x in own[side] if x is not None] for side in SIDES}
         with autograd.pause():
-            queries = [x.detach() for x in mine["query"]]
-            documents, share = self._everyones(mine["document"], batch, world)
+            queries = [x.detach() for x in own_arrays["query"]]
+            documents, share = self._everyones(own_arrays["document"], batch, world)
             parts = self._parts(network, queries, documents, batch)
             for leaf in [*queries, *documents]:
                 leaf.attach_grad("add" if len(parts) > 1 else "write")
@@ -251,7 +251,9 @@ class Matching(Task):
         if world.size > 1:
             gradients = world.sum_parts(gradients, _named("gradient of documents", gradients))
         objective = nd.zeros(1, ctx=value.context)
-        for x, gradient in zip([*mine["query"], *mine["document"]], [*(x.grad for x in queries), *gradients]):
+        for x, gradient in zip(
+            [*own_arrays["query"], *own_arrays["document"]], [*(x.grad for x in queries), *gradients]
+        ):
             for axis, length in enumerate(x.shape[:2]):
                 if gradient.shape[axis] != length:
                     gradient = nd.slice_axis(gradient, axis=axis, begin=0, end=length)
@@ -269,15 +271,15 @@ class Matching(Task):
         hinge = self.config.train.loss.kind == "hinge"
         if world.size == 1:
             return [x.detach() for x in own], 1 / max(sampled if hinge else len(batch.queries), 1)
-        given = [_filled(x.detach(), 0, batch.height) for x in own]
+        arrays = [_filled(x.detach(), 0, batch.height) for x in own]
         if self.config.model.scored_by.by_token:
-            given = [_filled(x, 1, batch.steps) for x in given]
+            arrays = [_filled(x, 1, batch.steps) for x in arrays]
         if hinge:  # a mean over negatives, of which a pair has fewer where there are few documents
-            given.append(nd.full(1, sampled, ctx=own[0].context))
-        found = world.gather_equal(given, _named("documents", given))
+            arrays.append(nd.full(1, sampled, ctx=own[0].context))
+        copies = world.gather_equal(arrays, _named("documents", arrays))
         if not hinge:
-            return found, world.size / sum(batch.counts)
-        return found[:-1], world.size / nd.maximum(found[-1].sum(), 1)
+            return copies, world.size / sum(batch.counts)
+        return copies[:-1], world.size / nd.maximum(copies[-1].sum(), 1)
 
     def _parts(
         self, network: Matcher, queries: list[nd.NDArray], documents: list[nd.NDArray], batch: PairBatch
@@ -308,8 +310,8 @@ class Matching(Task):
         positives = nd.arange(rows, ctx=context) + (batch.first + part.start)
         if loss.kind == "hinge":
             negatives = batch.negatives[part]
-            found = losses.hinge(scores, positives, nd.array(negatives, context), loss.margin)
-            return found * (share * float((negatives >= 0).sum()))
+            value = losses.hinge(scores, positives, nd.array(negatives, context), loss.margin)
+            return value * (share * float((negatives >= 0).sum()))
         places = batch.excluded[:, (batch.excluded[0] >= part.start) & (batch.excluded[0] < part.stop)]
         excluded = None
         if places.shape[1]:

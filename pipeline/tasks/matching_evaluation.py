@@ -58,19 +58,19 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
         InputError: the split has nothing to judge.
     """
     split = shards.open_split(tokenized, "valid")
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     if "graded" in config.evaluate.kinds and len(split.relevance):
         labels, probabilities = _graded(config, network, split, "valid", world)
-        found |= metrics.graded_metrics(labels, *_predictions(probabilities))
+        means |= metrics.graded_metrics(labels, *_predictions(probabilities))
     if "ranking" in config.evaluate.kinds:
         queries = matching_systems.queries_of(split, Collection([split.fields["document"]]))
         if len(queries.judgements.answerable):
             ranking = matching_systems.ranked(config, network, queries, world)
             values = judge(ranking, queries.judgements, depth=config.evaluate.depth)
-            found |= {name: float(of.mean()) for name, of in values.items()}
-    if config.train.metric not in found:
+            means |= {name: float(per_query.mean()) for name, per_query in values.items()}
+    if config.train.metric not in means:
         raise InputError("the validation split has no relevant pair to judge: raise ingest.split.valid")
-    return world.agree(found, "validation")
+    return world.agree(means, "validation")
 
 
 def evaluate(
@@ -131,7 +131,7 @@ def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> d
         test.split.fields["query"].keys, texts["query"], test.collection.keys, texts["document"],
     )  # fmt: skip
     evidence.rankings(rankings, test.judgements)
-    (evidence.folder / FUSION).write_text(as_json(systems.made, indent=1), encoding="utf-8")
+    (evidence.folder / FUSION).write_text(as_json(systems.fusion_settings, indent=1), encoding="utf-8")
     return tables.comparison(
         rankings, test.judgements, config.evaluate.bootstrap_samples, config.seed, depth=config.evaluate.depth
-    ) | {"made": systems.made, "candidates": config.evaluate.candidates}
+    ) | {"made": systems.fusion_settings, "candidates": config.evaluate.candidates}

@@ -71,7 +71,7 @@ class Evidence:
         relevant = judgements.relevance > 0
         owners = judgements.query_rows[relevant]
         lengths = self.split.fields["document"].lengths[judgements.document_rows[relevant]]
-        found = np.bincount(owners, minlength=judgements.queries)[queries]  # 0: all its relevant ones are missing
+        counts = np.bincount(owners, minlength=judgements.queries)[queries]  # 0: all its relevant ones are missing
         rows = Judged(
             unit="queries",
             ids=[self.split.fields["query"].keys[int(row)] for row in queries],
@@ -80,10 +80,11 @@ class Evidence:
             slices={
                 "query length (tokens)": self.split.fields["query"].lengths[queries].astype(float),
                 "relevant documents' length (tokens, mean)": (
-                    np.bincount(owners, lengths, minlength=judgements.queries)[queries] / np.where(found, found, np.nan)
+                    np.bincount(owners, lengths, minlength=judgements.queries)[queries]
+                    / np.where(counts, counts, np.nan)
                 ),
                 "rare words in the query (%)": self._rare_share("query", queries),
-                "relevant documents": found.astype(float),
+                "relevant documents": counts.astype(float),
             },
             values={(name, metric): values[name][metric] for name in systems for metric in values[name]},
         )
@@ -132,13 +133,14 @@ class Evidence:
         for name, among in (("right", right), ("wrong", ~right)):
             for pair in np.argsort(np.where(among, -sure, 1), kind="stable")[:2]:
                 if among[pair]:
-                    said = f"grade {labels[pair]}, given {probabilities[pair].argmax()} ({100 * sure[pair]:.0f} %)"
-                    self._align(f"{name}: {said}", int(query_rows[pair]), int(document_rows[pair]))
+                    chosen, chance = probabilities[pair].argmax(), 100 * sure[pair]
+                    description = f"grade {labels[pair]}, given {chosen} ({chance:.0f} %)"
+                    self._align(f"{name}: {description}", int(query_rows[pair]), int(document_rows[pair]))
 
     def finish(self) -> None:
         """histograms.json and alignments.json."""
-        for name, found in (("histograms", self._histograms), ("alignments", self._alignments)):
-            (self.folder / f"{name}.json").write_text(as_json(found, ensure_ascii=False), encoding="utf-8")
+        for name, content in (("histograms", self._histograms), ("alignments", self._alignments)):
+            (self.folder / f"{name}.json").write_text(as_json(content, ensure_ascii=False), encoding="utf-8")
 
     def _rare_share(self, side: str, rows: np.ndarray) -> np.ndarray:
         """(n,) per cent of each text's tokens that are rare."""
@@ -150,8 +152,8 @@ class Evidence:
             side: self.tokenizer.tokens(self.texts[side][row])[: self.tokenizer.max_tokens[side]] or [UNKNOWN]
             for side, row in zip(SIDES, (query, document))
         }
-        found = alignment(self._network, self.split, query, document, tokens, self._world)
-        self._alignments.append({"title": title, **found})
+        heat_map = alignment(self._network, self.split, query, document, tokens, self._world)
+        self._alignments.append({"title": title, **heat_map})
 
 
 def _rare_tokens(train: shards.Split, vocabulary: int) -> np.ndarray:
@@ -199,8 +201,8 @@ def alignment(
         ids, lengths = split.fields[side].padded(np.array([row]))
         inputs = nd.array(ids.T, world.context, "int32"), nd.array(lengths, world.context, "int32")
         if network.by_token:
-            made = network.represent(side, table, *inputs)
-            vectors[side], share = made.vectors[0].asnumpy(), made.weights[0].asnumpy()
+            representation = network.represent(side, table, *inputs)
+            vectors[side], share = representation.vectors[0].asnumpy(), representation.weights[0].asnumpy()
             what = "importance"
         else:
             tower = network.query_tower if side == "query" else network.document_tower

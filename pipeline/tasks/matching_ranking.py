@@ -72,12 +72,12 @@ def rank(network: Matcher, collection: Collection, asked: Sequence[Asked], depth
     """
     distinct = np.unique(collection.like)
     # like lengths for all workers: like costs
-    mine = distinct[np.argsort(collection.lengths[distinct], kind="stable")][world.rank :: world.size]
+    own_documents = distinct[np.argsort(collection.lengths[distinct], kind="stable")][world.rank :: world.size]
     order = np.argsort(collection.like, kind="stable")
-    best = [Best(one.judgements, depth) for one in asked]
-    wanted = [np.full(one.wanted.shape, -np.inf, np.float32) for one in asked]
+    best = [Best(queries.judgements, depth) for queries in asked]
+    wanted = [np.full(queries.wanted.shape, -np.inf, np.float32) for queries in asked]
     for block in _query_blocks(network, asked, world):
-        for documents, representation in encode(network, "document", collection, mine, world):
+        for documents, representation in encode(network, "document", collection, own_documents, world):
             take, everyone = _with_equals(documents, collection.like[order], order)
             column_of = np.full(len(collection) + 1, -1)  # the last for -1, no document
             column_of[everyone] = np.arange(len(everyone))
@@ -85,9 +85,9 @@ def rank(network: Matcher, collection: Collection, asked: Sequence[Asked], depth
                 scores = _scores(network, query, representation)[:, take]
                 best[number].add(rows, everyone, scores)
                 columns = column_of[asked[number].wanted[rows]]
-                found = np.take_along_axis(scores, np.maximum(columns, 0), axis=1)
-                wanted[number][rows] = np.where(columns >= 0, found, wanted[number][rows])
-    return [_gathered(b.ranking(), w, one.judgements, depth, world) for b, w, one in zip(best, wanted, asked)]
+                wanted_scores = np.take_along_axis(scores, np.maximum(columns, 0), axis=1)
+                wanted[number][rows] = np.where(columns >= 0, wanted_scores, wanted[number][rows])
+    return [_gathered(b.ranking(), w, queries.judgements, depth, world) for b, w, queries in zip(best, wanted, asked)]
 
 
 def _query_blocks(
@@ -96,9 +96,9 @@ def _query_blocks(
     """Queries encoded, as many at a time as may be held: (number of the set, rows, representation) each."""
     block: list[tuple[int, np.ndarray, Representation]] = []
     held = 0
-    for number, one in enumerate(asked):
-        for rows, query in encode(network, "query", one.texts, one.judgements.answerable, world):
-            tokens = len(rows) * int(one.texts.lengths[rows].max())
+    for number, queries in enumerate(asked):
+        for rows, query in encode(network, "query", queries.texts, queries.judgements.answerable, world):
+            tokens = len(rows) * int(queries.texts.lengths[rows].max())
             if block and held + tokens > QUERY_TOKENS:
                 yield block
                 block, held = [], 0
@@ -134,10 +134,10 @@ def _gathered(ranking: Ranking, wanted: np.ndarray, judgements: Judgements, dept
     documents = world.gather_numpy(ranking.documents, "ranked documents")
     scores = world.gather_numpy(ranking.scores, "ranked scores")
     rows, places = np.nonzero(documents >= 0)
-    found = rank_pairs(rows % judgements.queries, documents[rows, places], scores[rows, places], judgements, depth)
+    merged = rank_pairs(rows % judgements.queries, documents[rows, places], scores[rows, places], judgements, depth)
     if wanted.size:
         wanted = world.gather_numpy(wanted, "wanted scores").reshape(world.size, *wanted.shape).max(axis=0)
-    return Found(found, wanted)
+    return Found(merged, wanted)
 
 
 def score_pairs(
@@ -160,9 +160,9 @@ def score_pairs(
     step = max(1, TOKENS_PER_CHUNK // max(1, int(cost.max(initial=1))))
     share = -(-len(keys) // world.size)  # rows of each worker, some empty: an exchange wants equal shapes
     values = np.zeros((share, outputs or 1), np.float32)
-    mine = order[world.rank :: world.size]
-    for start in range(0, len(mine), step):
-        part = mine[start : start + step]
+    own_pairs = order[world.rank :: world.size]
+    for start in range(0, len(own_pairs), step):
+        part = own_pairs[start : start + step]
         sides = [_represented(network, side, lines, r[part], world) for side, lines, r in zip(SIDES, texts, rows)]
         scored = network.pair_outputs(*sides) if outputs else network.score_pairs(*sides).expand_dims(1)
         values[start : start + len(part)] = scored.asnumpy()

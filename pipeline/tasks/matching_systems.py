@@ -40,7 +40,7 @@ class Systems(NamedTuple):
     """Rankings by name, and how BM25 and the mix were made (fusion.json; see docs/report.md)."""
 
     rankings: dict[str, Ranking]
-    made: dict[str, Any]
+    fusion_settings: dict[str, Any]
 
 
 def queries_of(split: shards.Split, collection: Collection, table: int = 0, most: int | None = None) -> Queries:
@@ -55,9 +55,9 @@ def queries_of(split: shards.Split, collection: Collection, table: int = 0, most
     judgements = Judgements(split.rows["query"], documents, split.relevance, *sizes, split.missing)
     if most is not None and len(answerable := judgements.answerable) > most:
         chosen = answerable[np.linspace(0, len(answerable) - 1, most).astype(int)]
-        kept, lost = (np.isin(rows, chosen) for rows in (split.rows["query"], split.missing[0]))
+        judged, lost = (np.isin(rows, chosen) for rows in (split.rows["query"], split.missing[0]))
         judgements = Judgements(
-            split.rows["query"][kept], documents[kept], split.relevance[kept], *sizes,
+            split.rows["query"][judged], documents[judged], split.relevance[judged], *sizes,
             (split.missing[0][lost], split.missing[1][lost]),
         )  # fmt: skip
     return Queries(split, collection, judgements)
@@ -151,11 +151,11 @@ class Words:
     def at(self, number: int, query_rows: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """(N,) float32 scores of N pairs, whose query rows ascend."""
         index, asked = self._asked[number]
-        found = np.zeros(len(query_rows), np.float32)
+        values = np.zeros(len(query_rows), np.float32)
         for rows, scores in index.scores(asked, self.k1, self.b):
             part = slice(*np.searchsorted(query_rows, (rows[0], rows[-1] + 1)))
-            found[part] = scores[query_rows[part] - rows[0], documents[part]]
-        return found
+            values[part] = scores[query_rows[part] - rows[0], documents[part]]
+        return values
 
 
 def mean_of(config: Config, ranking: Ranking, judgements: Judgements) -> float:
@@ -186,16 +186,16 @@ def systems(
     else:
         bm25 = [] if words is None else [words.ranking(number, words.k1, words.b) for number in (0, 1)]
         wanted = world.agree([ranking.documents for ranking in bm25], "BM25's documents")
-        found = _ranked_together(config, network, sets, wanted, world)
+        results = _ranked_together(config, network, sets, wanted, world)
         if words is None:
             return None
-        model = found[0].ranking
+        model = results[0].ranking
         pools = [
-            fusion.pooled(of.ranking, ranking, of.wanted, functools.partial(words.at, number))
-            for number, (of, ranking) in enumerate(zip(found, bm25))
+            fusion.pooled(result.ranking, ranking, result.wanted, functools.partial(words.at, number))
+            for number, (result, ranking) in enumerate(zip(results, bm25))
         ]
     mix, tried = _chosen(config, pools[1], valid.judgements)
-    made = {
+    fusion_settings = {
         "stemmer": words.stemmer, "k1": words.k1, "b": words.b, **mix._asdict(),
         "validation_queries": len(valid.judgements.answerable), "tried": tried,
     }  # fmt: skip
@@ -205,7 +205,7 @@ def systems(
         "fused": fusion.fuse(pools[0], mix, test.judgements, None if listed else depth),
         "random": baselines.random_ranking(test.judgements, depth, config.seed, listed),
     }
-    return Systems(rankings, made)
+    return Systems(rankings, fusion_settings)
 
 
 def _chosen(config: Config, pool: Pool, judgements: Judgements) -> tuple[Mix, dict[float, float]]:
@@ -225,16 +225,21 @@ def _ranked_together(
     config: Config, network: Matcher, sets: Sequence[Queries], wanted: list[np.ndarray], world: World
 ) -> list[Found]:
     """The model's rankings of several sets of queries, which go by together where they share their collection."""
-    asked = [Asked(of.split.fields["query"], of.judgements, there) for of, there in zip(sets, wanted)]
+    asked = [
+        Asked(queries.split.fields["query"], queries.judgements, documents) for queries, documents in zip(sets, wanted)
+    ]
     depth = config.evaluate.depth
     if sets[0].collection is sets[1].collection:
         return rank(network, sets[0].collection, asked, depth, world)
-    return [rank(network, of.collection, [one], depth, world)[0] for of, one in zip(sets, asked)]
+    return [
+        rank(network, queries.collection, [asked_queries], depth, world)[0]
+        for queries, asked_queries in zip(sets, asked)
+    ]
 
 
 def texts_of(ingested: Path, split: str, queries: Queries) -> dict[str, list[str]]:
     """The texts of a split's queries and of the collection's documents, in the order of their rows."""
-    found: dict[str, dict[str, str]] = {side: {} for side in SIDES}
+    texts: dict[str, dict[str, str]] = {side: {} for side in SIDES}
     collection = [COLLECTION_NAME] if (ingested / COLLECTION_NAME).exists() else []
     records = [f"records-{name}.parquet" for name in (split, *(n for n in (*OTHERS, "test") if n != split))]
     judged = [missing_name(split)] if (ingested / missing_name(split)).exists() else []  # queries alone
@@ -246,6 +251,6 @@ def texts_of(ingested: Path, split: str, queries: Queries) -> dict[str, list[str
         ]):  # fmt: skip
             for side in sides:
                 for key, text in zip(batch[f"{side}_id"].to_pylist(), batch[side].to_pylist()):
-                    found[side].setdefault(key, text)  # as tokenization has it, the first of a key
+                    texts[side].setdefault(key, text)  # as tokenization has it, the first of a key
     keys = {"query": queries.split.fields["query"].keys, "document": queries.collection.keys}
-    return {side: [found[side][key] for key in keys[side]] for side in SIDES}
+    return {side: [texts[side][key] for key in keys[side]] for side in SIDES}

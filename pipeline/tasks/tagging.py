@@ -101,12 +101,12 @@ class Tagging(Task):
         context = table.context
         total = nd.zeros(1, ctx=context)
         for chunk, tags, scores in zip(batch.texts.chunks, batch.tags, self._scores(network, table, batch)):
-            given = nd.array(np.maximum(tags, 0), context, "int32")
+            targets = nd.array(np.maximum(tags, 0), context, "int32")
             if self.options.crf:
                 lengths = nd.array(chunk.lengths, context, "int32")
-                losses = crf_loss(scores, given, lengths, network.transitions.data(context))
+                losses = crf_loss(scores, targets, lengths, network.transitions.data(context))
             else:
-                losses = -nd.pick(nd.log_softmax(scores, axis=2), given, axis=2) * nd.array(tags >= 0, context)
+                losses = -nd.pick(nd.log_softmax(scores, axis=2), targets, axis=2) * nd.array(tags >= 0, context)
             total = total + losses.sum()
         # the average over workers of these is the mean over all words, whatever each worker's number of them
         value = total * (world.size / batch.total)
@@ -139,7 +139,7 @@ class Tagging(Task):
         """The tags' positions of each sentence, (T,) int."""
         lengths = np.array([len(ids) for ids in words], np.int32)
         table = network.embedding.data(context)
-        said: list[np.ndarray] = [np.zeros(0, int)] * len(words)
+        predicted: list[np.ndarray] = [np.zeros(0, int)] * len(words)
         transitions = network.transitions.data(context).asnumpy() if self.options.crf else None
         for part in like_lengths(lengths):
             ids = np.zeros((int(lengths[part].max()), len(part)), np.int32)
@@ -149,22 +149,25 @@ class Tagging(Task):
             spelling = self._spelled([letters[p] for p in part], [chunk]) if self.options.characters else None
             texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
             [scores] = self._scores(network, table, TagBatch(np.zeros(0, np.int32), 0, 0, texts, [], spelling, 0))
-            for place, found in zip(part, scores.asnumpy().transpose(1, 0, 2)):
-                found = found[: lengths[place]]
-                said[place] = found.argmax(axis=1) if transitions is None else viterbi(found, transitions)
-        return said
+            for place, sentence_scores in zip(part, scores.asnumpy().transpose(1, 0, 2)):
+                sentence_scores = sentence_scores[: lengths[place]]
+                predicted[place] = (
+                    sentence_scores.argmax(axis=1) if transitions is None else viterbi(sentence_scores, transitions)
+                )
+        return predicted
 
     def _tagged(self, network: Tagger, name: str, world: World) -> tuple[shards.Split, list[np.ndarray]]:
         """A split and the tags said of its records, the work shared out over the workers."""
         split = self.judged(name)
         _check(split, name)
-        mine = np.arange(world.rank, len(split.relevance), world.size)
+        own_records = np.arange(world.rank, len(split.relevance), world.size)
         words, letters = (
-            [split.fields[field].ids(row) for row in split.rows[field][mine].tolist()] for field in ("text", "letters")
+            [split.fields[field].ids(row) for row in split.rows[field][own_records].tolist()]
+            for field in ("text", "letters")
         )
-        said = self._said(network, words, letters, world.context)
-        flat = world.gather_numpy(np.concatenate([np.zeros(0, int), *said]).astype(np.int32), "tags")
-        places = world.gather_numpy(mine.astype(np.int32), "places")
+        predicted = self._said(network, words, letters, world.context)
+        flat = world.gather_numpy(np.concatenate([np.zeros(0, int), *predicted]).astype(np.int32), "tags")
+        places = world.gather_numpy(own_records.astype(np.int32), "places")
         lengths = split.fields["text"].lengths[split.rows["text"]]
         parts = np.split(flat, np.cumsum(lengths[places])[:-1])
         together: list[np.ndarray] = [np.zeros(0, int)] * len(places)
@@ -174,52 +177,52 @@ class Tagging(Task):
 
     def validate(self, network: Tagger, world: World) -> dict[str, float]:
         """accuracy of words, and span_f1 where the tags mark spans."""
-        split, said = self._tagged(network, "valid", world)
-        given = decoding.tags_given(split)
-        right = sum(int((a == b).sum()) for a, b in zip(said, given))
-        found = {"accuracy": right / sum(len(tags) for tags in given)}
+        split, predicted = self._tagged(network, "valid", world)
+        true_tags = decoding.tags_given(split)
+        right = sum(int((a == b).sum()) for a, b in zip(predicted, true_tags))
+        values = {"accuracy": right / sum(len(tags) for tags in true_tags)}
         if spans.are_spans(self.names):
-            found["span_f1"] = spans.span_f1(self._named(given), self._named(said))
-        if self.config.train.metric not in found:
+            values["span_f1"] = spans.span_f1(self._named(true_tags), self._named(predicted))
+        if self.config.train.metric not in values:
             raise InputError(
                 f"train.metric={self.config.train.metric} needs tags that mark spans (B-, I-, O): "
                 "set train.metric=accuracy"
             )
-        return world.agree(found, "validation")
+        return world.agree(values, "validation")
 
     def evaluate(self, network: Tagger, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside each word's most frequent tag; also writes predictions.jsonl.
 
         All words of the file count: those past `tokenize.max_tokens` get no tag, which is wrong.
         """
-        split, said = self._tagged(network, "test", world)
+        split, predicted = self._tagged(network, "test", world)
         if world.rank > 0:
             return {}
-        given, words = (
+        true_tags, words = (
             decoding.tags_given(split),
             [split.fields["text"].ids(row) for row in split.rows["text"].tolist()],
         )
-        systems = {"model": said, "word_tags": self._most_frequent(words)}
+        systems = {"model": predicted, "word_tags": self._most_frequent(words)}
         whole = [tags.split() for tags in texts_of(ingested, split, "tags")]
         count = np.array([len(tags) for tags in whole], np.float64)
         rare = np.array([(ids == UNKNOWN_ID).sum() for ids in words], np.float64)
         values, weights = {}, {}
         for system, tags in systems.items():
-            right = [a == b for a, b in zip(tags, given)]
+            right = [a == b for a, b in zip(tags, true_tags)]
             values[system, "accuracy"] = np.array([r.sum() for r in right]) / count
             weights[system, "accuracy"] = count
             hits = np.array([(r & (ids == UNKNOWN_ID)).sum() for r, ids in zip(right, words)], np.float64)
             values[system, "unknown_words"] = hits / np.maximum(rare, 1)
             weights[system, "unknown_words"] = rare
         texts = texts_of(ingested, split, "text")
-        ours = [tags + [""] * (len(part) - len(tags)) for tags, part in zip(self._named(said), whole)]
+        ours = [tags + [""] * (len(part) - len(tags)) for tags, part in zip(self._named(predicted), whole)]
         judged = Judged("sentences", list(split.ids), texts, None, {"words": count}, values, weights)
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, names, theirs in zip(split.ids, texts, ours, whole):
                 line = {"id": key, "words": text.split(), "tags": names, "given": theirs}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
-        settings, found = self.config.evaluate, {"tags": (judged, "word_tags")}
-        flat = system_comparison.write(folder, self.config.name, found, settings.bootstrap_samples, self.config.seed)
+        settings, kinds = self.config.evaluate, {"tags": (judged, "word_tags")}
+        flat = system_comparison.write(folder, self.config.name, kinds, settings.bootstrap_samples, self.config.seed)
         if spans.are_spans(self.names):
             flat["test/span_f1"] = spans.span_f1(whole, [[tag or "O" for tag in tags] for tags in ours])
             with (folder / "table.txt").open("a", encoding="utf-8") as file:

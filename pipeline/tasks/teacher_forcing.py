@@ -32,15 +32,15 @@ def teacher(ids: np.ndarray, lengths: np.ndarray, border: int) -> Forced:
     return Forced(inputs, places.astype(np.int32), targets.ravel()[places])
 
 
-def gather_found(mine: dict[int, Found], count: int, world: World) -> list[Found]:
+def gather_found(own: dict[int, Found], count: int, world: World) -> list[Found]:
     """All workers' texts in the order of their numbers 0 … count - 1, the same on every rank."""
-    longest = np.array([[max((len(found.ids) for found in mine.values()), default=0)]], np.int32)
+    longest = np.array([[max((len(hypothesis.ids) for hypothesis in own.values()), default=0)]], np.int32)
     width = int(world.gather_numpy(longest, "longest written").max())
-    rows = np.full((len(mine), width + 2), -1, np.int32)
-    scores = np.array([found.score for found in mine.values()], np.float32)
-    for row, (number, found) in zip(rows, mine.items()):
-        row[:2] = number, len(found.ids)
-        row[2 : 2 + len(found.ids)] = found.ids
+    rows = np.full((len(own), width + 2), -1, np.int32)
+    scores = np.array([hypothesis.score for hypothesis in own.values()], np.float32)
+    for row, (number, hypothesis) in zip(rows, own.items()):
+        row[:2] = number, len(hypothesis.ids)
+        row[2 : 2 + len(hypothesis.ids)] = hypothesis.ids
     together = world.gather_numpy(rows, "written")
     values = world.gather_numpy(scores, "scores of the written")
     texts = {int(r[0]): Found(r[2 : 2 + r[1]].tolist(), float(s)) for r, s in zip(together, values)}

@@ -43,28 +43,28 @@ def read(path: Path, names: list[str]) -> Teacher:
         InputError: it cannot be read, lacks a label, has one too many or an id twice, or a score that is not finite.
     """
     try:
-        ids, found, scores = _npz(path) if path.suffix == ".npz" else _parquet(path)
+        ids, labels, scores = _npz(path) if path.suffix == ".npz" else _parquet(path)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
         raise InputError(
             f"teach.scores={path} cannot be read ({one_line(error)}): it must be Parquet with a column id and one per "
             "label, or an npz with ids, names and scores"
         ) from None
-    if missing := sorted(set(names) - set(found)):
-        raise InputError(f"teach.scores={path} has no scores of the label {missing[0]!r} (it has {', '.join(found)})")
-    if more := sorted(set(found) - set(names)):
+    if missing := sorted(set(names) - set(labels)):
+        raise InputError(f"teach.scores={path} has no scores of the label {missing[0]!r} (it has {', '.join(labels)})")
+    if more := sorted(set(labels) - set(names)):
         raise InputError(f"teach.scores={path} has scores of {more[0]!r}, which is not a label of the training split")
     if twice := next((key for key, count in Counter(ids).items() if count > 1), None):
         raise InputError(f"teach.scores={path} has the id {twice!r} twice: give each text's scores once")
-    if scores.shape != (len(ids), len(found)):
+    if scores.shape != (len(ids), len(labels)):
         raise InputError(
-            f"teach.scores={path} has scores of the shape {scores.shape} for {len(ids)} ids and {len(found)} labels"
+            f"teach.scores={path} has scores of the shape {scores.shape} for {len(ids)} ids and {len(labels)} labels"
         )
     wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if len(wrong):
         raise InputError(
             f"teach.scores={path}: a score of {ids[wrong[0]]!r} is not a finite number ({len(wrong)} such)"
         )
-    scores = scores[:, [found.index(name) for name in names]]
+    scores = scores[:, [labels.index(name) for name in names]]
     if len(scores) and (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
         scores = np.log(np.maximum(scores, LEAST))
     return Teacher(path, ids, scores.astype(np.float32))
@@ -72,12 +72,12 @@ def read(path: Path, names: list[str]) -> Teacher:
 
 def of_all(teacher: Teacher, split: shards.Split) -> np.ndarray:
     """(N, C) logits of a split's records. Raises InputError where the file lacks one."""
-    there, logits = teacher.of(split)
-    if not there.all():
-        lost = [split.ids[int(row)] for row in np.flatnonzero(~there)[:SHOWN]]
+    scored, logits = teacher.of(split)
+    if not scored.all():
+        lost = [split.ids[int(row)] for row in np.flatnonzero(~scored)[:SHOWN]]
         raise InputError(
-            f"teach.scores={teacher.path} lacks {int((~there).sum()):,} of {len(there):,} records of the train split "
-            f"({', '.join(map(repr, lost))}{', …' if (~there).sum() > SHOWN else ''}): score all of them; the ids are "
+            f"teach.scores={teacher.path} lacks {int((~scored).sum()):,} of {len(scored):,} records of the train split "
+            f"({', '.join(map(repr, lost))}{', …' if (~scored).sum() > SHOWN else ''}): score all of them; the ids are "
             "those of records-train.parquet"
         )
     return logits
@@ -92,6 +92,6 @@ def _parquet(path: Path) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def _npz(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    with np.load(path, allow_pickle=False) as found:
-        ids, names, scores = (found[name] for name in ("ids", "names", "scores"))
+    with np.load(path, allow_pickle=False) as arrays:
+        ids, names, scores = (arrays[name] for name in ("ids", "names", "scores"))
     return [str(key) for key in ids.tolist()], [str(name) for name in names.tolist()], np.asarray(scores, np.float64)

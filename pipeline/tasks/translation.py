@@ -108,8 +108,8 @@ class Translation(Task):
             nd.array(batch.source, context, "int32"), nd.array(batch.source_lengths, context, "int32")
         )
         features, _ = network(nd.array(batch.inputs, context, "int32"), state, memory)
-        there = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
-        return network.words.losses(there, nd.array(batch.targets, context, "int32"), smoothing)
+        step_features = nd.take(features.reshape((-3, 0)), nd.array(batch.places, context, "int32"))
+        return network.words.losses(step_features, nd.array(batch.targets, context, "int32"), smoothing)
 
     # --- writing ------------------------------------------------------------------------------------------------------
     def _write(
@@ -118,15 +118,15 @@ class Translation(Task):
     ) -> dict[int, Found]:  # fmt: skip
         """The likeliest texts for this worker's share of source ids, by number."""
         options = self.options
-        found: dict[int, Found] = {}
+        hypotheses: dict[int, Found] = {}
         barred = decoding.never_written(options.copy_unknown)
         lengths = np.array([len(ids) for ids in sources], np.int32)
         for part in like_lengths(lengths, rank, size, max(1, CELLS // beam)):
             memory, state = network.encode(*_padded([sources[row] for row in part], context))
             limits = decoding.target_limits(lengths[part], options.max_target_share)
             texts = search(network.step, state, list(memory), limits, self._border, beam, alpha, barred)
-            found |= dict(zip(part.tolist(), texts))
-        return found
+            hypotheses |= dict(zip(part.tolist(), texts))
+        return hypotheses
 
     def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
         """(T + 1, L) weights while writing a target and the border behind it."""
@@ -151,15 +151,15 @@ class Translation(Task):
         split = self.judged("valid")
         nats = self._nats(network, split, world)
         field = split.fields["source"]
-        mine = self._write(
+        own_hypotheses = self._write(
             network, [field.ids(r) for r in range(len(field))], world.context, 1, 0.0, world.rank, world.size
         )
-        found = gather_found(mine, len(field), world)
+        hypotheses = gather_found(own_hypotheses, len(field), world)
         kind, lowercase = self.config.tokenize.kind, self.config.tokenize.lowercase
         to_text = lambda ids: joined(kind, [self.vocabulary[i] for i in ids])
         targets = split.fields["target"]
         references = [[to_text(targets.ids(row))] for row in split.rows["target"].tolist()]
-        texts = [to_text(found[row].ids) for row in split.rows["source"].tolist()]
+        texts = [to_text(hypotheses[row].ids) for row in split.rows["source"].tolist()]
         judge = translation.judges(lowercase, self.options.bleu_tokenizer)
         metrics = {**judge.scores(texts, references), "nats": nats}
         metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
@@ -185,10 +185,10 @@ class Translation(Task):
         options, field = self.options, split.fields["source"]
         sources = [field.ids(row) for row in range(len(field))]
         begun = time.perf_counter()
-        mine = self._write(
+        own_hypotheses = self._write(
             network, sources, world.context, options.beam, options.length_penalty, world.rank, world.size
         )
-        found = gather_found(mine, len(sources), world)
+        hypotheses = gather_found(own_hypotheses, len(sources), world)
         rate = len(sources) / (time.perf_counter() - begun)
         if world.rank > 0:
             return {}
@@ -200,7 +200,7 @@ class Translation(Task):
         words = [tokenizer.tokens(first[row])[: len(ids)] for row, ids in enumerate(sources)]
         written = [
             self._text(network, source, known, ids, world.context)
-            for source, known, (ids, _) in zip(sources, words, found)
+            for source, known, (ids, _) in zip(sources, words, hypotheses)
         ]
         remembered, likeness = self._remembered(sources, ingested)
         systems = {
@@ -210,13 +210,13 @@ class Translation(Task):
         }
         note = ""
         if self.config.evaluate.phrase_table:
-            said, note = self._statistical(sources, network, rate)
-            systems["phrase_table"] = [said[row] for row in rows]
+            statistical, note = self._statistical(sources, network, rate)
+            systems["phrase_table"] = [statistical[row] for row in rows]
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, row, original, known in zip(split.ids, rows, originals, references):
                 line = {"id": key, "source": original, "target": written[row], "references": known}
-                file.write(as_json(line | {"score": round(found[row].score, 6)}, ensure_ascii=False) + "\n")
-        self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in found[:HEAT_MAPS]], world, folder)
+                file.write(as_json(line | {"score": round(hypotheses[row].score, 6)}, ensure_ascii=False) + "\n")
+        self._draw_attention(network, sources[:HEAT_MAPS], [ids for ids, _ in hypotheses[:HEAT_MAPS]], world, folder)
         return self._tables(systems, references, originals, likeness[rows], split, folder, note)
 
     def _draw_attention(
@@ -288,13 +288,13 @@ class Translation(Task):
             rate: sentences that the network wrote per second.
         """
         train, valid = self.train, shards.open_split(self.folder, "valid", self.config.task)
-        known, said = ([train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides)
+        known, targets = ([train.fields[side].ids(row) for row in train.rows[side].tolist()] for side in self.sides)
         tried = valid.rows["source"][:TRIED].tolist(), valid.rows["target"][:TRIED].tolist()
         to_text = lambda ids: joined(self.config.tokenize.kind, [self.vocabulary[i] for i in ids if i != UNKNOWN_ID])
         judge = translation.judges(self.config.tokenize.lowercase, self.options.bleu_tokenizer)
         references = [[to_text(valid.fields["target"].ids(row))] for row in tried[1]]
         translator = phrase_table.fitted(
-            known, said, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
+            known, targets, len(self.vocabulary), [valid.fields["source"].ids(row) for row in tried[0]],
             lambda written: judge.scores([to_text(ids) for ids in written], references)["bleu"],
         )  # fmt: skip
         begun = time.perf_counter()
@@ -322,11 +322,11 @@ class Translation(Task):
         tokenizer, options = load_tokenizer(self.folder), self.options
         originals = [str(row["source"]) for row in rows]
         sources = [tokenizer.encode(text, "source") for text in originals]
-        found = self._write(network, sources, context, options.beam, options.length_penalty)
+        hypotheses = self._write(network, sources, context, options.beam, options.length_penalty)
         return [
             {
-                "target": self._text(network, ids, tokenizer.tokens(text)[: len(ids)], found[row].ids, context),
-                "score": round(found[row].score, 6),
+                "target": self._text(network, ids, tokenizer.tokens(text)[: len(ids)], hypotheses[row].ids, context),
+                "score": round(hypotheses[row].score, 6),
             }
             for row, (text, ids) in enumerate(zip(originals, sources))
         ]

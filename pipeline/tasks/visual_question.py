@@ -86,10 +86,10 @@ class VisualQuestion(LabelTask):
         ids = self.train.fields["question"].read(self.train.rows["question"][shares[rank]])
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
-        mine = shares[rank][texts.rows]
-        images = self._seen[self.train.rows["image"][mine]]
+        own_examples = shares[rank][texts.rows]
+        images = self._seen[self.train.rows["image"][own_examples]]
         total = sum(len(share) for share in shares)
-        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self.classes[mine], total)
+        return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self.classes[own_examples], total)
 
     def loss(self, network: QuestionAnswerer, table: nd.NDArray | None, batch: QuestionBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' questions."""
@@ -113,9 +113,9 @@ class VisualQuestion(LabelTask):
         probabilities = self._answered(network, split, world).probabilities
         known = np.flatnonzero(answers < len(self.names))
         chances = np.maximum(probabilities[known, answers[known]].astype(np.float64), 1e-30)
-        found = {"accuracy": metrics.accuracy(answers, probabilities.argmax(axis=1))}
-        found["nats"] = float(-np.log(chances).mean()) if len(known) else 0.0
-        return world.agree(found, "validation")
+        values = {"accuracy": metrics.accuracy(answers, probabilities.argmax(axis=1))}
+        values["nats"] = float(-np.log(chances).mean()) if len(known) else 0.0
+        return world.agree(values, "validation")
 
     def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside what the question alone, the picture alone and nothing at all tell; also predictions.jsonl and
@@ -125,8 +125,8 @@ class VisualQuestion(LabelTask):
         if world.rank > 0:
             return {}
         labels, train = self.classes_of(split), self.classes
-        given = texts_of(ingested, split, "answer")
-        unseen = self.unseen(labels, given)
+        answers = texts_of(ingested, split, "answer")
+        unseen = self.unseen(labels, answers)
         rows = self.images.rows_of(split.fields["image"])[split.rows["image"]]
         known = self.images.rows_of(self.train.fields["image"])[self.train.rows["image"]]
         predicted = {
@@ -135,7 +135,7 @@ class VisualQuestion(LabelTask):
             "picture_only": train[captions.nearest(self.images.small(known), self.images.small(rows))],
             "frequent": np.full(len(labels), np.bincount(train).argmax()),
         }
-        right = {name: said == labels for name, said in predicted.items()}
+        right = {name: classes == labels for name, classes in predicted.items()}
         questions = texts_of(ingested, split, "question")
         judged = Judged(
             unit="questions",
@@ -143,12 +143,12 @@ class VisualQuestion(LabelTask):
             texts=questions,
             groups=None,
             slices={"question length (tokens)": split.fields["question"].lengths[split.rows["question"]].astype(float)},
-            values={(name, "accuracy"): found.astype(np.float64) for name, found in right.items()},
+            values={(name, "accuracy"): hits.astype(np.float64) for name, hits in right.items()},
             classes=Classes(
                 [*self.names, *unseen], labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))
             ),
         )
-        self._write_answers(answered, split, questions, given, rows, ingested, folder)
+        self._write_answers(answered, split, questions, answers, rows, ingested, folder)
         settings = self.config.evaluate
         return system_comparison.write(
             folder, self.config.name, {"answers": (judged, "question_only")}, settings.bootstrap_samples,
@@ -162,22 +162,22 @@ class VisualQuestion(LabelTask):
         return np.asarray(model.scores(self.texts_read(split)).argmax(axis=1))
 
     def _write_answers(
-        self, answered: Answered, split: shards.Split, questions: list[str], given: list[str], rows: np.ndarray,
+        self, answered: Answered, split: shards.Split, questions: list[str], answers: list[str], rows: np.ndarray,
         ingested: Path, folder: Path,
     ) -> None:  # fmt: skip
         """Writes predictions.jsonl, and the first questions with their pictures and the places looked at."""
         page, pictures = [], len(self.images.raw_shape) == 3
         images = texts_of(ingested, split, "image")
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
-            for i, (key, image, question, answer) in enumerate(zip(split.ids, images, questions, given)):
+            for i, (key, image, question, answer) in enumerate(zip(split.ids, images, questions, answers)):
                 line = {"id": key, "image": image, "question": question, "given": answer}
-                found = decoding.label_of(self.names, answered.probabilities[i], "answer")
-                file.write(as_json(line | found, ensure_ascii=False) + "\n")
+                prediction = decoding.label_of(self.names, answered.probabilities[i], "answer")
+                file.write(as_json(line | prediction, ensure_ascii=False) + "\n")
                 if i < SHOWN:
                     picture = self.images.raw[rows[i]] if pictures else None
-                    right = found["answer"] == answer
-                    said = f"{question} {found['answer']}"
-                    page.append(captions_page.Shown(image, picture, said, [answer], right, answered.weights[i]))
+                    right = prediction["answer"] == answer
+                    caption = f"{question} {prediction['answer']}"
+                    page.append(captions_page.Shown(image, picture, caption, [answer], right, answered.weights[i]))
         note = (
             f"The first {len(page)} of {len(questions)} test questions; green: the right answer. "
             "Lighter places were looked at more."
@@ -188,14 +188,14 @@ class VisualQuestion(LabelTask):
         """What the network says of a split's records, the work shared out over the workers."""
         field, rows = split.fields["question"], split.rows["question"]
         images = self.images.rows_of(split.fields["image"])[split.rows["image"]]
-        found = []
+        chunks = []
         for part in like_lengths(field.lengths[rows], world.rank, world.size):
             seen = self.images.seen(self.images.raw[images[part]], world.context)
-            found.append((part, self._forward(network, *field.padded(rows[part]), seen, world.context)))
+            chunks.append((part, self._forward(network, *field.padded(rows[part]), seen, world.context)))
         widths = {"probabilities": len(self.names), "weights": network.places}
         return Answered(
             *(
-                gathered([(part, getattr(one, name)) for part, one in found], len(rows), width, world, name)
+                gathered([(part, getattr(answered, name)) for part, answered in chunks], len(rows), width, world, name)
                 for name, width in widths.items()
             )
         )
@@ -206,8 +206,8 @@ class VisualQuestion(LabelTask):
         table = network.embedding.data(context)
         texts = nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32")
         logits, weights = network(table, *texts, nd.array(seen, context, seen.dtype))
-        there = np.zeros((len(ids), 0), np.float32) if weights is None else weights.asnumpy()
-        return Answered(nd.softmax(logits).asnumpy(), there)
+        attention = np.zeros((len(ids), 0), np.float32) if weights is None else weights.asnumpy()
+        return Answered(nd.softmax(logits).asnumpy(), attention)
 
     def predict(
         self, network: QuestionAnswerer, rows: Sequence[Mapping[str, Any]], context: Context
@@ -217,12 +217,12 @@ class VisualQuestion(LabelTask):
         encoded = [tokenizer.encode(str(row["question"]), "question") for row in rows]
         seen = self.images.seen(np.stack([self.images.read(row["image"]) for row in rows]), context)
         lengths = np.array([len(ids) for ids in encoded], np.int32)
-        found: list[dict[str, Any]] = [{} for _ in rows]
+        predictions: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
             answered = self._forward(network, *shards.padded([encoded[at] for at in part]), seen[part], context)
             for place, probabilities in zip(part, answered.probabilities):
-                found[place] = decoding.label_of(self.names, probabilities, "answer")
-        return found
+                predictions[place] = decoding.label_of(self.names, probabilities, "answer")
+        return predictions
 
 
 def _kinds(ingested: Path, ids: list[str]) -> np.ndarray:
