@@ -91,13 +91,13 @@ class Averages:
     @contextlib.contextmanager
     def in_place(self, updates: int) -> Iterator[None]:
         """While entered, the network's parameters are the means; afterwards they are, bit for bit, what they were."""
-        kept = {name: array.copy() for name, array in self.arrays.items()}
+        originals = {name: array.copy() for name, array in self.arrays.items()}
         try:
             for name, mean in self.now(updates).items():
                 self.arrays[name][:] = mean
             yield
         finally:
-            for name, array in kept.items():
+            for name, array in originals.items():
                 self.arrays[name][:] = array
 
     def state(self) -> dict[str, np.ndarray]:
@@ -115,14 +115,14 @@ def judged(
     parameters: dict[str, np.ndarray], state: Mapping[str, np.ndarray], decay: float, updates: int
 ) -> dict[str, np.ndarray]:
     """What validation judged: a checkpoint's parameters, or their means where it keeps them."""
-    found = dict(parameters)
+    arrays = dict(parameters)
     for name in parameters:
         if f"{MEAN}{name}" in state:
-            found[name] = state[f"{MEAN}{name}"]
+            arrays[name] = state[f"{MEAN}{name}"]
     if decay and EMBEDDING in parameters and len(state[SEEN]):
         left = Decays(decay).between(state[SEEN], updates)
-        found[EMBEDDING] = _made_up(nd.array(found[EMBEDDING]), nd.array(parameters[EMBEDDING]), left).asnumpy()
-    return found
+        arrays[EMBEDDING] = _made_up(nd.array(arrays[EMBEDDING]), nd.array(parameters[EMBEDDING]), left).asnumpy()
+    return arrays
 
 
 def _move(mean: nd.NDArray, value: nd.NDArray, left: float) -> None:

@@ -55,10 +55,11 @@ def save(
         (new / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(state)}), encoding="utf-8")
         sums = {path.name: atomic_files.sha256(path) for path in sorted(new.iterdir())}
         (new / "checksums.json").write_text(json.dumps(sums), encoding="utf-8")
-    kept = {name for name in names(folder) if name <= current}
-    kept = {*sorted(kept)[-keep:], f"update-{state.best_update:08d}" if state.best_update is not None else current}
+    updates = {name for name in names(folder) if name <= current}
+    best = f"update-{state.best_update:08d}" if state.best_update is not None else current
+    updates = {*sorted(updates)[-keep:], best}
     for name in names(folder):
-        if name not in kept:
+        if name not in updates:
             atomic_files.remove_folder(folder / name)
 
 

@@ -31,12 +31,12 @@ def join(task: Task, batch: Any, world: World) -> Joint:
     message = np.concatenate([np.array([batch.real, batch.cells], np.int32), told, bits])
     everyones = world.gather_numpy(message[None], f"update.{len(message)}")
     real, cells = (int(total) for total in everyones[:, :2].sum(axis=0, dtype=np.int64))
-    found = task.joined(batch, everyones[:, 2 : 2 + len(told)], world.rank)
+    joined = task.joined(batch, everyones[:, 2 : 2 + len(told)], world.rank)
     if tokens is None:
-        return Joint(found, None, None, real, cells)
+        return Joint(joined, None, None, real, cells)
     tokens = _tokens(np.bitwise_or.reduce(everyones[:, 2 + len(told) :], axis=0))
     own = None if len(tokens) == len(batch.tokens) else np.searchsorted(tokens, batch.tokens).astype(np.int32)
-    return Joint(found, tokens, own, real, cells)
+    return Joint(joined, tokens, own, real, cells)
 
 
 def _bits(tokens: np.ndarray, size: int) -> np.ndarray:
@@ -45,9 +45,9 @@ def _bits(tokens: np.ndarray, size: int) -> np.ndarray:
     >>> _tokens(_bits(np.array([0, 3, 40]), 50))
     array([ 0,  3, 40], dtype=int32)
     """
-    there = np.zeros(-(-size // 32) * 32, bool)
-    there[tokens] = True
-    return np.packbits(there).view(np.int32)
+    flags = np.zeros(-(-size // 32) * 32, bool)
+    flags[tokens] = True
+    return np.packbits(flags).view(np.int32)
 
 
 def _tokens(bits: np.ndarray) -> np.ndarray:

@@ -43,12 +43,12 @@ class Log(Protocol):
 
 def fit(
     task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Callable[[str], None],
-    beat: Callable[[str, int], None] = lambda phase, update: None, given: np.ndarray | None = None,
+    beat: Callable[[str, int], None] = lambda phase, update: None, pretrained_rows: np.ndarray | None = None,
 ) -> State:  # fmt: skip
     """Trains until the epochs or updates are done or patience ends; goes on from the newest checkpoint under `folder`.
 
     Args:
-        given: (V,) bool, rows of the embedding that are left alone until model.vectors_tuned_after; None: none.
+        pretrained_rows: (V,) bool, those of the embedding left alone until model.vectors_tuned_after; None: none.
 
     Returns the final state, with the network holding the best parameters that validation found, or their means where
     train.average is set.
@@ -65,11 +65,11 @@ def fit(
     if world.rank == 0 and (warning := few_pairs(plan, world.size)):
         say(warning)
     optimizer = Optimizer(network, settings.optimizer, world, settings.average)
-    if given is not None:
-        optimizer.hold(given, config.model.vectors_tuned_after)
+    if pretrained_rows is not None:
+        optimizer.hold(pretrained_rows, config.model.vectors_tuned_after)
     state = resume(task, network, optimizer, world, folder, log, say)
-    state.kernel, said = recurrent_kernel.agree(config.model.kernel, state.kernel, world, say)
-    say(f"recurrent layers: {said}")
+    state.kernel, phrase = recurrent_kernel.agree(config.model.kernel, state.kernel, world, say)
+    say(f"recurrent layers: {phrase}")
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world, state.position, settings.epochs)
     try:
@@ -147,20 +147,20 @@ def resume(
     say: Callable[[str], None],
 ) -> State:
     """Loads the newest whole checkpoint that rank 0 finds into network and optimizer, on every rank."""
-    found, warnings = checkpoint.newest(folder) if world.rank == 0 else (None, [])
+    newest, warnings = checkpoint.newest(folder) if world.rank == 0 else (None, [])
     for warning in warnings:
         say(f"warning: {warning}")
-    if found:
-        say(f"going on from {found.folder.name}")
-        _forget_lost_best(found.state, folder)
-        set_parameters(network, found.parameters)
-        optimizer.restore(found.moments)
-    state = world.agree(found.state if found else State(), "state")
+    if newest:
+        say(f"going on from {newest.folder.name}")
+        _forget_lost_best(newest.state, folder)
+        set_parameters(network, newest.parameters)
+        optimizer.restore(newest.moments)
+    state = world.agree(newest.state if newest else State(), "state")
     # every rank starts from rank 0's parameters, whether new or loaded
     world.broadcast([p.data(world.context) for p in parameters_of(network).values()], "parameters")
     optimizer.share()
     if task.streams:
-        arrays = found.moments if found else {}
+        arrays = newest.moments if newest else {}
         carried = {name.removeprefix(CARRY): array for name, array in arrays.items() if name.startswith(CARRY)}
         for name, rows in world.agree(carried, "carry").items():
             own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
@@ -266,7 +266,7 @@ class Run:
     def _skip(self, sent: Sent, loss: float, norm: float) -> None:
         """Keeps what an update that is not finite was computed from, for `duplet replay`; stops after too many."""
         work, most = self.folder.parent, self.config.train.max_skipped_updates
-        kept = work.with_name(f"{work.name}-not-finite-{sent.number:08d}")
+        folder = work.with_name(f"{work.name}-not-finite-{sent.number:08d}")
         began = {name: self.world.gather(rows, name).asnumpy() for name, rows in sent.began.items()}
         if self.world.rank == 0:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
@@ -274,9 +274,9 @@ class Run:
                 sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
                 str(self.task.folder.resolve()), self.config.model_dump(mode="json"), self.state.kernel,
             )  # fmt: skip
-            replay.keep(kept, update, parameters, began)
+            replay.keep(folder, update, parameters, began)
         self.state.skipped += 1
-        command = shlex.join(["duplet", "replay", str(kept)])
+        command = shlex.join(["duplet", "replay", str(folder)])
         what = f"loss {loss} or gradient norm {norm} is not finite at update {sent.number}"
         if self.state.skipped > most:
             raise DupletError(
@@ -350,8 +350,8 @@ class Run:
         self.meter.began += seconds
         if self.world.rank == 0:
             self.log.write(state.update, {f"valid/{key}": v for key, v in metrics.items()} | {"validation_s": seconds})
-            found = f"{metrics[name]:.4f}" if name in metrics else "not finite"
-            self.say(f"update {state.update}: valid {name} {found} (best {state.best:.4f} at {state.best_update})")
+            figure = f"{metrics[name]:.4f}" if name in metrics else "not finite"
+            self.say(f"update {state.update}: valid {name} {figure} (best {state.best:.4f} at {state.best_update})")
         return settings.patience_validations is not None and state.without_better >= settings.patience_validations
 
     def _judge(self, value: float) -> None:

@@ -84,19 +84,19 @@ class Optimizer:
         self.averages = Averages(arrays, average) if average else None
         self._held: tuple[np.ndarray, int | None] | None = None
 
-    def hold(self, given: np.ndarray, until: int | None) -> None:
-        """Leaves the embedding rows `given`, (V,) bool, as they are in all updates before `until`; None: in all."""
-        self._held = (given, until)
+    def hold(self, held_rows: np.ndarray, until: int | None) -> None:
+        """Leaves the embedding `held_rows`, (V,) bool, as they are in all updates before `until`; None: in all."""
+        self._held = (held_rows, until)
 
     def _free(self, rows: Rows | None, update: int) -> nd.NDArray | None:
         """(U', 1): 0 for the rows of this update that are left as they are, else 1; None: none is."""
         if self._held is None or rows is None:
             return None
-        given, until = self._held
+        held_rows, until = self._held
         if until is not None and update >= until:
             return None
         free = np.ones((len(rows.values), 1), np.float32)
-        free[: len(rows.tokens), 0] = ~given[rows.tokens]
+        free[: len(rows.tokens), 0] = ~held_rows[rows.tokens]
         return nd.array(free, self.world.context)
 
     def rows(self, tokens: np.ndarray | None, own: np.ndarray | None = None) -> Rows | None:
@@ -195,8 +195,8 @@ class Optimizer:
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments, and the means if any are kept, as named arrays."""
-        found = {f"{name}:{i}": m.asnumpy() for name, moments in self.moments.items() for i, m in enumerate(moments)}
-        return found | (self.averages.state() if self.averages else {})
+        arrays = {f"{name}:{i}": m.asnumpy() for name, moments in self.moments.items() for i, m in enumerate(moments)}
+        return arrays | (self.averages.state() if self.averages else {})
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Takes moments and means from `state`, which must hold exactly the names that it gives itself."""

@@ -26,8 +26,8 @@ def compare(parameters: dict[str, Any], world: World, update: int, equal_at: int
     own = [zlib.crc32(parameters[name].data(world.context).asnumpy()) for name in names]
     sums = world.gather_numpy(np.array([own], np.uint32).view(np.int32), "checksums")  # (workers, parameters)
     for i in np.flatnonzero((sums != sums[0]).any(axis=0)):
-        mine = parameters[names[i]].data(world.context).expand_dims(0)
-        values = world.gather(mine, "compared").asnumpy().astype(np.float64)  # (workers, …)
+        own_values = parameters[names[i]].data(world.context).expand_dims(0)
+        values = world.gather(own_values, "compared").asnumpy().astype(np.float64)  # (workers, …)
         right = _most_common(sums[:, i])
         apart = [float(np.abs(value - values[right]).max()) for value in values]
         bound = NOISE * float(np.abs(values[right]).max())
@@ -42,4 +42,4 @@ def compare(parameters: dict[str, Any], world: World, update: int, equal_at: int
 
 def _most_common(sums: np.ndarray) -> int:
     """The first rank of those that the most agree with."""
-    return int(np.argmax([(sums == one).sum() for one in sums]))
+    return int(np.argmax([(sums == checksum).sum() for checksum in sums]))

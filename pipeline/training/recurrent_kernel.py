@@ -28,32 +28,32 @@ def agree(setting: str, before: str, world: World, say: Callable[[str], None]) -
     Raises:
         InputError: own is asked for, and a worker cannot have it.
     """
-    name, said = _decide(setting, before, world)
+    name, phrase = _decide(setting, before, world)
     if before and before != name:
         say(
-            f"warning: recurrent layers were {library.told(before)} before, and are {said} from here on: results are "
+            f"warning: recurrent layers were {library.told(before)} before, and are {phrase} from here on: results are "
             "the same but for float noise, and not bit for bit"
         )
-    return name, said
+    return name, phrase
 
 
 def _decide(setting: str, before: str, world: World) -> tuple[str, str]:
     if world.context.device_type != "cpu":
         return "gpu", library.told("gpu")
-    mine = CODES.index(operator.instructions())
-    codes = world.gather_numpy(np.array([mine], np.int32), "recurrent layers").tolist()
+    own_code = CODES.index(operator.instructions())
+    codes = world.gather_numpy(np.array([own_code], np.int32), "recurrent layers").tolist()
     had = "+".join(CODES[code] for code in sorted({*codes}))
-    if not mine:
+    if not own_code:
         why = operator.told()
     elif 0 in codes:
-        why = library.without(f"worker {codes.index(0)} cannot have others: `duplet doctor` there says why").said
+        why = library.without(f"worker {codes.index(0)} cannot have others: `duplet doctor` there says why").phrase
     else:
         why = ""
     if setting == "own" and why:
         raise InputError(library.missing(why))
     if setting == "auto" and before == library.MXNET:
-        why = why or library.without("what this goes on from had them").said
+        why = why or library.without("what this goes on from had them").phrase
     if setting == library.MXNET:
-        why = library.without("model.kernel=mxnet").said
+        why = library.without("model.kernel=mxnet").phrase
     operator.use(library.MXNET if why else "own")
     return (library.MXNET, why) if why else (f"own {had}", library.told(f"own {had}"))

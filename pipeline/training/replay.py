@@ -87,18 +87,18 @@ def again(
     Raises:
         InputError: the folder is damaged or of another network or number of workers.
     """
-    kept = load(folder)
-    if len(kept.examples) != world.size:
-        raise InputError(f"{folder} is of {len(kept.examples)} workers and these are {world.size}: use as many")
-    recurrent_kernel.agree("auto", kept.kernel, world, say)
+    replayed = load(folder)
+    if len(replayed.examples) != world.size:
+        raise InputError(f"{folder} is of {len(replayed.examples)} workers and these are {world.size}: use as many")
+    recurrent_kernel.agree("auto", replayed.kernel, world, say)
     began = _restore(folder, network)
     if task.streams:
         own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
         task.carry = {name: nd.array(rows[own], world.context) for name, rows in began.items()}
-    examples = [np.array(part) for part in kept.examples]
-    joint = exchange.join(task, task.batch(examples, world.rank, kept.batch_seed), world)
+    examples = [np.array(part) for part in replayed.examples]
+    joint = exchange.join(task, task.batch(examples, world.rank, replayed.batch_seed), world)
     optimizer = Optimizer(network, config.train.optimizer, world)
-    mx.random.seed(update_seed(config.seed, kept.update - 1, world.rank))
+    mx.random.seed(update_seed(config.seed, replayed.update - 1, world.rank))
     rows = optimizer.rows(joint.tokens, joint.own)
     with autograd.record():
         loss = task.loss(network, rows and rows.table(), joint.batch, world)
@@ -111,12 +111,12 @@ def again(
     value = loss.value.copy()
     world.average([value], "loss")
     norm = optimizer.step(rows, 0.0, 0, value)
-    found = {"loss": float(value.asscalar()), "gradient_norm": float(norm.asscalar())}
-    seen = {"loss": kept.loss, "gradient_norm": kept.gradient_norm}
+    results = {"loss": float(value.asscalar()), "gradient_norm": float(norm.asscalar())}
+    seen = {"loss": replayed.loss, "gradient_norm": replayed.gradient_norm}
     return {
-        **found,
+        **results,
         "seen": seen,
-        "same": all(_same(found[name], seen[name]) for name in seen),
+        "same": all(_same(results[name], seen[name]) for name in seen),
         "not_finite": {
             name: {"values": gradients[name].size, "by_rank": column.tolist()}
             for name, column in zip(gradients, by_rank.T)
@@ -128,8 +128,8 @@ def again(
 def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
     """Gives the network the parameters; what the streams' reading went on from."""
     try:
-        found, began = atomic_files.arrays(folder / PARAMETERS), atomic_files.arrays(folder / BEGAN)
-        set_parameters(network, found)
+        arrays, began = atomic_files.arrays(folder / PARAMETERS), atomic_files.arrays(folder / BEGAN)
+        set_parameters(network, arrays)
         return began
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(
@@ -137,6 +137,6 @@ def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _same(one: float, other: float) -> bool:
+def _same(value: float, other: float) -> bool:
     """Whether two numbers are equal; any two that are not number are."""
-    return one == other or (math.isnan(one) and math.isnan(other))
+    return value == other or (math.isnan(value) and math.isnan(other))

@@ -37,22 +37,23 @@ def start(path: Path, network: gluon.Block, vocabulary: dict[str, int]) -> tuple
     if not isinstance(table, gluon.Parameter):
         raise InputError("model.vectors needs a task that reads words: matching, classification or tagging")
     size, width = table.shape
-    found = read(path, vocabulary, width)
+    pretrained = read(path, vocabulary, width)
     values = table.data(table.list_ctx()[0]).asnumpy()
-    given = np.zeros(size, bool)
-    given[found.rows] = True
-    if len(found.rows):
-        values[~given] *= float(found.vectors.std()) / (float(values.std()) or 1.0)
-        values[found.rows] = found.vectors
+    pretrained_rows = np.zeros(size, bool)
+    pretrained_rows[pretrained.rows] = True
+    if len(pretrained.rows):
+        values[~pretrained_rows] *= float(pretrained.vectors.std()) / (float(values.std()) or 1.0)
+        values[pretrained.rows] = pretrained.vectors
     table.set_data(nd.array(values))
     words = len([word for word in vocabulary if word not in ("<pad>", "<unk>")])
-    said = [f"vectors for {len(found.rows):,} of {words:,} words of the vocabulary from {path}"]
-    if len(found.rows) < FEW * words:
-        said.append(
-            f"warning: only {len(found.rows) / max(1, words):.1%} of the vocabulary's words have a vector in {path}: "
+    lines = [f"vectors for {len(pretrained.rows):,} of {words:,} words of the vocabulary from {path}"]
+    if len(pretrained.rows) < FEW * words:
+        share = len(pretrained.rows) / max(1, words)
+        lines.append(
+            f"warning: only {share:.1%} of the vocabulary's words have a vector in {path}: "
             "is it of this language, and of words as tokenize.kind and tokenize.lowercase make them?"
         )
-    return given, said
+    return pretrained_rows, lines
 
 
 def read(path: Path, vocabulary: dict[str, int], width: int) -> Found:

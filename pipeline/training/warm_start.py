@@ -36,38 +36,38 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path, task: str | 
         InputError: there are no such parameters, or they are another network's.
     """
     try:
-        found = atomic_files.arrays(folder / PARAMETERS)
+        arrays = atomic_files.arrays(folder / PARAMETERS)
         old, new = _tokens(folder), _tokens(tokenized)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
     parameters = parameters_of(network)
     rows = [(i, old[token]) for token, i in new.items() if token in old]
     if task is not None and _task_of(folder) not in (None, task):
-        taken = _from_elsewhere(folder, found, parameters, rows, len(old))
+        taken = _from_elsewhere(folder, arrays, parameters, rows, len(old))
         return f"starting from {folder}, of another task: {len(rows)} of {len(new)} tokens, {taken}"
-    if found.keys() != parameters.keys():
-        odd = sorted(found.keys() ^ parameters.keys())[0]
+    if arrays.keys() != parameters.keys():
+        odd = sorted(arrays.keys() ^ parameters.keys())[0]
         raise InputError(
             f"train.start_from={folder} holds another network ({odd} is in one of the two only): use its section model"
         )
     for name, parameter in parameters.items():
-        given, shape = found[name], parameter.shape
-        if old != new and given.shape == (len(old), *shape[1:]) and shape[0] == len(new):
-            mine = parameter.data(parameter.list_ctx()[0]).asnumpy()
-            mine[[i for i, _ in rows]] = given[[i for _, i in rows]]
-            given = mine
-        if given.shape != shape:
+        values, shape = arrays[name], parameter.shape
+        if old != new and values.shape == (len(old), *shape[1:]) and shape[0] == len(new):
+            own_values = parameter.data(parameter.list_ctx()[0]).asnumpy()
+            own_values[[i for i, _ in rows]] = values[[i for _, i in rows]]
+            values = own_values
+        if values.shape != shape:
             raise InputError(
-                f"train.start_from={folder}: {name} is {given.shape} there and {shape} here: use its section model"
+                f"train.start_from={folder}: {name} is {values.shape} there and {shape} here: use its section model"
             )
-        if not np.isfinite(given).all():
+        if not np.isfinite(values).all():
             raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
-        parameter.set_data(nd.array(given))
+        parameter.set_data(nd.array(values))
     return f"starting from {folder}, which knew {len(rows)} of {len(new)} tokens"
 
 
 def _from_elsewhere(
-    folder: Path, found: dict[str, np.ndarray], parameters: dict[str, Any], rows: list[tuple[int, int]], size: int
+    folder: Path, arrays: dict[str, np.ndarray], parameters: dict[str, Any], rows: list[tuple[int, int]], size: int
 ) -> str:
     """Takes the words, by token, and the encoder's layers from another task's network; what was taken.
 
@@ -75,7 +75,8 @@ def _from_elsewhere(
     weights stand in its own half of the inputs, and the other half starts at 0: the layer starts as what it was.
     """
     encoders = [name for name in ENCODERS if f"{name}.layers.0.f_i2h_weight" in parameters]
-    source = next((one for one in ELSEWHERE if one[0] in found and f"{one[1][0]}.0.f_i2h_weight" in found), None)
+    readers = ((words, stacks) for words, stacks in ELSEWHERE if f"{stacks[0]}.0.f_i2h_weight" in arrays)
+    source = next((reader for reader in readers if reader[0] in arrays), None)
     if not encoders or "embedding" not in parameters or source is None:
         raise InputError(
             f"train.start_from={folder}: from another task can start matching, classification and tagging, and what "
@@ -83,60 +84,62 @@ def _from_elsewhere(
         )
     words, (forwards, backwards) = source
     table = parameters["embedding"]
-    mine = table.data(table.list_ctx()[0]).asnumpy()
-    width, given = mine.shape[1], found[words]
+    own_values = table.data(table.list_ctx()[0]).asnumpy()
+    width, values = own_values.shape[1], arrays[words]
     if words == "embedding" and forwards.startswith("both"):
-        given = given[:, : found[f"{forwards}.0.f_i2h_weight"].shape[1]]  # the other half is the left reader's
-    if given.shape[1] != width:
-        raise _other(folder, "model.embedding", given.shape[1], width)
-    if len(given) < size:
+        values = values[:, : arrays[f"{forwards}.0.f_i2h_weight"].shape[1]]  # the other half is the left reader's
+    if values.shape[1] != width:
+        raise _other(folder, "model.embedding", values.shape[1], width)
+    if len(values) < size:
         raise InputError(
             f"train.start_from={folder}: {words} has fewer rows than its vocabulary: train that model again"
         )
-    mine[[i for i, _ in rows]] = given[[i for _, i in rows]]
-    _set(folder, table, "embedding", mine)
+    own_values[[i for i, _ in rows]] = values[[i for _, i in rows]]
+    _set(folder, table, "embedding", own_values)
     layers = 0
     for encoder in encoders:
         while f"{encoder}.layers.{layers}.f_i2h_weight" in parameters:
             for d, place in (("f", forwards), ("b", backwards)):
                 if place is not None and f"{encoder}.layers.{layers}.{d}_i2h_weight" in parameters:
-                    _take_layer(folder, found, parameters, f"{encoder}.layers.{layers}", place, layers, d)
+                    _take_layer(folder, arrays, parameters, f"{encoder}.layers.{layers}", place, layers, d)
             layers += 1
         taken, layers = layers, 0
     return f"{taken} layer{'s' if taken > 1 else ''}, {'both directions' if backwards else 'forwards'}"
 
 
 def _take_layer(
-    folder: Path, found: dict[str, np.ndarray], parameters: dict[str, Any], mine: str, place: str, layer: int, d: str
+    folder: Path, arrays: dict[str, np.ndarray], parameters: dict[str, Any], target: str, place: str, layer: int, d: str
 ) -> None:
     """One direction of one layer; a network that reads in one direction alone has its weights under `f`."""
-    theirs = d if f"{place}.{layer}.{d}_i2h_weight" in found else "f"
+    theirs = d if f"{place}.{layer}.{d}_i2h_weight" in arrays else "f"
     for part in PARTS:
-        name, parameter = f"{place}.{layer}.{theirs}_{part}", parameters[f"{mine}.{d}_{part}"]
-        if name not in found:
+        name, parameter = f"{place}.{layer}.{theirs}_{part}", parameters[f"{target}.{d}_{part}"]
+        if name not in arrays:
             raise InputError(
                 f"train.start_from={folder} has no {name}: use its section model (model.layers, model.cell)"
             )
-        given, shape = found[name], parameter.shape
-        if part == "i2h_weight" and layer and given.shape == (shape[0], shape[1] // 2):
-            nothing = np.zeros_like(given)
-            given = np.concatenate([given, nothing] if d == "f" else [nothing, given], axis=1)
-        if given.shape != shape:
+        values, shape = arrays[name], parameter.shape
+        if part == "i2h_weight" and layer and values.shape == (shape[0], shape[1] // 2):
+            nothing = np.zeros_like(values)
+            values = np.concatenate([values, nothing] if d == "f" else [nothing, values], axis=1)
+        if values.shape != shape:
             raise InputError(
-                f"train.start_from={folder}: {name} is {given.shape} there and {shape} here: use its section model "
+                f"train.start_from={folder}: {name} is {values.shape} there and {shape} here: use its section model "
                 "(model.embedding, model.hidden, model.cell; tagging.characters needs a model of tagging)"
             )
-        _set(folder, parameter, name, given)
+        _set(folder, parameter, name, values)
 
 
-def _set(folder: Path, parameter: Any, name: str, given: np.ndarray) -> None:
-    if not np.isfinite(given).all():
+def _set(folder: Path, parameter: Any, name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
         raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
-    parameter.set_data(nd.array(given))
+    parameter.set_data(nd.array(values))
 
 
-def _other(folder: Path, setting: str, there: int, here: int) -> InputError:
-    return InputError(f"train.start_from={folder}: {setting} is {there} there and {here} here: use its section model")
+def _other(folder: Path, setting: str, old_size: int, new_size: int) -> InputError:
+    return InputError(
+        f"train.start_from={folder}: {setting} is {old_size} there and {new_size} here: use its section model"
+    )
 
 
 def _task_of(folder: Path) -> str | None:

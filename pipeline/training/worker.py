@@ -52,13 +52,14 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
     network.initialize(ctx=world.context)
     if config.train.start_from:
         say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized), config.task))
-    given = None
+    pretrained_rows = None
     if config.model.vectors:
-        given, lines = vectors.start(Path(config.model.vectors), network, load_vocabulary(Path(job.tokenized)))
+        vocabulary = load_vocabulary(Path(job.tokenized))
+        pretrained_rows, lines = vectors.start(Path(config.model.vectors), network, vocabulary)
         for line in lines:
             say(line)
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
-    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, given)
+    state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, pretrained_rows)
     task.finish(network, world, Path(job.output))
     if world.rank == 0:
         output = Path(job.output)
@@ -101,18 +102,19 @@ def replay(job: Job, config: Config, world: World, say: Callable[[str], None], h
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None
-    found = again(Path(job.trained), task, network, config, world, say)
+    result = again(Path(job.trained), task, network, config, world, say)
     if world.rank == 0:
-        (Path(job.output) / "result.json").write_text(atomic_files.as_json(found), encoding="utf-8")
+        (Path(job.output) / "result.json").write_text(atomic_files.as_json(result), encoding="utf-8")
 
 
 def gpu_environment(config: Config) -> dict[str, str]:
     """What CUDA's libraries read when they are first used."""
-    found = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # else equal sums on several streams may differ in their last bits
+    # else equal sums on several streams may differ in their last bits
+    variables = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     if config.model.cell == "rnn_tanh":
         # 10 bits of a factor are not enough for the bias that holds the state at zero on padding (models.recurrent)
-        found["NVIDIA_TF32_OVERRIDE"] = "0"
-    return found
+        variables["NVIDIA_TF32_OVERRIDE"] = "0"
+    return variables
 
 
 def points(job: Job) -> Path:
@@ -144,13 +146,13 @@ def main(work: Path) -> NoReturn:
     except DupletError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:
-        said = hide(traceback.format_exc())
-        print(said, file=sys.stderr)
+        trace = hide(traceback.format_exc())
+        print(trace, file=sys.stderr)
         if OTHERS_END.search(str(error)):  # the other worker's end says more, if anything does
             os._exit(LOST_OTHERS)
         log = work / f"failure-rank-{rank}.txt"
         with contextlib.suppress(OSError):
-            log.write_text(said, encoding="utf-8")
+            log.write_text(trace, encoding="utf-8")
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
         else:
