@@ -101,7 +101,7 @@ def search(
     while True:
         chances, state = step(last, state, memory)
         chances[:, list(barred)] = -np.inf
-        rows, tokens, kept = [], [], []
+        rows, tokens, places = [], [], []
         for place, example in enumerate(active.tolist()):
             own = beams[example]
             grown = (own.chances[:, None] + chances[place * beam : (place + 1) * beam]).ravel()
@@ -111,15 +111,15 @@ def search(
             parents = own.extend(grown[top], top % chances.shape[1], top // chances.shape[1], border)
             if own.done():
                 continue
-            kept.append(place)
+            places.append(place)
             rows += [place * beam + parent for parent in parents]
             tokens += [text[-1] for text in own.texts]
-        if not kept:
+        if not places:
             break
         last = np.array(tokens, np.int32)
         index = np.array(rows, np.int32)
         state = [take(array, index) for array in state]
-        if len(kept) < len(active):
+        if len(places) < len(active):
             memory = [take(array, index) for array in memory]
-            active = active[kept]
+            active = active[places]
     return [own.best or Found([], 0.0) for own in beams]

@@ -102,19 +102,19 @@ def finite_differences(
     net: Parameters, x: np.ndarray, y: np.ndarray, before: np.ndarray, step: float = 1e-5
 ) -> Parameters:
     """(E(p + h) - E(p - h)) / 2h for each number p of the parameters; float64 parameters only."""
-    found = []
+    differences = []
     for array in net:
         gradient = np.zeros_like(array)
         for place in np.ndindex(array.shape):
-            kept = array[place]
-            array[place] = kept + step
+            original = array[place]
+            array[place] = original + step
             above = loss(net, x, y, before)
-            array[place] = kept - step
+            array[place] = original - step
             below = loss(net, x, y, before)
-            array[place] = kept
+            array[place] = original
             gradient[place] = (above - below) / (2 * step)
-        found.append(gradient)
-    return Parameters(*found)
+        differences.append(gradient)
+    return Parameters(*differences)
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -175,9 +175,9 @@ def train(
 
 def write(net: Parameters, first: int, length: int, rng: np.random.Generator) -> np.ndarray:
     """(length,) tokens drawn one after the other, after `first`."""
-    state, token, found = np.zeros(len(net.W), net.W.dtype), first, []
+    state, token, tokens = np.zeros(len(net.W), net.W.dtype), first, []
     for _ in range(length):
         run = forward(net, np.array([token]), state)
         state, token = run.s[0], int(rng.choice(len(net.V), p=run.o[0].astype(np.float64) / run.o[0].sum(dtype=float)))
-        found.append(token)
-    return np.array(found, np.int64)
+        tokens.append(token)
+    return np.array(tokens, np.int64)

@@ -96,13 +96,13 @@ class Captioner(gluon.Block):
             return features, [*state, later], weights
         vector = memory[0].expand_dims(0)
         if self.inject == "every":
-            given = nd.broadcast_axis(vector, axis=0, size=ids.shape[0])
+            vectors = nd.broadcast_axis(vector, axis=0, size=ids.shape[0])
         else:
-            given = nd.broadcast_mul(vector, fresh.expand_dims(0))
+            vectors = nd.broadcast_mul(vector, fresh.expand_dims(0))
             if ids.shape[0] > 1:
                 shape = (ids.shape[0] - 1, *vector.shape[1:])
-                given = nd.concat(given, nd.zeros(shape, ctx=vector.context), dim=0)
-        features, state, _ = self.decoder(nd.concat(inputs, given, dim=2), state, None)
+                vectors = nd.concat(vectors, nd.zeros(shape, ctx=vector.context), dim=0)
+        features, state, _ = self.decoder(nd.concat(inputs, vectors, dim=2), state, None)
         return features, [*state, later], None
 
     def step(self, last: nd.NDArray, state: State, memory: State) -> tuple[nd.NDArray, State]:

@@ -29,10 +29,10 @@ class Reader(gluon.Block):
     def __init__(self, config: ModelConfig, vocabulary: int, directions: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         width = config.hidden * config.directions
-        one = config.model_copy(update={"directions": 1, "hidden": width // directions})
+        encoder_config = config.model_copy(update={"directions": 1, "hidden": width // directions})
         with self.name_scope():
-            self.forwards = Encoder(one)
-            self.backwards = Encoder(one) if directions == 2 else None
+            self.forwards = Encoder(encoder_config)
+            self.backwards = Encoder(encoder_config) if directions == 2 else None
             self.dropout = Dropout(config.dropout)
             self.project = gluon.nn.Dense(config.embedding, in_units=width, weight_initializer=init.Xavier())
             self.bias = self.params.get("bias", shape=(vocabulary,), init=init.Zero())
@@ -80,20 +80,20 @@ class Cloze(gluon.Block):
 
     def forward(self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> Expected:
         """What each reader expects. `ids` (T, N) int32 index `table` (U, E or 2 E); for the rest see Reader.forward."""
-        embedded, found = _rows(table, ids), {}
+        embedded, expected = _rows(table, ids), {}
         for number, (name, reader) in enumerate(self.readers().items()):
             part = {"axis": -1, "begin": number * self.width, "end": (number + 1) * self.width}
             words = reader(nd.slice_axis(embedded, **part), lengths, places)
-            found[name] = (words, nd.slice_axis(table, **part), reader.bias.data(table.context))
-        return found
+            expected[name] = (words, nd.slice_axis(table, **part), reader.bias.data(table.context))
+        return expected
 
     def scores(self, expected: Expected) -> dict[str, nd.NDArray]:
         """Each reader's (B, V) scores of all words, where the table was the whole one."""
-        found = {}
+        scores = {}
         for name, (words, table, bias) in expected.items():
             weights = nd.slice_axis(table, axis=0, begin=0, end=len(bias))
-            found[name] = nd.FullyConnected(words, weights, bias, num_hidden=len(bias))
-        return found
+            scores[name] = nd.FullyConnected(words, weights, bias, num_hidden=len(bias))
+        return scores
 
     def losses(self, expected: Expected, targets: np.ndarray) -> dict[str, nd.NDArray]:
         """Each reader's (B,) cross entropies of (B,) targets in nats, where the table was the whole one."""
@@ -106,7 +106,7 @@ class Cloze(gluon.Block):
         self, expected: Expected, targets: np.ndarray, candidates: Candidates, tokens: np.ndarray
     ) -> dict[str, nd.NDArray]:
         """Each reader's (B,) sampled cross entropies of (B,) targets, where the table was the rows `tokens` alone."""
-        found = {}
+        losses = {}
         context = expected["both"][0].context
         own, others = nd.array(targets, context, "int32"), nd.array(candidates.ids, context, "int32")
         own_rows, other_rows = (
@@ -117,8 +117,8 @@ class Cloze(gluon.Block):
             against = nd.FullyConnected(
                 words, _rows(table, other_rows), nd.take(bias, others), num_hidden=len(candidates.ids)
             )
-            found[name] = sampled_losses(logits, against, own, candidates)
-        return found
+            losses[name] = sampled_losses(logits, against, own, candidates)
+        return losses
 
 
 def _rows(table: nd.NDArray, ids: nd.NDArray) -> nd.NDArray:

@@ -36,10 +36,10 @@ def hinge(scores: nd.NDArray, positives: nd.NDArray, negatives: nd.NDArray, marg
     """
     own = nd.pick(scores, positives, axis=1).expand_dims(1)
     rows = nd.broadcast_like(nd.arange(scores.shape[0], ctx=scores.context).expand_dims(1), negatives)
-    there = negatives >= 0
+    mask = negatives >= 0
     other = nd.gather_nd(scores, nd.stack(rows, nd.maximum(negatives, 0), axis=0))
-    costs = nd.relu(margin - nd.broadcast_sub(own, other)) * there
-    return (costs.sum() / nd.maximum(there.sum(), 1)).reshape(1)
+    costs = nd.relu(margin - nd.broadcast_sub(own, other)) * mask
+    return (costs.sum() / nd.maximum(mask.sum(), 1)).reshape(1)
 
 
 def graded_softmax(logits: nd.NDArray, grades: nd.NDArray, weights: nd.NDArray | None = None) -> nd.NDArray:
@@ -60,10 +60,10 @@ def taught_losses(logits: nd.NDArray, teacher: nd.NDArray, kind: str, temperatur
     network", 2015).
     """
     if kind == "logits":
-        mine, theirs = (nd.broadcast_sub(x, x.mean(axis=1, keepdims=True)) for x in (logits, teacher))
-        return ((mine - theirs) ** 2).mean(axis=1)
-    mine, theirs = nd.log_softmax(logits / temperature), nd.log_softmax(teacher / temperature)
-    return (nd.exp(theirs) * (theirs - mine)).sum(axis=1) * temperature**2
+        student, theirs = (nd.broadcast_sub(x, x.mean(axis=1, keepdims=True)) for x in (logits, teacher))
+        return ((student - theirs) ** 2).mean(axis=1)
+    student, theirs = nd.log_softmax(logits / temperature), nd.log_softmax(teacher / temperature)
+    return (nd.exp(theirs) * (theirs - student)).sum(axis=1) * temperature**2
 
 
 def balanced(classes: np.ndarray, count: int) -> np.ndarray:
@@ -74,8 +74,8 @@ def balanced(classes: np.ndarray, count: int) -> np.ndarray:
     [0.667, 2.0, 0.0]
     """
     counts = np.bincount(classes.astype(np.int64), minlength=count).astype(np.float64)
-    there = counts > 0
-    return np.where(there, len(classes) / (there.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+    present = counts > 0
+    return np.where(present, len(classes) / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
 def ordinal(logits: nd.NDArray, grades: nd.NDArray, weights: nd.NDArray | None = None) -> nd.NDArray:

@@ -22,9 +22,9 @@ def search(
     """The likeliest texts that `step` can write: as `beam.search`, with arrays of MXNet."""
     context = state[0].context
 
-    def stepped(last: np.ndarray, before: Arrays, kept: Arrays) -> tuple[np.ndarray, Arrays]:
-        found, after = step(nd.array(last, context, "int32"), list(before), list(kept))
-        return found.asnumpy(), after
+    def stepped(last: np.ndarray, before: Arrays, memories: Arrays) -> tuple[np.ndarray, Arrays]:
+        chances, after = step(nd.array(last, context, "int32"), list(before), list(memories))
+        return chances.asnumpy(), after
 
     take = lambda array, rows: nd.take(array, nd.array(rows, context, "int32"))
     return numpy_search.search(stepped, state, memory, limits, border, beam, alpha, barred, take)

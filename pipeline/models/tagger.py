@@ -97,12 +97,12 @@ def crf_loss(scores: nd.NDArray, tags: nd.NDArray, lengths: nd.NDArray, transiti
     inside = nd.slice(transitions, (0, 0), (count, count))  # (G, G)
     start = nd.slice(transitions, (count, 0), (count + 1, count))  # (1, G)
     end = nd.slice(transitions, (0, count), (count, count + 1)).reshape((1, -1))
-    there = 1 - padding_of(lengths, steps)  # (T, N, 1)
+    mask = 1 - padding_of(lengths, steps)  # (T, N, 1)
     alpha = nd.broadcast_add(scores[0], start)  # (N, G)
     for t in range(1, steps):
         paths = nd.broadcast_add(alpha.expand_dims(2), inside.expand_dims(0))  # (N, G, G)
         following = log_sum_exp(paths, axis=1) + scores[t]
-        alpha = nd.where(nd.broadcast_like(there[t], alpha), following, alpha)
+        alpha = nd.where(nd.broadcast_like(mask[t], alpha), following, alpha)
     total = log_sum_exp(nd.broadcast_add(alpha, end), axis=1)
     return total - path_score(scores, tags, lengths, transitions)
 
@@ -110,15 +110,15 @@ def crf_loss(scores: nd.NDArray, tags: nd.NDArray, lengths: nd.NDArray, transiti
 def path_score(scores: nd.NDArray, tags: nd.NDArray, lengths: nd.NDArray, transitions: nd.NDArray) -> nd.NDArray:
     """(N,) unnormalised log score of the given tags; arguments as crf_loss."""
     steps, batch, count = scores.shape
-    there = 1 - padding_of(lengths, steps).reshape((steps, batch))
-    given = (nd.pick(scores, tags, axis=2) * there).sum(axis=0)
+    mask = 1 - padding_of(lengths, steps).reshape((steps, batch))
+    emissions = (nd.pick(scores, tags, axis=2) * mask).sum(axis=0)
     flat = transitions.reshape(-1)
     tags = tags.astype("float32")
     # the last tag goes after it is joined: of a sentence of one word nothing would be left, which MXNet cannot hold
     before = nd.concat(nd.full((1, batch), count, ctx=scores.context), tags, dim=0)[:-1]
-    moves = (nd.take(flat, before * (count + 1) + tags) * there).sum(axis=0)
+    moves = (nd.take(flat, before * (count + 1) + tags) * mask).sum(axis=0)
     last = nd.pick(tags, lengths.astype("float32") - 1, axis=0)
-    return given + moves + nd.take(flat, last * (count + 1) + count)
+    return emissions + moves + nd.take(flat, last * (count + 1) + count)
 
 
 def log_sum_exp(values: nd.NDArray, axis: int) -> nd.NDArray:

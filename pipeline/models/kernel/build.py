@@ -47,14 +47,14 @@ def build() -> Path:
         raise NotBuilt("the MXNet that is installed ships no lib_api for extension libraries")
     include = (f"-I{mxnet / 'include'}",)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".duplet-build-") as folder:
-        made = [_compile(library.HERE / "recurrent_isa.cc", Path(folder) / f"{name}.o", flags)
+        objects = [_compile(library.HERE / "recurrent_isa.cc", Path(folder) / f"{name}.o", flags)
                 for name, flags in ARITHMETIC.items()]  # fmt: skip
-        made.append(_compile(library.HERE / "recurrent_op.cc", Path(folder) / "op.o", include))
-        made.append(_compile(shipped, Path(folder) / "api.o", (*include, "-w")))
+        objects.append(_compile(library.HERE / "recurrent_op.cc", Path(folder) / "op.o", include))
+        objects.append(_compile(shipped, Path(folder) / "api.o", (*include, "-w")))
         exports = Path(folder) / "exports.map"
         exports.write_text(EXPORTS, encoding="ascii")
         linked = Path(folder) / target.name
-        _run("-shared", "-fopenmp", f"-Wl,--version-script={exports}", "-o", str(linked), *made)
+        _run("-shared", "-fopenmp", f"-Wl,--version-script={exports}", "-o", str(linked), *objects)
         digest = Path(folder) / "checksum"
         digest.write_text(library.sha256(linked), encoding="ascii")
         os.replace(digest, library.checksum())

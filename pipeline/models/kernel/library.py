@@ -22,11 +22,11 @@ MXNET = "mxnet"  # the name of MXNet's layers, on the CPU; ours are called "own"
 
 
 class Found(NamedTuple):
-    """What runs recurrent layers on the CPU: our library where `path` is given, else MXNet, and `said` tells why."""
+    """What runs recurrent layers on the CPU: our library where `path` is given, else MXNet, and `phrase` tells why."""
 
     path: Path | None
     instructions: str  # "avx512", "avx2"; empty for MXNet's
-    said: str
+    phrase: str
 
 
 def location() -> Path:
@@ -54,8 +54,8 @@ def sha256(path: Path) -> str:
 
 def whole() -> bool:
     """Whether the library is there as it was built. Raises OSError where that cannot be read."""
-    path, kept = location(), checksum()
-    return path.exists() and kept.exists() and kept.read_text().strip() == sha256(path)
+    path, checksum_path = location(), checksum()
+    return path.exists() and checksum_path.exists() and checksum_path.read_text().strip() == sha256(path)
 
 
 @functools.cache
@@ -107,12 +107,12 @@ def planned(kernel: str, gpus: bool) -> str:
     """What is going to run recurrent layers on this host by the settings model.kernel and train.gpus, in words."""
     if gpus:
         return told("gpu")
-    return without("model.kernel=mxnet").said if kernel == MXNET else found().said
+    return without("model.kernel=mxnet").phrase if kernel == MXNET else found().phrase
 
 
-def missing(said: str) -> str:
+def missing(phrase: str) -> str:
     """The sentence for who asked for our own where they cannot be had."""
-    return f"model.kernel=own cannot be had, the layers would be {said}; or set model.kernel to auto"
+    return f"model.kernel=own cannot be had, the layers would be {phrase}; or set model.kernel to auto"
 
 
 def _mxnet_version() -> str:

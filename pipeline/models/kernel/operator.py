@@ -27,7 +27,7 @@ def _handle() -> int | None:
     try:
         base.check_call(base._LIB.MXLoadLib(ctypes.c_char_p(str(path).encode()), ctypes.c_uint(0)))
     except MXNetError as error:
-        _failure = library.without(f"its own do not load into MXNet: {' '.join(str(error).split())[:200]}").said
+        _failure = library.without(f"its own do not load into MXNet: {' '.join(str(error).split())[:200]}").phrase
     return _registered()
 
 
@@ -56,7 +56,7 @@ def instructions() -> str:
 def told() -> str:
     """One phrase: what can run recurrent layers on the CPU here, and why it is not our operator."""
     _handle()
-    return _failure or library.found().said
+    return _failure or library.found().phrase
 
 
 def recurrent(
@@ -84,7 +84,7 @@ def recurrent(
         "cell": cell, "hidden": hidden, "directions": directions, "padded": int(padding is not None),
         "states": int(states is not None), "keep": int(autograd.is_recording()),
     }  # fmt: skip
-    found: list[nd.NDArray] = _imperative_invoke(
+    outputs: list[nd.NDArray] = _imperative_invoke(
         _handle(), inputs, list(settings), list(settings.values()), None, False, True
     )
-    return found
+    return outputs
