@@ -19,7 +19,7 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
     Args:
         cost: of eight bits, see int8_cost; None: the weights are float32.
     """
-    made: dict[str, Any] = {
+    card: dict[str, Any] = {
         "name": config.name,
         "task": config.task,
         "model": config.model.model_dump(mode="json", exclude={"vectors"}),  # where it lay tells nobody anything
@@ -30,39 +30,39 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
         "taught": None if config.teach.scores is None else config.teach.by or Path(config.teach.scores).name,
         "int8": cost is not None,
     }  # fmt: skip
-    return made | ({"int8_cost": cost} if cost is not None else {})
+    return card | ({"int8_cost": cost} if cost is not None else {})
 
 
-def write(made: dict[str, Any], folder: Path) -> None:
+def write(card: dict[str, Any], folder: Path) -> None:
     """card.json, and README.md for people."""
-    (folder / JSON_NAME).write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / TEXT_NAME).write_text(text(made), encoding="utf-8")
+    (folder / JSON_NAME).write_text(json.dumps(card, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / TEXT_NAME).write_text(text(card), encoding="utf-8")
 
 
-def text(made: dict[str, Any]) -> str:
+def text(card: dict[str, Any]) -> str:
     """The card in Markdown."""
-    model, tokenizer, source = made["model"], made["tokenizer"], made["data"]
-    figures = ", ".join(f"{key} {value:.4g}" for key, value in made["trained"]["figures"].items())
+    model, tokenizer, source = card["model"], card["tokenizer"], card["data"]
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in card["trained"]["figures"].items())
     lines = [
-        f"# {made['name']}",
+        f"# {card['name']}",
         "",
-        f"A {made['task']} model written by Duplet: {model['layers']} layer(s) of {model['cell']}, "
+        f"A {card['task']} model written by Duplet: {model['layers']} layer(s) of {model['cell']}, "
         f"{model['directions']} direction(s), embedding {model['embedding']}, hidden {model['hidden']}"
-        f"{_shape(made['task'], model)}; weights in {'eight bits' if made['int8'] else 'float32'}.",
+        f"{_shape(card['task'], model)}; weights in {'eight bits' if card['int8'] else 'float32'}.",
         "",
-        f"- Trained {made['trained']['created']} on {_place(source)} (format {source.get('format')}); {figures}.",
-        f"- Chosen by {made['metric']} on the validation split.",
-        *([f"- Taught by {made['taught']}, beside the labels."] if made.get("taught") else []),
+        f"- Trained {card['trained']['created']} on {_place(source)} (format {source.get('format')}); {figures}.",
+        f"- Chosen by {card['metric']} on the validation split.",
+        *([f"- Taught by {card['taught']}, beside the labels."] if card.get("taught") else []),
         f"- Texts become ids by tokenizer.json and vocabulary.json ({tokenizer['kind']}, "
         f"{'lower case' if tokenizer['lowercase'] else 'case kept'}{_limits(tokenizer['max_tokens'])}).",
     ]
-    if made["int8"]:
-        lines.append(f"- {cost_sentence(made['int8_cost'])}")
+    if card["int8"]:
+        lines.append(f"- {cost_sentence(card['int8_cost'])}")
     lines += [
         "",
         "| file | what it takes and gives |",
         "| --- | --- |",
-        *(served.card if (served := task_spec(made["task"]).onnx) else ()),
+        *(served.card if (served := task_spec(card["task"]).onnx) else ()),
         "| `parameters.npz` | the trained arrays by name |",
         "| `manifest.json` | every file's size and SHA-256 |",
         "",

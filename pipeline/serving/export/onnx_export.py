@@ -44,8 +44,8 @@ def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:
         if int8:
             tokenized = model_card.training(trained)["tokenized"]
             cost = int8_cost.measure(config, trained, ensure_graphs(trained), new, tokenized, say)
-        made = model_card.make(trained, config, cost)
-        model_card.write(made, new)
+        card = model_card.make(trained, config, cost)
+        model_card.write(card, new)
         manifest.write(new, "export", key_parts(trained, int8), {"files": len(list(new.iterdir()))}, began,
                        {"configuration": config.name, "int8": int8})  # fmt: skip
-    return made
+    return card

@@ -21,21 +21,21 @@ def classification(config: Config, folder: Path, graphs: Path, tokenized: Path, 
     """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxClassifier(config, folder, graphs, 1)
-    said = model.probabilities(_texts(split, "text")).argmax(axis=1)
+    predicted = model.probabilities(_texts(split, "text")).argmax(axis=1)
     labels = decoding.classes_given(split, len(model.names))
-    return {"accuracy": metrics.accuracy(labels, said), "macro_f1": metrics.macro_f1(labels, said)}
+    return {"accuracy": metrics.accuracy(labels, predicted), "macro_f1": metrics.macro_f1(labels, predicted)}
 
 
 def tagging(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
     """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxTagger(config, folder, graphs, 1)
-    said, given = model.tags(_texts(split, "text"), _texts(split, "letters")), decoding.tags_given(split)
-    found = {"accuracy": float((np.concatenate(said) == np.concatenate(given)).mean())}
+    predicted, true_tags = model.tags(_texts(split, "text"), _texts(split, "letters")), decoding.tags_given(split)
+    values = {"accuracy": float((np.concatenate(predicted) == np.concatenate(true_tags)).mean())}
     if spans.are_spans(model.names):
-        names = [[decoding.named(model.names, tags) for tags in part] for part in (given, said)]
-        found["span_f1"] = spans.span_f1(*names)
-    return found
+        names = [[decoding.named(model.names, tags) for tags in part] for part in (true_tags, predicted)]
+        values["span_f1"] = spans.span_f1(*names)
+    return values
 
 
 def cloze(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
@@ -61,7 +61,7 @@ def language_model(config: Config, folder: Path, graphs: Path, tokenized: Path, 
     split = shards.open_split(tokenized, split_name, config.task)
     step = session.language_step(graphs)
     text = decoding.running_text(split)
-    places, kept = decoding.side_by_side(len(text) - 1, config.options(LanguageModelConfig).streams, decoding.READ_IN)
+    places, judged = decoding.side_by_side(len(text) - 1, config.options(LanguageModelConfig).streams, decoding.READ_IN)
     ids, targets = text[places].T, text[places + 1].T  # (n, T)
     at_once = max(1, MAX_LOGITS // (len(ids) * shards.vocabulary_size(folder)))
     states, parts = None, []
@@ -71,8 +71,8 @@ def language_model(config: Config, folder: Path, graphs: Path, tokenized: Path, 
         top = logits.max(axis=2)
         total = np.log(np.exp(logits - top[:, :, None]).sum(axis=2)) + top
         parts.append(total - np.take_along_axis(logits, targets[:, piece, None], axis=2)[:, :, 0])
-    found = np.concatenate(parts, axis=1)
-    nats = float(np.concatenate([row[steps] for row, steps in zip(found, kept)]).mean(dtype=np.float64))
+    losses = np.concatenate(parts, axis=1)
+    nats = float(np.concatenate([row[steps] for row, steps in zip(losses, judged)]).mean(dtype=np.float64))
     return {"nats": nats, "perplexity": math.exp(min(nats, 700.0))}
 
 

@@ -47,9 +47,9 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _torch_name(name: str) -> str:
     if name == "embedding":
         return "embedding.weight"
-    if found := OURS.fullmatch(name):
-        reverse = "_reverse" if found["direction"] == "b" else ""
-        return f"{found['stack']}.rnn.{PARTS[found['part']]}_l{found['layer']}{reverse}"
+    if match := OURS.fullmatch(name):
+        reverse = "_reverse" if match["direction"] == "b" else ""
+        return f"{match['stack']}.rnn.{PARTS[match['part']]}_l{match['layer']}{reverse}"
     stem, _, last = name.rpartition(".")
     return f"{stem}.{NORMS[last]}" if ".norms." in name else name
 
@@ -57,9 +57,9 @@ def _torch_name(name: str) -> str:
 def _own_name(name: str) -> str:
     if name == "embedding.weight":
         return "embedding"
-    if found := THEIRS.fullmatch(name):
-        part = next(ours for ours, theirs in PARTS.items() if theirs == found["part"])
-        return f"{found['stack']}.layers.{found['layer']}.{'b' if found['reverse'] else 'f'}_{part}"
+    if match := THEIRS.fullmatch(name):
+        part = next(ours for ours, theirs in PARTS.items() if theirs == match["part"])
+        return f"{match['stack']}.layers.{match['layer']}.{'b' if match['reverse'] else 'f'}_{part}"
     stem, _, last = name.rpartition(".")
     return f"{stem}.{next(o for o, t in NORMS.items() if t == last)}" if ".norms." in name else name
 

@@ -29,19 +29,19 @@ def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, 
         ids = np.concatenate([texts.ids(row) for row in range(len(texts))])
         encoded[side] = encoder.encode_ids(side, ids, np.asarray(texts.lengths))
     query, document = (encoded[side] for side in encoder.sides)
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     if "graded" in config.evaluate.kinds:
         pairs = query.take(split.rows["query"]), document.take(split.rows["document"])
         chances = encoder.grade_pairs(*pairs)
         expected = chances @ np.arange(chances.shape[1])
-        found |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected)
+        means |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected)
     if "ranking" in config.evaluate.kinds:
         judgements = Judgements(
             split.rows["query"], split.rows["document"], split.relevance, query.texts, document.texts, split.missing
         )
         ranking = _ranking(encoder, query, document, judgements)
-        found |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements).items()}
-    return found
+        means |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements).items()}
+    return means
 
 
 def _ranking(encoder: TextEncoder, query: Encoded, document: Encoded, judgements: Judgements) -> Ranking:

@@ -26,19 +26,19 @@ def translation(config: Config, folder: Path, graphs: Path, tokenized: Path, spl
     model, options = OnnxTranslator(config, folder, graphs, 1), config.options(TranslationConfig)
     fields = [split.fields[side] for side in ("source", "target")]
     sources, targets = ([field.ids(row) for row in range(len(field))] for field in fields)
-    rows, said_rows = (split.rows[side] for side in ("source", "target"))
-    found = model.write(sources, 1, 0.0)
+    rows, target_rows = (split.rows[side] for side in ("source", "target"))
+    hypotheses = model.write(sources, 1, 0.0)
     text = lambda ids: joined(config.tokenize.kind, [model.names[i] for i in ids])
-    said = [text(found[row].ids) for row in rows.tolist()]
-    references = [[text(targets[row])] for row in said_rows.tolist()]
+    texts = [text(hypotheses[row].ids) for row in rows.tolist()]
+    references = [[text(targets[row])] for row in target_rows.tolist()]
     judge = scores.judges(config.tokenize.lowercase, options.bleu_tokenizer)
-    exact = scores.exact(said, references, config.tokenize.lowercase)
+    exact = scores.exact(texts, references, config.tokenize.lowercase)
     losses = []
     for start in range(0, len(rows), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         ids, lengths = fields[0].padded(rows[some])
-        losses.append(_nats(model.writer, {"ids": ids, "lengths": lengths}, *fields[1].padded(said_rows[some])))
-    return {**judge.scores(said, references), "nats": _mean(losses), "exact": float(exact.mean())}
+        losses.append(_nats(model.writer, {"ids": ids, "lengths": lengths}, *fields[1].padded(target_rows[some])))
+    return {**judge.scores(texts, references), "nats": _mean(losses), "exact": float(exact.mean())}
 
 
 def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
@@ -47,7 +47,7 @@ def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, spli
     model = OnnxCaptioner(config, folder, graphs, 1)
     images, raw = _images(config, config.options(CaptioningConfig), tokenized, split)
     parts = [np.arange(start, min(start + AT_ONCE, images)) for start in range(0, images, AT_ONCE)]
-    said = [[model.names[i] for i in found.ids] for part in parts for found in model.write(raw(part), 1)]
+    tokens = [[model.names[i] for i in hypothesis.ids] for part in parts for hypothesis in model.write(raw(part), 1)]
     field, references = split.fields["caption"], [list[list[str]]() for _ in range(images)]
     for image, row in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
         references[image].append([model.names[i] for i in field.ids(row)])
@@ -56,7 +56,7 @@ def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, spli
         some = slice(start, start + AT_ONCE)
         feeds = {"images": raw(split.rows["image"][some])}
         losses.append(_nats(model.writer, feeds, *field.padded(split.rows["caption"][some])))
-    return captions.scores(said, references) | {"nats": _mean(losses)}
+    return captions.scores(tokens, references) | {"nats": _mean(losses)}
 
 
 def visual_question(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:

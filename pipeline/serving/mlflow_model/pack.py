@@ -104,19 +104,19 @@ def pack(exported: Path, into: Path) -> Packed:
 
 def modules_of(entry: str) -> dict[str, Path]:
     """The modules of this package that one imports when it is loaded, itself and their packages included."""
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     waiting = [entry]
     while waiting:
         name = waiting.pop()
         path = _path_of(name)
-        if name in found or path is None:
+        if name in modules or path is None:
             continue
-        found[name] = path
+        modules[name] = path
         waiting += [name.rpartition(".")[0]] if "." in name else []
         for node in ast.parse(path.read_text(encoding="utf-8")).body:  # the module's own level alone
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pipeline":
                 waiting += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return dict(sorted(found.items()))
+    return dict(sorted(modules.items()))
 
 
 def _path_of(module: str) -> Path | None:

@@ -18,11 +18,11 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     Weights are symmetric, one scale per gate unit: w = scale * q with q in -127 … 127, so that a unit with small
     weights loses no precision to its neighbours.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    weights = {tensor.name: tensor for tensor in made.graph.initializer}
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     replaced = set()
-    for node in made.graph.node:
+    for node in proto.graph.node:
         if node.op_type != "LSTM":
             continue
         scales = []
@@ -31,18 +31,18 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
             if name not in replaced:  # shared towers share their weights
                 values, scale = _eight_bits(numpy_helper.to_array(weights[name]).transpose(0, 2, 1))
                 for suffix, array in (("", values), (".scale", scale), (".zero", np.zeros(scale.shape, np.int8))):
-                    made.graph.initializer.append(numpy_helper.from_array(array, f"{name}.int8{suffix}"))
+                    proto.graph.initializer.append(numpy_helper.from_array(array, f"{name}.int8{suffix}"))
             node.input[place] = f"{name}.int8"
             scales += [f"{name}.int8.scale", f"{name}.int8.zero"]
             replaced.add(name)
         node.input.extend([""] * (INPUTS - len(node.input)) + scales)
         node.op_type, node.domain = "DynamicQuantizeLSTM", DOMAIN
-    kept = [tensor for tensor in made.graph.initializer if tensor.name not in replaced]
-    del made.graph.initializer[:]
-    made.graph.initializer.extend(kept)
-    made.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    onnx.checker.check_model(made)
-    return made
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.name not in replaced]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(tensors)
+    proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    onnx.checker.check_model(proto)
+    return proto
 
 
 def _eight_bits(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,9 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, KINDS[np.dtype(kind)], list(shape)))
         return name
 
-    def output(self, made: str, name: str, kind: type, shape: Sequence[str | int]) -> None:
+    def output(self, value: str, name: str, kind: type, shape: Sequence[str | int]) -> None:
         """Makes a value an output of the graph, under a name."""
-        self.nodes.append(helper.make_node("Identity", [made], [name]))
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
         self.outputs.append(helper.make_tensor_value_info(name, KINDS[np.dtype(kind)], list(shape)))
 
     def weight(self, array: Any, name: str | None = None) -> str:
@@ -167,8 +167,8 @@ def between(graph: Graph, y: str, x: str, width: int, model: ModelConfig, arrays
 def pooled(graph: Graph, states: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:
     """`pipeline.config.poolings`, under NAME in `arrays`: (T, N, W) to (N, W), or wider."""
     maths = OnnxSteps(graph, arrays, name, model.hidden * model.directions, ids, lengths)
-    made: str = POOLINGS.named(model.pooling).pooled(maths, Value(graph, states), model.hidden).name
-    return made
+    vectors: str = POOLINGS.named(model.pooling).pooled(maths, Value(graph, states), model.hidden).name
+    return vectors
 
 
 def last_axis(graph: Graph, x: str, begin: int, end: int) -> str:
@@ -192,7 +192,7 @@ class Value:
 
     def op(self, kind: str, *others: "Value | float | np.ndarray", **attributes: Any) -> "Value":
         """A node of this value and others; arrays and numbers become constants."""
-        named = (one.name if isinstance(one, Value) else self.graph.weight(_constant(one)) for one in others)
+        named = (other.name if isinstance(other, Value) else self.graph.weight(_constant(other)) for other in others)
         return Value(self.graph, self.graph.op(kind, self.name, *named, **attributes))
 
     __add__ = __radd__ = lambda self, other: self.op("Add", other)

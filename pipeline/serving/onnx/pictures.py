@@ -22,10 +22,10 @@ FILE, ARRAY = 0x112, 0xF993FAC9
 KINDS = {0: np.float32, 1: np.float64, 2: np.float16}
 
 
-def input_of(graph: Graph, options: ImageConfig, given: tuple[int, ...]) -> str:
-    """The graph's input `images`: (N, S, S, 3) uint8 pictures, or float32 vectors of the shape `given`."""
+def input_of(graph: Graph, options: ImageConfig, shape: tuple[int, ...]) -> str:
+    """The graph's input `images`: (N, S, S, 3) uint8 pictures, or float32 vectors of that `shape`."""
     if options.features == "given":
-        return graph.input("images", np.float32, ("N", *given))
+        return graph.input("images", np.float32, ("N", *shape))
     return graph.input("images", np.uint8, ("N", "height", "width", 3))
 
 
@@ -95,7 +95,7 @@ def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     numbers, values (src/ndarray/ndarray.cc). Raises ValueError, struct.error."""
     if _numbers(file, "QQ")[0] != FILE:
         raise ValueError("it is not a file of MXNet's arrays")
-    found = []
+    arrays = []
     for _ in range(_numbers(file, "Q")[0]):
         number, storage, axes = _numbers(file, "IiI")
         if number != ARRAY or storage != 0 or axes > 8:
@@ -106,11 +106,11 @@ def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
             raise ValueError("its numbers are no floats")
         size = int(np.prod(shape))
         values = np.frombuffer(file.read(size * np.dtype(KINDS[kind]).itemsize), KINDS[kind])
-        found.append(values.reshape(shape).astype(np.float32))
+        arrays.append(values.reshape(shape).astype(np.float32))
     names = []
     for _ in range(_numbers(file, "Q")[0]):
         names.append(file.read(_numbers(file, "Q")[0]).decode("utf-8"))
-    return {name.removeprefix("arg:"): array for name, array in zip(names, found)}
+    return {name.removeprefix("arg:"): array for name, array in zip(names, arrays)}
 
 
 def _numbers(file: BinaryIO, form: str) -> tuple[Any, ...]:

@@ -27,25 +27,27 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen kinds, some of them bare RuntimeErrors
-        said = one_line(error, 200)
-        raise InputError(f"{path} is not a graph that ONNX Runtime can run ({said}): export the model again") from None
+        reason = one_line(error, 200)
+        raise InputError(
+            f"{path} is not a graph that ONNX Runtime can run ({reason}): export the model again"
+        ) from None
 
 
-def run(opened: onnxruntime.InferenceSession, given: dict[str, np.ndarray], *shapes: Shape) -> list[np.ndarray]:
+def run(opened: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray], *shapes: Shape) -> list[np.ndarray]:
     """A graph's outputs, of which the first ones must have these shapes. Raises InputError where they have not.
 
     Without that, what a damaged graph gives for one text would stand for all of a batch.
     """
     try:
-        found = opened.run(None, given)
+        outputs = opened.run(None, feeds)
     except Exception as error:  # ONNX Runtime has a dozen kinds
         raise InputError(f"the model's graph cannot be run ({one_line(error, 200)}): export the model again") from None
-    for array, shape in zip(found, shapes):
+    for array, shape in zip(outputs, shapes):
         fits = array.ndim == len(shape) and all(size in (None, had) for size, had in zip(shape, array.shape))
         if not fits:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise InputError(f"the model's graph gave {array.shape} for ({wanted}): export the model again")
-    return found
+    return outputs
 
 
 def represent_with(folder: Path) -> Represent:
@@ -57,8 +59,8 @@ def represent_with(folder: Path) -> Represent:
         graph = opened[names[side]]
         late = len(graph.get_outputs()) > 1
         shapes = ((*ids.shape, None), ids.shape) if late else ((len(ids), None),)
-        found = run(graph, {"ids": ids, "lengths": lengths}, *shapes)
-        return found[0], found[1] if len(found) > 1 else None
+        outputs = run(graph, {"ids": ids, "lengths": lengths}, *shapes)
+        return outputs[0], outputs[1] if len(outputs) > 1 else None
 
     return represent
 
@@ -78,7 +80,7 @@ def language_step(folder: Path) -> Step:
         before = states or {name: np.zeros((1, len(ids), width), np.float32) for name, width in widths.items()}
         after = [(1, len(ids), widths.get(name.removeprefix("new_"))) for name in names]
         shapes = [(*ids.shape, None) if name == "logits" else shape for name, shape in zip(names, after)]
-        found = dict(zip(names, run(opened, {"ids": ids.astype(np.int32), **before}, *shapes)))
-        return found["logits"], {name: found[f"new_{name}"] for name in widths}
+        outputs = dict(zip(names, run(opened, {"ids": ids.astype(np.int32), **before}, *shapes)))
+        return outputs["logits"], {name: outputs[f"new_{name}"] for name in widths}
 
     return step

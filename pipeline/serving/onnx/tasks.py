@@ -74,23 +74,23 @@ def cloze(config: Config, arrays: Arrays) -> Graphs:
     words = len(arrays["both.bias"])
     barred = np.zeros(words, np.float32)
     barred[:SPECIAL] = NEVER
-    found = graph.op("LogSoftmax", graph.op("Add", scores, graph.weight(barred)), axis=1)
-    graph.output(found, "log_probabilities", np.float32, ("B", words))
+    log_probabilities = graph.op("LogSoftmax", graph.op("Add", scores, graph.weight(barred)), axis=1)
+    graph.output(log_probabilities, "log_probabilities", np.float32, ("B", words))
     return {"cloze.onnx": graph.model()}
 
 
 def _around(graph: Graph, embedded: str, ids: str, lengths: str, model: ModelConfig, arrays: Arrays) -> str:
     """The states next to each place, as `models.cloze.Reader` has them: (T, N, E) to (T, N, width)."""
-    one = model.model_copy(update={"directions": 1})
+    encoder_config = model.model_copy(update={"directions": 1})
     first, second, last = (graph.weight(np.array([at], np.int64)) for at in (0, 1, -1))
-    before = layers(graph, embedded, lengths, one, arrays, "both.forwards")
+    before = layers(graph, embedded, lengths, encoder_config, arrays, "both.forwards")
     shifted = graph.op("Pad", before, graph.weight(np.array([1, 0, 0, 0, 0, 0], np.int64)))
     around = graph.op("Slice", shifted, first, last, first)
     if model.directions == 1:
         return around
     sizes = graph.op("Cast", lengths, to=TensorProto.INT64)
     turned = graph.op("ReverseSequence", embedded, sizes, batch_axis=1, time_axis=0)
-    after = layers(graph, turned, lengths, one, arrays, "both.backwards")
+    after = layers(graph, turned, lengths, encoder_config, arrays, "both.backwards")
     after = graph.op("ReverseSequence", after, sizes, batch_axis=1, time_axis=0)
     after = graph.op("Where", padding(graph, ids, lengths)[0], graph.weight(np.float32(0)), after)
     shifted = graph.op("Pad", after, graph.weight(np.array([0, 0, 0, 1, 0, 0], np.int64)))

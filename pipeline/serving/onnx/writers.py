@@ -40,7 +40,7 @@ def translator(config: Config, arrays: Arrays) -> Graphs:
     graph.output(graph.op("Transpose", over, perm=[1, 0]), "padding", np.float32, ("N", "T"))
     _first_states(graph, pooled(graph, states, ids, lengths, ends, arrays, ""), model, arrays)
     kind = config.options(TranslationConfig).attention
-    return {SOURCE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Given(kind, width))}
+    return {SOURCE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition(kind, width))}
 
 
 def captioner(config: Config, arrays: Arrays) -> Graphs:
@@ -60,7 +60,7 @@ def captioner(config: Config, arrays: Arrays) -> Graphs:
         graph.output(keys, "keys", np.float32, ("N", places, model.hidden))
         summary = graph.op("ReduceMean", values, graph.weight(np.array([1])), keepdims=0)
         _first_states(graph, summary, model, arrays)
-        return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Given("luong", width, False))}
+        return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition("luong", width, False))}
     if options.features == "trained":
         flat = graph.op("Reshape", seen, graph.weight(np.array([0, arrays["vector.weight"].shape[1]])))
         seen = dense(graph, flat, arrays, "vector", "Relu")
@@ -68,9 +68,9 @@ def captioner(config: Config, arrays: Arrays) -> Graphs:
     graph.output(seen, "vector", np.float32, ("N", width))
     _first_states(graph, seen, model, arrays)
     if options.inject == "first":
-        one = graph.op("Expand", graph.weight(np.float32(1)), _rows_by(graph, seen, 1))
-        graph.output(one, f"state_{_parts(model) * model.layers}", np.float32, ("N", 1))
-    return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Given(options.inject, width))}
+        fresh = graph.op("Expand", graph.weight(np.float32(1)), _rows_by(graph, seen, 1))
+        graph.output(fresh, f"state_{_parts(model) * model.layers}", np.float32, ("N", 1))
+    return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition(options.inject, width))}
 
 
 def answerer(config: Config, arrays: Arrays) -> Graphs:
@@ -83,16 +83,16 @@ def answerer(config: Config, arrays: Arrays) -> Graphs:
     seen = pictures.seen(graph, pictures.input_of(graph, options, shape), options, arrays)
     states = layers(graph, embed(graph, ids, arrays), lengths, model, arrays, "encoder")
     question = pooled(graph, states, ids, lengths, model, arrays, "pooling")
-    one = graph.weight(np.array([1]))
+    axis_1 = graph.weight(np.array([1]))
     if attends:
         places = shape[0]
         added = graph.op("Add", seen, graph.weight(arrays["position"], "position"))
         turned = graph.op("Add", dense(graph, question, arrays, "question"), graph.weight(np.float32(1)))
-        product = graph.op("Mul", dense(graph, added, arrays, "place"), graph.op("Unsqueeze", turned, one))
+        product = graph.op("Mul", dense(graph, added, arrays, "place"), graph.op("Unsqueeze", turned, axis_1))
         compared = graph.op("Relu", product)  # (N, L, H)
         weights = graph.op("Softmax", dense(graph, compared, arrays, "score"), axis=1)  # (N, L, 1)
-        chosen = graph.op("ReduceSum", graph.op("Mul", compared, weights), one, keepdims=0)
-        total = graph.op("ReduceSum", compared, one, keepdims=0)
+        chosen = graph.op("ReduceSum", graph.op("Mul", compared, weights), axis_1, keepdims=0)
+        total = graph.op("ReduceSum", compared, axis_1, keepdims=0)
         share = graph.op("Mul", total, graph.weight(np.float32(places**-0.5)))
         joined = graph.op("Concat", chosen, share, question, axis=1)
     else:
@@ -141,7 +141,7 @@ def _rows_by(graph: Graph, x: str, width: int) -> str:
 
 
 # --- a step -----------------------------------------------------------------------------------------------------------
-class _Given(NamedTuple):
+class _Condition(NamedTuple):
     """What a step is given beside the last token: "luong" or "bahdanau" over places, or a vector at "first" or at
     "every" step; its width, and whether some places are padding."""
 
@@ -150,34 +150,34 @@ class _Given(NamedTuple):
     padded: bool = True
 
 
-def _step(model: ModelConfig, arrays: Arrays, given: _Given) -> onnx.ModelProto:
+def _step(model: ModelConfig, arrays: Arrays, condition: _Condition) -> onnx.ModelProto:
     """decoder_step.onnx: last (R,) int32, the token before, the border at first; states and the memory's rows, to
     log_probabilities (R, V + 1) of the next token, the border behind the V others; new states; and, with attention,
     weights (R, L) of the places."""
-    graph, attends = Graph("decoder_step"), given.how in ("luong", "bahdanau")
+    graph, attends = Graph("decoder_step"), condition.how in ("luong", "bahdanau")
     last = graph.input("last", np.int32, ("R",))
     count = _parts(model) * model.layers
     states = [graph.input(f"state_{i}", np.float32, ("R", model.hidden)) for i in range(count)]
     table = graph.weight(arrays["words.table"], "words.table")
     x = graph.op("Gather", table, last)  # (R, E)
     if attends:
-        places = _memory(graph, model, given)
+        places = _memory(graph, model, condition)
     else:
-        vector = graph.input("vector", np.float32, ("R", given.width))
-        if given.how == "first":
+        vector = graph.input("vector", np.float32, ("R", condition.width))
+        if condition.how == "first":
             fresh = graph.input(f"state_{count}", np.float32, ("R", 1))
             vector = graph.op("Mul", vector, fresh)
             no = graph.op("Mul", fresh, graph.weight(np.float32(0)))
             graph.output(no, f"new_state_{count}", np.float32, ("R", 1))
         x = graph.op("Concat", x, vector, axis=1)
-    if given.how == "bahdanau":
-        context, weights = _attended(graph, states[-_parts(model)], places, arrays, given.how)
+    if condition.how == "bahdanau":
+        context, weights = _attended(graph, states[-_parts(model)], places, arrays, condition.how)
         x = graph.op("Concat", x, context, axis=1)
     top, new = _layers(graph, x, states, model, arrays)
-    if given.how == "luong":
-        context, weights = _attended(graph, top, places, arrays, given.how)
+    if condition.how == "luong":
+        context, weights = _attended(graph, top, places, arrays, condition.how)
         top = graph.op("Concat", top, context, axis=1)
-    elif given.how == "bahdanau":
+    elif condition.how == "bahdanau":
         top = graph.op("Concat", top, x, axis=1)
     features = dense(graph, top, arrays, "decoder.features", "Tanh")
     logits = graph.op("Gemm", features, table, graph.weight(arrays["words.bias"], "words.bias"), transB=1)
@@ -190,10 +190,10 @@ def _step(model: ModelConfig, arrays: Arrays, given: _Given) -> onnx.ModelProto:
     return graph.model()
 
 
-def _memory(graph: Graph, model: ModelConfig, given: _Given) -> tuple[str, str, str | None]:
-    values = graph.input("values", np.float32, ("R", "L", given.width))
+def _memory(graph: Graph, model: ModelConfig, condition: _Condition) -> tuple[str, str, str | None]:
+    values = graph.input("values", np.float32, ("R", "L", condition.width))
     keys = graph.input("keys", np.float32, ("R", "L", model.hidden))
-    return values, keys, graph.input("padding", np.float32, ("R", "L")) if given.padded else None
+    return values, keys, graph.input("padding", np.float32, ("R", "L")) if condition.padded else None
 
 
 def _attended(
@@ -201,19 +201,19 @@ def _attended(
 ) -> tuple[str, str]:
     """`pipeline.models.attention`: (R, H) queries to (R, W) contexts and (R, L) weights."""
     values, keys, over = memory
-    one, two = graph.weight(np.array([1])), graph.weight(np.array([2]))
+    axis_1, axis_2 = graph.weight(np.array([1])), graph.weight(np.array([2]))
     if kind == "luong":
-        column = graph.op("Unsqueeze", query, two)  # (R, H, 1)
-        scores = graph.op("Squeeze", graph.op("MatMul", keys, column), two)
+        column = graph.op("Unsqueeze", query, axis_2)  # (R, H, 1)
+        scores = graph.op("Squeeze", graph.op("MatMul", keys, column), axis_2)
     else:
-        projected = graph.op("Unsqueeze", dense(graph, query, arrays, "decoder.attention.project"), one)
+        projected = graph.op("Unsqueeze", dense(graph, query, arrays, "decoder.attention.project"), axis_1)
         compared = graph.op("Tanh", graph.op("Add", projected, keys))  # (R, L, H)
-        scores = graph.op("Squeeze", dense(graph, compared, arrays, "decoder.attention.score"), two)
+        scores = graph.op("Squeeze", dense(graph, compared, arrays, "decoder.attention.score"), axis_2)
     if over is not None:
         scores = graph.op("Add", scores, graph.op("Mul", over, graph.weight(np.float32(FAR_BELOW))))
     weights = graph.op("Softmax", scores, axis=1)
-    context = graph.op("MatMul", graph.op("Unsqueeze", weights, one), values)  # (R, 1, W)
-    return graph.op("Squeeze", context, one), weights
+    context = graph.op("MatMul", graph.op("Unsqueeze", weights, axis_1), values)  # (R, 1, W)
+    return graph.op("Squeeze", context, axis_1), weights
 
 
 def _layers(graph: Graph, x: str, states: list[str], model: ModelConfig, arrays: Arrays) -> tuple[str, list[str]]:

@@ -35,12 +35,14 @@ class Writer:
     def __init__(self, graphs: Path, reader: str, border: int) -> None:
         self._reader, self._step = session.session(graphs / reader), session.session(graphs / DECODER_STEP)
         self.border = border
-        given = [value.name for value in self._reader.get_outputs()]
-        self._states = sorted((name for name in given if name.startswith("state_")), key=lambda name: int(name[6:]))
-        self._memory = [name for name in given if name not in self._states]
-        wanted = {"last", *given}
-        said = {value.name for value in self._step.get_outputs()}
-        if {value.name for value in self._step.get_inputs()} != wanted or not said >= {
+        reader_outputs = [value.name for value in self._reader.get_outputs()]
+        self._states = sorted(
+            (name for name in reader_outputs if name.startswith("state_")), key=lambda name: int(name[6:])
+        )
+        self._memory = [name for name in reader_outputs if name not in self._states]
+        wanted = {"last", *reader_outputs}
+        step_outputs = {value.name for value in self._step.get_outputs()}
+        if {value.name for value in self._step.get_inputs()} != wanted or not step_outputs >= {
             "log_probabilities", *(f"new_{name}" for name in self._states)
         }:  # fmt: skip
             raise InputError(f"{graphs / reader} and {DECODER_STEP} do not fit each other: export the model again")
@@ -48,15 +50,15 @@ class Writer:
     def read(self, feeds: Feeds) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The first state and the memory of N sources or images. Raises InputError."""
         count = len(next(iter(feeds.values())))
-        found = _named(self._reader, feeds, count)
-        return [found[name] for name in self._states], [found[name] for name in self._memory]
+        outputs = _named(self._reader, feeds, count)
+        return [outputs[name] for name in self._states], [outputs[name] for name in self._memory]
 
     def step(
         self, last: np.ndarray, state: Sequence[np.ndarray], memory: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """See beam.Step."""
-        found = self._stepped(last, state, memory)
-        return found["log_probabilities"], [found[f"new_{name}"] for name in self._states]
+        outputs = self._stepped(last, state, memory)
+        return outputs["log_probabilities"], [outputs[f"new_{name}"] for name in self._states]
 
     def write(self, feeds: Feeds, limits: np.ndarray, width: int, alpha: float, barred: tuple[int, ...]) -> list[Found]:
         """The likeliest text for each source or image: see beam.search. Raises InputError."""
@@ -68,9 +70,9 @@ class Writer:
         state, memory = self.read(feeds)
         rows = []
         for token in [self.border, *ids]:
-            found = self._stepped(np.array([token], np.int32), state, memory)
-            state = [found[f"new_{name}"] for name in self._states]
-            rows.append(found["weights"][0])
+            outputs = self._stepped(np.array([token], np.int32), state, memory)
+            state = [outputs[f"new_{name}"] for name in self._states]
+            rows.append(outputs["weights"][0])
         return np.stack(rows)
 
     def nats(self, feeds: Feeds, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -87,10 +89,10 @@ class Writer:
 
     def _stepped(self, last: np.ndarray, state: Sequence[np.ndarray], memory: Sequence[np.ndarray]) -> Feeds:
         feeds = dict(zip([*self._states, *self._memory], [*state, *memory]))
-        found = _named(self._step, {"last": last, **feeds}, len(last))
-        if found["log_probabilities"].shape[1] != self.border + 1:
+        outputs = _named(self._step, {"last": last, **feeds}, len(last))
+        if outputs["log_probabilities"].shape[1] != self.border + 1:
             raise InputError(f"{DECODER_STEP} and vocabulary.json are not of one training: export the model again")
-        return found
+        return outputs
 
 
 def _named(opened: onnxruntime.InferenceSession, feeds: Feeds, count: int) -> Feeds:

@@ -30,13 +30,13 @@ class Predictor(Protocol):
 
 def read_all(rows: Sequence[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], T], what: str) -> list[T]:
     """What `read` gives for each row. Raises InputError naming the first row that cannot be `what` (a participle)."""
-    found = []
+    values = []
     for number, row in enumerate(rows):
         try:
-            found.append(read(row))
+            values.append(read(row))
         except BadRow as problem:
             raise InputError(f"row {number + 1} cannot be {what}: {problem}") from None
-    return found
+    return values
 
 
 class FieldPredictor:
@@ -62,11 +62,11 @@ class FieldPredictor:
         return read_all(rows, self._named, "predicted")
 
     def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        found = dict(row)
+        named_row = dict(row)
         for field, column in self._columns.items():
             name = column if column in row or field not in row else field
-            found[field] = as_text({name: row.get(name)}, name)
-        return found
+            named_row[field] = as_text({name: row.get(name)}, name)
+        return named_row
 
 
 class MatchingPredictor:
@@ -94,11 +94,11 @@ class MatchingPredictor:
             scores = (chances @ np.arange(chances.shape[1])).astype(np.float32)
         else:
             chances, scores = None, self.encoder.score_pairs(*encoded)
-        found, start = [], 0
+        predictions, start = [], 0
         for row, (_, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))
-            found.append(_answer(LIST in row, scores[part], None if chances is None else chances[part]))
-        return found
+            predictions.append(_answer(LIST in row, scores[part], None if chances is None else chances[part]))
+        return predictions
 
     def _texts(self, row: Mapping[str, Any]) -> tuple[str, list[str]]:
         """The query and the documents of a row. Raises BadRow."""

@@ -47,14 +47,14 @@ class Position:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-def format_of(address: str, given: str | None) -> str:
+def format_of(address: str, option: str | None) -> str:
     """The format of a file by its name, a packing ending left out. Raises InputError."""
-    if given or address == STDIN:
-        return given or "jsonl"
-    found = tables.format_of(address)
-    if found is None:
+    if option or address == STDIN:
+        return option or "jsonl"
+    kind = tables.format_of(address)
+    if kind is None:
         raise InputError(f"{address} does not end in {', '.join(FORMATS)}: name its format with --format")
-    return found
+    return kind
 
 
 def read(address: str, kind: str, limit_bytes: int, scratch: Path, how: tables.How | None = None) -> Iterator[Row]:
@@ -108,14 +108,14 @@ def predict_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            made = stack.enter_context(atomic_files.owned(partial))
+            output_file = stack.enter_context(atomic_files.owned(partial))
         except BlockingIOError:
             raise TryAgain(f"another run is writing {output}: wait for it, or name another --output") from None
         at = _resumed(place, identity, output, restart)
         refused = stack.enter_context(quarantine.open("ab"))
-        if made.tell() < at.output_bytes or refused.tell() < at.quarantine_bytes:  # what was done is gone
+        if output_file.tell() < at.output_bytes or refused.tell() < at.quarantine_bytes:  # what was done is gone
             at = Position(identity)
-        for file, size in ((made, at.output_bytes), (refused, at.quarantine_bytes)):
+        for file, size in ((output_file, at.output_bytes), (refused, at.quarantine_bytes)):
             file.truncate(size)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         total = count_rows(address, kind, limit_bytes, scratch, how)
@@ -124,12 +124,12 @@ def predict_file(
         rows = itertools.islice(read(address, kind, limit_bytes, scratch, how), at.read, None)
         began, before = time.monotonic(), at.read
         for batch in iter(lambda: list(itertools.islice(rows, ROWS_PER_BATCH)), []):
-            made.writelines(map(json_line, _predict_batch(predictor, batch, refused, at)))
-            _flush(made, refused, at)
+            output_file.writelines(map(json_line, _predict_batch(predictor, batch, refused, at)))
+            _flush(output_file, refused, at)
             atomic_files.write_text(place, json.dumps(asdict(at)))
             rate = (at.read - before) / max(1e-9, time.monotonic() - began)
-            said = f"{rate:,.0f} rows/s" + (f", {at.refused:,} refused" if at.refused else "")
-            say(f"predicted {at.read:,}/{max(total, at.read):,}: {said}" if total else f"{at.read:,} rows, {said}")
+            speed = f"{rate:,.0f} rows/s" + (f", {at.refused:,} refused" if at.refused else "")
+            say(f"predicted {at.read:,}/{max(total, at.read):,}: {speed}" if total else f"{at.read:,} rows, {speed}")
         if not at.predicted:
             place.unlink(missing_ok=True)
             partial.unlink()
@@ -155,11 +155,11 @@ def predict_stream(predictor: Predictor, address: str, rows: Iterator[Row], stre
             for entry in map(json.loads, refused):
                 say(f"row {entry['row']} left out: {entry['reason']}")
         columns |= {name for row, _ in pairs for name in row}
-        before, parts = names, dict.fromkeys([*names, *(name for _, found in pairs for name in found)])
+        before, parts = names, dict.fromkeys([*names, *(name for _, prediction in pairs for name in prediction)])
         names = names_beside(parts, columns)
         _say_renamed({name: other for name, other in names.items() if other not in (name, before.get(name))}, say)
-        for row, found in pairs:
-            stream.write(json_line(row | {names[name]: value for name, value in found.items()}))
+        for row, prediction in pairs:
+            stream.write(json_line(row | {names[name]: value for name, value in prediction.items()}))
         stream.flush()
     if not at.predicted:
         raise InputError(_nothing_good(at, address))
@@ -198,12 +198,12 @@ def _predict_batch(predictor: Predictor, batch: list[Row], refused: IO[bytes], a
     return pairs
 
 
-def _flush(made: IO[bytes], refused: IO[bytes], at: Position) -> None:
+def _flush(output_file: IO[bytes], refused: IO[bytes], at: Position) -> None:
     """Brings both files to the disk, and notes how long they are."""
-    for file in (made, refused):
+    for file in (output_file, refused):
         file.flush()
         os.fsync(file.fileno())
-    at.output_bytes, at.quarantine_bytes = made.tell(), refused.tell()
+    at.output_bytes, at.quarantine_bytes = output_file.tell(), refused.tell()
 
 
 def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, dict[str, Any] | BadRow]]:
@@ -218,25 +218,25 @@ def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, 
         except BadRow as problem:
             bad[place] = _with_names(problem, values[place])
     good = [place for place in range(len(batch)) if place not in bad]
-    found: dict[int, dict[str, Any]] = {}
+    predictions: dict[int, dict[str, Any]] = {}
     try:
-        found = dict(zip(good, _said(predictor, [values[place] for place in good])))
+        predictions = dict(zip(good, _said(predictor, [values[place] for place in good])))
     except InputError:  # a row that only predicting it shows to be bad: find it
         for place in good:
             try:
-                [found[place]] = _said(predictor, [values[place]])
+                [predictions[place]] = _said(predictor, [values[place]])
             except InputError as error:
                 bad[place] = BadRow("cannot be predicted", str(error))
     for place, row in enumerate(batch):
-        yield row, bad[place] if place in bad else found[place]
+        yield row, bad[place] if place in bad else predictions[place]
 
 
 def _said(predictor: Predictor, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A prediction per row."""
-    said = predictor.predict(rows) if rows else []
-    if len(said) != len(rows):
-        raise DupletError(f"the model gave {len(said)} predictions for {len(rows)} rows: export it again")
-    return said
+    predictions = predictor.predict(rows) if rows else []
+    if len(predictions) != len(rows):
+        raise DupletError(f"the model gave {len(predictions)} predictions for {len(rows)} rows: export it again")
+    return predictions
 
 
 def _with_names(problem: BadRow, values: dict[str, Any]) -> BadRow:

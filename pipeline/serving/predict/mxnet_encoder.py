@@ -30,9 +30,9 @@ def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray], kerne
     network.initialize(ctx=mx.cpu())
     for name, parameter in parameters_of(network).items():
         if name not in arrays or arrays[name].shape != parameter.shape:
-            found = arrays[name].shape if name in arrays else "none"
+            shape = arrays[name].shape if name in arrays else "none"
             raise InputError(
-                f"parameter {name} of the model has shape {found} where its configuration asks for {parameter.shape}: "
+                f"parameter {name} of the model has shape {shape} where its configuration asks for {parameter.shape}: "
                 "parameters.npz and config.json are not of one training"
             )
         parameter.set_data(nd.array(arrays[name]))
@@ -54,8 +54,9 @@ def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represen
     by_token = config.model.scored_by.by_token
 
     def represent(side: str, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        made = network.represent(side, table, nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32"))
-        return made.vectors.asnumpy(), made.weights.asnumpy() if by_token else None
+        inputs = nd.array(ids.T, context, "int32"), nd.array(lengths, context, "int32")
+        representation = network.represent(side, table, *inputs)
+        return representation.vectors.asnumpy(), representation.weights.asnumpy() if by_token else None
 
     return represent
 

@@ -47,8 +47,8 @@ class OnnxTask(FieldPredictor):
 
     def _run(self, shape: Shape, ids: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> np.ndarray:
         """The graph's one output, of that shape. Raises InputError."""
-        found = session.run(self._session, {"ids": ids, "lengths": lengths, **more}, shape)
-        return np.asarray(found[0])
+        outputs = session.run(self._session, {"ids": ids, "lengths": lengths, **more}, shape)
+        return np.asarray(outputs[0])
 
 
 class OnnxClassifier(OnnxTask):
@@ -63,19 +63,19 @@ class OnnxClassifier(OnnxTask):
 
     def probabilities(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float32 of the network alone, from (T,) int32 ids of each text, at least one."""
-        found = np.empty((len(texts), len(self.names)), np.float32)
+        probabilities = np.empty((len(texts), len(self.names)), np.float32)
         width = len(self.names)
         run = lambda batch: self._run((len(batch.ids), width), batch.ids, batch.lengths)
         for batch, values in self._each(run, texts):
-            found[batch.rows] = values
-        return found
+            probabilities[batch.rows] = values
+        return probabilities
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         texts = [self._tokenizer.encode(row["text"], "text") for row in self.named(rows)]
-        found = self.probabilities(texts)
+        probabilities = self.probabilities(texts)
         if self._joined is not None:
-            found = self._joined.probabilities(found, texts)
-        return [decoding.label_of(self.names, row) for row in found]
+            probabilities = self._joined.probabilities(probabilities, texts)
+        return [decoding.label_of(self.names, row) for row in probabilities]
 
 
 class OnnxTagger(OnnxTask):
@@ -101,14 +101,14 @@ class OnnxTagger(OnnxTask):
             more = self._letters([letters[row] for row in batch.rows], batch.ids.shape[1], batch.lengths)
             return self._run((*batch.ids.shape, len(self.names)), batch.ids, batch.lengths, **more)
 
-        found: list[np.ndarray] = [np.zeros(0, int)] * len(words)
+        tags: list[np.ndarray] = [np.zeros(0, int)] * len(words)
         for batch, values in self._each(scored, words):
             for row, length, scores in zip(batch.rows, batch.lengths, values):
                 scores = scores[:length]
-                found[row] = (
+                tags[row] = (
                     scores.argmax(axis=1) if self._transitions is None else decoding.viterbi(scores, self._transitions)
                 )
-        return found
+        return tags
 
     def _letters(self, sentences: list[np.ndarray], steps: int, lengths: np.ndarray) -> dict[str, np.ndarray]:
         if self._speller is None:
@@ -148,14 +148,14 @@ class OnnxCloze(OnnxTask):
             places = np.concatenate(steps).astype(np.int32)
             return self._run((len(places), len(self.names)), batch.ids, batch.lengths, places=places)
 
-        found: list[np.ndarray] = [np.zeros((0, len(self.names)), np.float32)] * len(hidden)
+        log_probabilities: list[np.ndarray] = [np.zeros((0, len(self.names)), np.float32)] * len(hidden)
         for batch, values in self._each(scored, hidden):
             ends = np.cumsum([masks[row].sum() for row in batch.rows])[:-1]
             for row, part in zip(batch.rows, np.split(values, ends)):
-                found[row] = part
-        return found
+                log_probabilities[row] = part
+        return log_probabilities
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         read = [decoding.read_blanks(row["text"], self._tokenizer) for row in self.named(rows)]
-        found = self.filled([ids for ids, _ in read], [mask for _, mask in read])
-        return [{"fillings": decoding.fillings(self.names, values)} for values in found]
+        log_probabilities = self.filled([ids for ids, _ in read], [mask for _, mask in read])
+        return [{"fillings": decoding.fillings(self.names, values)} for values in log_probabilities]

@@ -48,26 +48,28 @@ class OnnxTranslator(FieldPredictor):
             return self.writer.write(_of_texts(batch), limits, width, alpha, barred)
 
         parts = list(batches(np.concatenate([np.zeros(0, np.int32), *sources]), lengths))
-        found: list[Found] = [Found([], 0.0)] * len(sources)
+        hypotheses: list[Found] = [Found([], 0.0)] * len(sources)
         for batch, texts in zip(parts, self._pool.map(written, parts) if self._pool else map(written, parts)):
             for row, text in zip(batch.rows.tolist(), texts):
-                found[row] = text
-        return found
+                hypotheses[row] = text
+        return hypotheses
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         originals = [str(row["source"]) for row in self.named(rows)]
         sources = [self._tokenizer.encode(text, "source") for text in originals]
-        texts = self.write(sources, self._options.beam, self._options.length_penalty)
-        said = [self._text(*one) for one in zip(originals, sources, texts)]
-        return [{"target": text, "score": round(found.score, 6)} for text, found in zip(said, texts)]
+        hypotheses = self.write(sources, self._options.beam, self._options.length_penalty)
+        translations = [self._text(*parts) for parts in zip(originals, sources, hypotheses)]
+        return [
+            {"target": text, "score": round(hypothesis.score, 6)} for text, hypothesis in zip(translations, hypotheses)
+        ]
 
-    def _text(self, original: str, source: np.ndarray, found: Found) -> str:
+    def _text(self, original: str, source: np.ndarray, hypothesis: Found) -> str:
         """With unknown words taken from the source where they looked, if asked for."""
-        tokens = [self.names[i] for i in found.ids]
-        if self._options.copy_unknown and UNKNOWN_ID in found.ids:
+        tokens = [self.names[i] for i in hypothesis.ids]
+        if self._options.copy_unknown and UNKNOWN_ID in hypothesis.ids:
             feeds = {"ids": source[None], "lengths": np.array([len(source)], np.int32)}
             words = self._tokenizer.tokens(original)[: len(source)]
-            tokens = decoding.with_copies(found.ids, tokens, words, self.writer.attention(feeds, found.ids))
+            tokens = decoding.with_copies(hypothesis.ids, tokens, words, self.writer.attention(feeds, hypothesis.ids))
         return joined(self.config.tokenize.kind, tokens)
 
 
@@ -93,14 +95,14 @@ class OnnxCaptioner(FieldPredictor):
 
         parts = [raw[start : start + AT_ONCE] for start in range(0, len(raw), AT_ONCE)]
         every = self._pool.map(written, parts) if self._pool else map(written, parts)
-        return [found for part in every for found in part]
+        return [hypothesis for part in every for hypothesis in part]
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         raw = np.stack([self.images.read(row["image"]) for row in self.named(rows)])
         kind = self.config.tokenize.kind
         return [
-            {"caption": joined(kind, [self.names[i] for i in found.ids]), "score": round(found.score, 6)}
-            for found in self.write(raw, self._options.beam)
+            {"caption": joined(kind, [self.names[i] for i in hypothesis.ids]), "score": round(hypothesis.score, 6)}
+            for hypothesis in self.write(raw, self._options.beam)
         ]
 
 
@@ -116,19 +118,19 @@ class OnnxAnswerer(OnnxTask):
 
     def probabilities(self, questions: Sequence[np.ndarray], raw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(N, A) float32 of the answers, from (T,) int32 ids of each question; `raw` gives the images of (n,) rows."""
-        found = np.empty((len(questions), len(self.names)), np.float32)
+        probabilities = np.empty((len(questions), len(self.names)), np.float32)
         shape = len(self.names)
         run = lambda batch: self._run((len(batch.ids), shape), batch.ids, batch.lengths, images=raw(batch.rows))
         for batch, values in self._each(run, questions):
-            found[batch.rows] = values
-        return found
+            probabilities[batch.rows] = values
+        return probabilities
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         asked = self.named(rows)
         questions = [self._tokenizer.encode(row["question"], "question") for row in asked]
         images = np.stack([self.images.read(row["image"]) for row in asked])
-        found = self.probabilities(questions, lambda rows: images[rows])
-        return [decoding.label_of(self.names, row, "answer") for row in found]
+        probabilities = self.probabilities(questions, lambda rows: images[rows])
+        return [decoding.label_of(self.names, row, "answer") for row in probabilities]
 
 
 def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
@@ -139,8 +141,8 @@ def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
     else:
         np.save(file, np.zeros(shape, np.float32))
     address = "data:;base64," + base64.b64encode(file.getvalue()).decode()
-    given = {"image": address, "question": "what is shown"}
-    return [{column: given[field] for field, column in zip(model.config.spec.inputs, model.fields)}]
+    example = {"image": address, "question": "what is shown"}
+    return [{column: example[field] for field, column in zip(model.config.spec.inputs, model.fields)}]
 
 
 def _of_texts(batch: Batch) -> Feeds:

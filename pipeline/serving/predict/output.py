@@ -27,12 +27,12 @@ def names_beside(names: Iterable[str], columns: Collection[str]) -> dict[str, st
     >>> names_beside(["label"], ["label", "predicted_label"])
     {'label': 'predicted_label_2'}
     """
-    found = {}
+    written_names = {}
     for name in names:
         numbered = (f"predicted_{name}_{number}" for number in itertools.count(2))
         candidates = itertools.chain([name, f"predicted_{name}"], numbered)
-        found[name] = next(other for other in candidates if other not in columns)
-    return found
+        written_names[name] = next(other for other in candidates if other not in columns)
+    return written_names
 
 
 def json_line(value: Any) -> bytes:
@@ -88,7 +88,7 @@ class Gathered(NamedTuple):
     def chunks(self) -> Iterator[list[dict[str, Any]]]:
         """The output's rows."""
         for pairs in _pairs(self.partial):
-            yield [row | {self.names[name]: value for name, value in found.items()} for row, found in pairs]
+            yield [row | {self.names[name]: value for name, value in prediction.items()} for row, prediction in pairs]
 
 
 def _write_lines(whole: Gathered, path: Path, kind: str) -> None:

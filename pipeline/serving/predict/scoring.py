@@ -40,10 +40,10 @@ class Encoded(NamedTuple):
         if self.offsets is None:
             return Texts(self.vectors, None)
         assert self.weights is not None
-        there = np.arange(self.lengths.max(initial=1)) < self.lengths[:, None]
-        vectors = np.zeros((*there.shape, self.vectors.shape[1]), np.float32)
-        weights = np.zeros(there.shape, np.float32)
-        vectors[there], weights[there] = self.vectors, self.weights
+        mask = np.arange(self.lengths.max(initial=1)) < self.lengths[:, None]
+        vectors = np.zeros((*mask.shape, self.vectors.shape[1]), np.float32)
+        weights = np.zeros(mask.shape, np.float32)
+        vectors[mask], weights[mask] = self.vectors, self.weights
         return Texts(vectors, weights)
 
     def take(self, rows: np.ndarray) -> "Encoded":
@@ -119,9 +119,9 @@ def by_chunks(formula: Callable[[Texts, Texts], np.ndarray], query: Encoded, doc
     width = query.vectors.shape[1]
     step = max(1, COMPARED_PER_CHUNK // max(1, int(cost.max()) + 8 * width))
     parts = [order[start : start + step] for start in range(0, len(order), step)]
-    found = np.concatenate([formula(query.take(rows).padded(), document.take(rows).padded()) for rows in parts])
-    values = np.empty_like(found)
-    values[order] = found
+    sorted_values = np.concatenate([formula(query.take(rows).padded(), document.take(rows).padded()) for rows in parts])
+    values = np.empty_like(sorted_values)
+    values[order] = sorted_values
     return values
 
 

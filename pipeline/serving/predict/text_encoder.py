@@ -72,20 +72,20 @@ class TextEncoder:
             return self._empty()
         parts = list(batches(ids, lengths))
         run = self._pool.map if self._pool else map
-        found = list(run(lambda batch: self._batch(side, batch), parts))
+        outputs = list(run(lambda batch: self._batch(side, batch), parts))
         if not self.by_token:
-            vectors = np.empty((len(lengths), found[0][0].shape[1]), np.float32)
-            for batch, (values, _) in zip(parts, found):
+            vectors = np.empty((len(lengths), outputs[0][0].shape[1]), np.float32)
+            for batch, (values, _) in zip(parts, outputs):
                 vectors[batch.rows] = values
             return Encoded(vectors)
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        flat = np.empty((offsets[-1], found[0][0].shape[2]), np.float32)
+        flat = np.empty((offsets[-1], outputs[0][0].shape[2]), np.float32)
         weights = np.empty(offsets[-1], np.float32)
-        for batch, (values, importance) in zip(parts, found):
+        for batch, (values, importance) in zip(parts, outputs):
             assert importance is not None
-            there = np.arange(values.shape[1]) < batch.lengths[:, None]
-            places = (offsets[batch.rows][:, None] + np.arange(values.shape[1]))[there]
-            flat[places], weights[places] = values[there], importance[there]
+            mask = np.arange(values.shape[1]) < batch.lengths[:, None]
+            places = (offsets[batch.rows][:, None] + np.arange(values.shape[1]))[mask]
+            flat[places], weights[places] = values[mask], importance[mask]
         return Encoded(flat, weights, offsets)
 
     def _batch(self, side: str, batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
@@ -113,12 +113,12 @@ class TextEncoder:
 
     def encode_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[Encoded, Encoded]:
         """Both sides of N pairs; a text that comes several times goes through the network once."""
-        found = []
+        sides = []
         for side, texts in zip(SIDES, (queries, documents)):
             rows: dict[str, int] = {}
             places = np.array([rows.setdefault(text, len(rows)) for text in texts], np.int64)
-            found.append(self.encode(side, list(rows)).take(places))
-        return found[0], found[1]
+            sides.append(self.encode(side, list(rows)).take(places))
+        return sides[0], sides[1]
 
     def score_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N,) float32: encoded query i with encoded document i."""
