@@ -50,11 +50,11 @@ class Bm25:
 
     def __init__(self, documents: Iterable[Sequence[str]], stemmer: str = NONE, kind: str = "word") -> None:
         known: dict[str, int] = {}
-        found, ends = array("i"), [0]
+        word_ids, ends = array("i"), [0]
         for words in documents:
-            found.extend([known.setdefault(word, len(known)) for word in words])
-            ends.append(len(found))
-        ids = np.frombuffer(found, np.int32) if found else np.zeros(0, np.int32)
+            word_ids.extend([known.setdefault(word, len(known)) for word in words])
+            ends.append(len(word_ids))
+        ids = np.frombuffer(word_ids, np.int32) if word_ids else np.zeros(0, np.int32)
         counts = np.bincount(ids, minlength=len(known))
         self.stemmer = stemmer_for(stemmer, kind, dict(zip(known, counts.tolist())))
         self.documents = len(ends) - 1
@@ -69,11 +69,11 @@ class Bm25:
 
     def asked(self, queries: Iterable[Sequence[str]]) -> sparse.csr_matrix:
         """(Q, V) how often each known term is asked for, of queries given as words in lower case."""
-        found, ends = array("i"), [0]
+        term_ids, ends = array("i"), [0]
         for words in queries:
-            found.extend([self._terms.get(term, -1) for term in self._analyzer.terms(words)])
-            ends.append(len(found))
-        return _matrix(np.array(found, np.int64), np.array(ends), len(self._terms))
+            term_ids.extend([self._terms.get(term, -1) for term in self._analyzer.terms(words)])
+            ends.append(len(term_ids))
+        return _matrix(np.array(term_ids, np.int64), np.array(ends), len(self._terms))
 
     def scores(self, asked: sparse.csr_matrix, k1: float = K1, b: float = B) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Chunks of (query rows (n,), scores (n, D)); a term asked twice counts twice."""
@@ -93,8 +93,8 @@ class Bm25:
 
 def _matrix(columns: np.ndarray, ends: np.ndarray, width: int) -> sparse.csr_matrix:
     """(N, width) how often each column is named in each of N rows; -1 names none."""
-    kept = np.concatenate([[0], np.cumsum(columns >= 0)])[ends]
+    offsets = np.concatenate([[0], np.cumsum(columns >= 0)])[ends]
     columns = columns[columns >= 0]
-    matrix = sparse.csr_matrix((np.ones(len(columns)), columns, kept), shape=(len(ends) - 1, width))
+    matrix = sparse.csr_matrix((np.ones(len(columns)), columns, offsets), shape=(len(ends) - 1, width))
     matrix.sum_duplicates()
     return matrix

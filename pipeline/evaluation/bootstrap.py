@@ -59,11 +59,11 @@ def percentiles(statistics: np.ndarray) -> tuple[float, float]:
     The k-th smallest and k-th largest with k = floor(0.025 · (S + 1)), at least 1 (Efron and Tibshirani, section 12.5):
     of 39 or more statistics, 0 lies outside exactly where `p_value` is at most 0.05. Fewer give their whole range.
     """
-    kept = np.sort(statistics[~np.isnan(statistics)])
-    if not len(kept):
+    numbers = np.sort(statistics[~np.isnan(statistics)])
+    if not len(numbers):
         return float("nan"), float("nan")
-    k = max(1, math.floor(SIGNIFICANT / 2 * (len(kept) + 1) + 1e-9))
-    return float(kept[k - 1]), float(kept[-k])
+    k = max(1, math.floor(SIGNIFICANT / 2 * (len(numbers) + 1) + 1e-9))
+    return float(numbers[k - 1]), float(numbers[-k])
 
 
 def p_value(statistics: np.ndarray) -> float:
@@ -73,9 +73,9 @@ def p_value(statistics: np.ndarray) -> float:
     often resamples stray from the observed difference by its own size is another test, which does where they are
     skewed.) The observed sample counts as one more resample, so p is never 0.
     """
-    kept = statistics[~np.isnan(statistics)]
-    rarer = min(np.count_nonzero(kept <= 0), np.count_nonzero(kept >= 0))
-    return float(min(1.0, 2 * (1 + rarer) / (1 + len(kept))))
+    numbers = statistics[~np.isnan(statistics)]
+    rarer = min(np.count_nonzero(numbers <= 0), np.count_nonzero(numbers >= 0))
+    return float(min(1.0, 2 * (1 + rarer) / (1 + len(numbers))))
 
 
 def mean_interval(values: np.ndarray, samples: int, seed: int) -> Interval:

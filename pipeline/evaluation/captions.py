@@ -17,12 +17,12 @@ def scores(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
     Papineni et al. 2002; Vedantam et al., "CIDEr: consensus-based image description evaluation", 2015: document
     frequencies are counted in these references, so that it means nothing for a single image.
     """
-    known = {i: [" ".join(one) for one in several] for i, several in enumerate(references)}
-    said = {i: [" ".join(caption)] for i, caption in enumerate(captions)}
-    bleu, _ = Bleu(4).compute_score(known, said, verbose=0)
-    cider, _ = Cider().compute_score(known, said)
-    found = dict(zip(BLEU, map(float, bleu)))
-    return {"exact": float(exact(captions, references).mean()), **found, "cider": float(cider)}
+    known = {i: [" ".join(tokens) for tokens in several] for i, several in enumerate(references)}
+    candidates = {i: [" ".join(caption)] for i, caption in enumerate(captions)}
+    bleu, _ = Bleu(4).compute_score(known, candidates, verbose=0)
+    cider, _ = Cider().compute_score(known, candidates)
+    bleu_scores = dict(zip(BLEU, map(float, bleu)))
+    return {"exact": float(exact(captions, references).mean()), **bleu_scores, "cider": float(cider)}
 
 
 def exact(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
@@ -36,7 +36,7 @@ def exact(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) ->
 
 def sentence_bleu(captions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
     """(N,) BLEU-4 of each caption by itself."""
-    known = {i: [" ".join(one) for one in several] for i, several in enumerate(references)}
+    known = {i: [" ".join(tokens) for tokens in several] for i, several in enumerate(references)}
     _, each = Bleu(4).compute_score(known, {i: [" ".join(c)] for i, c in enumerate(captions)}, verbose=0)
     return np.array(each[3])
 
@@ -56,8 +56,8 @@ def nearest(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
     flat = known.reshape(len(known), -1).astype(np.float32)
     squares = (flat * flat).sum(axis=1)
     step = max(1, 20_000_000 // max(1, len(flat) + flat.shape[1]))
-    found = []
+    places = []
     for start in range(0, len(asked), step):
         part = asked[start : start + step].reshape(-1, flat.shape[1]).astype(np.float32)
-        found.append((squares - 2 * part @ flat.T).argmin(axis=1))
-    return np.concatenate(found) if found else np.zeros(0, int)
+        places.append((squares - 2 * part @ flat.T).argmin(axis=1))
+    return np.concatenate(places) if places else np.zeros(0, int)

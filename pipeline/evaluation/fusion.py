@@ -39,8 +39,8 @@ def pooled(
         rows, places = np.nonzero((documents >= 0) & (model.documents[:, :1] >= 0))  # queries that both answer
         keys.append(rows * size + documents[rows, places].astype(np.int64))
         scores.append(values[rows, places])
-    found, first = np.unique(np.concatenate(keys), return_index=True)
-    rows, columns = np.divmod(found, size)
+    pairs, first = np.unique(np.concatenate(keys), return_index=True)
+    rows, columns = np.divmod(pairs, size)
     return Pool(rows, columns, np.concatenate(scores)[first], score(rows, columns))
 
 
@@ -64,8 +64,8 @@ def spread(scores: np.ndarray, groups: np.ndarray) -> float:
     Args:
         groups: (N,) whole numbers.
     """
-    there = np.isfinite(scores)
-    scores, groups = np.asarray(scores, np.float64)[there], np.unique(groups[there], return_inverse=True)[1]
+    finite = np.isfinite(scores)
+    scores, groups = np.asarray(scores, np.float64)[finite], np.unique(groups[finite], return_inverse=True)[1]
     means = np.bincount(groups, scores) / np.bincount(groups)
     return float(np.sqrt(np.mean((scores - means[groups]) ** 2))) or 1.0 if len(scores) else 1.0
 

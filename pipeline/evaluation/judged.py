@@ -115,7 +115,7 @@ def read(path: Path) -> Judged:
                 probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
                 labels = np.where(labels < 0, probabilities.shape[1] - 1, labels)
             classes = Classes(meta["classes"], labels, probabilities, meta["ordered"])
-        found = Judged(
+        judged = Judged(
             unit=str(meta["unit"]),
             ids=named("id"),
             texts=named("text"),
@@ -125,22 +125,22 @@ def read(path: Path) -> Judged:
             weights={(system, metric): column(f"{system}/{metric}{_WEIGHT}") for system, metric in meta["weights"]},
             classes=classes,
         )
-        _check(found)
-        return found
+        _check(judged)
+        return judged
     except (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         sentence = one_line(error)
         raise InputError(f"{path} cannot be read ({sentence}): delete its folder and run `duplet evaluate`") from None
 
 
-def _check(found: Judged) -> None:
+def _check(judged: Judged) -> None:
     """Raises ValueError where rows cannot be judged: none, without an id or a text, or with a figure that is none."""
-    if not found.ids:
+    if not judged.ids:
         raise ValueError("it has no rows")
-    if any(text is None for part in (found.ids, found.texts, found.groups or []) for text in part):
+    if any(text is None for part in (judged.ids, judged.texts, judged.groups or []) for text in part):
         raise ValueError("a row has no id, no text or no group")
-    if not any(system == MODEL for system, _ in found.values):
+    if not any(system == MODEL for system, _ in judged.values):
         raise ValueError("it has no figure of the model")
-    if not all(np.isfinite(values).all() for values in (*found.values.values(), *found.weights.values())):
+    if not all(np.isfinite(values).all() for values in (*judged.values.values(), *judged.weights.values())):
         raise ValueError("a figure is not finite")
 
 
@@ -184,21 +184,21 @@ def resampled(parts: list[tuple[Judged, Key]], samples: int, seed: int) -> list[
         step = max(1, bootstrap.DRAWS_PER_CHUNK // max(1, len(first.ids)))  # a group may hold many rows
         for start in range(0, len(times), step):
             rows = times[start : start + step] if group is None else times[start : start + step][:, group]
-            for found, (judged, key) in zip(drawn, parts):
-                found.append(statistic(judged, key, rows))
-    return [np.concatenate(found) for found in drawn]
+            for draws, (judged, key) in zip(drawn, parts):
+                draws.append(statistic(judged, key, rows))
+    return [np.concatenate(draws) for draws in drawn]
 
 
 def intervals(judged: Judged, keys: list[Key], samples: int, seed: int) -> list[bootstrap.Interval]:
     """Each metric with its 95 % interval."""
     drawn = resampled([(judged, key) for key in keys], samples, seed)
-    return [bootstrap.Interval(observed(judged, key), *bootstrap.percentiles(found)) for key, found in zip(keys, drawn)]
+    return [bootstrap.Interval(observed(judged, key), *bootstrap.percentiles(draws)) for key, draws in zip(keys, drawn)]
 
 
 def difference(a: tuple[Judged, Key], b: tuple[Judged, Key], samples: int, seed: int) -> bootstrap.Difference:
     """a - b over the same rows, paired."""
-    mine, other = resampled([a, b], samples, seed)
-    return bootstrap.difference(observed(*a) - observed(*b), mine - other)
+    own, other = resampled([a, b], samples, seed)
+    return bootstrap.difference(observed(*a) - observed(*b), own - other)
 
 
 def randomised(a: tuple[Judged, Key], b: tuple[Judged, Key], samples: int, seed: int) -> float:
@@ -209,39 +209,39 @@ def randomised(a: tuple[Judged, Key], b: tuple[Judged, Key], samples: int, seed:
     Carterette, "A comparison of statistical significance tests for information retrieval evaluation", 2007. Both are of
     the same rows. The observed difference counts as one more sample, so p is never 0.
     """
-    (mine, key), (other, other_key) = a, b
-    rows = len(mine.ids)
-    group = np.arange(rows) if mine.groups is None else np.unique(mine.groups, return_inverse=True)[1]
-    both = _stacked(mine, key, other, other_key)
+    (own, key), (other, other_key) = a, b
+    rows = len(own.ids)
+    group = np.arange(rows) if own.groups is None else np.unique(own.groups, return_inverse=True)[1]
+    both = _stacked(own, key, other, other_key)
     rng, size = np.random.default_rng(seed), int(group.max()) + 1
     seen, least = 1, abs(observed(*a) - observed(*b)) - bootstrap.ROUNDING
     step = max(1, bootstrap.DRAWS_PER_CHUNK // (2 * rows))
     for start in range(0, samples, step):
-        kept = (rng.random((min(step, samples - start), size)) < 0.5)[:, group].astype(np.int64)
-        first = statistic(both, key, np.concatenate([kept, 1 - kept], axis=1))
-        second = statistic(both, key, np.concatenate([1 - kept, kept], axis=1))
+        sides = (rng.random((min(step, samples - start), size)) < 0.5)[:, group].astype(np.int64)
+        first = statistic(both, key, np.concatenate([sides, 1 - sides], axis=1))
+        second = statistic(both, key, np.concatenate([1 - sides, sides], axis=1))
         seen += int(np.count_nonzero(~(np.abs(first - second) < least)))  # not a number: no evidence
     return seen / (samples + 1)
 
 
-def _stacked(mine: Judged, key: Key, other: Judged, other_key: Key) -> Judged:
+def _stacked(own: Judged, key: Key, other: Judged, other_key: Key) -> Judged:
     """The rows of one system's metric, then those of the other's, as if they were one system's."""
-    together = mine._replace(ids=[*mine.ids, *other.ids], texts=[], groups=None, slices={}, values={}, weights={})
-    if key in mine.values:
-        one = np.ones(len(mine.ids))
-        values = {key: np.concatenate([mine.values[key], other.values[other_key]])}
-        weights = {key: np.concatenate([mine.weights.get(key, one), other.weights.get(other_key, one)])}
+    together = own._replace(ids=[*own.ids, *other.ids], texts=[], groups=None, slices={}, values={}, weights={})
+    if key in own.values:
+        ones = np.ones(len(own.ids))
+        values = {key: np.concatenate([own.values[key], other.values[other_key]])}
+        weights = {key: np.concatenate([own.weights.get(key, ones), other.weights.get(other_key, ones)])}
         return together._replace(values=values, weights=weights, classes=None)
-    assert mine.classes is not None and other.classes is not None, f"{key} cannot be measured from the rows"
-    names = list(dict.fromkeys([*mine.classes.names, *other.classes.names]))
+    assert own.classes is not None and other.classes is not None, f"{key} cannot be measured from the rows"
+    names = list(dict.fromkeys([*own.classes.names, *other.classes.names]))
     labels, probabilities = [], []
-    for classes in (mine.classes, other.classes):
+    for classes in (own.classes, other.classes):
         places = np.array([names.index(name) for name in classes.names])
         labels.append(places[classes.labels])
         wide = np.zeros((len(classes.labels), len(names)))
         wide[:, places] = classes.probabilities
         probabilities.append(wide)
-    classes = Classes(names, np.concatenate(labels), np.concatenate(probabilities), mine.classes.ordered)
+    classes = Classes(names, np.concatenate(labels), np.concatenate(probabilities), own.classes.ordered)
     return together._replace(classes=classes)
 
 
@@ -265,9 +265,9 @@ def matched(a: Judged, b: Judged) -> tuple[Judged, Judged]:
     Raises:
         InputError: there is none, or an id stands for two rows, of which nobody knows which is meant.
     """
-    for one in (a, b):
-        if len({*one.ids}) < len(one.ids):
-            twice = next(name for name, times in Counter(one.ids).items() if times > 1)
+    for judged in (a, b):
+        if len({*judged.ids}) < len(judged.ids):
+            twice = next(name for name, times in Counter(judged.ids).items() if times > 1)
             raise InputError(f"the id {twice!r:.60} stands for several examples of one evaluation: run it again")
     places = {key: row for row, key in enumerate(b.ids)}
     rows = np.array([(row, places[key]) for row, key in enumerate(a.ids) if key in places], int).reshape(-1, 2)

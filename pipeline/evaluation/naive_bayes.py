@@ -36,15 +36,15 @@ class NaiveBayes(NamedTuple):
     def scores(self, texts: Iterable[np.ndarray]) -> np.ndarray:
         """(N, C) log P(class) + Σ log P(… | class), from (T,) ids of each text; pairs that training has not are passed
         over."""
-        found = []
+        rows = []
         for ids in texts:
             row = self.prior + self.words[np.unique(ids)].sum(axis=0)
             keys = np.unique(_pairs(ids, len(self.words)))
             if len(keys) and len(self.keys):
                 places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
                 row = row + self.pairs[places[self.keys[places] == keys]].sum(axis=0)
-            found.append(row)
-        return np.array(found).reshape(-1, len(self.prior))
+            rows.append(row)
+        return np.array(rows).reshape(-1, len(self.prior))
 
     def log_probabilities(self, texts: Iterable[np.ndarray]) -> np.ndarray:
         """(N, C)."""
@@ -59,14 +59,14 @@ def _pairs(ids: np.ndarray, vocabulary: int) -> np.ndarray:
 def fit(texts: Iterable[np.ndarray], labels: np.ndarray, classes: int, vocabulary: int) -> NaiveBayes:
     """From (T,) ids of each text and (N,) labels 0 … classes - 1, each of which occurs."""
     words = np.zeros((vocabulary, classes))
-    keys, of = [], []
+    keys, pair_labels = [], []
     for ids, label in zip(texts, labels.tolist()):
         words[np.unique(ids), label] += 1
         keys.append(np.unique(_pairs(ids, vocabulary)))
-        of.append(np.full(len(keys[-1]), label))
+        pair_labels.append(np.full(len(keys[-1]), label))
     distinct, places = np.unique(np.concatenate([np.zeros(0, np.int64), *keys]), return_inverse=True)
     pairs = np.zeros((len(distinct), classes))
-    np.add.at(pairs, (places, np.concatenate([np.zeros(0, np.int64), *of]).astype(np.int64)), 1)
+    np.add.at(pairs, (places, np.concatenate([np.zeros(0, np.int64), *pair_labels]).astype(np.int64)), 1)
     seen = words.any(axis=1)  # words that no training text has are no features
     total = (words[seen] + 1).sum(axis=0) + (pairs + 1).sum(axis=0)
     logs = np.where(seen[:, None], np.log(words + 1) - np.log(total), 0.0)
@@ -127,10 +127,10 @@ def joined(
     return Joined(model, temperature * best / scales[0], temperature * (1 - best) / scales[1]), tried
 
 
-def save(folder: Path, found: Joined) -> None:
+def save(folder: Path, mixture: Joined) -> None:
     """Into a trained folder."""
-    weights = np.array([found.a, found.b])
-    np.savez(folder / NAME, weights=weights, **found.model._asdict())
+    weights = np.array([mixture.a, mixture.b])
+    np.savez(folder / NAME, weights=weights, **mixture.model._asdict())
 
 
 def load(folder: Path, classes: int) -> Joined | None:
@@ -139,8 +139,8 @@ def load(folder: Path, classes: int) -> Joined | None:
     if not path.exists():
         return None
     try:
-        found = atomic_files.arrays(path)
-        weights, model = found.pop("weights"), NaiveBayes(**found)
+        arrays = atomic_files.arrays(path)
+        weights, model = arrays.pop("weights"), NaiveBayes(**arrays)
         shapes = [array.shape for array in model]
         numbers = [weights, model.prior, model.words, model.pairs]
         fits = shapes == [(classes,), (shapes[1][0], classes), (len(model.keys),), (len(model.keys), classes)]

@@ -56,12 +56,12 @@ class Trigram:
         >>> Trigram(np.array([1, 2, 3, 1, 2, 3, 1])).write(4, np.random.default_rng(0))
         [2, 3, 1, 2]
         """
-        found: list[int] = []
+        tokens: list[int] = []
         for draw in rng.random(length):
             known = next(
                 followers
                 for width in (2, 1, 0)
-                if len(found) >= width and (followers := self._followers.get(tuple(found[len(found) - width :])))
+                if len(tokens) >= width and (followers := self._followers.get(tuple(tokens[len(tokens) - width :])))
             )
-            found.append(known[int(draw * len(known))])
-        return found
+            tokens.append(known[int(draw * len(known))])
+        return tokens

@@ -81,8 +81,8 @@ class Trigrams:
         below = self._chance(context, word, order - 1)
         if not (total := totals.get(used)):
             return below
-        found = max(0.0, counts.get((*used, word), 0) - self.DISCOUNT)
-        return (found + self.DISCOUNT * followers[used] * below) / total
+        discounted = max(0.0, counts.get((*used, word), 0) - self.DISCOUNT)
+        return (discounted + self.DISCOUNT * followers[used] * below) / total
 
     def __len__(self) -> int:
         return sum(len(counts) for counts, _, _ in self._orders)
@@ -96,7 +96,7 @@ class PhraseTable(NamedTuple):
 
     def write(self, path: Path) -> int:
         """Writes the table as Parquet; returns its bytes."""
-        rows = [(s, t, score) for s, found in self.translations.items() for t, score in found]
+        rows = [(s, t, score) for s, translations in self.translations.items() for t, score in translations]
         columns = {
             "source": pa.array([list(s) for s, _, _ in rows], pa.list_(pa.int32())),
             "target": pa.array([list(t) for _, t, _ in rows], pa.list_(pa.int32())),
@@ -112,17 +112,17 @@ def phrase_table(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], v
     backward, to_target = word_alignment.align(targets, sources, vocabulary)
     counts: dict[Phrase, Counter[Phrase]] = defaultdict(Counter)
     backward_counts: Counter[Phrase] = Counter()
-    for source, target, one, other in zip(sources, targets, to_source, to_target):
-        words, said = source.tolist(), target.tolist()
-        links = word_alignment.joined(one, other)
-        for i1, i2, j1, j2 in word_alignment.phrases(len(words), len(said), links, LONGEST):
-            pair = tuple(words[i1:i2]), tuple(said[j1:j2])
+    for source, target, source_places, target_places in zip(sources, targets, to_source, to_target):
+        words, target_words = source.tolist(), target.tolist()
+        links = word_alignment.joined(source_places, target_places)
+        for i1, i2, j1, j2 in word_alignment.phrases(len(words), len(target_words), links, LONGEST):
+            pair = tuple(words[i1:i2]), tuple(target_words[j1:j2])
             counts[pair[0]][pair[1]] += 1
             backward_counts[pair[1]] += 1
     table: dict[Phrase, list[tuple[Phrase, float]]] = {}
-    for source_phrase, found in counts.items():
-        total = sum(found.values())
-        likely = found.most_common(4 * KEPT)
+    for source_phrase, target_counts in counts.items():
+        total = sum(target_counts.values())
+        likely = target_counts.most_common(4 * KEPT)
         scored = [
             (
                 phrase,
@@ -131,8 +131,8 @@ def phrase_table(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], v
             )
             for phrase, count in likely
         ]  # fmt: skip
-        table[source_phrase] = sorted(scored, key=lambda one: -one[1])[:KEPT]
-    return PhraseTable(table, sum(len(found) for found in table.values()))
+        table[source_phrase] = sorted(scored, key=lambda candidate: -candidate[1])[:KEPT]
+    return PhraseTable(table, sum(len(translations) for translations in table.values()))
 
 
 def _lexical(lexicon: Lexicon, source: Phrase, target: Phrase) -> float:
@@ -167,18 +167,17 @@ class PhraseTranslator:
         stacks: list[dict[tuple[int, int, Phrase], _Partial]] = [{} for _ in range(len(words) + 1)]
         stacks[0][0, 0, (BORDER, BORDER)] = _Partial(0.0, 0, 0, (BORDER, BORDER), None, ())
         left: dict[int, float] = {}
-        outlook = lambda one: one.score + self._left(one.covered, len(words), rest, left)
+        outlook = lambda hypothesis: hypothesis.score + self._left(hypothesis.covered, len(words), rest, left)
         for number in range(len(words)):
             for partial in sorted(stacks[number].values(), key=outlook, reverse=True)[:STACK]:
-                for (begin, end), found in options.items():
+                for (begin, end), translations in options.items():
                     bits = ((1 << (end - begin)) - 1) << begin
                     if partial.covered & bits or abs(begin - partial.end) > JUMP:
                         continue
-                    self._extend(partial, begin, end, bits, found, stacks[number + end - begin])
+                    self._extend(partial, begin, end, bits, translations, stacks[number + end - begin])
         finished = stacks[len(words)].values() or [max((p for s in stacks for p in s.values()), key=_words_done)]
-        best: _Partial | None = max(
-            finished, key=lambda one: one.score + self.weights.language * self.language.log_chance(one.context, BORDER)
-        )
+        ending = lambda hypothesis: self.weights.language * self.language.log_chance(hypothesis.context, BORDER)
+        best: _Partial | None = max(finished, key=lambda hypothesis: hypothesis.score + ending(hypothesis))
         parts: list[Phrase] = []
         while best is not None:
             parts.append(best.written)
@@ -186,12 +185,12 @@ class PhraseTranslator:
         return [word for part in reversed(parts) for word in part]
 
     def _extend(
-        self, partial: _Partial, begin: int, end: int, bits: int, found: list[tuple[Phrase, float]],
+        self, partial: _Partial, begin: int, end: int, bits: int, translations: list[tuple[Phrase, float]],
         stack: dict[tuple[int, int, Phrase], _Partial],
     ) -> None:  # fmt: skip
         """Puts the partial translation with each translation of a phrase behind it on a stack."""
         base = partial.score - self.weights.jump * abs(begin - partial.end)
-        for written, score in found:
+        for written, score in translations:
             context, total = partial.context, base + score
             for word in written:
                 total += self.weights.language * self.language.log_chance(context, word)
@@ -202,7 +201,7 @@ class PhraseTranslator:
 
     def _options(self, words: Phrase) -> dict[tuple[int, int], list[tuple[Phrase, float]]]:
         """(begin, end) of source words -> translations with their weighted score, all but the language model's."""
-        found: dict[tuple[int, int], list[tuple[Phrase, float]]] = {}
+        options: dict[tuple[int, int], list[tuple[Phrase, float]]] = {}
         weights = self.weights
         for begin in range(len(words)):
             for end in range(begin + 1, min(begin + LONGEST, len(words)) + 1):
@@ -210,16 +209,18 @@ class PhraseTranslator:
                 if known is None and end == begin + 1:
                     known = [((words[begin],), -10.0)]
                 if known:
-                    found[begin, end] = [(w, weights.phrase * s - weights.word * len(w)) for w, s in known]
-        return found
+                    options[begin, end] = [(w, weights.phrase * s - weights.word * len(w)) for w, s in known]
+        return options
 
     def _future(
         self, length: int, options: dict[tuple[int, int], list[tuple[Phrase, float]]]
     ) -> dict[tuple[int, int], float]:
         """(begin, end) -> the best score that these words can have, contexts and jumps apart."""
         rest = {}
-        for (begin, end), found in options.items():
-            rest[begin, end] = max(score + self.weights.language * self._alone(written) for written, score in found)
+        for (begin, end), translations in options.items():
+            rest[begin, end] = max(
+                score + self.weights.language * self._alone(written) for written, score in translations
+            )
         for width in range(2, length + 1):
             for begin in range(length - width + 1):
                 end = begin + width
@@ -264,7 +265,7 @@ def fitted(
     table = phrase_table(sources, targets, vocabulary)
     language = Trigrams(targets, vocabulary)
     able = [PhraseTranslator(table, language, weights) for weights in TRIED]
-    return max(able, key=lambda one: score([one.translate(source) for source in tried]))
+    return max(able, key=lambda translator: score([translator.translate(source) for source in tried]))
 
 
 def _words_done(partial: _Partial) -> int:

@@ -155,8 +155,8 @@ class Best:
         documents = (size - 1 - (keys & mask).astype(np.int64)).astype(np.int32)
         bits = (keys >> np.uint64(32)).astype(np.uint32)
         scores = np.where(bits >> 31, bits & np.uint32(2**31 - 1), ~bits).astype(np.uint32).view(np.float32)
-        there = keys != 0
-        return Ranking(np.where(there, documents, -1), np.where(there, scores, -np.inf).astype(np.float32))
+        present = keys != 0
+        return Ranking(np.where(present, documents, -1), np.where(present, scores, -np.inf).astype(np.float32))
 
 
 def _document_bits(size: int) -> int:
@@ -227,12 +227,12 @@ def rank_pairs(
     places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     longest = int(lengths.max(initial=0))
     width = longest if depth is None else min(depth, longest)
-    kept = places < width
+    top = places < width
     ranking = Ranking(
         np.full((judgements.queries, width), -1, np.int32), np.full((judgements.queries, width), -np.inf, np.float32)
     )
-    ranking.documents[rows[kept], places[kept]] = document_rows[order][kept]
-    ranking.scores[rows[kept], places[kept]] = scores[order][kept]
+    ranking.documents[rows[top], places[top]] = document_rows[order][top]
+    ranking.scores[rows[top], places[top]] = scores[order][top]
     return ranking
 
 
@@ -265,9 +265,9 @@ def evaluate(
             continue
         known = [called[d] for d in judged.tolist()] + [f"missing {i}" for i in range(len(every) - len(judged))]
         qrels[str(query)] = dict(zip(known, every.tolist()))
-        found = [called[d] for d in ranking.documents[query].tolist() if d >= 0]
-        if found:
-            run[str(query)] = {name: -float(place) for place, name in enumerate(found)}
+        ranked = [called[d] for d in ranking.documents[query].tolist() if d >= 0]
+        if ranked:
+            run[str(query)] = {name: -float(place) for place, name in enumerate(ranked)}
     wanted = {name: measure for name, measure in measures(depth).items() if names is None or name in names}
     table = {name: np.full(judgements.queries, np.nan) for name in wanted}
     name_of = {measure: name for name, measure in wanted.items()}

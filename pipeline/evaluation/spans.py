@@ -14,10 +14,10 @@ def are_spans(names: list[str]) -> bool:
     )
 
 
-def span_f1(given: list[list[str]], said: list[list[str]]) -> float:
+def span_f1(true_tags: list[list[str]], predicted: list[list[str]]) -> float:
     """Micro F1 of whole spans, type and both ends right.
 
     >>> span_f1([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])
     0.0
     """
-    return float(f1_score(given, said, zero_division=0))
+    return float(f1_score(true_tags, predicted, zero_division=0))

@@ -20,12 +20,12 @@ _CONTINUES = re.compile(r"[\s)\]}#]|(?:else|elif|except|finally)\b")
 
 class Count(NamedTuple):
     good: int  # that close, or parse
-    of: int
+    total: int
 
     @property
     def share(self) -> float:
         """In [0, 1]; not a number where there is nothing to count."""
-        return self.good / self.of if self.of else float("nan")
+        return self.good / self.total if self.total else float("nan")
 
     def interval(self) -> tuple[float, float]:
         """The share's 95 % interval (Wilson 1927).
@@ -33,12 +33,12 @@ class Count(NamedTuple):
         >>> [round(end, 3) for end in Count(8, 10).interval()]
         [0.49, 0.943]
         """
-        if not self.of:
+        if not self.total:
             return float("nan"), float("nan")
         z = 1.96
-        middle = self.share + z * z / (2 * self.of)
-        half = z * math.sqrt(self.share * (1 - self.share) / self.of + z * z / (4 * self.of**2))
-        scale = 1 + z * z / self.of
+        middle = self.share + z * z / (2 * self.total)
+        half = z * math.sqrt(self.share * (1 - self.share) / self.total + z * z / (4 * self.total**2))
+        scale = 1 + z * z / self.total
         return (middle - half) / scale, (middle + half) / scale
 
 
@@ -46,7 +46,7 @@ def latex_environments(text: str) -> Count:
     r"""How many of the environments that begin also end, each inside of the one that it began in.
 
     >>> latex_environments(r"\begin{proof} \begin{align} \end{align} \end{lemma} \end{proof} \begin{lemma}")
-    Count(good=2, of=3)
+    Count(good=2, total=3)
     """
     opened: list[str] = []
     closed = total = 0
@@ -65,7 +65,7 @@ def c_braces(text: str) -> Count:
     """How many of the opening braces of C code are closed; none of comments, strings and characters.
 
     >>> c_braces('int f() { if (x) { puts("}"); } /* } */')
-    Count(good=1, of=2)
+    Count(good=1, total=2)
     """
     depth = closed = total = 0
     for brace in re.findall(r"[{}]", _NOT_CODE.sub(" ", text)):
@@ -80,7 +80,7 @@ def python_snippets(text: str) -> Count:
     """How many functions and classes at the left margin parse; the last of a text, which may be cut, does not count.
 
     >>> python_snippets("def f(x):\\n    return x\\n\\ndef g(:\\n    pass\\n\\ndef h(x):\\n    re")
-    Count(good=1, of=2)
+    Count(good=1, total=2)
     """
     snippets: list[list[str]] = []
     inside = False
@@ -117,8 +117,8 @@ KINDS: dict[str, tuple[str, Callable[[str], Count]]] = {
 
 def counted(kind: str, texts: Sequence[str]) -> Count:
     """The count of a kind over several texts, each by itself."""
-    found = [KINDS[kind][1](text) for text in texts]
-    return Count(sum(count.good for count in found), sum(count.of for count in found))
+    counts = [KINDS[kind][1](text) for text in texts]
+    return Count(sum(count.good for count in counts), sum(count.total for count in counts))
 
 
 def lines(kind: str, written: Count, real: Count) -> str:
@@ -126,6 +126,6 @@ def lines(kind: str, written: Count, real: Count) -> str:
     rows = []
     for name, count in (("written", written), ("real text", real)):
         low, high = count.interval()
-        said = f"{count.share:.3f} ({low:.3f}–{high:.3f})" if count.of else "–"
-        rows.append(f"  {name:<10} {said:<22} {count.good:,} of {count.of:,}\n")
+        figure = f"{count.share:.3f} ({low:.3f}–{high:.3f})" if count.total else "–"
+        rows.append(f"  {name:<10} {figure:<22} {count.good:,} of {count.total:,}\n")
     return f"{KINDS[kind][0]}, in texts of the same length (95 % intervals)\n" + "".join(rows)

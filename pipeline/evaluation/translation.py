@@ -60,18 +60,18 @@ def comparison(
     """All systems' corpus scores with the 95 % percentiles of sacreBLEU's own resamples (Koehn 2004), as
     report.comparison, without differences; and the signatures."""
     columns = _columns(references)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     signatures: list[str] = []
     for system, texts in systems.items():
-        found[system] = {"metrics": {}, "difference": {}}
+        results[system] = {"metrics": {}, "difference": {}}
         for name, metric in zip(Judges._fields, judge):
             # sacreBLEU's interval is the mean and a half width, which may lie beyond 100
             counts = metric._extract_corpus_statistics(texts, columns)
             score = metric._aggregate_and_compute(counts)
             metric.n_bootstrap = samples
             metric.seed, drawn = _bootstrap_resample(counts, metric, samples)
-            low, high = bootstrap.percentiles(np.array([float(one.score) for one in drawn]))
-            found[system]["metrics"][name] = {"mean": float(score.score), "low": low, "high": high}
+            low, high = bootstrap.percentiles(np.array([float(resample.score) for resample in drawn]))
+            results[system]["metrics"][name] = {"mean": float(score.score), "low": low, "high": high}
             if system == MODEL:
                 signatures.append(f"{score.name}|{metric.get_signature()}")
     compared = {
@@ -80,7 +80,7 @@ def comparison(
         "samples": samples,
         "reference": "memory",
         "signatures": signatures,
-        "systems": found,
+        "systems": results,
     }
     return compared, signatures
 
@@ -97,15 +97,15 @@ def nearest(known: Sequence[np.ndarray], asked: Sequence[np.ndarray], vocabulary
 
     What a translation memory without any model would answer with.
 
-    >>> found = nearest([np.array([2, 3]), np.array([3, 4])], [np.array([4, 4, 5]), np.array([3, 2])], 6)
-    >>> found.places.tolist(), found.likeness.round(2).tolist()
+    >>> answers = nearest([np.array([2, 3]), np.array([3, 4])], [np.array([4, 4, 5]), np.array([3, 2])], 6)
+    >>> answers.places.tolist(), answers.likeness.round(2).tolist()
     ([1, 0], [0.65, 1.0])
     """
-    there = _counts(known, vocabulary)
-    frequency = np.asarray((there > 0).sum(axis=0)).ravel()
+    known_counts = _counts(known, vocabulary)
+    frequency = np.asarray((known_counts > 0).sum(axis=0)).ravel()
     idf = sparse.diags(np.log((1 + len(known)) / (1 + frequency)) + 1)
     unit = lambda rows: sparse.diags(1 / np.maximum(np.sqrt(rows.multiply(rows).sum(axis=1).A1), 1e-12)) @ rows
-    documents, queries = unit((there @ idf).tocsr()).T.tocsc(), unit((_counts(asked, vocabulary) @ idf).tocsr())
+    documents, queries = unit((known_counts @ idf).tocsr()).T.tocsc(), unit((_counts(asked, vocabulary) @ idf).tocsr())
     step = max(1, 20_000_000 // max(1, len(known)))
     places, likeness = [np.zeros(0, int)], [np.zeros(0)]
     for i in range(0, len(asked), step):

@@ -105,9 +105,9 @@ def joined(forward: np.ndarray, backward: np.ndarray) -> Links:
     >>> sorted(joined(np.array([0, 1]), np.array([0, -1])))
     [(0, 0), (1, 1)]
     """
-    one = {(int(i), j) for j, i in enumerate(forward) if i >= 0}
-    other = {(i, int(j)) for i, j in enumerate(backward) if j >= 0}
-    links, either = one & other, one | other
+    forward_links = {(int(i), j) for j, i in enumerate(forward) if i >= 0}
+    backward_links = {(i, int(j)) for i, j in enumerate(backward) if j >= 0}
+    links, either = forward_links & backward_links, forward_links | backward_links
     rows, columns = {i for i, _ in links}, {j for _, j in links}
     grown = True
     while grown:

@@ -13,7 +13,7 @@ from pipeline.evaluation.text_shape import Count, c_braces, latex_environments, 
 @given(st.text(alphabet="{}ab\"'/*\\\n ", max_size=60))
 def test_braces_never_close_more_than_open(text: str) -> None:
     count = c_braces(text)
-    assert 0 <= count.good <= count.of <= text.count("{")
+    assert 0 <= count.good <= count.total <= text.count("{")
 
 
 def test_an_environment_that_ends_in_another_one_stays_open() -> None:
