@@ -46,24 +46,24 @@ def forms(config: Config) -> dict[str, Form]:
 
     Labels and tags are kept as they are and each known, however rare.
     """
-    settings, found = config.tokenize, {}
+    settings, by_vocabulary = config.tokenize, {}
     for name in dict.fromkeys(form.vocabulary for form in config.spec.fields.values()):
         fields = {field: form for field, form in config.spec.fields.items() if form.vocabulary == name}
         limits = {field: config.tokenize.max_tokens[field] for field in fields}
         [kind] = {form.tokens for form in fields.values()}
         if kind == "text":
-            found[name] = Form(
+            by_vocabulary[name] = Form(
                 settings.kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count,
                 settings.sentencepiece_model, settings.split_digits, settings.more_words,
             )  # fmt: skip
         elif name == "":
-            found[name] = Form(
+            by_vocabulary[name] = Form(
                 kind, settings.lowercase, limits, settings.vocabulary_size, settings.min_count,
                 more_words=settings.more_words,
             )  # fmt: skip
         else:
-            found[name] = Form(kind, False, limits, LABELS, 1)
-    return found
+            by_vocabulary[name] = Form(kind, False, limits, LABELS, 1)
+    return by_vocabulary
 
 
 class Encoder:
@@ -99,11 +99,11 @@ class Encoder:
         cut = empty = 0
         for row, text in enumerate(texts):
             tokens = self._tokenizer.tokens(text)
-            kept = tokens[:limit]
-            cut += len(tokens) > len(kept)
+            first_tokens = tokens[:limit]
+            cut += len(tokens) > len(first_tokens)
             empty += not tokens
-            lengths[row] = len(kept) or 1
-            ids.extend([find(token, UNKNOWN_ID) for token in kept] or (UNKNOWN_ID,))
+            lengths[row] = len(first_tokens) or 1
+            ids.extend([find(token, UNKNOWN_ID) for token in first_tokens] or (UNKNOWN_ID,))
         array = np.array(ids, np.int32)
         return Encoded(array, lengths, cut, int(np.count_nonzero(array == UNKNOWN_ID)) - empty, empty)
 

@@ -24,7 +24,7 @@ class KeyRows(ScratchDatabase):
 
     def __getitem__(self, key: str) -> int:
         """Raises KeyError for a key that was not added."""
-        found = self._db.execute("SELECT row FROM rows WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        row = self._db.execute("SELECT row FROM rows WHERE key = ?", (key,)).fetchone()
+        if row is None:
             raise KeyError(key)
-        return int(found[0])
+        return int(row[0])

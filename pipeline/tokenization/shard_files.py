@@ -46,9 +46,9 @@ class OpenFiles:
     def descriptor(self, number: int) -> Iterator[int]:
         """Of one file, for os.pread. Raises OSError."""
         global _kept
-        found = self._descriptors.get(number)
-        if found is not None:
-            yield found
+        descriptor = self._descriptors.get(number)
+        if descriptor is not None:
+            yield descriptor
             return
         opened = os.open(self._paths[number], os.O_RDONLY | os.O_CLOEXEC)
         with _lock:

@@ -122,12 +122,12 @@ class Texts:
             if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
                 raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
             return np.asarray((self._lengths[0] if len(self._lengths) == 1 else np.concatenate(self._lengths))[rows])
-        found = np.empty(len(rows), np.int32)
+        lengths = np.empty(len(rows), np.int32)
         for start in range(0, len(rows), _ROWS_AT_ONCE):  # else sorting them would take more than they do
-            part, into = rows[start : start + _ROWS_AT_ONCE], found[start : start + _ROWS_AT_ONCE]
+            part, into = rows[start : start + _ROWS_AT_ONCE], lengths[start : start + _ROWS_AT_ONCE]
             for shard, places in self._by_shard(part):
                 into[places] = self._lengths[shard][part[places] - self._first_rows[shard]]
-        return found
+        return lengths
 
     def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Each shard that n rows are in, and where they stand among the n."""
@@ -161,7 +161,7 @@ class Texts:
         Raises:
             InputError: a file is no longer what it was when it was opened.
         """
-        found = [np.zeros(0, np.int32)] * len(rows)
+        texts = [np.zeros(0, np.int32)] * len(rows)
         for shard, places in self._by_shard(rows):
             file = self.files[shard]
             offsets_at, ids_at = (part.ctypes.data - file.address for part in (self._offsets[shard], self._ids[shard]))
@@ -173,10 +173,10 @@ class Texts:
                         ids = np.frombuffer(os.pread(opened, 4 * (end - start), ids_at + 4 * start), np.int32)
                         if len(ids) != end - start:
                             raise ValueError("it has become shorter")
-                        found[place] = ids
+                        texts[place] = ids
             except (OSError, ValueError, struct.error) as error:
                 raise InputError(f"{file.path} was changed while it was read ({error}): {REMAKE}") from None
-        return found
+        return texts
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See the function: of n rows."""

@@ -167,20 +167,20 @@ def _sources(
     The queries end with those of judgements whose documents are missing. Each file is opened once: what Parquet knows
     of its row groups takes memory.
     """
-    found: dict[str, dict[str, list[_Source]]] = {}
+    sources: dict[str, dict[str, list[_Source]]] = {}
     for split in SPLITS:
         path = ingest_folder / f"records-{split}.parquet"
         file = _parquet(path, schema(fields))
-        found[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in fields}
+        sources[split] = {field: [_Source(path, file, f"{field}_id", field)] for field in fields}
         missing = ingest_folder / missing_name(split)
         if missing.exists():
-            found[split]["query"].append(_Source(missing, _parquet(missing, missing_schema()), "query_id", "query"))
+            sources[split]["query"].append(_Source(missing, _parquet(missing, missing_schema()), "query_id", "query"))
     collection = ingest_folder / COLLECTION_NAME
     if collection.exists():
         documents = _Source(collection, _parquet(collection, collection_schema()), "document_id", "document")
         for split in over_collection:
-            found[split]["document"].insert(0, documents)
-    return found
+            sources[split]["document"].insert(0, documents)
+    return sources
 
 
 def _parquet(path: Path, columns: pa.Schema) -> pq.ParquetFile:
@@ -314,8 +314,8 @@ def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> 
         files["ends"].write(bytes(8))  # where the first begins
         examples = end = 0
         for ids, relevance, *keys in _read(source, ["id", "relevance", *(f"{field}_id" for field in rows)]):
-            encoded = [one.encode() for one in ids]
-            ends = end + np.cumsum([len(one) for one in encoded])
+            encoded = [record_id.encode() for record_id in ids]
+            ends = end + np.cumsum([len(encoded_id) for encoded_id in encoded])
             files["id"].write(b"".join(encoded))
             files["ends"].write(ends.astype(np.int64).tobytes())
             columns = [[known[key] for key in part] for known, part in zip(rows.values(), keys)]

@@ -49,8 +49,8 @@ class WordTokenizer:
         self._find = _words().findall
 
     def tokens(self, text: str) -> list[str]:
-        found = self._find(normalize(text))
-        return [token.lower() for token in found] if self.lowercase else found
+        tokens = self._find(normalize(text))
+        return [token.lower() for token in tokens] if self.lowercase else tokens
 
 
 class CharacterTokenizer:
@@ -139,11 +139,11 @@ class JiebaTokenizer:
 
     def tokens(self, text: str) -> list[str]:
         tokens: list[str] = []
-        for found in self._find(normalize(text)):
-            if len(found) > 1 and _is_han(found[0]):
-                tokens.extend(self._cut(found))
+        for run in self._find(normalize(text)):
+            if len(run) > 1 and _is_han(run[0]):
+                tokens.extend(self._cut(run))
             else:
-                tokens.append(found.lower() if self.lowercase else found)
+                tokens.append(run.lower() if self.lowercase else run)
         return tokens
 
 

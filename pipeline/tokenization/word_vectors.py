@@ -54,9 +54,9 @@ def _entries(file: IO[bytes], name: str, width: int | None) -> Iterator[tuple[st
         yield _line(first, name, 1, width)
         yield from _lines(file, name, 2, width, None)
         return
-    count, found = (int(number) for number in header.groups())
-    if found != width:
-        raise _width(name, found, width)
+    count, file_width = (int(number) for number in header.groups())
+    if file_width != width:
+        raise _width(name, file_width, width)
     peeked = file.read(_LONGEST_WORD + 32 * width)
     rest = _Joined(peeked, file)
     if _is_text(peeked, width):
@@ -90,9 +90,9 @@ def _is_text(begun: bytes, width: int) -> bool:
     return _numbers(parts[1:]) is not None and (len(parts) > 1 or not line.strip())
 
 
-def _width(name: str, found: int, width: int) -> InputError:
+def _width(name: str, file_width: int, width: int) -> InputError:
     return InputError(
-        f"{name} has vectors of {found} numbers and model.embedding is {width}: set model.embedding={found}"
+        f"{name} has vectors of {file_width} numbers and model.embedding is {width}: set model.embedding={file_width}"
     )
 
 
@@ -136,10 +136,10 @@ def _lines(
 def _binary(file: _Joined, name: str, count: int, width: int) -> Iterator[tuple[str, np.ndarray]]:
     for seen in range(count):
         word = bytearray()
-        while (one := file.read(1)) != b" ":
-            if not one or len(word) > _LONGEST_WORD:
+        while (byte := file.read(1)) != b" ":
+            if not byte or len(word) > _LONGEST_WORD:
                 raise _cut(name, count, seen)
-            word += one
+            word += byte
         packed = file.read(4 * width)
         if len(packed) < 4 * width:
             raise _cut(name, count, seen)
