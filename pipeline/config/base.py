@@ -37,8 +37,8 @@ class Settings(BaseModel):
     def _one_line(cls, value: Any, info: ValidationInfo) -> Any:
         if not cls.free_texts & {info.field_name, "*"}:
             for text in _texts(value):
-                if found := _CONTROL.search(text):
-                    raise ValueError(f"must not hold a line end or another control character ({found[0]!r})")
+                if match := _CONTROL.search(text):
+                    raise ValueError(f"must not hold a line end or another control character ({match[0]!r})")
         return value
 
 

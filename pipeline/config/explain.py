@@ -50,9 +50,9 @@ def sections(model: type[Settings], path: str = "") -> list[Section]:
     return list(_sections(whole, whole.get("$defs", {}), path, ()))
 
 
-def _sections(found: Schema, models: Schema, path: str, formats: tuple[str, ...]) -> list[Section]:
+def _sections(schema: Schema, models: Schema, path: str, formats: tuple[str, ...]) -> list[Section]:
     own, below = [], []
-    for name, field in found["properties"].items():
+    for name, field in schema["properties"].items():
         where = f"{path}.{name}" if path else name
         kinds = _formats(field, models)
         if kinds:
@@ -61,20 +61,23 @@ def _sections(found: Schema, models: Schema, path: str, formats: tuple[str, ...]
         elif "$ref" in field:
             below += _sections(_model(field["$ref"], models), models, where, formats)
         else:
-            own.append(_setting(where, field, models, name in found.get("required", [])))
-    return [Section(path, formats, _line(found.get("description", "")), tuple(own)), *below]
+            own.append(_setting(where, field, models, name in schema.get("required", [])))
+    return [Section(path, formats, _line(schema.get("description", "")), tuple(own)), *below]
 
 
 def _model(reference: str, models: Schema) -> Schema:
-    found: Schema = models[reference.rpartition("/")[2]]
-    return found
+    model: Schema = models[reference.rpartition("/")[2]]
+    return model
 
 
 def _formats(field: Schema, models: Schema) -> list[tuple[tuple[str, ...], Schema]]:
     """The models of a source with the formats that each is for; none of another setting."""
-    found = [_model(member["$ref"], models) for member in field.get("oneOf", ())]
-    told = [model["properties"]["format"] for model in found]
-    return [(tuple(one.get("enum", [one.get("const")])), model) for one, model in zip(told, found)]
+    source_models = [_model(member["$ref"], models) for member in field.get("oneOf", ())]
+    told = [model["properties"]["format"] for model in source_models]
+    return [
+        (tuple(format_field.get("enum", [format_field.get("const")])), model)
+        for format_field, model in zip(told, source_models)
+    ]
 
 
 def _setting(path: str, field: Schema, models: Schema, required: bool) -> Setting:
@@ -118,7 +121,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def chosen(found: list[Section], path: str) -> list[Section]:
+def chosen(candidates: list[Section], path: str) -> list[Section]:
     """The sections below a path, or those with the setting of that path, with that setting alone.
 
     A source's format may stand in the path: ingest.source.tsv, ingest.source.tsv.header. So may a key of a mapping.
@@ -127,19 +130,21 @@ def chosen(found: list[Section], path: str) -> list[Section]:
         InputError: there is none; the sentence names the nearest.
     """
     name, _, rest = path.removeprefix(f"{SOURCE}.").partition(".")
-    of_format = [section for section in found if path != name and name in section.formats]
+    of_format = [section for section in candidates if path != name and name in section.formats]
     if of_format:
-        found, path = of_format, f"{SOURCE}.{rest}".rstrip(".")
-    below = [section for section in found if _within(path, section.path)]
+        candidates, path = of_format, f"{SOURCE}.{rest}".rstrip(".")
+    below = [section for section in candidates if _within(path, section.path)]
     if below:
         return below
     narrowed = [
-        section._replace(settings=tuple(one for one in section.settings if one.path == path or _is_key(one, path)))
-        for section in found
+        section._replace(
+            settings=tuple(setting for setting in section.settings if setting.path == path or _is_key(setting, path))
+        )
+        for section in candidates
     ]
     settings = [section for section in narrowed if section.settings]
     if not settings:
-        raise InputError(f"there is no setting {path}" + _near(found, path))
+        raise InputError(f"there is no setting {path}" + _near(candidates, path))
     return settings
 
 
@@ -151,31 +156,36 @@ def _is_key(setting: Setting, path: str) -> bool:
     return setting.keys and path.startswith(f"{setting.path}.")
 
 
-def _near(found: list[Section], path: str) -> str:
-    of_sections = [name for one in found for name in (one.path, *(f"{SOURCE}.{form}" for form in one.formats))]
+def _near(candidates: list[Section], path: str) -> str:
+    of_sections = [
+        name for section in candidates for name in (section.path, *(f"{SOURCE}.{form}" for form in section.formats))
+    ]
     paths = list(
-        dict.fromkeys([*filter(None, of_sections), *(one.path for section in found for one in section.settings)])
+        dict.fromkeys(
+            [*filter(None, of_sections), *(setting.path for section in candidates for setting in section.settings)]
+        )
     )
     last = path.rpartition(".")[2]
-    near = [one for one in paths if one.rpartition(".")[2] == last] or difflib.get_close_matches(path, paths, 1, 0.6)
+    near = [other for other in paths if other.rpartition(".")[2] == last]
+    near = near or difflib.get_close_matches(path, paths, 1, 0.6)
     if not near:
-        by_last = {one.rpartition(".")[2]: one for one in paths}
+        by_last = {other.rpartition(".")[2]: other for other in paths}
         near = [by_last[name] for name in difflib.get_close_matches(last, by_last, 1, 0.6)]
     return f", did you mean {' or '.join(near)}?" if near else "; `duplet config explain` lists them all"
 
 
-def as_text(found: list[Section], width: int = 100) -> str:
+def as_text(chosen_sections: list[Section], width: int = 100) -> str:
     """Sections for a terminal: each setting with what it may be, its default, what it means and an example."""
     lines: list[str] = []
-    for section in found:
+    for section in chosen_sections:
         title = f"{section.title}: {section.description}" if section.title else section.description
         lines += [*textwrap.wrap(title, width), ""]
-        for one in section.settings:
-            lines.append(one.path)
-            default = one.default if one.default == "required" else f"default: {one.default}"
-            lines += _indented(f"{one.values}; {default}", width)
-            lines += _indented(one.description, width)
-            lines += _indented(f"example: {' or '.join(one.examples)}", width) if one.examples else []
+        for setting in section.settings:
+            lines.append(setting.path)
+            default = setting.default if setting.default == "required" else f"default: {setting.default}"
+            lines += _indented(f"{setting.values}; {default}", width)
+            lines += _indented(setting.description, width)
+            lines += _indented(f"example: {' or '.join(setting.examples)}", width) if setting.examples else []
             lines.append("")
     return "\n".join(lines)
 
@@ -208,11 +218,11 @@ def _table(section: Section) -> list[str]:
     if not section.settings:
         return []
     rows = ["| setting | values | default | meaning |", "| --- | --- | --- | --- |"]
-    for one in section.settings:
-        example = f" Example: {' or '.join(map(_code, one.examples))}" if one.examples else ""
-        default = one.default if one.default in ("required", "see text") else _code(one.default)
-        name, values = one.path.rpartition(".")[2], _escaped(one.values)
-        rows.append(f"| `{name}` | {values} | {default} | {_escaped(one.description)}{example} |")
+    for setting in section.settings:
+        example = f" Example: {' or '.join(map(_code, setting.examples))}" if setting.examples else ""
+        default = setting.default if setting.default in ("required", "see text") else _code(setting.default)
+        name, values = setting.path.rpartition(".")[2], _escaped(setting.values)
+        rows.append(f"| `{name}` | {values} | {default} | {_escaped(setting.description)}{example} |")
     return [*rows, ""]
 
 

@@ -171,8 +171,8 @@ class Head:
 
     def pairs(self, m: Maths, query: Texts, document: Texts) -> Any:
         """(N,) scores of query i and document i; larger is a better match."""
-        found = self.features(m, query, document)
-        return m.first(m.output(found) if self.learned else found)
+        features = self.features(m, query, document)
+        return m.first(m.output(features) if self.learned else features)
 
     def all(self, m: EveryMaths, query: Any, document: Any) -> Any:
         """(Nq, Nd) scores, in which `pairs` are the diagonal; of Texts, or in NumPy of scoring.Encoded."""

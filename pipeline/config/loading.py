@@ -43,7 +43,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         with path.open(encoding="utf-8") as file:
             text = file.read(safe_yaml.MAX_CHARACTERS + 1)  # whatever was given by mistake, no more is held
     except FileNotFoundError:
-        stems = {found.stem: found for found in path.parent.glob("*.y*ml")}
+        stems = {candidate.stem: candidate for candidate in path.parent.glob("*.y*ml")}
         near = [stems[stem] for stem in difflib.get_close_matches(path.stem, stems, 1, 0.6)]
         raise InputError(f"no configuration at {path}" + (f"; did you mean {near[0]}?" if near else "")) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -73,27 +73,27 @@ def secrets_sent(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) 
     >>> secrets_sent("configs/demo.yaml")
     []
     """
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
 
     def look(text: str) -> str:
         expanded = expand(text)
         for name in names(text):
             if is_secret(name, os.environ[name]):
-                found[f"the value of {name} goes to {server_of(expanded)}"] = None
+                sentences[f"the value of {name} goes to {server_of(expanded)}"] = None
         return expanded
 
     data = safe_yaml.load(Path(at_home(str(path))).read_text(encoding="utf-8"))
     for override in overrides:
         put(data, override, (config_model(),), "train.workers=2")
     typed(data, (config_model(),), look)
-    return list(found)
+    return list(sentences)
 
 
 def _expanded(text: str) -> str:
     """A text with its variables' values. Raises InputError, also for a secret that may not go there."""
-    found = expand(text)
-    check_sent(found, text, names(text))
-    return found
+    expanded = expand(text)
+    check_sent(expanded, text, names(text))
+    return expanded
 
 
 def check_config(data: dict[str, Any], origin: str) -> Config:
@@ -102,8 +102,8 @@ def check_config(data: dict[str, Any], origin: str) -> Config:
         # through JSON and strict, so that "3" is no number and a list still fits a tuple
         return config_model().model_validate_json(json.dumps(data, default=str), strict=True)
     except pydantic.ValidationError as error:
-        found = "; ".join(_explain(e, data) for e in error.errors()[:5])
-        raise InputError(f"{origin}: {' '.join(found.splitlines())}") from None  # a key may have line ends
+        explanation = "; ".join(_explain(e, data) for e in error.errors()[:5])
+        raise InputError(f"{origin}: {' '.join(explanation.splitlines())}") from None  # a key may have line ends
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{origin}: {error}") from None
 

@@ -106,14 +106,14 @@ class Table(Generic[Thing]):
 def _brought(group: str, noun: str, check: Callable[[Any], str | None], known: Iterable[str]) -> Found:
     things: dict[str, Brought] = {}
     problems = []
-    for point in sorted(metadata.entry_points(group=group), key=lambda one: (_package(one), one.name)):
+    for point in sorted(metadata.entry_points(group=group), key=lambda point: (_package(point), point.name)):
         package, what = _package(point), f"its {noun} {point.name}"
         try:
             value = point.load()
             problem = check(value)
         except (Exception, SystemExit) as error:
-            said = one_line(error, 200)
-            problem = f"cannot be loaded by Duplet {__version__} ({type(error).__name__}: {said})"
+            message = one_line(error, 200)
+            problem = f"cannot be loaded by Duplet {__version__} ({type(error).__name__}: {message})"
         owner = None if problem else things[value.name].package if value.name in things else None
         if point.name in known:
             owner = "Duplet"

@@ -120,4 +120,4 @@ def _problem(pooling: Pooling) -> str | None:
     return "has no formula" if type(pooling).pooled is Pooling.pooled or pooling.times < 1 else None
 
 
-POOLINGS: Table[Pooling] = Table("pooling", Pooling, {one.name: one for one in OWN}, _problem)
+POOLINGS: Table[Pooling] = Table("pooling", Pooling, {pooling.name: pooling for pooling in OWN}, _problem)

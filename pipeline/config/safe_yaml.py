@@ -55,12 +55,12 @@ class PlainLoader(yaml.SafeLoader):
 
     def tagged(self, node: Any) -> Any:
         """The value of a scalar with one of the core schema's tags. Raises ValueError where it does not fit."""
-        found, tag = core(Plain(self.construct_scalar(node))), node.tag.removeprefix(_YAML)
-        if isinstance(found, int) and not isinstance(found, bool) and tag == "float":
-            return float(found)
-        if {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(found)) != tag:
+        value, tag = core(Plain(self.construct_scalar(node))), node.tag.removeprefix(_YAML)
+        if isinstance(value, int) and not isinstance(value, bool) and tag == "float":
+            return float(value)
+        if {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value)) != tag:
             raise ValueError(f"{node.value!r} is a value that its tag !!{tag} does not fit")
-        return found
+        return value
 
 
 PlainLoader.yaml_constructors = {

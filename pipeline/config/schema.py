@@ -36,10 +36,10 @@ TABLES: tuple[Table[Any], ...] = (TASKS, SOURCES, HEADS, POOLINGS)
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 
-def _limits(task: TaskSpec, given: dict[str, int | None]) -> dict[str, int | None]:
+def _limits(task: TaskSpec, limits: dict[str, int | None]) -> dict[str, int | None]:
     """The most tokens of each field of a task; None: any number, which only those fields have whose default it is."""
     own = {field: form.max_tokens for field, form in task.fields.items()}
-    for field, limit in given.items():
+    for field, limit in limits.items():
         if field not in own:
             raise ValueError(
                 f"tokenize.max_tokens names {field!r}, which is not a field of {task.name} (fields: {', '.join(own)})"
@@ -48,11 +48,11 @@ def _limits(task: TaskSpec, given: dict[str, int | None]) -> dict[str, int | Non
             raise ValueError(
                 f"tokenize.max_tokens.{field} must be a number: {task.name} cuts this field, to {own[field]}"
             )
-    tied = {given[field] for field in task.tied if field in given}
+    tied = {limits[field] for field in task.tied if field in limits}
     if len(tied) > 1:
         names = " and ".join(task.tied)
         raise ValueError(f"tokenize.max_tokens must be the same for {names}: they belong together, word by word")
-    return own | {field: limit for limit in tied for field in task.tied} | given
+    return own | {field: limit for limit in tied for field in task.tied} | limits
 
 
 class Config(Settings):
@@ -130,8 +130,8 @@ class Config(Settings):
     @property
     def data_packages(self) -> tuple[str, ...]:
         """Those of the task and the source, which shape the records."""
-        found = (TASKS.package_of(self.task), SOURCES.package_of(self.ingest.source.format))
-        return tuple(dict.fromkeys(name for name in found if name))
+        packages = (TASKS.package_of(self.task), SOURCES.package_of(self.ingest.source.format))
+        return tuple(dict.fromkeys(name for name in packages if name))
 
     @property
     def model_packages(self) -> dict[str, str]:
@@ -141,8 +141,8 @@ class Config(Settings):
             named.append((HEADS, self.model.head))
         if self.spec.pooled:
             named.append((POOLINGS, self.model.pooling))
-        found = {f"{table.noun} {name}": table.package_of(name) for table, name in named}
-        return {what: package for what, package in found.items() if package}
+        packages = {f"{table.noun} {name}": table.package_of(name) for table, name in named}
+        return {what: package for what, package in packages.items() if package}
 
     @property
     def training_files(self) -> dict[str, str]:

@@ -125,9 +125,9 @@ class TokenizeConfig(Settings):
 
     def limit(self, field: str) -> int:
         """The most tokens of a field that is cut, once the whole configuration is read."""
-        found = self.max_tokens[field]
-        assert found is not None, f"{field} is not cut"
-        return found
+        limit = self.max_tokens[field]
+        assert limit is not None, f"{field} is not cut"
+        return limit
 
 
 # --- model and training -----------------------------------------------------------------------------------------------

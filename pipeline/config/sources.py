@@ -36,12 +36,12 @@ Marker = Annotated[
 ]
 
 
-def _expression(given: str) -> str:
+def _expression(pattern: str) -> str:
     try:
-        re.compile(given)
+        re.compile(pattern)
     except (re.error, RecursionError) as error:
-        raise ValueError(f"{given!r} is not a regular expression ({error})") from None
-    return given
+        raise ValueError(f"{pattern!r} is not a regular expression ({error})") from None
+    return pattern
 
 
 class FilesSource(Settings):
@@ -126,14 +126,14 @@ class Columns(Settings):
 _FLAG_OR_NULL = {"anyOf": [{"type": "boolean"}, {"type": "null"}]}
 
 
-def _by_format(given: bool | None, info: ValidationInfo) -> bool:
+def _by_format(quoting: bool | None, info: ValidationInfo) -> bool:
     """Whether quotes are read as such, where it is not said: in CSV."""
-    return info.data.get("format") == "csv" if given is None else given
+    return info.data.get("format") == "csv" if quoting is None else quoting
 
 
-def _divides(given: str | None, info: ValidationInfo) -> str | None:
+def _divides(delimiter: str | None, info: ValidationInfo) -> str | None:
     """What divides the fields of a row, where it is not said: in TSV a tab, in CSV a comma."""
-    return {"tsv": "\t"}.get(str(info.data.get("format")), ",") if given is None else given
+    return {"tsv": "\t"}.get(str(info.data.get("format")), ",") if delimiter is None else delimiter
 
 
 class PairsSource(FilesSource):
@@ -453,9 +453,9 @@ class ClicksSource(Settings):
 _PER_SPLIT = " One for all, which is cut into splits, or one per split."
 
 
-def _in_a_tuple(given: Any) -> Any:
+def _in_a_tuple(places: Any) -> Any:
     """One address, or a list of them, as a tuple."""
-    return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+    return (places,) if isinstance(places, str) else tuple(places) if isinstance(places, list) else places
 
 
 class CocoSource(Settings):

@@ -34,15 +34,15 @@ def kinds_of(annotation: Any) -> Kinds:
 
 def below(kinds: Kinds, name: str, section: Any) -> Kinds:
     """What the setting `name` of a section may be; of a source whose format is not told, what it is in any format."""
-    found: list[Any] = []
+    setting_kinds: list[Any] = []
     for model in _models(kinds, section):
         if name in model.model_fields:
             field = model.model_fields[name]
-            found += kinds_of(field.annotation)
+            setting_kinds += kinds_of(field.annotation)
             if any(isinstance(mark, OrNull) for mark in field.metadata):
-                found.append(types.NoneType)
-    found += [kind for own in kinds if get_origin(own) is dict for kind in kinds_of(get_args(own)[1])]
-    return tuple(dict.fromkeys(found)) or (Any,)
+                setting_kinds.append(types.NoneType)
+    setting_kinds += [kind for own in kinds if get_origin(own) is dict for kind in kinds_of(get_args(own)[1])]
+    return tuple(dict.fromkeys(setting_kinds)) or (Any,)
 
 
 def holds_free_keys(kinds: Kinds) -> bool:
@@ -105,15 +105,15 @@ def typed(value: Any, kinds: Kinds, expand: Expand = str) -> Any:
 def _parsed(text: Given, kinds: Kinds) -> Any:
     """The YAML that the text of an override is, or the text itself where the setting takes no such thing."""
     try:
-        found = safe_yaml.load(text)
+        value = safe_yaml.load(text)
     except ValueError:
         return Plain(text.strip())
-    wanted = (dict,) if isinstance(found, dict) else (list, tuple) if isinstance(found, list) else ()
-    if found is None or isinstance(found, Plain):
+    wanted = (dict,) if isinstance(value, dict) else (list, tuple) if isinstance(value, list) else ()
+    if value is None or isinstance(value, Plain):
         return Plain(text.strip())  # whole: in `a #b` YAML finds a comment
     if wanted and str in kinds and not any(_holds(kind, wanted) for kind in kinds):
         return Plain(text.strip())
-    return found
+    return value
 
 
 def _holds(kind: Any, origins: tuple[type, ...]) -> bool:

@@ -15,7 +15,7 @@ def names(text: str) -> list[str]:
     >>> names("${A}/$B/$${C}/${D}")
     ['A', 'D']
     """
-    return [found["name"] for found in _FOUND.finditer(text) if found["name"]]
+    return [match["name"] for match in _FOUND.finditer(text) if match["name"]]
 
 
 def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -28,10 +28,10 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
     '${B}/$B/${C}'
     """
 
-    def value(found: re.Match[str]) -> str:
-        if found["escaped"]:
+    def value(match: re.Match[str]) -> str:
+        if match["escaped"]:
             return "${"
-        name = found["name"]
+        name = match["name"]
         if not name:
             raise InputError(f"{text!r}: write ${{NAME}} with a variable's name, or $${{ for the text ${{")
         if name not in environment:

@@ -58,8 +58,8 @@ def task_specs() -> dict[str, TaskSpec]:
 
 def task_spec(name: str) -> TaskSpec:
     """A task's declaration. Raises InputError where no installed package brings such a task."""
-    found: TaskSpec = TASKS.named(name)
-    return found
+    spec: TaskSpec = TASKS.named(name)
+    return spec
 
 
 def _metrics(tasks: Any) -> dict[str, Metric]:
