@@ -165,8 +165,8 @@ def finished(folder: Path, pattern: str = "*") -> list[Path]:
     What `new_folder`, `write_text` and `remove_folder` are at work on has a name that begins with a point, and may look
     whole: a kill just before the rename leaves it so. Nothing else below a folder that is listed has such a name.
     """
-    found = folder.glob(pattern)
-    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+    paths = folder.glob(pattern)
+    return sorted(path for path in paths if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def mapped_array(path: Path, kind: Any, shape: tuple[int, ...]) -> "np.memmap":
@@ -226,8 +226,8 @@ def arrays(path: Path) -> "dict[str, np.ndarray]":
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("it would unpack to more than it holds")
-        with np.load(path, allow_pickle=False) as found:
-            read = {name: found[name] for name in found.files}
+        with np.load(path, allow_pickle=False) as members:
+            read = {name: members[name] for name in members.files}
         if not all(isinstance(array, np.ndarray) for array in read.values()):
             raise ValueError("a member is not an array")
         return read

@@ -41,7 +41,7 @@ def reachable(uri: str) -> str:
     """
     parts = urllib.parse.urlsplit(uri)
     scheme = parts.scheme.lower().partition("+")[0]
-    if not scheme or scheme in _SCHEMES or any(one.name == scheme for one in entry_points(group=_STORES)):
+    if not scheme or scheme in _SCHEMES or any(point.name == scheme for point in entry_points(group=_STORES)):
         if scheme in ("http", "https") and not parts.hostname:
             raise ValueError(f"{hide_addresses(uri)!r} names no host: write such as http://127.0.0.1:5000")
         return uri
@@ -68,7 +68,7 @@ def is_trusted(uri: str, environment: Mapping[str, str] = os.environ) -> bool:
     if not uri.lower().startswith(("http:", "https:")):
         return True  # a database or a folder: MLflow sends no credentials
     named = [environment.get("MLFLOW_TRACKING_URI", ""), *environment.get(NAMED, "").split()]
-    return _server(uri) in {_server(one) for one in named}
+    return _server(uri) in {_server(address) for address in named}
 
 
 def withheld(uri: str) -> str:

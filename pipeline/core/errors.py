@@ -43,9 +43,9 @@ class TryAgain(DupletError):
     exit_code = 75
 
 
-def one_line(said: object, limit: int | None = None) -> str:
+def one_line(message: object, limit: int | None = None) -> str:
     """What was said (an error, a program's output) on one line, of at most `limit` characters."""
-    return " ".join(str(said).split())[:limit]
+    return " ".join(str(message).split())[:limit]
 
 
 @contextlib.contextmanager

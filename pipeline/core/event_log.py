@@ -27,8 +27,8 @@ def sealed(entry: dict[str, Any]) -> bytes:
 
 def unsealed(line: bytes) -> dict[str, Any] | None:
     """The entry of a line; None of one that is cut or changed."""
-    body, found, rest = line.rpartition(_CHECK.encode())
-    if not found or rest != f'{zlib.crc32(body):08x}"}}\n'.encode():
+    body, check, rest = line.rpartition(_CHECK.encode())
+    if not check or rest != f'{zlib.crc32(body):08x}"}}\n'.encode():
         return None
     try:
         entry = json.loads(body + b"}")
@@ -114,13 +114,13 @@ class Lines:
     def _thin(self) -> None:
         assert self.max_bytes is not None
         with contextlib.suppress(OSError):
-            kept = [(sealed(entry), self.place(entry)) for entry, _ in self.read()]
-            while (size := sum(len(line) for line, _ in kept)) > 0.75 * self.max_bytes:
-                may = {i: place for i, (_, place) in enumerate(kept) if place is not None}
+            rows = [(sealed(entry), self.place(entry)) for entry, _ in self.read()]
+            while (size := sum(len(line) for line, _ in rows)) > 0.75 * self.max_bytes:
+                may = {i: place for i, (_, place) in enumerate(rows) if place is not None}
                 if not (drop := _to_drop(may)):
                     break
-                kept = [row for i, row in enumerate(kept) if i not in drop]
-            self.rewrite([line for line, _ in kept])
+                rows = [row for i, row in enumerate(rows) if i not in drop]
+            self.rewrite([line for line, _ in rows])
             self._thin_at = max(self.max_bytes, int(1.25 * size))  # what may not be dropped may exceed the bound
 
 
@@ -131,9 +131,9 @@ def _to_drop(places: dict[int, int]) -> set[int]:
     if not gaps:
         return set()
     most, drop = sorted(gaps)[len(gaps) // 2], set[int]()
-    for before, one, gap in zip(older, older[1:], gaps):
+    for before, row, gap in zip(older, older[1:], gaps):
         if gap <= most and before not in drop:
-            drop.add(one)
+            drop.add(row)
     return drop
 
 
@@ -166,8 +166,8 @@ class Spool:
     def keep_until(self, update: int) -> None:
         """Drops points after an update: a training that goes on from a checkpoint measures them again."""
         if self.path.exists():
-            kept = [point for point, _ in self.read(0) if point.update <= update]
-            self._lines.rewrite([sealed(point._asdict()) for point in kept])
+            points = [point for point, _ in self.read(0) if point.update <= update]
+            self._lines.rewrite([sealed(point._asdict()) for point in points])
 
     def read(self, offset: int) -> Iterator[tuple[Point, int]]:
         """Whole points from a byte offset on, each with the offset behind it."""
@@ -209,6 +209,6 @@ class Reader(Generic[T]):
         identity = self.growing.identity()
         if identity != self._identity or self.growing.size() < self._offset:
             self._offset, self._identity = 0, identity
-        for one, offset in self.growing.read(self._offset):
+        for entry, offset in self.growing.read(self._offset):
             self._offset = offset
-            yield one
+            yield entry

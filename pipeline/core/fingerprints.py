@@ -64,19 +64,19 @@ def kept_under(root: Path, verify: bool = False) -> Iterator[Kept]:
     if (outer := _kept.get()) is not None:
         yield outer
         return
-    kept = Kept(root / NAME, verify)
-    token = _kept.set(kept)
+    cache = Kept(root / NAME, verify)
+    token = _kept.set(cache)
     try:
-        yield kept
+        yield cache
     finally:
         _kept.reset(token)
-        kept.write()
+        cache.write()
 
 
 def sha256(path: Path) -> str:
     """The hex digest of a file's content, from the cache if one is in use. Raises OSError."""
-    kept = _kept.get()
-    return kept.sha256(path) if kept else atomic_files.sha256(path)
+    cache = _kept.get()
+    return cache.sha256(path) if cache else atomic_files.sha256(path)
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -68,11 +68,11 @@ def versions(*names: str) -> dict[str, str]:
 
 def installed(*names: str) -> dict[str, str]:
     """As `versions`, without distributions that are not there: who only serves a model has no MXNet."""
-    found = {}
+    by_name = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = _version(name)
-    return found
+            by_name[name] = _version(name)
+    return by_name
 
 
 def _version(name: str) -> str:
@@ -169,8 +169,8 @@ def load(folder: Path, stage: str, remake: str, verify: bool = True) -> Manifest
             file = folder / name
             if not file.is_file():
                 problem = "is missing"
-            elif (found := file.stat().st_size) != size:
-                problem = f"has {found} bytes instead of {size}"
+            elif (actual_size := file.stat().st_size) != size:
+                problem = f"has {actual_size} bytes instead of {size}"
             elif fingerprints.sha256(file) != sha256:
                 problem = "has changed since it was written"
             else:

@@ -83,8 +83,8 @@ def is_secret(name: str, value: str) -> bool:
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of the variables that are named like secrets, longest first, as written and as an address has them."""
-    found = set()
+    values = set()
     for name, value in environment.items():
         if is_secret(name, value):
-            found |= {value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)}
-    return sorted(found, key=len, reverse=True)
+            values |= {value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)}
+    return sorted(values, key=len, reverse=True)
