@@ -118,14 +118,14 @@ class Watch:
         self._seen: dict[int, tuple[int, float]] = {}  # rank -> beats, and when they last changed
         self._moved: dict[int, tuple[tuple[str, int], float]] = {}  # rank -> phase and update, likewise
 
-    def stalled(self, found: list[Beat], now: float) -> str | None:
+    def stalled(self, heartbeats: list[Beat], now: float) -> str | None:
         """Who stalled, as a sentence without a full stop; None while all is well."""
-        for beat in found:
+        for beat in heartbeats:
             if self._seen.get(beat.rank, (None, 0.0))[0] != beat.beats:
                 self._seen[beat.rank] = beat.beats, now
             if self._moved.get(beat.rank, (None, 0.0))[0] != (beat.phase, beat.update):
                 self._moved[beat.rank] = (beat.phase, beat.update), now
-        at_work = [beat for beat in found if beat.phase != "ended"]
+        at_work = [beat for beat in heartbeats if beat.phase != "ended"]
         for beat in at_work:
             silent = now - self._seen[beat.rank][1]
             if silent > self.min_stall_s:
@@ -138,12 +138,12 @@ class Watch:
             return str(over[0])
         return None
 
-    def ended(self, found: list[Beat], workers: int, now: float) -> bool:
+    def ended(self, heartbeats: list[Beat], workers: int, now: float) -> bool:
         """Whether all workers ended well over `min_stall_s` ago, so that their launcher should have noticed.
 
         To be called after `stalled`, with the same beats.
         """
-        over = [b.phase == "ended" and now - self._moved[b.rank][1] > self.min_stall_s for b in found]
+        over = [b.phase == "ended" and now - self._moved[b.rank][1] > self.min_stall_s for b in heartbeats]
         return len(over) == workers and all(over)
 
     def _over_bound(self, beat: Beat, now: float) -> str | None:
@@ -168,7 +168,7 @@ def after(beat: Beat) -> str:
     return f" after update {beat.update}" if beat.update >= 0 else ""
 
 
-def reached(found: list[Beat]) -> int | None:
+def reached(heartbeats: list[Beat]) -> int | None:
     """The last update that any worker has done; None where none has begun to train."""
-    done: list[Any] = [beat.update for beat in found if beat.update >= 0]
+    done: list[Any] = [beat.update for beat in heartbeats if beat.update >= 0]
     return max(done, default=None)

@@ -21,17 +21,17 @@ TAGS, RUN_ID, JOURNAL, WORKERS, STAGES = "tags.json", "run_id", "journal", "work
 
 def tags() -> dict[str, str]:
     """The tags that the job wants its run to have."""
-    found = read(folder(), TAGS)
-    return {str(name): str(value) for name, value in found.items()}
+    content = read(folder(), TAGS)
+    return {str(name): str(value) for name, value in content.items()}
 
 
 def runs(where: Path | None) -> list[str]:
     """The journal and the MLflow run of the job's start before this one, as far as they are known."""
-    found = []
+    contents = []
     for name in (JOURNAL, RUN_ID):
         with contextlib.suppress(OSError):
-            found.append((where / name).read_text(encoding="utf-8").strip() if where else "")
-    return [name for name in found if name]
+            contents.append((where / name).read_text(encoding="utf-8").strip() if where else "")
+    return [name for name in contents if name]
 
 
 def run_id(where: Path | None) -> str | None:
@@ -67,8 +67,8 @@ def read(where: Path | None, name: str) -> dict[str, Any]:
     if where is None:
         return {}
     try:
-        found = json.loads((where / name).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        content = json.loads((where / name).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
     except (OSError, ValueError):
         return {}
 

@@ -108,7 +108,7 @@ def run(
             path.unlink(missing_ok=True)
     (work / "job.json").write_text(json.dumps(job.__dict__), encoding="utf-8")
     job_folder.keep_workers(job.verb, work, workers)
-    watch, stalled, ended, said, offset = Watch(min_stall_s), None, False, None, 0
+    watch, stalled, ended, outcome, offset = Watch(min_stall_s), None, False, None, 0
     with (work / LAUNCHER_LOG).open("ab") as log:
         log_began = log.tell()
         process = subprocess.Popen(
@@ -127,7 +127,7 @@ def run(
                 ending.act(time.monotonic())
                 beats = list(heartbeat.beats(work, job.token))
                 if not stalled and (stalled := watch.stalled(beats, time.monotonic())):
-                    said = _outcome(job)  # why they are silent; later ones are of workers that we end
+                    outcome = _outcome(job)  # why they are silent; later ones are of workers that we end
                 ended = ended or watch.ended(beats, workers, time.monotonic())
                 if stalled or ended:
                     ending.kill()
@@ -139,10 +139,10 @@ def run(
     if (process.returncode == 0 and ending.killed_at is None) or ended:
         return
     ending.kill()  # a rank that outlived its launcher
-    if stalled and said is None:
+    if stalled and outcome is None:
         raise DupletError(f"{stalled}; {job.verb}'s workers were ended, {GO_ON}")
-    if said := said or _outcome(job):
-        raise ERRORS.get(said["exit_code"], DupletError)(said["message"])
+    if outcome := outcome or _outcome(job):
+        raise ERRORS.get(outcome["exit_code"], DupletError)(outcome["message"])
     who, code = _first_ended(job, process.returncode, log_began)
     full = code == TryAgain.exit_code or any(b.phase == heartbeat.FULL for b in heartbeat.beats(work, job.token))
     if full:  # a worker that wants to be started again says why, where there is room to say it
@@ -164,8 +164,8 @@ def _outcome(job: Job) -> dict[str, Any] | None:
 def _command(work: Path, workers: int) -> list[str]:
     """What starts the workers: what DUPLET_LAUNCHER says (`srun --ntasks={workers}`), or Horovod's launcher."""
     command = [*PYTHON, "-m", "pipeline.training.worker", str(work)]
-    if given := os.environ.get("DUPLET_LAUNCHER"):
-        return [*(word.replace("{workers}", str(workers)) for word in shlex.split(given)), *command]
+    if template := os.environ.get("DUPLET_LAUNCHER"):
+        return [*(word.replace("{workers}", str(workers)) for word in shlex.split(template)), *command]
     if workers == 1:
         return command
     launcher = [*PYTHON, "-m", "pipeline.distributed.loopback_horovodrun"]
@@ -176,8 +176,8 @@ def _first_ended(job: Job, code: int, log_began: int) -> tuple[str, int]:
     """Which worker ended first, and its exit code: what the launcher wrote, else the launcher's own code."""
     with (Path(job.work) / LAUNCHER_LOG).open("rb") as file:
         file.seek(log_began)
-        said = re.search(rb"Process name: (\d+)\s+Exit code: (\d+)", file.read())
-    return (f"rank {int(said[1])}", int(said[2])) if said else ("a worker", code)
+        match = re.search(rb"Process name: (\d+)\s+Exit code: (\d+)", file.read())
+    return (f"rank {int(match[1])}", int(match[2])) if match else ("a worker", code)
 
 
 def _how_it_ended(job: Job, who: str, code: int) -> str:

@@ -86,20 +86,20 @@ def serve(command: list[str]) -> int:
 
 def own_addresses(interface: str | None = None) -> list[str]:
     """IPv4 addresses at which others may reach this host; the loopback's only where there is no other."""
-    found = {
+    by_interface = {
         name: [a.address for a in addresses if a.family == socket.AF_INET]
         for name, addresses in psutil.net_if_addrs().items()
         if psutil.net_if_stats()[name].isup
     }
     if interface is not None:
-        if not found.get(interface):
+        if not by_interface.get(interface):
             raise InputError(
                 f"{INTERFACE}={interface}: no such network here, or without an address "
-                f"(there are {', '.join(name for name in found if found[name])})"
+                f"(there are {', '.join(name for name in by_interface if by_interface[name])})"
             )
-        return found[interface]
-    outer = [a for addresses in found.values() for a in addresses if not a.startswith("127.")]
-    return outer or [a for addresses in found.values() for a in addresses]
+        return by_interface[interface]
+    outer = [a for addresses in by_interface.values() for a in addresses if not a.startswith("127.")]
+    return outer or [a for addresses in by_interface.values() for a in addresses]
 
 
 def place(environment: Mapping[str, str]) -> Place:
@@ -135,8 +135,8 @@ def tasks_per_node(text: str) -> list[int]:
     >>> tasks_per_node("8(x2),3")
     [8, 8, 3]
     """
-    found = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
-    return [int(m[1]) for m in found if m for _ in range(int(m[2] or 1))]
+    matches = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    return [int(m[1]) for m in matches if m for _ in range(int(m[2] or 1))]
 
 
 def rank(command: list[str]) -> int:
@@ -146,24 +146,26 @@ def rank(command: list[str]) -> int:
         DupletError: the launcher cannot be reached, or not be talked to under this host's name.
     """
     own, servers = place(os.environ), os.environ[SERVERS]
-    host, port, mine = reach(servers)
+    host, port, own_address = reach(servers)
     if own.cross_size > 1:
-        use_address(mine)
+        use_address(own_address)
     process = subprocess.Popen(
-        command, env={**os.environ, **variables(own, host, port, mine)}, preexec_fn=end_with_parent
+        command, env={**os.environ, **variables(own, host, port, own_address)}, preexec_fn=end_with_parent
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: process.send_signal(number))
     code = process.wait()
     if code < 0:
-        said = f"rank {own.rank} on {socket.gethostname()} was killed by {signal.Signals(-code).name}"
-        _write(host, port, "died", said)
+        message = f"rank {own.rank} on {socket.gethostname()} was killed by {signal.Signals(-code).name}"
+        _write(host, port, "died", message)
     return code if code >= 0 else 128 - code
 
 
-def variables(own: Place, host: str, port: int, mine: str) -> dict[str, str]:
+def variables(own: Place, host: str, port: int, own_address: str) -> dict[str, str]:
     """What Horovod wants to know of a rank: its place, the server, and by this host's address the network."""
-    interface = next(name for name, found in psutil.net_if_addrs().items() if mine in [a.address for a in found])
+    interface = next(
+        name for name, addresses in psutil.net_if_addrs().items() if own_address in [a.address for a in addresses]
+    )
     return {
         **{f"HOROVOD_{name.upper()}": str(value) for name, value in own._asdict().items()},
         "HOROVOD_HOSTNAME": f"{socket.gethostname()}-{own.rank - own.local_rank}",  # node names may share one machine
@@ -177,7 +179,7 @@ def variables(own: Place, host: str, port: int, mine: str) -> dict[str, str]:
     }
 
 
-def use_address(mine: str) -> None:
+def use_address(own_address: str) -> None:
     """Sees to it that this host's name means the address at which the other hosts reach it.
 
     Horovod 0.28.1 forgets HOROVOD_GLOO_IFACE in all connections but the first (InitializeForProcessSet in
@@ -190,10 +192,10 @@ def use_address(mine: str) -> None:
     """
     name = socket.gethostname()
     try:
-        found = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
+        named_address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError:
-        found = "nothing"
-    if found == mine:
+        named_address = "nothing"
+    if named_address == own_address:
         return
     library, flags = ctypes.CDLL(None, use_errno=True), 0x04000000  # CLONE_NEWUTS
     if os.geteuid() != 0:
@@ -201,11 +203,12 @@ def use_address(mine: str) -> None:
     try:
         if library.unshare(flags):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        socket.sethostname(mine)
+        socket.sethostname(own_address)
     except OSError as error:
         raise DupletError(
-            f"the name {name} means {found} on this host, while the others reach it at {mine}, and Horovod takes the "
-            f"name's: let it mean {mine} in /etc/hosts (a name space of its own was refused: {error.strerror})"
+            f"the name {name} means {named_address} on this host, while the others reach it at {own_address}, and "
+            f"Horovod takes the name's: let it mean {own_address} in /etc/hosts (a name space of its own was "
+            f"refused: {error.strerror})"
         ) from None
 
 
@@ -220,9 +223,9 @@ def reach(servers: str, patience_s: float = PATIENCE_S) -> tuple[str, int, str]:
     while True:
         for address in listed.split(","):
             host, _, port = address.rpartition(":")
-            mine = _knock(host, int(port), token)
-            if mine is not None:
-                return host, int(port), mine
+            own_address = _knock(host, int(port), token)
+            if own_address is not None:
+                return host, int(port), own_address
         if time.monotonic() > deadline:
             raise DupletError(
                 f"{socket.gethostname()} reaches none of the launcher's addresses ({listed}): open the network "
@@ -234,8 +237,8 @@ def reach(servers: str, patience_s: float = PATIENCE_S) -> tuple[str, int, str]:
 def _knock(host: str, port: int, token: str) -> str | None:
     """This host's address towards the server, or None; some other service may be listening there."""
     try:
-        mine = _write(host, port, token, token)
-        return mine if _read(host, port, token) == token else None
+        own_address = _write(host, port, token, token)
+        return own_address if _read(host, port, token) == token else None
     except (OSError, http.client.HTTPException):
         return None
 
@@ -245,10 +248,10 @@ def _write(host: str, port: int, key: str, value: str) -> str:
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)  # knows nothing of proxies
     try:
         connection.connect()
-        mine: str = connection.sock.getsockname()[0]
+        own_address: str = connection.sock.getsockname()[0]
         connection.request("PUT", f"/duplet/{key}", body=value.encode())
         connection.getresponse().read()
-        return mine
+        return own_address
     finally:
         connection.close()
 

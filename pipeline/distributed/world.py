@@ -28,7 +28,7 @@ class World:
         """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
-        self._given: dict[str, list[list[nd.NDArray]]] = {}  # name -> the newest results of `gather_equal`
+        self._results: dict[str, list[list[nd.NDArray]]] = {}  # name -> the newest results of `gather_equal`
         if gpus:
             _check_gpu(hvd.local_rank(), self.size)
         self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
@@ -63,15 +63,15 @@ class World:
         bare pointer to each result, so it must outlive its exchange: two generations are kept, and a caller's next
         exchange of a name depends on what the one before it gave.
         """
-        given = [nd.empty((self.size * a.shape[0], *a.shape[1:]), a.context, a.dtype) for a in arrays]
+        results = [nd.empty((self.size * a.shape[0], *a.shape[1:]), a.context, a.dtype) for a in arrays]
         check_call(
             LIBRARY.horovod_mxnet_allgather_async(
-                c_handle_array(arrays), c_handle_array(given), c_str(name), ctypes.c_int(0), ctypes.c_int(0),
-                ctypes.c_int(len(given)),
+                c_handle_array(arrays), c_handle_array(results), c_str(name), ctypes.c_int(0), ctypes.c_int(0),
+                ctypes.c_int(len(results)),
             )
         )  # fmt: skip
-        self._given[name] = [*self._given.get(name, [])[-1:], given]
-        return given
+        self._results[name] = [*self._results.get(name, [])[-1:], results]
+        return results
 
     def sum_parts(self, arrays: Sequence[nd.NDArray], name: str) -> list[nd.NDArray]:
         """(ranks * n, …) arrays to the sum over ranks of their (n, …) rank-th part, without waiting; spoils them.
@@ -126,15 +126,15 @@ def _check_gpu(local_rank: int, size: int) -> None:
             f"use docker/Dockerfile.gpu, {otherwise}"
         )
     try:
-        there = mx.context.num_gpus()
+        gpus = mx.context.num_gpus()
     except mx.MXNetError as error:  # no driver
-        said = one_line(error, 150)
+        message = one_line(error, 150)
         raise InputError(
-            f"train.gpus=true needs a GPU, and CUDA gives none ({said}): check `nvidia-smi`, {otherwise}"
+            f"train.gpus=true needs a GPU, and CUDA gives none ({message}): check `nvidia-smi`, {otherwise}"
         ) from None
-    if local_rank >= there:
+    if local_rank >= gpus:
         raise InputError(
-            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {there}: check `nvidia-smi` and "
+            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {gpus}: check `nvidia-smi` and "
             f"CUDA_VISIBLE_DEVICES, start fewer workers on a host, {otherwise}"
         )
     if size > 1 and not hvd.nccl_built():
