@@ -106,8 +106,8 @@ def dag(schedule: Schedule) -> str:
 
 def folder() -> Path:
     """Where Airflow looks for DAG files."""
-    given = os.environ.get("AIRFLOW__CORE__DAGS_FOLDER")
-    return Path(given or Path(os.environ.get("AIRFLOW_HOME", "~/airflow"), "dags")).expanduser()
+    dags_folder = os.environ.get("AIRFLOW__CORE__DAGS_FOLDER")
+    return Path(dags_folder or Path(os.environ.get("AIRFLOW_HOME", "~/airflow"), "dags")).expanduser()
 
 
 def need() -> None:

@@ -82,8 +82,9 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
 def _parts(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What a pod's spec becomes: the main container; keys of a template; keys of the workflow; and all else, which
     Argo merges into each pod (podSpecPatch), such as the time that a pod is given to save."""
-    [container] = [one for one in spec["containers"] if one["name"] == pods.ALONE]
-    others = [one for one in spec["containers"] if one is not container]  # Argo ends those that it knows as sidecars
+    [main_container] = [container for container in spec["containers"] if container["name"] == pods.ALONE]
+    # Argo ends those that it knows as sidecars
+    others = [container for container in spec["containers"] if container is not main_container]
     beside = {"sidecars": others, "initContainers": spec.get("initContainers")}
     known = {name: spec[name] for name in WORKFLOWS if name in spec}
     rest = {
@@ -91,7 +92,7 @@ def _parts(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[s
         for name, value in spec.items()
         if name not in (*WORKFLOWS, "containers", "initContainers", "automountServiceAccountToken")
     }
-    return container, {name: value for name, value in beside.items() if value}, known, rest
+    return main_container, {name: value for name, value in beside.items() if value}, known, rest
 
 
 def need() -> None:

@@ -63,29 +63,29 @@ def collect(root: Path, days: float, keep_runs: int | None, dry_run: bool, say: 
         if not dry_run:
             retention.finish(root)
         planned = plan(root, time.time() - days * DAY_S, keep_runs)
-        size = sum(disk.taken(one.path) for one in planned if one.path)
+        size = sum(disk.taken(item.path) for item in planned if item.path)
         gone = []
-        for one in planned:
-            what = str(one.path.relative_to(root)) if one.path else f"MLflow's run {one.run_id}"
-            if not dry_run and not _remove(root, one):
+        for item in planned:
+            what = str(item.path.relative_to(root)) if item.path else f"MLflow's run {item.run_id}"
+            if not dry_run and not _remove(root, item):
                 say(f"{what} stays: somebody is at work on it")
                 continue
-            said = f" ({disk.shown(disk.taken(one.path))})" if one.path and dry_run else ""
-            say(f"{'would remove' if dry_run else 'removed'} {what}{said}: {one.why}")
-            gone.append((what, one))
+            shown_size = f" ({disk.shown(disk.taken(item.path))})" if item.path and dry_run else ""
+            say(f"{'would remove' if dry_run else 'removed'} {what}{shown_size}: {item.why}")
+            gone.append((what, item))
         after = before - size if dry_run else disk.taken(root)
-    runs = [one.run_id for _, one in gone if one.run_id]
-    return Outcome([what for what, one in gone if one.path], runs, before, after)
+    runs = [item.run_id for _, item in gone if item.run_id]
+    return Outcome([what for what, item in gone if item.path], runs, before, after)
 
 
-def _remove(root: Path, one: Going) -> bool:
+def _remove(root: Path, item: Going) -> bool:
     """False where somebody has begun to work on it meanwhile."""
-    if one.run_id:
-        removal.remove(address(None, root), [one.run_id])
+    if item.run_id:
+        removal.remove(address(None, root), [item.run_id])
         return True
-    assert one.path is not None
-    key = finished.lock_of(one.path).name[1 : -len(".lock")]
-    return key not in journal.keys_at_work(root) and retention.remove_unlocked(one.path)
+    assert item.path is not None
+    key = finished.lock_of(item.path).name[1 : -len(".lock")]
+    return key not in journal.keys_at_work(root) and retention.remove_unlocked(item.path)
 
 
 # --- what goes --------------------------------------------------------------------------------------------------------
@@ -98,20 +98,24 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
     Raises:
         As `collect`.
     """
-    found = finished.made(root)
-    for one in found.values():
-        if one.manifest is None:
-            raise retention.unknown(one.path / manifest.NAME)
+    by_stage = finished.made(root)
+    for folder in by_stage.values():
+        if folder.manifest is None:
+            raise retention.unknown(folder.path / manifest.NAME)
     records = list(retention.records(root))
-    known = {where: listing.known(where) for where in _addresses(root, found)}
+    known = {where: listing.known(where) for where in _addresses(root, by_stage)}
     runs = known[address(None, root)]
-    held = _held(root, records) | _registered(known) | _of_sweeps(root, [one for of in known.values() for one in of])
-    ends = finished.ends(found)
-    held |= _kept_runs(ends, keep_runs) | {stage for stage, one in found.items() if _made(one) > before}
-    stay = _with_all_inputs(found, held)
+    held = (
+        _held(root, records)
+        | _registered(known)
+        | _of_sweeps(root, [run for at_address in known.values() for run in at_address])
+    )
+    ends = finished.ends(by_stage)
+    held |= _kept_runs(ends, keep_runs) | {stage for stage, folder in by_stage.items() if _made(folder) > before}
+    stay = _with_all_inputs(by_stage, held)
     going = [
-        Going("no run uses it" if one.stage not in ("train", "evaluate") else "past the newest runs", one.path)
-        for stage, one in sorted(found.items(), key=lambda item: -disk.STAGES.index(item[0][0]))
+        Going("no run uses it" if folder.stage not in ("train", "evaluate") else "past the newest runs", folder.path)
+        for stage, folder in sorted(by_stage.items(), key=lambda item: -disk.STAGES.index(item[0][0]))
         if stage not in stay
     ]
     for work in finished.unfinished(root):
@@ -121,10 +125,10 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
     return [*_failed(root, runs, records, stay, before), *going]
 
 
-def _made(one: Made) -> float:
+def _made(folder: Made) -> float:
     """When a folder was made, as time.time()."""
-    assert one.manifest is not None
-    return datetime.fromisoformat(one.manifest.created).timestamp()
+    assert folder.manifest is not None
+    return datetime.fromisoformat(folder.manifest.created).timestamp()
 
 
 def _kept_runs(ends: list[Made], keep_runs: int | None) -> set[Stage]:
@@ -133,12 +137,12 @@ def _kept_runs(ends: list[Made], keep_runs: int | None) -> set[Stage]:
     for end in ends:
         if end.stage in ("train", "evaluate"):
             by_name[end.name].append((end.stage, end.key))
-    return {stage for of in by_name.values() for stage in of[:keep_runs]}
+    return {stage for stages in by_name.values() for stage in stages[:keep_runs]}
 
 
 def _held(root: Path, records: list[folders.Record]) -> set[Stage]:
     """What nights, jobs that may go on, commands at work, locks and means over seeds refer to."""
-    held = {stage for one in records if _goes_on(root, one) for stage in retention.stages_of(one)}
+    held = {stage for record in records if _goes_on(root, record) for stage in retention.stages_of(record)}
     at_work = journal.keys_at_work(root)
     held |= {(stage, key) for stage in disk.STAGES for key in at_work}
     for stage in disk.STAGES:
@@ -155,28 +159,28 @@ def _goes_on(root: Path, record: folders.Record) -> bool:
     return night or record.state().get("state") != "finished" or supervise.supervised(record.folder)
 
 
-def _addresses(root: Path, found: dict[Stage, Made]) -> set[Address]:
+def _addresses(root: Path, by_stage: dict[Stage, Made]) -> set[Address]:
     """Where the runs of a root may be known. Raises InputError where one of them is not."""
     wheres = {address(None, root)}
-    for (stage, _), one in found.items():
-        uri = job_folder.read(one.path, "config.json").get("tracking", {}).get("uri") if stage == "train" else None
+    for (stage, _), folder in by_stage.items():
+        uri = job_folder.read(folder.path, "config.json").get("tracking", {}).get("uri") if stage == "train" else None
         try:
             wheres |= {address(uri, root)} if uri else set()
         except DupletError as error:
-            raise InputError(f"nothing was removed, since the MLflow of {one.path} is not known: {error}") from None
+            raise InputError(f"nothing was removed, since the MLflow of {folder.path} is not known: {error}") from None
     return wheres
 
 
 def _registered(known: dict[Address, list[Known]]) -> set[Stage]:
     """The trainings and evaluations of all versions of all models."""
-    found = (mlflow_registry.all_versions(where, 1) for where in known)
-    versions = [one for there in found for one in (*there.kept, *there.others)]
+    registries = (mlflow_registry.all_versions(where, 1) for where in known)
+    versions = [version for registry in registries for version in (*registry.kept, *registry.others)]
     return {stage for version in versions for stage in retention.of_version(version)}
 
 
 def _of_sweeps(root: Path, known: list[Known]) -> set[Stage]:
     """The stages of each sweep's best trial."""
-    keys = {one.run_id: one.keys for one in known}
+    keys = {run.run_id: run.keys for run in known}
     held: set[Stage] = set()
     for path in (root / "sweeps").glob("*/results.json"):
         for trial in job_folder.read(path.parent, path.name).get("trials", ())[:1]:  # the best comes first
@@ -184,32 +188,34 @@ def _of_sweeps(root: Path, known: list[Known]) -> set[Stage]:
     return held
 
 
-def _with_all_inputs(found: dict[Stage, Made], held: set[Stage]) -> set[Stage]:
+def _with_all_inputs(by_stage: dict[Stage, Made], held: set[Stage]) -> set[Stage]:
     """What is held, what it was made from, and the trainings whose files it went on from."""
     stay: set[Stage] = set()
-    more = held & found.keys()
+    more = held & by_stage.keys()
     while more - stay:
-        stay |= finished.with_inputs(found, more)
-        given = {str(value) for one in stay for value in _manifest(found[one]).key_parts.get("inputs", {}).values()}
+        stay |= finished.with_inputs(by_stage, more)
+        inputs = {
+            str(value) for stage in stay for value in _manifest(by_stage[stage]).key_parts.get("inputs", {}).values()
+        }
         more = {
             stage
-            for stage, one in found.items()
-            if any(file["sha256"] in given for name, file in _manifest(one).files.items() if name.endswith(".npz"))
+            for stage, folder in by_stage.items()
+            if any(file["sha256"] in inputs for name, file in _manifest(folder).files.items() if name.endswith(".npz"))
         }
     return stay
 
 
-def _manifest(one: Made) -> Manifest:
-    assert one.manifest is not None  # `plan` refuses a root with one that is damaged
-    return one.manifest
+def _manifest(folder: Made) -> Manifest:
+    assert folder.manifest is not None  # `plan` refuses a root with one that is damaged
+    return folder.manifest
 
 
 def _rejudged(root: Path, before: float, stay: set[Stage]) -> Iterator[Going]:
     """Champions judged on test data that goes, or has gone."""
     for path in atomic_files.finished(root, f"rejudged/*/{manifest.NAME}"):
-        one = Made("rejudged", path.parent.name, path.parent, manifest.readable(path.parent, "evaluate"))
-        if one.manifest and _made(one) < before and not one.inputs <= stay:
-            yield Going("a champion on test data that is gone", one.path)
+        folder = Made("rejudged", path.parent.name, path.parent, manifest.readable(path.parent, "evaluate"))
+        if folder.manifest and _made(folder) < before and not folder.inputs <= stay:
+            yield Going("a champion on test data that is gone", folder.path)
 
 
 def _partial(root: Path, before: float) -> Iterator[Going]:
@@ -232,9 +238,9 @@ def _failed(
         return
     versions = mlflow_registry.all_versions(where, 1)
     needed = {version.run_id for version in (*versions.kept, *versions.others)}
-    needed |= {name for one in records for name in job_folder.runs(one.folder)}
+    needed |= {name for record in records for name in job_folder.runs(record.folder)}
     needed |= {path.read_text(encoding="utf-8").strip() for path in (root / "sweeps").glob("*/run_id")}
-    needed |= {run_id for one in journal.under(root) for run_id in one.sent()["runs"].values()}
+    needed |= {run_id for run_journal in journal.under(root) for run_id in run_journal.sent()["runs"].values()}
     keys = {key for _, key in stay}
     below: dict[str | None, list[Known]] = defaultdict(list)
     for run in runs:
@@ -247,10 +253,10 @@ def _failed(
 
     going: dict[str, Known] = {}
     for run in runs:
-        whole = {one.run_id: one for one in tree(run)}
-        if run.key is None and not any(_needed(one, needed, keys, before) for one in whole.values()):
+        whole = {member.run_id: member for member in tree(run)}
+        if run.key is None and not any(_needed(member, needed, keys, before) for member in whole.values()):
             going |= whole
-    yield from (Going(f"{one.name} ended {one.status.lower()}", run_id=one.run_id) for one in going.values())
+    yield from (Going(f"{run.name} ended {run.status.lower()}", run_id=run.run_id) for run in going.values())
 
 
 def _needed(run: Known, needed: set[str | None], keys: set[str], before: float) -> bool:

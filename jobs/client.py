@@ -51,10 +51,10 @@ class Client(NamedTuple):
             ) from None
         if done.returncode == 0:
             return done.stdout
-        said = one_line(done.stderr) or one_line(done.stdout) or f"exit {done.returncode}"
-        if allow is not None and allow in said:
+        message = one_line(done.stderr) or one_line(done.stdout) or f"exit {done.returncode}"
+        if allow is not None and allow in message:
             return ""
-        raise self.refusal(said)
+        raise self.refusal(message)
 
     def stream(self, *command: str) -> Iterator[str]:
         """Lines of what a command writes on stdout, as they come; raises as `run`."""
@@ -73,10 +73,11 @@ class Client(NamedTuple):
                 errors.seek(0)
                 raise self.refusal(one_line(errors.read()) or f"exit {process.returncode}")
 
-    def refusal(self, said: str) -> DupletError:
+    def refusal(self, message: str) -> DupletError:
         """The error for what a command said when it failed."""
-        short = said if len(said) <= 400 else f"{said[:150]} … {said[-250:]}"  # what is the matter often stands last
-        if any(words.lower() in said.lower() for words in self.busy):
+        # what is the matter often stands last
+        short = message if len(message) <= 400 else f"{message[:150]} … {message[-250:]}"
+        if any(words.lower() in message.lower() for words in self.busy):
             return TryAgain(f"{self.cluster} cannot take this now ({short}): try again later")
         return InputError(f"{self.cluster} refuses ({short}): fix this and run the same command again")
 

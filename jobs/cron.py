@@ -110,7 +110,7 @@ def alone() -> Iterator[None]:
 def _write(table: str) -> None:
     done = programs.run("crontab", "-", stdin=table)
     if done.returncode:
-        said = one_line(done.stderr)
-        if "space" in said:
-            raise TryAgain(f"crontab cannot write ({said}): make room and run the same command again")
-        raise InputError(f"crontab refuses ({said}): fix this and run the same command again")
+        message = one_line(done.stderr)
+        if "space" in message:
+            raise TryAgain(f"crontab cannot write ({message}): make room and run the same command again")
+        raise InputError(f"crontab refuses ({message}): fix this and run the same command again")

@@ -79,9 +79,9 @@ def _of_records(config: Config, path: Path) -> dict[str, Any]:
         if label:
             labels.update(str(value) for value in table[label])
         for text in table[query]:
-            found = WORDS.findall(text.lower())
-            lengths[sum(len(found) > bound for bound in LENGTH_BINS)] += 1
-            for word in found:
+            query_words = WORDS.findall(text.lower())
+            lengths[sum(len(query_words) > bound for bound in LENGTH_BINS)] += 1
+            for word in query_words:
                 words[zlib.crc32(word.encode()) % WORD_BINS] += 1
         rows += batch.num_rows
         if rows >= SAMPLED:
@@ -97,26 +97,26 @@ def _shares(counts: dict[str, int]) -> dict[str, float]:
     return {name: count / whole for name, count in sorted(counts.items())}
 
 
-def keep(folder: Path, due: str, found: dict[str, Any]) -> None:
+def keep(folder: Path, due: str, night_profile: dict[str, Any]) -> None:
     """Adds a good night's profile."""
-    atomic_files.add_line(folder / PROFILES, json.dumps({"due": due, "profile": found}))
+    atomic_files.add_line(folder / PROFILES, json.dumps({"due": due, "profile": night_profile}))
 
 
 def kept(folder: Path, before: str, most: int) -> list[dict[str, Any]]:
     """The profiles of the newest good nights before a date, the oldest first; of a date done twice the last."""
-    found: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, Any]] = {}
     try:
         lines = (folder / PROFILES).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
     for line in lines:
         try:
-            one = json.loads(line)
-            if one["due"] < before:
-                found[one["due"]] = one["profile"]
+            entry = json.loads(line)
+            if entry["due"] < before:
+                profiles[entry["due"]] = entry["profile"]
         except (ValueError, KeyError, TypeError):  # cut short by a full disk
             continue
-    return [found[due] for due in sorted(found)][-most:] if most else []
+    return [profiles[due] for due in sorted(profiles)][-most:] if most else []
 
 
 # --- beside the nights before -----------------------------------------------------------------------------------------
@@ -127,30 +127,33 @@ def compare(tonight: dict[str, Any], before: list[dict[str, Any]], settings: Che
     def add(name: str, value: float, others: list[float], low: float | None, high: float | None) -> None:
         rows.append(Row(name, value, statistics.median(others), low, high, others))
 
-    counts = [float(one["rows"]) for one in before]
+    counts = [float(night["rows"]) for night in before]
     middle = statistics.median(counts)
     if settings.rows_from is not None or settings.rows_to is not None:
         bounds = [None if times is None else times * middle for times in (settings.rows_from, settings.rows_to)]
         add("rows", tonight["rows"], counts, *bounds)
     if settings.put_aside is not None:
-        shares = [one["put_aside"] for one in before]
+        shares = [night["put_aside"] for night in before]
         add("share put aside", tonight["put_aside"], shares, None, statistics.median(shares) + settings.put_aside)
     if settings.label_shares is not None:
-        for label in sorted({name for one in (tonight, *before) for name in one["labels"]}):
-            shares = [one["labels"].get(label, 0.0) for one in before]
+        for label in sorted({name for night in (tonight, *before) for name in night["labels"]}):
+            shares = [night["labels"].get(label, 0.0) for night in before]
             at = statistics.median(shares)
             share = tonight["labels"].get(label, 0.0)
             add(f"share of label {label}", share, shares, at - settings.label_shares, at + settings.label_shares)
     if settings.lengths is not None:
         for field, mean in tonight["lengths"].items():
-            means = [one["lengths"].get(field, mean) for one in before]
+            means = [night["lengths"].get(field, mean) for night in before]
             at = statistics.median(means)
             add(f"mean tokens of {field}", mean, means, at / settings.lengths, at * settings.lengths)
     if settings.unknown_tokens is not None:
-        shares = [one["unknown_tokens"] for one in before]
+        shares = [night["unknown_tokens"] for night in before]
         high = statistics.median(shares) + settings.unknown_tokens
         add("share of unknown tokens", tonight["unknown_tokens"], shares, None, high)
-    if settings.drift is not None and min(tonight["word_count"], *(one["word_count"] for one in before)) >= LEAST_WORDS:
+    if (
+        settings.drift is not None
+        and min(tonight["word_count"], *(night["word_count"] for night in before)) >= LEAST_WORDS
+    ):
         for name, part in (("words", "words"), ("lengths", "query_lengths")):
             indexes = [_beside_others(before, at, part) for at in range(len(before))]
             index = stability_index(tonight[part], _mean_shares(before, part))
@@ -165,7 +168,7 @@ def _beside_others(nights: list[dict[str, Any]], at: int, part: str) -> float:
 
 def _mean_shares(nights: list[dict[str, Any]], part: str) -> list[float]:
     """The mean of the nights' shares, so that a large night counts no more than a small one."""
-    shares = [[count / max(1, sum(one[part])) for count in one[part]] for one in nights]
+    shares = [[count / max(1, sum(night[part])) for count in night[part]] for night in nights]
     return [statistics.fmean(column) for column in zip(*shares)]
 
 

@@ -125,8 +125,8 @@ def following(expression: str, after: datetime) -> datetime:
     >>> following("0 2 * * *", datetime(2026, 11, 24, 2, 0)).isoformat()
     '2026-11-25T02:00:00'
     """
-    found: datetime = _croniter(expression, after).get_next(datetime)
-    return found
+    next_date: datetime = _croniter(expression, after).get_next(datetime)
+    return next_date
 
 
 def due(expression: str, after: datetime, now: datetime) -> list[datetime]:
@@ -135,14 +135,14 @@ def due(expression: str, after: datetime, now: datetime) -> list[datetime]:
     >>> [f"{d:%d}" for d in due("0 2 * * *", datetime(2026, 11, 21, 2, 0), datetime(2026, 11, 24, 2, 0, 9))]
     ['22', '23', '24']
     """
-    found: list[datetime] = []
+    dates: list[datetime] = []
     back = _croniter(expression, now.replace(second=0, microsecond=0), inclusive=True)
-    while len(found) < MOST:
-        one: datetime = back.get_prev(datetime)
-        if one <= after:
+    while len(dates) < MOST:
+        date: datetime = back.get_prev(datetime)
+        if date <= after:
             break
-        found.append(one)
-    return found[::-1]
+        dates.append(date)
+    return dates[::-1]
 
 
 def _croniter(expression: str, start: datetime, inclusive: bool = False) -> "croniter":
@@ -165,14 +165,14 @@ def named(text: str, expression: str) -> list[datetime]:
     when = read(text)
     if "T" in text:
         return [when]
-    found = due(expression, when - timedelta(minutes=1), when + timedelta(days=1, minutes=-1))
-    if not found:
+    dates = due(expression, when - timedelta(minutes=1), when + timedelta(days=1, minutes=-1))
+    if not dates:
         coming = following(expression, when)
         raise InputError(
             f"--date {text}: {expression!r} has no date on that day, the next one is {coming:{FORMATS[1]}}; "
             "a day with a time, such as 2026-11-24T02:00, is run all the same"
         )
-    return found
+    return dates
 
 
 def read(text: str) -> datetime:

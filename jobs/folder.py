@@ -35,8 +35,8 @@ class Record:
     def state(self) -> dict[str, Any]:
         """What state.json holds; empty where there is none yet or it is damaged."""
         try:
-            found = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            return state if isinstance(state, dict) else {}
         except (OSError, ValueError):
             return {}
 
@@ -116,8 +116,8 @@ def load(folder: Path) -> Record:
 
 def records(root: Path) -> Iterator[Record]:
     """All jobs under a root, oldest first; damaged ones are left out."""
-    found = [path for path in (root / "jobs").glob("*") if (path / specs.SPEC).is_file() and path.name[0] != "."]
-    for path in sorted(found, key=lambda path: (path / specs.SPEC).stat().st_mtime):
+    paths = [path for path in (root / "jobs").glob("*") if (path / specs.SPEC).is_file() and path.name[0] != "."]
+    for path in sorted(paths, key=lambda path: (path / specs.SPEC).stat().st_mtime):
         try:
             yield load(path)
         except InputError:

@@ -143,8 +143,8 @@ def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any
         "volumeMounts": [_mount(spec), {"name": "given", "mountPath": GIVEN, "readOnly": True}],
     }
     volumes = [_claim(spec), {"name": "given", "configMap": {"name": name}}]
-    made = _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
-    return _patched(made, spec.kubernetes.patch.launcher)
+    template = _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
+    return _patched(template, spec.kubernetes.patch.launcher)
 
 
 def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def _worker(spec: JobSpec, labels: dict[str, str], per_host: int) -> dict[str, A
         "resources": _resources(spec, per_host * (spec.cpus_per_worker or 1), per_host * spec.gpus_per_worker),
         "volumeMounts": [_mount(spec), {"name": "shared-memory", "mountPath": "/dev/shm"}],
     }
-    made = _pod(spec, labels | {"duplet/role": "worker"}, container, [_claim(spec), _shared_memory(spec)])
-    return _patched(made, spec.kubernetes.patch.worker)
+    template = _pod(spec, labels | {"duplet/role": "worker"}, container, [_claim(spec), _shared_memory(spec)])
+    return _patched(template, spec.kubernetes.patch.worker)
 
 
 def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: list[str]) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: 
 
 
 def _patched(template: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = strategic_merge.merged(template, patch)
-    return found
+    patched: dict[str, Any] = strategic_merge.merged(template, patch)
+    return patched
 
 
 def _image(spec: JobSpec) -> dict[str, Any]:
@@ -307,11 +307,11 @@ class Kubernetes:
         if record.handle is None:
             return JobState("lost", "was never handed over")
         spec = record.spec
-        said = kubectl(spec, "get", "mpijob", name_of(record), "--output=json", allow="NotFound")
-        if not said:
+        output = kubectl(spec, "get", "mpijob", name_of(record), "--output=json", allow="NotFound")
+        if not output:
             return JobState("lost", f"the cluster has no MPIJob {record.handle}: removed, or its time to live is over")
-        found = json.loads(said)
-        conditions = {c["type"]: c for c in found.get("status", {}).get("conditions", []) if c.get("status") == "True"}
+        mpijob = json.loads(output)
+        conditions = {c["type"]: c for c in mpijob.get("status", {}).get("conditions", []) if c.get("status") == "True"}
         if "Succeeded" in conditions:
             return JobState("finished", "", 0)
         if "Failed" in conditions:
@@ -320,8 +320,8 @@ class Kubernetes:
             if code is None and "DeadlineExceeded" in why.get("reason", "") + why.get("message", ""):
                 return JobState("failed", f"wall time reached: {resumed(spec)}", TryAgain.exit_code)
             return JobState("failed", word or why.get("message", ""), code)
-        if found["spec"].get("runPolicy", {}).get("suspend"):
-            if CANCELLED not in found["metadata"].get("annotations", {}):  # a queue such as Kueue holds it back
+        if mpijob["spec"].get("runPolicy", {}).get("suspend"):
+            if CANCELLED not in mpijob["metadata"].get("annotations", {}):  # a queue such as Kueue holds it back
                 return JobState("queued", f"as MPIJob {record.handle}, suspended by the cluster until there is room")
             return JobState("cancelled", f"suspended; {resumed(spec)}", TryAgain.exit_code)
         if "Running" in conditions:
@@ -329,10 +329,10 @@ class Kubernetes:
         return JobState("queued", f"as MPIJob {record.handle}, waiting for its pods")
 
     def _launcher_end(self, spec: JobSpec) -> tuple[int | None, str]:
-        said = kubectl(spec, "get", "pods", f"--selector=duplet/job={spec.id},duplet/role=launcher", "--output=json")
+        output = kubectl(spec, "get", "pods", f"--selector=duplet/job={spec.id},duplet/role=launcher", "--output=json")
         ends = [
             status["state"]["terminated"]
-            for pod in json.loads(said)["items"]
+            for pod in json.loads(output)["items"]
             for status in pod.get("status", {}).get("containerStatuses", [])
             if "terminated" in status.get("state", {})
         ]
@@ -355,8 +355,8 @@ class Kubernetes:
         """Takes a suspended job up again, or makes an ended one anew."""
         spec = record.spec
         if self.state(record).name == "cancelled":
-            found = json.loads(kubectl(spec, "get", "mpijob", name_of(record), "--output=json"))
-            if QUEUE not in found["metadata"].get("labels", {}):
+            mpijob = json.loads(kubectl(spec, "get", "mpijob", name_of(record), "--output=json"))
+            if QUEUE not in mpijob["metadata"].get("labels", {}):
                 _suspend(record, False)
                 return record.handle or ""
         kubectl(spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))

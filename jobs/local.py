@@ -126,8 +126,8 @@ exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
         if folders.load(folder).state().get("pid") == process.pid:  # so short a job that it has ended
             return f"{socket.gethostname()}:{process.pid}"
         process.kill()
-        said = (folder / folders.LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-        problem = said[-1].removeprefix("supervisor: ") if said else f"exit {process.poll()}"
+        lines = (folder / folders.LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        problem = lines[-1].removeprefix("supervisor: ") if lines else f"exit {process.poll()}"
         error = TryAgain if process.poll() == TryAgain.exit_code else DupletError
         raise error(f"the supervisor did not start: {problem}")
 

@@ -58,18 +58,18 @@ class Verdict(NamedTuple):
 
 def verdicts(folder: Path) -> list[Verdict]:
     """The last word on each date so far, in the order of writing; a line cut short by a full disk is left out."""
-    found: dict[str, Verdict] = {}
+    by_due: dict[str, Verdict] = {}
     try:
         for line in (folder / VERDICTS).read_text(encoding="utf-8").splitlines():
             try:
-                one = Verdict(**json.loads(line))
-                before = found.pop(one.due, one)
-                found[one.due] = one._replace(by_hand=one.by_hand and before.by_hand)
+                verdict = Verdict(**json.loads(line))
+                before = by_due.pop(verdict.due, verdict)
+                by_due[verdict.due] = verdict._replace(by_hand=verdict.by_hand and before.by_hand)
             except (ValueError, TypeError):
                 continue
     except FileNotFoundError:
         pass
-    return list(found.values())
+    return list(by_due.values())
 
 
 def note(folder: Path, verdict: Verdict) -> None:
@@ -93,10 +93,10 @@ def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[date
     again, and says nothing of others.
     """
     by_itself = [datetime.strptime(verdict.due, STAMP) for verdict in done if not verdict.by_hand]
-    found = dates.due(schedule.cron, max([schedule.start, *by_itself]), now)
+    due_dates = dates.due(schedule.cron, max([schedule.start, *by_itself]), now)
     owed = {datetime.strptime(verdict.due, STAMP) for verdict in done if verdict.owed}
     ended = {verdict.due for verdict in done if verdict.exit_code != TryAgain.exit_code}
-    newest = found if schedule.missed == "catch_up" else found[-1:]
+    newest = due_dates if schedule.missed == "catch_up" else due_dates[-1:]
     wanted = {*newest, *(when for when in owed if now - OWED <= when <= now)}
     return sorted(when for when in wanted if f"{when:{STAMP}}" not in ended)
 
@@ -133,21 +133,21 @@ def run(schedule: Schedule, by_hand: list[datetime] | None, say: Say) -> list[Ve
         DupletError or a subclass: what became of the last date, where it did not end well. GateError: not promoted.
     """
     with alone(schedule, say):
-        found = by_hand if by_hand is not None else pending(schedule, verdicts(schedule.folder), schedule.now())
-        if not found:
+        due_dates = by_hand if by_hand is not None else pending(schedule, verdicts(schedule.folder), schedule.now())
+        if not due_dates:
             say(f"nothing is due before {dates.following(schedule.cron, schedule.now()):%Y-%m-%d %H:%M}")
-        made = []
-        for when in found:
+        done = []
+        for when in due_dates:
             began = Verdict(f"{when:{STAMP}}", dated_id(schedule, when), TryAgain.exit_code, BEGAN, 0.0, {})
             began = began._replace(by_hand=by_hand is not None)
             note(schedule.folder, began)
-            made.append(_verdict(schedule, when, began, by_hand is None and when == found[-1], say))
-            note(schedule.folder, made[-1])
-            say(f"{schedule.name} {made[-1].due}: {made[-1].reason} (exit {made[-1].exit_code})")
-            _tell(schedule, when, made[-1], say)
-    if made and made[-1].exit_code:
-        raise launcher.ERRORS.get(made[-1].exit_code, DupletError)(f"{made[-1].due}: {made[-1].reason}")
-    return made
+            done.append(_verdict(schedule, when, began, by_hand is None and when == due_dates[-1], say))
+            note(schedule.folder, done[-1])
+            say(f"{schedule.name} {done[-1].due}: {done[-1].reason} (exit {done[-1].exit_code})")
+            _tell(schedule, when, done[-1], say)
+    if done and done[-1].exit_code:
+        raise launcher.ERRORS.get(done[-1].exit_code, DupletError)(f"{done[-1].due}: {done[-1].reason}")
+    return done
 
 
 def ready(schedule: Schedule, when: datetime, say: Say) -> None:
@@ -181,12 +181,12 @@ def _verdict(schedule: Schedule, when: datetime, began: Verdict, patient: bool, 
     """What becomes of a date. Raises Stopped."""
     start = time.monotonic()
     try:
-        found = _one(schedule, when, began, patient, say)
+        verdict = _one(schedule, when, began, patient, say)
     except Stopped:
         raise
     except DupletError as error:
-        found = began._replace(exit_code=error.exit_code, reason=hide(str(error)))
-    return found._replace(seconds=round(time.monotonic() - start, 1))
+        verdict = began._replace(exit_code=error.exit_code, reason=hide(str(error)))
+    return verdict._replace(seconds=round(time.monotonic() - start, 1))
 
 
 def _tell(schedule: Schedule, when: datetime, verdict: Verdict, say: Say) -> None:
@@ -203,7 +203,10 @@ def _tell(schedule: Schedule, when: datetime, verdict: Verdict, say: Say) -> Non
 
 def words(folder: Path) -> dict[str, str]:
     """The dates that have a word: "" where it is a verdict, else why it is none."""
-    return {one.due: BEGAN if one.exit_code == 75 and one.reason == BEGAN else "" for one in verdicts(folder)}
+    return {
+        verdict.due: BEGAN if verdict.exit_code == 75 and verdict.reason == BEGAN else ""
+        for verdict in verdicts(folder)
+    }
 
 
 def dated_id(schedule: Schedule, when: datetime) -> str:
@@ -294,8 +297,8 @@ def _refused_data(schedule: Schedule, began: Verdict, job: JobSpec, config: Conf
         return ""
     _, code = _supervised(job, datetime.strptime(began.due, STAMP), "tokenize")
     if code:
-        said = str(folders.load(job.folder).state().get("reason", ""))
-        raise launcher.ERRORS.get(code, DupletError)(said)
+        reason = str(folders.load(job.folder).state().get("reason", ""))
+        raise launcher.ERRORS.get(code, DupletError)(reason)
     rows = data_checks.compare(data_checks.profile(config, *_data(job)), before, settings)
     data_checks.show(rows, len(before), job.folder, address(config.tracking.uri, Path(job.root)), config, say)
     if not (outside := data_checks.sentence(rows)):
@@ -354,13 +357,13 @@ def _promote(job: JobSpec) -> tuple[int, str, dict[str, float]]:
     done = _cli(job, "promote", str(job.folder / specs.CONFIG), *settings, "--json")
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     try:
-        said = json.loads(lines[-1])
+        answer = json.loads(lines[-1])
     except (ValueError, IndexError):
         return done.returncode or 1, f"promote ended without a message: see {job.folder / folders.LOG}", {}
-    found = said.get("metrics", {})
-    metrics = {name: row["version"] for name, row in found.items() if isinstance(row.get("version"), int | float)}
+    rows = answer.get("metrics", {})
+    metrics = {name: row["version"] for name, row in rows.items() if isinstance(row.get("version"), int | float)}
     before = "promoted" if done.returncode == 0 else "not promoted"
-    return done.returncode, f"{before}: {said.get('reason') or said.get('error', '')}", metrics
+    return done.returncode, f"{before}: {answer.get('reason') or answer.get('error', '')}", metrics
 
 
 def _champion(schedule: Schedule, say: Say) -> str | None:

@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code of the job; 75 where another start goes on."""
     parser = argparse.ArgumentParser(prog="python -m jobs.on_cluster", description=__doc__)
     parser.add_argument("folder", type=Path, help="a job's folder, or one with its spec.json and config.yaml")
-    given = parser.parse_args(arguments).folder
+    source = parser.parse_args(arguments).folder
     try:
-        folder = place(given)
+        folder = place(source)
         record = folders.load(folder)
         before = record.state()
         if before.get("state") in ("finished", "failed") and before.get("exit_code") != TryAgain.exit_code:
@@ -48,11 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
 
 
-def place(given: Path) -> Path:
+def place(source: Path) -> Path:
     """The job's folder under its root, made from what a ConfigMap holds where it is not there yet."""
-    spec = folders.load(given).spec
+    spec = folders.load(source).spec
     if not (spec.folder / specs.SPEC).exists():
-        folders.create(spec, {specs.CONFIG: (given / specs.CONFIG).read_text(encoding="utf-8")})
+        folders.create(spec, {specs.CONFIG: (source / specs.CONFIG).read_text(encoding="utf-8")})
     return spec.folder
 
 
@@ -92,9 +92,9 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     state = {**folders.load(folder).state(), "state": "requeued", "reason": f"saved at update {reached} on a signal"}
     atomic_files.write_text(folder / folders.STATE, json.dumps(state))
     if slurm_job is not None and shutil.which("scontrol"):
-        said = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
-        if said.returncode:
-            print(f"duplet job: not queued again ({said.stderr.strip()})", file=sys.stderr)
+        done = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
+        if done.returncode:
+            print(f"duplet job: not queued again ({done.stderr.strip()})", file=sys.stderr)
     return TryAgain.exit_code
 
 

@@ -18,6 +18,6 @@ def run(*command: str, stdin: str | None = None, timeout_s: float | None = None)
     Raises:
         subprocess.TimeoutExpired: it was ended after `timeout_s`.
     """
-    given = None if stdin is None else stdin.encode("utf-8", "surrogateescape")
-    done = subprocess.run(command, input=given, capture_output=True, timeout=timeout_s)
-    return Said(done.returncode, *(said.decode("utf-8", "surrogateescape") for said in (done.stdout, done.stderr)))
+    input_bytes = None if stdin is None else stdin.encode("utf-8", "surrogateescape")
+    done = subprocess.run(command, input=input_bytes, capture_output=True, timeout=timeout_s)
+    return Said(done.returncode, *(output.decode("utf-8", "surrogateescape") for output in (done.stdout, done.stderr)))

@@ -83,19 +83,19 @@ def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, sa
         if not dry_run:
             finish(root)
         planned = plan(root, keep_nights, keep_champions, say)
-        for one in planned:
-            what = f"{len(one.folders)} folders, {len(one.runs)} runs, {len(one.versions)} versions"
-            say(f"{'would remove' if dry_run else 'removing'} {one.night.name}: {what}")
+        for item in planned:
+            what = f"{len(item.folders)} folders, {len(item.runs)} runs, {len(item.versions)} versions"
+            say(f"{'would remove' if dry_run else 'removing'} {item.night.name}: {what}")
             if not dry_run:
-                remove(root, one, say)
-        after = disk.taken(root) if not dry_run else before - sum(_bytes(one) for one in planned)
-    versions, runs = sum(len(one.versions) for one in planned), sum(len(one.runs) for one in planned)
-    names, paths = [one.night.name for one in planned], sum(len(one.folders) for one in planned)
+                remove(root, item, say)
+        after = disk.taken(root) if not dry_run else before - sum(_bytes(item) for item in planned)
+    versions, runs = sum(len(item.versions) for item in planned), sum(len(item.runs) for item in planned)
+    names, paths = [item.night.name for item in planned], sum(len(item.folders) for item in planned)
     return Outcome(names, versions, runs, paths, before, after)
 
 
-def _bytes(one: Removal) -> int:
-    return sum(disk.taken(path) for path in (*one.folders, one.night.record.folder))
+def _bytes(item: Removal) -> int:
+    return sum(disk.taken(path) for path in (*item.folders, item.night.record.folder))
 
 
 @contextlib.contextmanager
@@ -114,33 +114,33 @@ def plan(root: Path, keep_nights: int, keep_champions: int, say: Say) -> list[Re
     all_jobs = list(records(root))
     by_schedule: dict[str, list[Night]] = defaultdict(list)
     for record in all_jobs:
-        if (one := night_of(root, record)) is not None:
-            by_schedule[one.schedule].append(one)
+        if (night := night_of(root, record)) is not None:
+            by_schedule[night.schedule].append(night)
     old = []
-    for schedule, found in by_schedule.items():
-        found.sort(key=lambda one: one.when)
+    for schedule, own_nights in by_schedule.items():
+        own_nights.sort(key=lambda night: night.when)
         ended = {f"{verdict.due}": verdict for verdict in nights.verdicts(root / "schedules" / schedule)}
-        for one in found[:-keep_nights]:
-            if reason := _at_work(root, one, ended.get(f"{one.when:%Y-%m-%dT%H:%M}")):
-                say(f"{one.name} stays: {reason}")
+        for night in own_nights[:-keep_nights]:
+            if reason := _at_work(root, night, ended.get(f"{night.when:%Y-%m-%dT%H:%M}")):
+                say(f"{night.name} stays: {reason}")
             else:
-                old.append(one)
+                old.append(night)
     if not old:
         return []
-    going = {one.record.spec.id for one in old}
+    going = {night.record.spec.id for night in old}
     used = {stage for record in all_jobs if record.spec.id not in going for stage in stages_of(record)}
     used |= {("any", key) for key in journal.keys_at_work(root)}
-    wheres = {one.record.spec.id: _where(one.record.spec) for one in old}
+    wheres = {night.record.spec.id: _where(night.record.spec) for night in old}
     registries = {where: mlflow_registry.all_versions(where, keep_champions) for where in set(wheres.values())}
     for known in registries.values():
         used |= {stage for version in known.kept for stage in of_version(version)}
-    candidates = {stage for one in old for stage in one.stages}
+    candidates = {stage for night in old for stage in night.stages}
     used = _with_inputs(root, used, candidates)
-    return [_removal(root, one, wheres[one.record.spec.id], registries, used) for one in _oldest_first(old)]
+    return [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
 
 
-def _oldest_first(found: list[Night]) -> list[Night]:
-    return sorted(found, key=lambda one: (one.when, one.schedule))
+def _oldest_first(old: list[Night]) -> list[Night]:
+    return sorted(old, key=lambda night: (night.when, night.schedule))
 
 
 def records(root: Path) -> Iterator[folders.Record]:
@@ -205,8 +205,8 @@ def _with_inputs(
     used = used | {(stage, key) for stage, key in candidates if key in named}
     for stage in reversed(FOLDERS):
         for path in atomic_files.finished(root, f"{stage}/*/{manifest.NAME}"):
-            one = (stage, path.parent.name)
-            if one in candidates or stage == "rejudged":
+            stage_key = (stage, path.parent.name)
+            if stage_key in candidates or stage == "rejudged":
                 continue
             inputs = manifest.readable(path.parent, stage)
             if inputs is None:
@@ -230,13 +230,13 @@ def _removal(
     gone = night.stages - used
     keys = {key for _, key in gone}
     known = registries[where]
-    versions = [one for one in known.others if one.tags.get(mlflow_registry.TRAINED) in keys]
-    kept_runs = {one.run_id for one in known.kept}
+    versions = [version for version in known.others if version.tags.get(mlflow_registry.TRAINED) in keys]
+    kept_runs = {version.run_id for version in known.kept}
     run_id = job_folder.run_id(night.record.folder)
     below = removal.with_stages(where, run_id) if run_id and known.there else []
     used_keys = {key for _, key in used}
-    stay = {one.run_id for one in below if one.run_id in kept_runs or (one.key and one.key in used_keys)}
-    runs = [one.run_id for one in reversed(below) if one.run_id not in stay]
+    stay = {run.run_id for run in below if run.run_id in kept_runs or (run.key and run.key in used_keys)}
+    runs = [run.run_id for run in reversed(below) if run.run_id not in stay]
     if stay and run_id in runs:
         runs.remove(run_id)  # what stays has its parent
     paths = [root / stage / key for stage, key in sorted(gone) if (root / stage / key).exists()]
@@ -246,20 +246,20 @@ def _removal(
 
 
 # --- how it goes ------------------------------------------------------------------------------------------------------
-def remove(root: Path, one: Removal, say: Say) -> None:
+def remove(root: Path, item: Removal, say: Say) -> None:
     """Removes a night; what is locked meanwhile stays, and so does the job's folder, for the next call."""
-    for version in one.versions:
-        mlflow_registry.Registry(one.where, version.name).remove(version)
-    if one.runs:
-        removal.remove(one.where, one.runs)
+    for version in item.versions:
+        mlflow_registry.Registry(item.where, version.name).remove(version)
+    if item.runs:
+        removal.remove(item.where, item.runs)
     whole = True
-    for path in one.folders:
+    for path in item.folders:
         if not remove_unlocked(path):
             say(f"{path} stays: somebody is at work on it")
             whole = False
     if whole:
         with contextlib.suppress(FileNotFoundError):
-            atomic_files.remove_folder(one.night.record.folder)
+            atomic_files.remove_folder(item.night.record.folder)
 
 
 def remove_unlocked(path: Path) -> bool:

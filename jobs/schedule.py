@@ -61,8 +61,8 @@ class Schedule(Settings):
     @property
     def start(self) -> datetime:
         """When it was made, on the clock of its zone."""
-        made = datetime.fromisoformat(self.created)
-        return zones.clock(self.zone, made) if made.tzinfo else made
+        created = datetime.fromisoformat(self.created)
+        return zones.clock(self.zone, created) if created.tzinfo else created
 
     @property
     def check_cron(self) -> str | None:
@@ -96,33 +96,33 @@ def make(path: str, overrides: list[str], options: dict[str, str | None], settin
         )
     job = specs.read(path, overrides, {**options, "target": CLUSTER.get(target, "local")})
     around = load_config(job.config, list(job.overrides)).nights
-    made = check({
+    schedule = check({
         **settings, "verdict_by": around.messages.verdict_by, "cron": cron,
         "max_wait_min": around.wait_for.max_wait_min if around.wait_for.path else None,
         "zone": _zone(settings.get("zone"), target), "name": "unnamed",
         "created": datetime.now(UTC).astimezone().isoformat(timespec="minutes"), "job": job.model_dump(mode="json"),
     })  # fmt: skip
-    name = naming.unique(job.name, job.root, made.configuration, most=LONGEST_NAME, empty="schedule")
+    name = naming.unique(job.name, job.root, schedule.configuration, most=LONGEST_NAME, empty="schedule")
     for old in listed(Path(job.root)):
-        if old.name != name and (old.configuration, old.job.name) == (made.configuration, job.name):
+        if old.name != name and (old.configuration, old.job.name) == (schedule.configuration, job.name):
             raise InputError(
-                f"{made.configuration} is scheduled already as {old.name}, a name of an older version: remove that "
+                f"{schedule.configuration} is scheduled already as {old.name}, a name of an older version: remove that "
                 f"(`{shell('duplet', 'schedule', 'remove', old.name, '--root', job.root)}`) and schedule it again"
             )
-    return made.model_copy(update={"name": name})
+    return schedule.model_copy(update={"name": name})
 
 
-def _zone(given: str | None, target: str) -> str:
+def _zone(zone: str | None, target: str) -> str:
     """The zone of a new schedule. Raises InputError where it has no such name, or cron does not go by it."""
     if target != "cron":
-        return zones.check(given) if given else zones.local()
+        return zones.check(zone) if zone else zones.local()
     system = zones.system()
-    if given and not zones.same(zones.check(given), system):
+    if zone and not zones.same(zones.check(zone), system):
         raise InputError(
-            f"--zone {given}: cron goes by this machine's zone, {system}: leave it out and write the expression for "
+            f"--zone {zone}: cron goes by this machine's zone, {system}: leave it out and write the expression for "
             "that, or choose --target slurm, kubernetes or airflow"
         )
-    return given or system
+    return zone or system
 
 
 def check(data: dict[str, Any]) -> Schedule:
@@ -171,8 +171,8 @@ def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
 def environment(schedule: Schedule) -> dict[str, str]:
     """What `keep_environment` kept."""
     try:
-        found = json.loads((schedule.folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        return {str(name): str(value) for name, value in found.items()}
+        values = json.loads((schedule.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        return {str(name): str(value) for name, value in values.items()}
     except (OSError, ValueError, AttributeError):
         return {}
 
@@ -198,17 +198,17 @@ def find(root: Path, name: str) -> Schedule:
     Raises:
         InputError: there is none, or there are several.
     """
-    there = list(listed(root))
-    found = (
-        [one for one in there if one.name == name]
-        or [one for one in there if one.job.name == name]
-        or [one for one in there if naming.slug(one.job.name) == name]
-        or [one for one in there if name and one.name.startswith(name)]
+    schedules = list(listed(root))
+    matches = (
+        [schedule for schedule in schedules if schedule.name == name]
+        or [schedule for schedule in schedules if schedule.job.name == name]
+        or [schedule for schedule in schedules if naming.slug(schedule.job.name) == name]
+        or [schedule for schedule in schedules if name and schedule.name.startswith(name)]
     )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        several = ", ".join(f"{one.name} of {one.configuration}" for one in found)
-        raise InputError(f"{len(found)} schedules are named {name!r} ({several}): give the whole name of one")
-    known = f"there are {', '.join(one.name for one in there)}" if there else "there is none"
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        several = ", ".join(f"{schedule.name} of {schedule.configuration}" for schedule in matches)
+        raise InputError(f"{len(matches)} schedules are named {name!r} ({several}): give the whole name of one")
+    known = f"there are {', '.join(schedule.name for schedule in schedules)}" if schedules else "there is none"
     raise InputError(f"there is no schedule {name!r} under {root / 'schedules'} ({known})")

@@ -75,8 +75,8 @@ def options(spec: JobSpec) -> list[str]:
         "dependency": f"afterok:{spec.slurm.after}" if spec.slurm.after else None,
         "kill-on-invalid-dep": "yes" if spec.slurm.after else None,  # else it would wait for ever
     }
-    found = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]
-    return [*found, *(one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
+    flags = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]
+    return [*flags, *(one_line(line) for line in spec.slurm.extra), *_end_of_time(spec)]
 
 
 def _end_of_time(spec: JobSpec) -> list[str]:
@@ -126,8 +126,8 @@ class Slurm:
 
     def look(self) -> None:
         """Asks once for all jobs of whoever calls; `state` then asks only for those that SLURM's queue has not."""
-        said = CLIENT.run("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N")
-        rows = [line.split("|") for line in said.splitlines() if line.count("|") == 3]
+        output = CLIENT.run("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r|%N")
+        rows = [line.split("|") for line in output.splitlines() if line.count("|") == 3]
         self._queue = {row[0]: dict(zip(("JobState", "Reason", "NodeList"), row[1:])) for row in rows}
 
     def render(self, spec: JobSpec) -> dict[str, str]:
@@ -140,8 +140,8 @@ class Slurm:
 
     def submit(self, spec: JobSpec, folder: Path) -> str:
         """Returns SLURM's job id."""
-        said = CLIENT.run("sbatch", "--parsable", str(folder / SCRIPT))
-        return said.strip().splitlines()[-1].split(";")[0]
+        output = CLIENT.run("sbatch", "--parsable", str(folder / SCRIPT))
+        return output.strip().splitlines()[-1].split(";")[0]
 
     def state(self, record: Record) -> JobState:
         """What SLURM says while it knows the job, then what the job itself left in its folder."""
@@ -163,27 +163,27 @@ class Slurm:
 
     def _ask(self, job: str) -> tuple[StateName | None, str, int | None]:
         """State, reason and exit code: from the controller, or where it has forgotten the job, from accounting."""
-        found = (self._queue or {}).get(job, {})
-        if STATES.get(found.get("JobState", ""), "failed") not in (
+        fields = (self._queue or {}).get(job, {})
+        if STATES.get(fields.get("JobState", ""), "failed") not in (
             "queued",
             "running",
         ):  # ended
-            said = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
-            found = dict(word.split("=", 1) for word in said.split() if "=" in word) if said else {}
-        if not found:
-            said = CLIENT.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode",
+            output = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
+            fields = dict(word.split("=", 1) for word in output.split() if "=" in word) if output else {}
+        if not fields:
+            output = CLIENT.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode",
                               f"--jobs={job}", allow="")  # fmt: skip
-            if said.strip():
-                found = dict(zip(("JobState", "ExitCode"), said.strip().splitlines()[-1].split("|")))
-        if not found:
+            if output.strip():
+                fields = dict(zip(("JobState", "ExitCode"), output.strip().splitlines()[-1].split("|")))
+        if not fields:
             return None, "", None
-        word = found["JobState"].split()[0].rstrip("+")
+        word = fields["JobState"].split()[0].rstrip("+")
         name = STATES.get(word, "failed")
-        code = int(found.get("ExitCode", "0").split(":")[0])
+        code = int(fields.get("ExitCode", "0").split(":")[0])
         if name == "queued":
-            return name, f"in SLURM's queue as {job} ({found.get('Reason', 'None')})", None
+            return name, f"in SLURM's queue as {job} ({fields.get('Reason', 'None')})", None
         if name == "running":
-            return name, f"as SLURM job {job} on {found.get('NodeList', 'its hosts')}", None
+            return name, f"as SLURM job {job} on {fields.get('NodeList', 'its hosts')}", None
         return name, f"SLURM says {word}", TryAgain.exit_code if word in STOPPED else code
 
     def logs(self, record: Record, follow: bool) -> Iterator[str]:

@@ -39,7 +39,7 @@ def options(schedule: Schedule) -> list[str]:
 def script(schedule: Schedule) -> str:
     """The batch script of one date, which also hands over the next link of a chain."""
     job = schedule.job
-    path, kept = shell(str(schedule.folder / SCRIPT)), shell(str(schedule.folder / SCHEDULE))
+    path, schedule_file = shell(str(schedule.folder / SCRIPT)), shell(str(schedule.folder / SCHEDULE))
     begin = shell(job.python, "-P", "-m", "jobs.dates", schedule.cron, *([schedule.zone] if schedule.zone else []))
     pauses = " ".join(str(pause) for pause in PAUSES_S)
     return "\n".join([
@@ -49,7 +49,7 @@ def script(schedule: Schedule) -> str:
         "",
         *slurm.surroundings(job),
         "# the next link first, so that a failure breaks no chain; a requeued link has handed it over already",
-        f"if [ -e {kept} ] && [ -z \"${{DUPLET_SCRONTAB:-}}\" ] && "
+        f"if [ -e {schedule_file} ] && [ -z \"${{DUPLET_SCRONTAB:-}}\" ] && "
         '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then',
         "    waits=no",
         f"    for pause in {pauses}; do  # the controller may be busy: the work does not depend on it",
@@ -103,8 +103,8 @@ def has_scrontab() -> bool:
     """Whether the site has scrontab, and has switched it on."""
     if shutil.which("scrontab") is None:
         return False
-    said = programs.run("scrontab", "-l")
-    return said.returncode == 0 or "no crontab" in said.stderr.lower()
+    done = programs.run("scrontab", "-l")
+    return done.returncode == 0 or "no crontab" in done.stderr.lower()
 
 
 def takes_scrontab(schedule: Schedule) -> bool:
@@ -132,10 +132,10 @@ def install(schedule: Schedule) -> str:
 def links(schedule: Schedule, also_running: bool = False) -> list[str]:
     """SLURM's names for the jobs of a chain that wait for their date; `also_running`: and for those at work."""
     states = "PENDING,RUNNING,COMPLETING,SUSPENDED" if also_running else "PENDING"
-    said = slurm.CLIENT.run(
+    output = slurm.CLIENT.run(
         "squeue", "--noheader", "--me", f"--name={job_name(schedule)}", f"--states={states}", "--format=%i"
     )
-    return said.split()
+    return output.split()
 
 
 def mend(schedule: Schedule, say: Callable[[str], None], pause: Callable[[float], None]) -> str | None:
@@ -162,8 +162,8 @@ def mend(schedule: Schedule, say: Callable[[str], None], pause: Callable[[float]
 def _link(schedule: Schedule) -> str:
     begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
     path = str(schedule.folder / SCRIPT)
-    said = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", path)
-    return f"SLURM job {said.strip().splitlines()[-1].split(';')[0]}"
+    output = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", path)
+    return f"SLURM job {output.strip().splitlines()[-1].split(';')[0]}"
 
 
 def remove(schedule: Schedule) -> None:

@@ -305,8 +305,10 @@ def _forwarded(target: Any) -> dict[str, str]:
     """Variables that go to the ranks, where they do not get there by themselves."""
     if target != "kubernetes":
         return {}
-    found = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
-    return {name: value for name, value in sorted(found.items()) if not is_secret(name, value) and value.isprintable()}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    return {
+        name: value for name, value in sorted(environment.items()) if not is_secret(name, value) and value.isprintable()
+    }
 
 
 def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None:
@@ -314,9 +316,9 @@ def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None
     slurm = job.get("slurm")
     listed = [slurm.get(name) for name in ("setup", "extra")] if isinstance(slurm, dict) else []
     shell_lines = [str(line) for lines in listed if isinstance(lines, list | tuple) for line in lines]
-    for given in (*overrides, *text.splitlines(), *shell_lines):
-        if holds_secret(given):
-            raise InputError(f"{hide(given.strip())} {KEPT_SECRET}")
+    for piece in (*overrides, *text.splitlines(), *shell_lines):
+        if holds_secret(piece):
+            raise InputError(f"{hide(piece.strip())} {KEPT_SECRET}")
     for line in shell_lines:
         for name in _ASSIGNED.findall(line):
             if names_secret(name):

@@ -46,8 +46,8 @@ def failure(folder: Path, exit_code: int, reason: str) -> Failure:
 
 def newest_checkpoint(work: Path) -> int:
     """The update of the newest checkpoint in a work folder, 0 without one; a folder of that name is whole."""
-    found = [int(path.name.removeprefix("update-")) for path in work.glob("checkpoints/update-[0-9]*")]
-    return max(found, default=0)
+    updates = [int(path.name.removeprefix("update-")) for path in work.glob("checkpoints/update-[0-9]*")]
+    return max(updates, default=0)
 
 
 def give_up(failures: list[Failure], retries: int) -> str | None:
@@ -94,7 +94,7 @@ def fitting_workers(spec: JobSpec, cores: int, gpus: int) -> int:
 def outcome(text: str) -> dict[str, Any]:
     """The object that `duplet --json` printed last; empty where it did not come so far."""
     try:
-        found = json.loads(text)
-        return found if isinstance(found, dict) else {}
+        result = json.loads(text)
+        return result if isinstance(result, dict) else {}
     except ValueError:
         return {}

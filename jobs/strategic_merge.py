@@ -25,26 +25,26 @@ def merged(old: Any, patch: Any) -> Any:
         return patch
     if patch.get(PATCH) == "replace":
         return {name: value for name, value in patch.items() if name != PATCH}
-    found = dict(old) if isinstance(old, dict) else {}
+    result = dict(old) if isinstance(old, dict) else {}
     for name, value in patch.items():
         if value is None or (isinstance(value, dict) and value.get(PATCH) == "delete"):
-            found.pop(name, None)
+            result.pop(name, None)
         elif name in KEYS and isinstance(value, list):
-            found[name] = _entries(found.get(name) or [], value, KEYS[name])
+            result[name] = _entries(result.get(name) or [], value, KEYS[name])
         else:
-            found[name] = merged(found.get(name), value)
-    return found
+            result[name] = merged(result.get(name), value)
+    return result
 
 
 def _entries(old: list[Any], patch: list[Any], key: str) -> list[Any]:
-    found = list(old)
+    entries = list(old)
     for entry in patch:
         named = entry.get(key) if isinstance(entry, dict) else None
-        at = next((i for i, one in enumerate(found) if named is not None and one.get(key) == named), None)
+        at = next((i for i, old_entry in enumerate(entries) if named is not None and old_entry.get(key) == named), None)
         if isinstance(entry, dict) and entry.get(PATCH) == "delete":
-            found = [one for i, one in enumerate(found) if i != at]
+            entries = [old_entry for i, old_entry in enumerate(entries) if i != at]
         elif at is None:
-            found.append(entry)
+            entries.append(entry)
         else:
-            found[at] = merged(found[at], entry)
-    return found
+            entries[at] = merged(entries[at], entry)
+    return entries

@@ -61,23 +61,23 @@ class Supervisor:
             self._note_interruption(workers)
         self._write("running", "", workers=workers, strict=True)
         while True:
-            code, said = self._attempt(workers)
+            code, sentence = self._attempt(workers)
             if code == 0:
                 return self._end("finished", "", 0, workers)
-            found = states.failure(self.folder, code, said)
+            failure = states.failure(self.folder, code, sentence)
             if code == TryAgain.exit_code and "SLURM_JOB_ID" in os.environ:
                 self.signals += 1  # the ranks were told to save and stop, and the script was not: a preemption
             if self.signals or self.walltime_reached:
-                return self._end_stopped(found, workers)
-            self.failures.append(found)
+                return self._end_stopped(failure, workers)
+            self.failures.append(failure)
             if reason := states.give_up(self.failures, self.spec.retries):
                 return self._end("failed", reason, code if code > 0 else 1, workers)
             workers = self._workers()
             pause = states.pause_s(len(self.failures), self.spec.pause_s)
-            self._note_restart(found, found.sentence(workers), workers)
-            self._write("running", f"starts again in {pause:.0f} s after: {found.reason}", workers=workers)
+            self._note_restart(failure, failure.sentence(workers), workers)
+            self._write("running", f"starts again in {pause:.0f} s after: {failure.reason}", workers=workers)
             if self._paused(pause):
-                return self._end_stopped(found, workers)
+                return self._end_stopped(failure, workers)
 
     def _workers(self) -> int:
         gpus = launcher.usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), launcher.installed_gpus())
@@ -107,11 +107,11 @@ class Supervisor:
         self._watch(process)
         for pump in last:
             pump.thread.join(5.0)  # a worker that outlives the run may hold the pipe open
-        said = (
+        sentence = (
             states.outcome(last[0].line).get("error")
             or f"the run exited with code {process.returncode} and no error message"
         )
-        return process.returncode, str(said)
+        return process.returncode, str(sentence)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         told, asked_at = 0, 0.0
@@ -139,13 +139,13 @@ class Supervisor:
         """A start after the first: what became of the one before is a restart like any other."""
         state, reason = self.before.get("state"), self.before.get("reason")
         why = f"{state}: {reason}" if state != "running" else "the supervisor was killed, or the machine went down"
-        found = states.failure(self.folder, 1, why)
-        self._note_restart(found, found.sentence(workers), workers)
+        failure = states.failure(self.folder, 1, why)
+        self._note_restart(failure, failure.sentence(workers), workers)
 
-    def _note_restart(self, found: Failure, sentence: str, workers: int) -> None:
+    def _note_restart(self, failure: Failure, sentence: str, workers: int) -> None:
         self.restarts.append({
-            "sentence": sentence, "reason": found.reason, "stage": found.stage, "update": found.reached,
-            "updates_lost": found.lost, "workers": workers, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "sentence": sentence, "reason": failure.reason, "stage": failure.stage, "update": failure.reached,
+            "updates_lost": failure.lost, "workers": workers, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         })  # fmt: skip
         self._log(f"restart {len(self.restarts)}: {sentence}")
         with contextlib.suppress(OSError):
@@ -159,9 +159,9 @@ class Supervisor:
             **known, "duplet.job.restarts": str(len(self.restarts)), "duplet.job.updates_lost": str(lost), **numbered
         }  # fmt: skip
 
-    def _end_stopped(self, found: Failure, workers: int) -> int:
-        at = f" at update {found.reached}" if found.reached is not None else ""
-        lost = f", {found.lost} updates lost" if found.lost else ""
+    def _end_stopped(self, failure: Failure, workers: int) -> int:
+        at = f" at update {failure.reached}" if failure.reached is not None else ""
+        lost = f", {failure.lost} updates lost" if failure.lost else ""
         if (self.folder / folders.CANCEL).exists():
             return self._end("cancelled", f"stopped{at}{lost}", TryAgain.exit_code, workers)
         why = f"wall time of {self.spec.walltime_min} min reached" if self.walltime_reached else "stopped by a signal"

@@ -80,5 +80,5 @@ def target(name: str) -> Target:
             + (f", did you mean {near[0]}?" if near else "")
             + f" (allowed: {', '.join(TARGETS)})"
         )
-    found: Target = importlib.import_module(TARGETS[name]).target()
-    return found
+    chosen: Target = importlib.import_module(TARGETS[name]).target()
+    return chosen

@@ -68,4 +68,4 @@ def jinja(text: str) -> str:
     >>> jinja("/data/{{x}}")
     "/data/{{ '{{' }}x}}"
     """
-    return re.sub(r"\{[{%#]", lambda found: f"{{{{ '{found[0]}' }}}}", text)
+    return re.sub(r"\{[{%#]", lambda match: f"{{{{ '{match[0]}' }}}}", text)

@@ -28,8 +28,8 @@ class Look(NamedTuple):
 
 def look(pattern: Path) -> Look:
     """The files of a path: itself, those within a folder, or those that a pattern names; hidden ones are left out."""
-    found = [pattern] if pattern.exists() else [Path(path) for path in glob.glob(str(pattern), recursive=True)]
-    files = [file for path in found for file in ([path] if path.is_file() else path.rglob("*"))]
+    paths = [pattern] if pattern.exists() else [Path(path) for path in glob.glob(str(pattern), recursive=True)]
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
     stats = []
     for file in files:
         if any(part.startswith(".") for part in file.parts[len(pattern.parts) :]):
@@ -39,7 +39,7 @@ def look(pattern: Path) -> Look:
                 stats.append(file.stat())
         except FileNotFoundError:  # moved meanwhile
             continue
-    return Look(len(stats), sum(one.st_size for one in stats), max((one.st_mtime for one in stats), default=0.0))
+    return Look(len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime for stat in stats), default=0.0))
 
 
 def wait(

@@ -35,10 +35,10 @@ def system() -> str:
     if not SYSTEM.exists():
         return "UTC"
     named = NAMED.read_text(encoding="utf-8", errors="replace").strip() if NAMED.exists() else ""
-    found = _name(str(SYSTEM.resolve())) or _name(named)
-    if found is None:
+    zone = _name(str(SYSTEM.resolve())) or _name(named)
+    if zone is None:
         raise InputError(f"{SYSTEM} does not tell the name of this machine's time zone: give --zone, as Europe/Berlin")
-    return found
+    return zone
 
 
 def _name(text: str) -> str | None:
@@ -48,12 +48,12 @@ def _name(text: str) -> str | None:
     return next((name for at in range(len(parts)) if (name := "/".join(parts[at:])) in known), None)
 
 
-def same(one: str, other: str) -> bool:
+def same(zone: str, other: str) -> bool:
     """Whether clocks in two zones show the same at every hour of the next two years."""
-    first, second = ZoneInfo(one), ZoneInfo(other)
+    first, second = ZoneInfo(zone), ZoneInfo(other)
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     hours = (start + timedelta(hours=hour) for hour in range(2 * 366 * 24))
-    return one == other or all(
+    return zone == other or all(
         hour.astimezone(first).utcoffset() == hour.astimezone(second).utcoffset() for hour in hours
     )
 

@@ -24,13 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.registry import disk
 
     with Talk() as say:
-        found = cleaning.collect(args.root.resolve(), args.days, args.keep_runs, args.dry_run, say)
+        outcome = cleaning.collect(args.root.resolve(), args.days, args.keep_runs, args.dry_run, say)
     if args.json:
-        print(json.dumps({**found._asdict(), "dry_run": args.dry_run}))
+        print(json.dumps({**outcome._asdict(), "dry_run": args.dry_run}))
         return 0
     would = "would be removed" if args.dry_run else "removed"
     print(
-        f"{len(found.folders)} folders and {len(found.runs)} failed runs of MLflow {would}; "
-        f"{disk.shown(found.before)} before, {disk.shown(found.after)} after"
+        f"{len(outcome.folders)} folders and {len(outcome.runs)} failed runs of MLflow {would}; "
+        f"{disk.shown(outcome.before)} before, {disk.shown(outcome.after)} after"
     )
     return 0

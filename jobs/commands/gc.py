@@ -24,13 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.registry import disk
 
     with Talk() as say:
-        found = retention.collect(args.root.resolve(), args.keep_nights, args.keep_champions, args.dry_run, say)
+        outcome = retention.collect(args.root.resolve(), args.keep_nights, args.keep_champions, args.dry_run, say)
     if args.json:
-        print(json.dumps({**found._asdict(), "dry_run": args.dry_run}))
+        print(json.dumps({**outcome._asdict(), "dry_run": args.dry_run}))
         return 0
     would = "would be removed" if args.dry_run else "removed"
     print(
-        f"{len(found.nights)} nights {would}: {found.folders} folders, {found.runs} runs, {found.versions} versions; "
-        f"{disk.shown(found.before)} before, {disk.shown(found.after)} after"
+        f"{len(outcome.nights)} nights {would}: {outcome.folders} folders, {outcome.runs} runs, "
+        f"{outcome.versions} versions; {disk.shown(outcome.before)} before, {disk.shown(outcome.after)} after"
     )
     return 0

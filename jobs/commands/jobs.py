@@ -33,13 +33,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What to ask, of which job."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, help in ACTIONS.items():
-        one = actions.add_parser(name, help=help, description=help)
+        action = actions.add_parser(name, help=help, description=help)
         if name != "list":
-            one.add_argument("id", metavar="ID", help="a job's id, the beginning of one, or its folder")
-        one.add_argument("--root", type=path_here, default="runs", help="the configuration's root (default runs)")
+            action.add_argument("id", metavar="ID", help="a job's id, the beginning of one, or its folder")
+        action.add_argument("--root", type=path_here, default="runs", help="the configuration's root (default runs)")
         if name == "logs":
-            one.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
-        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object, last")
+            action.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object, last")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,8 +86,8 @@ def _list(args: argparse.Namespace) -> int:
             rows.append(_row(record, asked[record.spec.target].state(record)))
         except DupletError as error:  # a client that is missing, or busy, says nothing about the other jobs
             spec = record.spec
-            said = {"state": "unknown", "reason": str(error)}
-            rows.append({"id": spec.id, "name": spec.name, "target": spec.target, **said})
+            unknown = {"state": "unknown", "reason": str(error)}
+            rows.append({"id": spec.id, "name": spec.name, "target": spec.target, **unknown})
     if args.json:
         print(json.dumps({"jobs": rows}))
         return 0
@@ -154,16 +154,16 @@ def _cancel(args: argparse.Namespace, record: "Record") -> int:
     if state.name in ("finished", "failed", "lost"):
         raise InputError(f"job {record.spec.id} has ended already ({state.name}): there is nothing to cancel")
     if state.name == "cancelled":
-        said = f"job {record.spec.id} is cancelled already"
+        message = f"job {record.spec.id} is cancelled already"
     elif marker.exists():
-        said = f"job {record.spec.id} was asked already and saves"
+        message = f"job {record.spec.id} was asked already and saves"
     else:
         with contextlib.suppress(OSError):  # on a full disk it is stopped all the same
             marker.touch()
         targets.target(record.spec.target).cancel(record)
         wait = shell("duplet", "jobs", "wait", record.spec.id, "--root", record.spec.root)
-        said = f"job {record.spec.id} saves and stops; `{wait}` waits for it"
-    print(json.dumps({"id": record.spec.id, "said": said}) if args.json else said)
+        message = f"job {record.spec.id} saves and stops; `{wait}` waits for it"
+    print(json.dumps({"id": record.spec.id, "said": message}) if args.json else message)
     return 0
 
 

@@ -82,14 +82,14 @@ def _make(args: argparse.Namespace) -> int:
         "cron": args.cron, "zone": args.zone, "target": target, "missed": args.missed, "overlap": args.overlap,
         "start_from": args.start_from, "promote": not args.no_promote,
     }  # fmt: skip
-    made = schedules.make(args.config, args.overrides, {name: getattr(args, name) for name in names}, settings)
-    rendered = render(made)
+    schedule = schedules.make(args.config, args.overrides, {name: getattr(args, name) for name in names}, settings)
+    rendered = render(schedule)
     if args.dry_run:
-        show(rendered, {"name": made.name, "target": made.target}, args.json)
+        show(rendered, {"name": schedule.name, "target": schedule.target}, args.json)
         return 0
-    said = install(made)
-    print(json.dumps({"name": made.name, "folder": str(made.folder), "handle": said}) if args.json
-          else f"{made.name}: {said}")  # fmt: skip
+    handle = install(schedule)
+    print(json.dumps({"name": schedule.name, "folder": str(schedule.folder), "handle": handle}) if args.json
+          else f"{schedule.name}: {handle}")  # fmt: skip
     return 0
 
 
@@ -124,23 +124,23 @@ def install(schedule: "Schedule") -> str:
     before = schedules.load(schedule.folder) if (schedule.folder / schedules.SCHEDULE).exists() else None
     if before and before.target != schedule.target:
         needed(before)
-    kept = schedules.kept(schedule.folder)
+    files = schedules.kept(schedule.folder)
     try:
         schedules.save(schedule)
         schedules.keep_environment(schedule, dict(os.environ))
-        said = str(_module(schedule).install(schedule))
+        handle = str(_module(schedule).install(schedule))
     except BaseException as error:
         if before is None:
             folder.remove(schedule.folder)
         else:
-            schedules.put_back(schedule.folder, kept)
+            schedules.put_back(schedule.folder, files)
         if isinstance(error, OSError):
             raise folder.refusal(schedule.folder, error) from None
         raise
     if before and before.target != schedule.target:
         _module(before).remove(before)
-        said = f"{said}, no longer {before.target}"
-    return said
+        handle = f"{handle}, no longer {before.target}"
+    return handle
 
 
 def needed(schedule: "Schedule") -> None:
@@ -174,13 +174,13 @@ def _list(args: argparse.Namespace) -> int:
 
     root = _root(args)
     rows: list[dict[str, Any]] = []
-    for one in [schedules.find(root, name) for name in args.overrides] or schedules.listed(root):
-        done = nights.verdicts(one.folder)
+    for schedule in [schedules.find(root, name) for name in args.overrides] or schedules.listed(root):
+        done = nights.verdicts(schedule.folder)
         last = done[-1]._asdict() if done else None
-        coming = dates.following(one.cron, one.now()).strftime(schedules.STAMP)
+        coming = dates.following(schedule.cron, schedule.now()).strftime(schedules.STAMP)
         rows.append({
-            "name": one.name, "config": one.configuration, "cron": one.cron, "zone": one.zone, "target": one.target,
-            "next": coming, "lacks": _lacks(one), "last": last,
+            "name": schedule.name, "config": schedule.configuration, "cron": schedule.cron,
+            "zone": schedule.zone, "target": schedule.target, "next": coming, "lacks": _lacks(schedule), "last": last,
         })  # fmt: skip
     if args.json:
         print(json.dumps({"schedules": rows}))
@@ -199,20 +199,20 @@ def _lacks(schedule: "Schedule") -> str:
     from jobs import slurm_schedule
 
     try:
-        there = slurm_schedule.has_scrontab() or slurm_schedule.links(schedule, also_running=True)
+        has_job = slurm_schedule.has_scrontab() or slurm_schedule.links(schedule, also_running=True)
     except DupletError:
         return ""
-    return "" if there else "SLURM has no job of it: schedule it again"
+    return "" if has_job else "SLURM has no job of it: schedule it again"
 
 
 def _remove(args: argparse.Namespace) -> int:
     from jobs import schedule as schedules
 
-    found = schedules.find(_root(args), args.overrides[0])
-    needed(found)
-    _module(found).remove(found)
-    (found.folder / schedules.SCHEDULE).unlink()  # verdicts and logs stay
-    print(json.dumps({"name": found.name, "removed": True}) if args.json else f"{found.name}: removed")
+    schedule = schedules.find(_root(args), args.overrides[0])
+    needed(schedule)
+    _module(schedule).remove(schedule)
+    (schedule.folder / schedules.SCHEDULE).unlink()  # verdicts and logs stay
+    print(json.dumps({"name": schedule.name, "removed": True}) if args.json else f"{schedule.name}: removed")
     return 0
 
 
@@ -261,17 +261,21 @@ def _check(args: argparse.Namespace) -> int:
     from jobs import schedule as schedules
     from pipeline.core.progress import Talk
 
-    found = _found(args)
-    settings = nights.checked(found.job).nights.messages
-    last = messages.last_date(found)
-    problem = messages.missing(found, last, nights.words(found.folder), settings) if last else None
+    schedule = _found(args)
+    settings = nights.checked(schedule.job).nights.messages
+    last = messages.last_date(schedule)
+    problem = messages.missing(schedule, last, nights.words(schedule.folder), settings) if last else None
     with Talk() as say:
         if last is not None and problem is not None:
-            job = nights.dated(found, last, None)
-            messages.add(found, f"{last:{schedules.STAMP}}", 1, problem, job, nights.checked(job))
-        left = messages.send(found, settings, say)
-    said = problem or ("no date was due yet" if last is None else f"{last:{schedules.STAMP}} has its verdict")
-    print(json.dumps({"name": found.name, "problem": problem, "left": left}) if args.json else f"{found.name}: {said}")
+            job = nights.dated(schedule, last, None)
+            messages.add(schedule, f"{last:{schedules.STAMP}}", 1, problem, job, nights.checked(job))
+        left = messages.send(schedule, settings, say)
+    message = problem or ("no date was due yet" if last is None else f"{last:{schedules.STAMP}} has its verdict")
+    print(
+        json.dumps({"name": schedule.name, "problem": problem, "left": left})
+        if args.json
+        else f"{schedule.name}: {message}"
+    )
     return 1 if problem else 0
 
 
@@ -281,13 +285,13 @@ def _found(args: argparse.Namespace) -> "Schedule":
 
     name = args.overrides[0]
     if name.endswith(".json"):
-        found = schedules.load(Path(name))
-        schedules.save(found)  # a pod's schedule lives on its volume
+        schedule = schedules.load(Path(name))
+        schedules.save(schedule)  # a pod's schedule lives on its volume
     else:
-        found = schedules.find(_root(args), name)
-    for variable, value in schedules.environment(found).items():
+        schedule = schedules.find(_root(args), name)
+    for variable, value in schedules.environment(schedule).items():
         os.environ.setdefault(variable, value)
-    return found
+    return schedule
 
 
 def _named(date: str, schedule: "Schedule") -> list[datetime]:
@@ -321,13 +325,13 @@ def _ready(args: argparse.Namespace) -> int:
     from jobs import nights
     from pipeline.core.progress import Talk
 
-    found = _found(args)
+    schedule = _found(args)
     if not args.date:
         raise InputError("`duplet schedule ready` needs --date: of which date?")
     with Talk() as say:
-        for when in _named(args.date, found):
-            nights.ready(found, when, say)
-    print(json.dumps({"name": found.name, "ready": True}) if args.json else f"{found.name}: the data is there")
+        for when in _named(args.date, schedule):
+            nights.ready(schedule, when, say)
+    print(json.dumps({"name": schedule.name, "ready": True}) if args.json else f"{schedule.name}: the data is there")
     return 0
 
 
@@ -335,22 +339,22 @@ def _run(args: argparse.Namespace) -> int:
     from jobs import nights
     from pipeline.core.progress import Talk
 
-    found = _found(args)
+    schedule = _found(args)
     if args.unchecked:
         os.environ[nights.UNCHECKED] = "1"
-    by_hand = _named(args.date, found) if args.date else None
+    by_hand = _named(args.date, schedule) if args.date else None
     with Talk() as say:
         if args.stages:
-            return _part(args, found, by_hand, say)
+            return _part(args, schedule, by_hand, say)
         try:
-            made = nights.run(found, by_hand, say)
+            verdicts = nights.run(schedule, by_hand, say)
         finally:
-            _mend_chain(found, say)
-            _keep(found, say)
-            _send(found, say)
+            _mend_chain(schedule, say)
+            _keep(schedule, say)
+            _send(schedule, say)
     if args.json:
-        print(json.dumps({"verdicts": [verdict._asdict() for verdict in made]}))
+        print(json.dumps({"verdicts": [verdict._asdict() for verdict in verdicts]}))
     else:
-        for verdict in made:
+        for verdict in verdicts:
             print(f"{verdict.due}: {verdict.reason}")
     return 0

@@ -49,9 +49,9 @@ def read_spec(args: argparse.Namespace) -> "JobSpec":
 
     names = ("target", "workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min",
              "retries", "stages")  # fmt: skip
-    found = spec.read(args.config, args.overrides, {name: getattr(args, name) for name in names})
-    targets.target(found.target)
-    return _after(found, args.after) if getattr(args, "after", None) else found
+    job_spec = spec.read(args.config, args.overrides, {name: getattr(args, name) for name in names})
+    targets.target(job_spec.target)
+    return _after(job_spec, args.after) if getattr(args, "after", None) else job_spec
 
 
 def _after(spec: "JobSpec", job: str) -> "JobSpec":
