@@ -70,19 +70,19 @@ def examine(root: Path, tracking_uri: str | None, workers: int = 2) -> list[Chec
 def table(checks: list[Check]) -> Table:
     """The checks for a terminal. Texts are taken as they are: square brackets in them are no markup."""
     colours = {"ok": "green", "warning": "yellow", "failed": "red"}
-    made = Table("check", "state", "found", "what to do", title="duplet doctor", title_justify="left")
+    table = Table("check", "state", "found", "what to do", title="duplet doctor", title_justify="left")
     for check in checks:
-        made.add_row(Text(check.name), Text(check.state, colours[check.state]), Text(check.found), Text(check.fix))
-    return made
+        table.add_row(Text(check.name), Text(check.state, colours[check.state]), Text(check.found), Text(check.fix))
+    return table
 
 
 # --- Python and packages ----------------------------------------------------------------------------------------------
 def check_python(version: tuple[int, ...]) -> Check:
     """3.11 is the newest Python that MXNet, GluonNLP, Horovod and MLflow share."""
-    found = ".".join(map(str, version))
+    shown = ".".join(map(str, version))
     if tuple(version[:2]) == (3, 11):
-        return Check("Python", "ok", found, "")
-    return Check("Python", "failed", f"{found}, need 3.11", "install Python 3.11, delete .venv and run `make setup`")
+        return Check("Python", "ok", shown, "")
+    return Check("Python", "failed", f"{shown}, need 3.11", "install Python 3.11, delete .venv and run `make setup`")
 
 
 def required_packages() -> dict[str, str | None]:
@@ -124,13 +124,13 @@ def check_packages(required: dict[str, str | None], installed: dict[str, str]) -
     return [*rows, Check("other packages", "ok", f"all {len(others)} present", "")]
 
 
-def _check_package(name: str, found: dict[str, str], pin: str | None) -> Check:
-    if not found:
+def _check_package(name: str, wheels: dict[str, str], pin: str | None) -> Check:
+    if not wheels:
         return Check(name, "failed", "not installed", "run `make setup`")
-    wheel, version = next(iter(found.items()))
+    wheel, version = next(iter(wheels.items()))
     shown = version if wheel == name else f"{version} ({wheel})"
-    if len(found) > 1:
-        return Check(name, "failed", " and ".join(found) + " are both installed", REBUILD)
+    if len(wheels) > 1:
+        return Check(name, "failed", " and ".join(wheels) + " are both installed", REBUILD)
     if pin is None or version == pin:
         return Check(name, "ok", shown, "")
     reason = " (MXNet uses np.bool, gone in numpy 1.24)" if name == "numpy" else ""
@@ -196,10 +196,10 @@ def check_mxnet(probe: dict[str, Any]) -> Check:
         return Check("MXNet build", "failed", one_line(probe["mxnet_error"], 200), fix)
     features = probe.get("features", [])
     extras = [shown for name, shown in (("MKLDNN", "oneDNN"), ("OPENMP", "OpenMP")) if name in features]
-    found = ", ".join(["CUDA" if "CUDA" in features else "CPU only", *extras])
+    build = ", ".join(["CUDA" if "CUDA" in features else "CPU only", *extras])
     if "CUDA" in features or len(extras) == 2:
-        return Check("MXNet build", "ok", found, "")
-    return Check("MXNet build", "warning", f"{found}: training will be slow without oneDNN and OpenMP", REBUILD)
+        return Check("MXNet build", "ok", build, "")
+    return Check("MXNet build", "warning", f"{build}: training will be slow without oneDNN and OpenMP", REBUILD)
 
 
 def check_horovod(probe: dict[str, Any]) -> Check:
@@ -211,25 +211,25 @@ def check_horovod(probe: dict[str, Any]) -> Check:
     if "horovod_error" in probe:
         return Check("Horovod build", "failed", one_line(probe["horovod_error"], 200), REBUILD)
     parts = [f"{shown} {'yes' if probe.get(key) else 'no'}" for key, shown in _TRANSPORTS]
-    found = f"MXNet yes, {', '.join(parts)}"
+    build = f"MXNet yes, {', '.join(parts)}"
     if not (probe.get("gloo") or probe.get("mpi")):
-        return Check("Horovod build", "failed", f"{found}: workers cannot talk to each other", REBUILD)
+        return Check("Horovod build", "failed", f"{build}: workers cannot talk to each other", REBUILD)
     if "CUDA" in probe.get("features", []) and not probe.get("nccl"):
         fix = "build it with HOROVOD_GPU_OPERATIONS=NCCL where NCCL 2 is installed"
-        return Check("Horovod build", "warning", f"{found}: GPUs will exchange gradients through the CPU", fix)
-    return Check("Horovod build", "ok", found, "")
+        return Check("Horovod build", "warning", f"{build}: GPUs will exchange gradients through the CPU", fix)
+    return Check("Horovod build", "ok", build, "")
 
 
 def check_recurrent(probe: dict[str, Any]) -> Check:
     """What can run recurrent layers on the CPU: our own library, or MXNet alone."""
-    name, said = "recurrent layers", probe.get("recurrent", "")
+    name, message = "recurrent layers", probe.get("recurrent", "")
     if "mxnet_error" in probe:
         return Check(name, "failed", "cannot be asked while MXNet does not import", "mend MXNet first")
-    if said.startswith("Duplet's own"):
-        return Check(name, "ok", said, "")
-    said = said or one_line(probe.get("recurrent_error", "nothing was said"), 200)
+    if message.startswith("Duplet's own"):
+        return Check(name, "ok", message, "")
+    message = message or one_line(probe.get("recurrent_error", "nothing was said"), 200)
     fix = "training works, more slowly; if you can, install g++ and run `python -m pipeline.models.kernel.build`"
-    return Check(name, "warning", said, fix)
+    return Check(name, "warning", message, fix)
 
 
 _TRANSPORTS = (("gloo", "Gloo"), ("mpi", "MPI"), ("nccl", "NCCL"))
@@ -243,12 +243,12 @@ def check_threads(cores: int, workers: int, omp: str | None) -> Check:
         omp: OMP_NUM_THREADS as it is set, None when it is not.
     """
     threads = max(1, cores // workers)
-    found = f"{threads} per worker ({workers} workers, {cores} cores)"
+    share = f"{threads} per worker ({workers} workers, {cores} cores)"
     if workers > cores:
-        return Check("threads", "warning", f"{found}: workers share cores", f"use at most {cores} workers")
+        return Check("threads", "warning", f"{share}: workers share cores", f"use at most {cores} workers")
     if omp is not None and omp != str(threads):
-        return Check("threads", "warning", f"{found}, but OMP_NUM_THREADS={omp}", f"`export OMP_NUM_THREADS={threads}`")
-    return Check("threads", "ok", found, "")
+        return Check("threads", "warning", f"{share}, but OMP_NUM_THREADS={omp}", f"`export OMP_NUM_THREADS={threads}`")
+    return Check("threads", "ok", share, "")
 
 
 def query_gpus() -> str | None:
@@ -292,17 +292,17 @@ def runs_on(capability: tuple[int, int]) -> tuple[int, int] | None:
 
 def _check_gpu(row: str, name: str, capability: tuple[int, int], cuda_build: bool) -> Check:
     code = runs_on(capability)
-    found = f"{name} has compute capability {capability[0]}.{capability[1]}"
+    sentence = f"{name} has compute capability {capability[0]}.{capability[1]}"
     if code is None:
         return Check(
-            row, "failed", f"{found}, and no MXNet wheel has code for it",
+            row, "failed", f"{sentence}, and no MXNet wheel has code for it",
             "train on the CPU, or on a GPU of compute capability 5.0 to 8.9",
         )  # fmt: skip
-    found += f", runs the wheel's {code[0]}.{code[1]} code"
+    sentence += f", runs the wheel's {code[0]}.{code[1]} code"
     if not cuda_build:
         fix = "install mxnet-cu117 1.9.1 in place of mxnet, with CUDA 11, cuDNN 8 and NCCL 2"
-        return Check(row, "warning", f"{found}, but MXNet is a CPU build", fix)
-    return Check(row, "ok", found, "")
+        return Check(row, "warning", f"{sentence}, but MXNet is a CPU build", fix)
+    return Check(row, "ok", sentence, "")
 
 
 def check_root(root: Path) -> Check:
@@ -316,11 +316,11 @@ def check_root(root: Path) -> Check:
 def check_free(root: Path, free_bytes: int) -> Check:
     """Judges the free space (bytes, reported in GB of 10^9) on the disk that holds `root`."""
     free_gb = free_bytes / 1e9
-    found = f"{free_gb:.1f} GB free under {root}"
+    space = f"{free_gb:.1f} GB free under {root}"
     fix = f"free some space, or set root=FOLDER on a disk with more than {WARN_FREE_GB:g} GB"
     if free_gb < FAIL_FREE_GB:
-        return Check("disk", "failed", found, fix)
-    return Check("disk", "warning", found, fix) if free_gb < WARN_FREE_GB else Check("disk", "ok", found, "")
+        return Check("disk", "failed", space, fix)
+    return Check("disk", "warning", space, fix) if free_gb < WARN_FREE_GB else Check("disk", "ok", space, "")
 
 
 # --- MLflow -----------------------------------------------------------------------------------------------------------
@@ -375,8 +375,8 @@ def _check_server(uri: str, shown: str, timeout_s: float) -> Check:
         return Check("MLflow", "failed", f"{shown} answers /health with status {error.code}", fix)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        said = "timed out" if isinstance(reason, TimeoutError) else getattr(reason, "strerror", None) or str(reason)
-        return Check("MLflow", "failed", f"{shown} does not answer: {one_line(said, 200)}", fix)
+        message = "timed out" if isinstance(reason, TimeoutError) else getattr(reason, "strerror", None) or str(reason)
+        return Check("MLflow", "failed", f"{shown} does not answer: {one_line(message, 200)}", fix)
 
 
 def _check_file(path: Path) -> Check:

@@ -88,8 +88,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
 
 def shown(verb: str) -> str:
     """The examples of a verb, to stand below its help; "" of one without."""
-    found = EXAMPLES.get(verb, ())
-    width = max((len(command) for command, _ in found), default=0)
+    examples = EXAMPLES.get(verb, ())
+    width = max((len(command) for command, _ in examples), default=0)
     width = min(width, 60)
-    lines = [f"  {command:{width}}   {what}" for command, what in found]
-    return "\n".join(["examples:", *lines]) if found else ""
+    lines = [f"  {command:{width}}   {what}" for command, what in examples]
+    return "\n".join(["examples:", *lines]) if examples else ""

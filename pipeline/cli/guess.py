@@ -76,8 +76,8 @@ def look(address: str, scratch: Path) -> Table:
             break
     if not rows or not any(values.values()):
         raise InputError(f"{address} holds no row that can be read")
-    columns = [Column(name, list(dict.fromkeys(found))[:2], sum(map(len, found)) / max(1, len(found)),
-                      len({*found}), len(found)) for name, found in values.items()]  # fmt: skip
+    columns = [Column(name, list(dict.fromkeys(texts))[:2], sum(map(len, texts)) / max(1, len(texts)),
+                      len({*texts}), len(texts)) for name, texts in values.items()]  # fmt: skip
     labels = {column.name: [label for label, _ in Counter(values[column.name]).most_common()]
               for column in columns if column.is_label}  # fmt: skip
     return Table(address, form, how, columns, rows, labels)
@@ -91,16 +91,16 @@ def _how(address: str, form: str) -> dict[str, str]:
 
     with places.open_binary(address) as file:
         head = file.read(1 << 16)
-    found = {}
+    how = {}
     if not head.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             head[: head.rfind(b"\n") + 1].decode("utf-8")
         except UnicodeDecodeError:
-            found["encoding"] = "cp1252"
+            how["encoding"] = "cp1252"
     first = head.partition(b"\n")[0]
     if form == "csv" and first.count(b";") > first.count(b","):
-        found["delimiter"] = ";"
-    return found
+        how["delimiter"] = ";"
+    return how
 
 
 def task_of(table: Table) -> str | None:
@@ -120,51 +120,51 @@ def _is_id(columns: Sequence[Column]) -> bool:
 
 def _longest(columns: Sequence[Column], table: Table) -> list[Column]:
     """The columns of texts, longest first; those of ids and addresses are none."""
-    found = [column for column in columns if not _is_id([column]) and column.name not in table.labels]
-    return sorted(found, key=lambda column: -column.letters)
+    text_columns = [column for column in columns if not _is_id([column]) and column.name not in table.labels]
+    return sorted(text_columns, key=lambda column: -column.letters)
 
 
-def columns_for(task: str, table: Table, given: Mapping[str, str]) -> dict[str, str]:
+def columns_for(task: str, table: Table, own_columns: Mapping[str, str]) -> dict[str, str]:
     """A column for each field of a task: as given, else by names, else by what the columns hold.
 
     Raises:
         InputError: a given field or column is none, or a field has no column.
     """
     names = [column.name for column in table.columns]
-    for field, name in given.items():
+    for field, name in own_columns.items():
         if field not in FIELDS[task] or name not in names:
             wrong = f"field {field!r} (there are {', '.join(FIELDS[task])})" if field not in FIELDS[task] else (
                 f"column {name!r} (there are {', '.join(names)})")  # fmt: skip
             raise InputError(f"--columns {field}={name}: there is no {wrong}")
-    found, lowered = dict(given), {name.lower(): name for name in names}
-    free = lambda: [name for name in names if name not in found.values()]
+    columns, lowered = dict(own_columns), {name.lower(): name for name in names}
+    free = lambda: [name for name in names if name not in columns.values()]
     for field in FIELDS[task]:
         likely = next((lowered[name] for name in LIKELY[field] if name in lowered and lowered[name] in free()), None)
         if (
-            field not in found
+            field not in columns
             and likely is not None
             and (field not in ("relevance", "label") or likely in table.labels)
         ):
-            found[field] = likely
+            columns[field] = likely
     longest = _longest(table.columns, table)
     if len(longest) > 1 and longest[0].letters < ALIKE * longest[1].letters:  # about as long: the query stands first
         longest[:2] = sorted(longest[:2], key=lambda column: -names.index(column.name))
     texts = [column.name for column in longest]
     for field in ("document", "query", "text", "target", "source"):
         left = [name for name in texts if name in free()]
-        if field in FIELDS[task] and field not in found and left:
-            found[field] = left[0]
+        if field in FIELDS[task] and field not in columns and left:
+            columns[field] = left[0]
     for field in ("relevance", "label"):
         left = [name for name in table.labels if name in free()]
-        if field in FIELDS[task] and field not in found and left:
-            found[field] = left[-1]
-    missing = [field for field in FIELDS[task] if field not in found and field not in OPTIONAL]
+        if field in FIELDS[task] and field not in columns and left:
+            columns[field] = left[-1]
+    missing = [field for field in FIELDS[task] if field not in columns and field not in OPTIONAL]
     if missing:
         raise InputError(
             f"{table.address} has no column for {' and '.join(missing)} of the task {task}; columns found: "
             f"{', '.join(names)}; name one with --columns {missing[0]}=COLUMN"
         )
-    return {field: found[field] for field in FIELDS[task] if field in found}
+    return {field: columns[field] for field in FIELDS[task] if field in columns}
 
 
 def grades_for(labels: Sequence[str]) -> dict[str, Any] | None:

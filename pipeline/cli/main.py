@@ -118,34 +118,34 @@ def _parsers(asked: str | None) -> tuple[argparse.ArgumentParser, dict[str, argp
     top.add_argument("--version", action="version", version=f"duplet {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        one = verbs.add_parser(name, help=verb.help, description=verb.help)
+        verb_parser = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == asked:
-            importlib.import_module(verb.module).arguments(one)
-            one.epilog, one.formatter_class = examples.shown(name), argparse.RawDescriptionHelpFormatter
-            one.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
+            importlib.import_module(verb.module).arguments(verb_parser)
+            verb_parser.epilog, verb_parser.formatter_class = examples.shown(name), argparse.RawDescriptionHelpFormatter
+            verb_parser.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
     return top, verbs.choices
 
 
-def _arguments(given: list[str]) -> argparse.Namespace:
+def _arguments(words: list[str]) -> argparse.Namespace:
     """The arguments of the verb that is given; exits with code 2 and a sentence where they are not valid.
 
     Options, settings and other words may stand in any order.
     """
-    asked = given[0] if given else ""
+    asked = words[0] if words else ""
     if asked and not asked.startswith("-") and asked not in VERBS:
         near = difflib.get_close_matches(asked, VERBS, 1, 0.6)
         guess = f"; did you mean {near[0]}?" if near else ""
         parser().error(f"there is no verb {asked!r}{guess} (verbs: {', '.join(VERBS)})")
     top, verbs = _parsers(asked)
     if asked not in VERBS:
-        return top.parse_args(given)
-    one = verbs[asked]
-    if one._subparsers is None:
-        args, rest = one.parse_known_intermixed_args(given[1:])
+        return top.parse_args(words)
+    verb_parser = verbs[asked]
+    if verb_parser._subparsers is None:
+        args, rest = verb_parser.parse_known_intermixed_args(words[1:])
     else:  # argparse cannot mix the words of an action with options
-        args, rest = one.parse_known_args(given[1:])
+        args, rest = verb_parser.parse_known_args(words[1:])
     if rest:
-        one.error(f"unrecognized arguments: {' '.join(rest)}")
+        verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.verb = asked
     return args
 

@@ -47,19 +47,19 @@ def run(args: argparse.Namespace) -> int:
     if address:
         server = answers.Server(answers.checked(address), name, answers.checked_key(os.environ.get(KEY)), args.timeout)
     searcher = open_searcher(args.index, args.model, args.root, args.uri)
-    found = searcher.search(args.question, args.k, None, args.where)
+    search_answer = searcher.search(args.question, args.k, None, args.where)
     written: Any = None
     trouble = ""
-    if server is not None and found.results:
+    if server is not None and search_answer.results:
         try:
-            written = answers.ask(server, args.question, answers.passages_of(found.results))
+            written = answers.ask(server, args.question, answers.passages_of(search_answer.results))
         except answers.NoAnswer as problem:
             trouble = f"the language model at {server.shown} {problem}: here are the passages alone"
             print(f"duplet ask: {trouble}", file=sys.stderr)
     if args.json:
         answer = None if written is None else written._asdict()
-        print(json.dumps({"question": args.question, "answer": answer, "problem": trouble or None, **as_json(found)},
-                         ensure_ascii=False))  # fmt: skip
+        print(json.dumps({"question": args.question, "answer": answer, "problem": trouble or None,
+                          **as_json(search_answer)}, ensure_ascii=False))  # fmt: skip
         return 0
     if written is not None:
         print(written.text)
@@ -68,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
         if not written.cited:
             print("(it cites no passage: check it)")
         print()
-    print_answer(found, False)
+    print_answer(search_answer, False)
     return 0

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if len(text) <= args.steps + 1:
         raise InputError(f"the text has {len(text)} tokens, too few for --steps {args.steps}")
     args.root.mkdir(parents=True, exist_ok=True)
-    with Talk() as say, tempfile.TemporaryDirectory() as made:
+    with Talk() as say, tempfile.TemporaryDirectory() as scratch:
         say(f"{len(text):,} tokens, {len(names):,} distinct, {args.hidden} hidden")
         tracking = Tracking(
             address(args.uri, args.root), EXPERIMENT, "words" if args.words else "characters", say, False
@@ -59,16 +59,16 @@ def run(args: argparse.Namespace) -> int:
         ended = "FAILED"
         try:
             tracking.params({key: value for key, value in vars(args).items() if key not in ("verb", "json")})
-            found = _train(args, text, names, blank, Path(made), tracking, say)
+            result = _train(args, text, names, blank, Path(scratch), tracking, say)
             if not args.no_picture:
-                found["picture"] = _picture(args, found.pop("nets"), text, len(names), Path(made), tracking, say)
-            found.pop("nets", None)
+                result["picture"] = _picture(args, result.pop("nets"), text, len(names), Path(scratch), tracking, say)
+            result.pop("nets", None)
             ended = "FINISHED"
         finally:
             tracking.close(ended)
-    print(found["sample"])
+    print(result["sample"])
     if args.json:
-        print(json.dumps(found | {"run": tracking.run_id}))
+        print(json.dumps(result | {"run": tracking.run_id}))
     return 0
 
 
@@ -203,10 +203,10 @@ def _picture(
         norms[f"{cell}, trained"] = memory.layer_norms(network, read, LAGS, places)
         tracking.metrics({f"{cell}_nats": nats})
     plots.norms_over_distance(norms, folder / "state_gradients.png")
-    found = {name: [float(value) for value in values] for name, values in norms.items()}
-    (folder / "state_gradients.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    numbers = {name: [float(value) for value in values] for name, values in norms.items()}
+    (folder / "state_gradients.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     for name in ("state_gradients.png", "state_gradients.json"):
         tracking.artifact(folder / name)
-    for name, values in found.items():
+    for name, values in numbers.items():
         say(f"{name:<18} " + ", ".join(f"t-k={lag}: {values[lag - 1]:.1e}" for lag in (1, 5, 10, 20, LAGS)))
-    return found
+    return numbers

@@ -27,17 +27,17 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.registry import resolve_run
     from pipeline.reporting import folder
 
-    runs = [run for given in args.runs for run in _trials(given)]
+    runs = [run for name in args.runs for run in _trials(name)]
     if len(runs) < 2:
         raise InputError(f"compare needs two runs or more: each {resolve_run.HELP}")
     with tempfile.TemporaryDirectory(prefix="duplet-compare-") as store:
-        found = [
-            folder.load(resolve_run.find(given, [], args.root, args.uri, Path(store) / str(i)).evaluation)
-            for i, given in enumerate(runs)
+        evaluations = [
+            folder.load(resolve_run.find(run, [], args.root, args.uri, Path(store) / str(i)).evaluation)
+            for i, run in enumerate(runs)
         ]
         from pipeline.reporting import comparison
 
-        compared = comparison.compare(found)
+        compared = comparison.compare(evaluations)
         if args.html:
             try:
                 atomic_files.write_text(args.html, comparison.html(compared))
@@ -47,18 +47,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _trials(given: str) -> list[str]:
+def _trials(name: str) -> list[str]:
     """The evaluations of a sweep's folder, its best trial first; anything else is itself. Raises InputError."""
     from pipeline.core import atomic_files
     from pipeline.core.errors import InputError
 
-    path = atomic_files.path_at_home(given) / "results.json"
+    path = atomic_files.path_at_home(name) / "results.json"
     if not path.is_file():
-        return [given]
+        return [name]
     try:
-        found = [str(trial["evaluation"]) for trial in json.loads(path.read_text(encoding="utf-8"))["trials"]]
+        evaluations = [str(trial["evaluation"]) for trial in json.loads(path.read_text(encoding="utf-8"))["trials"]]
     except (OSError, ValueError, LookupError, TypeError):
-        found = [""]
-    if not all(found):  # of `--seeds`, or of a sweep that an older version made
+        evaluations = [""]
+    if not all(evaluations):  # of `--seeds`, or of a sweep that an older version made
         raise InputError(f"{path} names no evaluations of a sweep: give the runs one by one, by their ids")
-    return found
+    return evaluations

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.shell != "candidates":
         print(SCRIPTS[args.shell], end="")
         return 0
-    sys.stdout.write("".join(f"{one}\n" for one in candidates(args.words or [""])))
+    sys.stdout.write("".join(f"{candidate}\n" for candidate in candidates(args.words or [""])))
     return 0
 
 
@@ -58,8 +58,8 @@ def candidates(words: list[str]) -> list[str]:
     if verb not in VERBS:
         return []
     choices = _choices(verb, before)
-    found = [*_options(verb, before, last), *_words(verb, before, last)] if choices is None else choices
-    return sorted({one for one in found if one.startswith(last)})
+    all_candidates = [*_options(verb, before, last), *_words(verb, before, last)] if choices is None else choices
+    return sorted({candidate for candidate in all_candidates if candidate.startswith(last)})
 
 
 def _actions(verb: str) -> list[argparse.Action]:
@@ -108,9 +108,9 @@ def _words(verb: str, before: list[str], last: str) -> list[str]:
 def _settings(path: str, leaves: bool = False) -> list[str]:
     from pipeline.config import config_model, explain
 
-    found = explain.sections(config_model())
-    names = [setting.path for section in found for setting in section.settings]
-    return names if leaves else [*names, *(section.path for section in found if section.path)]
+    sections = explain.sections(config_model())
+    names = [setting.path for section in sections for setting in section.settings]
+    return names if leaves else [*names, *(section.path for section in sections if section.path)]
 
 
 def _values(last: str) -> list[str]:
@@ -134,9 +134,9 @@ def _files(last: str, endings: tuple[str, ...]) -> list[str]:
         entries = list(Path(shown or ".").expanduser().iterdir())
     except OSError:
         return []
-    visible = [one for one in entries if not one.name.startswith(".")]
-    return [f"{shown}{one.name}{'/' if one.is_dir() else ''}" for one in visible
-            if one.is_dir() or one.name.endswith(endings)]  # fmt: skip
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return [f"{shown}{entry.name}{'/' if entry.is_dir() else ''}" for entry in visible
+            if entry.is_dir() or entry.name.endswith(endings)]  # fmt: skip
 
 
 def _indexes(last: str) -> list[str]:

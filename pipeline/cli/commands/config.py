@@ -51,8 +51,8 @@ def _explain(args: argparse.Namespace) -> None:
     if args.markdown:
         print(explain.as_markdown(config, job), end="")
         return
-    found = [section for path in args.overrides or [""] for section in explain.chosen(config + job, path)]
+    sections = [section for path in args.overrides or [""] for section in explain.chosen(config + job, path)]
     if args.json:
-        print(json.dumps([one._asdict() for section in found for one in section.settings]))
+        print(json.dumps([setting._asdict() for section in sections for setting in section.settings]))
     else:
-        print(explain.as_text(found, min(shutil.get_terminal_size().columns, 120)))
+        print(explain.as_text(sections, min(shutil.get_terminal_size().columns, 120)))

@@ -20,11 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the list, or the next command."""
-    found = {path.stem: path for path in sorted(CONFIGURATIONS.glob("*.yaml"))}
-    if not found:
+    configurations = {path.stem: path for path in sorted(CONFIGURATIONS.glob("*.yaml"))}
+    if not configurations:
         raise InputError(f"there are no configurations in {CONFIGURATIONS}: they come with a clone of the repository")
     if args.name is None:
-        rows = {name: _about(path) for name, path in found.items()}
+        rows = {name: _about(path) for name, path in configurations.items()}
         if args.json:
             print(json.dumps(rows))
         else:
@@ -32,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
             for name, about in rows.items():
                 print(f"{name:{width}}  {about}")
         return 0
-    if args.name not in found:
-        near = difflib.get_close_matches(args.name, found, 1, 0.5)
+    if args.name not in configurations:
+        near = difflib.get_close_matches(args.name, configurations, 1, 0.5)
         guess = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"there is no demo {args.name!r}{guess} (there are {', '.join(found)})")
+        raise InputError(f"there is no demo {args.name!r}{guess} (there are {', '.join(configurations)})")
     output: Path = args.output or Path(f"{args.name}.yaml")
-    text = found[args.name].read_text(encoding="utf-8")
+    text = configurations[args.name].read_text(encoding="utf-8")
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)

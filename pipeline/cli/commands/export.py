@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     folder = resolve_run.model(args.model, args.root, args.uri)
     name = f"{read_config(folder).name}-{args.to}" + ("-int8" if args.int8 else "")
     output = args.output or args.root / "export" / name
-    found = {"folder": str(output)}
+    result = {"folder": str(output)}
     with Talk() as say:
         if args.to == "torch":
             from pipeline.serving.export import torch_export
@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             from pipeline.serving.export import model_card, onnx_export
 
-            made = onnx_export.export(folder, output, args.int8, say)
+            card = onnx_export.export(folder, output, args.int8, say)
             if args.int8:
-                say(model_card.cost_sentence(made["int8_cost"]))
-                found["int8_cost"] = made["int8_cost"]
-    print(json.dumps(found) if args.json else output)
+                say(model_card.cost_sentence(card["int8_cost"]))
+                result["int8_cost"] = card["int8_cost"]
+    print(json.dumps(result) if args.json else output)
     return 0

@@ -135,8 +135,8 @@ def _check(args: argparse.Namespace, output: Path) -> "State | None":
         raise InputError(NOTHING)
     from pipeline.search import index_store
 
-    there = (output / index_store.NAME).exists() or (args.delete and not args.documents)
-    before = index_store.read_state(output) if there else None
+    must_read = (output / index_store.NAME).exists() or (args.delete and not args.documents)
+    before = index_store.read_state(output) if must_read else None
     if args.model and not args.documents and (folder := Path(args.model).expanduser()).is_dir() and before is None:
         from pipeline.core import manifest
 
@@ -172,11 +172,11 @@ def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: T
 
     if not args.model or (before is not None and before.model is not None and not args.replace_model):
         return {}
-    made = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
-    if not made:
+    mix = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
+    if not mix:
         say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
     names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
-    return {name: made[name] for name in names if name in made}
+    return {name: mix[name] for name in names if name in mix}
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -220,23 +220,23 @@ def _say_bad(reader: Any, output: Path, say: Talk) -> None:
         say(f"left out, as not read: {reader.told_left_out()} ({left_out.total():,} files)")
 
 
-def _ids(given: list[str]) -> list[str]:
+def _ids(items: list[str]) -> list[str]:
     """Ids as they stand in the index: of the command line and of files of an id per line. Raises InputError."""
     from pipeline.ingest import places
     from pipeline.ingest.rows import one_form
     from pipeline.search.documents import MAX_ROW_BYTES
 
-    found = []
-    for item in given:
+    ids = []
+    for item in items:
         if not item.startswith("@"):
-            found.append(one_form(item))
+            ids.append(one_form(item))
             continue
         for line in places.lines(item[1:], "utf-8", MAX_ROW_BYTES):
             if line.problem:
                 raise InputError(f"--delete {item}: line {line.number}: {line.problem}")
             if name := one_form(line.text):
-                found.append(name)
-    return found
+                ids.append(name)
+    return ids
 
 
 def _size_mb(index: Path) -> float:

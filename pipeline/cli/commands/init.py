@@ -77,14 +77,14 @@ def _choice(ask: Callable[[str, str], str], what: str, among: list[str], guessed
     return answer
 
 
-def _given(columns: list[str] | None) -> dict[str, str]:
-    found = {}
-    for item in columns or []:
+def _given(items: list[str] | None) -> dict[str, str]:
+    columns = {}
+    for item in items or []:
         field, equals, column = item.partition("=")
         if not equals or not field or not column:
             raise InputError(f"--columns {item!r} must be FIELD=COLUMN, such as query=question")
-        found[field] = column
-    return found
+        columns[field] = column
+    return columns
 
 
 def _columns(ask: Callable[[str, str], str], task: str, table: guess.Table, columns: dict[str, str]) -> dict[str, str]:
@@ -112,7 +112,7 @@ def _show(table: guess.Table) -> None:
     console.print(shown)
 
 
-def _folder(folder: Path, given: str, as_json: bool) -> int:
+def _folder(folder: Path, address: str, as_json: bool) -> int:
     """What a folder holds, and the commands that make it searchable."""
     from collections import Counter
 
@@ -129,11 +129,11 @@ def _folder(folder: Path, given: str, as_json: bool) -> int:
             held.append(path)
     if not set(counts) - {"other"}:
         also = f"; for a table in it: `{shlex.join(['duplet', 'init', str(held[0])])}`" if held else ""
-        raise InputError(f"{given} holds no document that can be read (text, Markdown, HTML, PDF, Word, code){also}")
+        raise InputError(f"{address} holds no document that can be read (text, Markdown, HTML, PDF, Word, code){also}")
     if not as_json:
         told = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
-        print(f"{given}: {told}", file=sys.stderr)
-    return _documents(given, as_json)
+        print(f"{address}: {told}", file=sys.stderr)
+    return _documents(address, as_json)
 
 
 def _documents(path: str, as_json: bool) -> int:

@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"what to promote? give {resolve_run.HELP}")
     with Talk() as say:
         store = (args.root or Path("runs")) / "models"
-        found = resolve_run.find(args.model, args.overrides, args.root, args.uri, store)
-        settings = promotion.settings_of(found, args.gate)
-        outcome = promotion.promote(found, settings, args.name, args.reason, say)
+        evaluated_run = resolve_run.find(args.model, args.overrides, args.root, args.uri, store)
+        settings = promotion.settings_of(evaluated_run, args.gate)
+        outcome = promotion.promote(evaluated_run, settings, args.name, args.reason, say)
     if outcome.decision:
         champion = f"champion (version {outcome.champion.number})" if outcome.champion else None
         print(gate.table_text(outcome.decision, f"version {outcome.version.number}", champion))

@@ -26,36 +26,36 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.distributed import launcher
     from pipeline.training import replay
 
-    kept = replay.load(args.folder)
-    config = check_config(kept.config, str(args.folder / replay.UPDATE))
-    if not Path(kept.tokenized).is_dir():
-        raise InputError(f"{kept.tokenized}, the ids that the update read, is not there any more: put it back")
-    workers = len(kept.examples)
+    seen_update = replay.load(args.folder)
+    config = check_config(seen_update.config, str(args.folder / replay.UPDATE))
+    if not Path(seen_update.tokenized).is_dir():
+        raise InputError(f"{seen_update.tokenized}, the ids that the update read, is not there any more: put it back")
+    workers = len(seen_update.examples)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-replay-") as scratch:
         folder = str(args.folder.resolve())
-        job = launcher.Job("replay", kept.config, f"{scratch}/work", scratch, "", kept.tokenized, folder)
+        job = launcher.Job("replay", seen_update.config, f"{scratch}/work", scratch, "", seen_update.tokenized, folder)
         threads = launcher.threads_per_worker(workers, config.train.threads_per_worker)
         launcher.run(job, workers, threads, config.train.min_stall_s, say, lambda: None)
-        found = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))
-    print(json.dumps(found) if args.json else "\n".join(_lines(kept.update, workers, found)))
-    if not found["same"]:
+        result = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))
+    print(json.dumps(result) if args.json else "\n".join(_lines(seen_update.update, workers, result)))
+    if not result["same"]:
         raise DupletError(
-            f"update {kept.update} came out as loss {found['loss']}, gradient norm {found['gradient_norm']} and not as "
-            "the training saw it: use the machine, the settings and the versions that it had"
+            f"update {seen_update.update} came out as loss {result['loss']}, gradient norm {result['gradient_norm']} "
+            "and not as the training saw it: use the machine, the settings and the versions that it had"
         )
     return 0
 
 
-def _lines(update: int, workers: int, found: dict[str, Any]) -> list[str]:
+def _lines(update: int, workers: int, result: dict[str, Any]) -> list[str]:
     lines = [
         f"update {update}, {workers} worker{'s' if workers > 1 else ''}",
-        f"loss           {found['loss']} (seen: {found['seen']['loss']})",
-        f"gradient norm  {found['gradient_norm']} (seen: {found['seen']['gradient_norm']})",
+        f"loss           {result['loss']} (seen: {result['seen']['loss']})",
+        f"gradient norm  {result['gradient_norm']} (seen: {result['seen']['gradient_norm']})",
     ]
-    if not found["not_finite"]:
+    if not result["not_finite"]:
         return [*lines, "every gradient is finite; their norm, or the loss, is not"]
     lines.append("gradients with values that are not finite:")
-    for name, row in found["not_finite"].items():
+    for name, row in result["not_finite"].items():
         by_rank = ", ".join(f"rank {rank}: {count}" for rank, count in enumerate(row["by_rank"]))
         lines.append(f"  {name}  of {row['values']} values {by_rank}")
     return lines

@@ -28,14 +28,14 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.reporting.folder import REPORT
 
     with tempfile.TemporaryDirectory(prefix="duplet-report-") as store:
-        found = resolve_run.find(args.run, args.overrides, args.root, args.uri, Path(store))
-        path = found.evaluation / REPORT
-        if args.output is None and found.evaluation.is_relative_to(store):
-            args.output = Path(f"report-{found.trained}.html")  # only in MLflow: there is no folder here
+        evaluated_run = resolve_run.find(args.run, args.overrides, args.root, args.uri, Path(store))
+        path = evaluated_run.evaluation / REPORT
+        if args.output is None and evaluated_run.evaluation.is_relative_to(store):
+            args.output = Path(f"report-{evaluated_run.trained}.html")  # only in MLflow: there is no folder here
         if args.output is not None or not path.exists():
             from pipeline.reporting import page
 
             path = args.output or path
-            page.write(found.evaluation, path)
+            page.write(evaluated_run.evaluation, path)
     print(json.dumps({"report": str(path)}) if args.json else path)
     return 0

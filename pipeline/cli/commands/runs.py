@@ -28,19 +28,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"no folder {args.root}: give --root, the `root` of the runs' configuration")
     from pipeline.registry import finished
 
-    found, work = list(finished.runs(args.root)), finished.unfinished(args.root)
-    damaged = [str(one.path) for one in finished.made(args.root).values() if one.manifest is None]
+    runs, unfinished = list(finished.runs(args.root)), finished.unfinished(args.root)
+    damaged = [str(folder.path) for folder in finished.made(args.root).values() if folder.manifest is None]
     with Talk() as say:
-        known = _known(args.root, args.uri, say) if found else {}
+        known = _known(args.root, args.uri, say) if runs else {}
         for path in damaged:
             say(f"warning: {path} is damaged or of another version, and is left out")
     if args.json:
         rows = [
-            {**one._asdict(), "folder": str(one.folder), "run_id": known.get(one.folder.name)} for one in found
+            {**run._asdict(), "folder": str(run.folder), "run_id": known.get(run.folder.name)} for run in runs
         ]  # fmt: skip
-        print(json.dumps({"runs": rows, "unfinished": [_unfinished(one) for one in work], "damaged": damaged}))
+        print(json.dumps({"runs": rows, "unfinished": [_unfinished(work) for work in unfinished], "damaged": damaged}))
         return 0
-    _print([*(_row(one, known) for one in found), *(_work_row(one) for one in work)], args.root)
+    _print([*(_row(run, known) for run in runs), *(_work_row(work) for work in unfinished)], args.root)
     return 0
 
 
@@ -55,27 +55,27 @@ def _known(root: Path, uri: str | None, say: Talk) -> dict[str, str]:
         return {}
 
 
-def _row(one: "Run", known: dict[str, str]) -> tuple[str, ...]:
+def _row(run: "Run", known: dict[str, str]) -> tuple[str, ...]:
     from pipeline.registry import disk
 
-    value = "" if one.value is None else f"{one.metric} {one.value:.4g}"
-    folder = f"{one.folder.parent.name}/{one.folder.name}"
-    made = one.made[:16].replace("T", " ")
-    return made, one.name, ", ".join(one.stages), value, disk.shown(one.bytes), folder, known.get(one.folder.name, "")
+    value = "" if run.value is None else f"{run.metric} {run.value:.4g}"
+    folder = f"{run.folder.parent.name}/{run.folder.name}"
+    when = run.made[:16].replace("T", " ")
+    return when, run.name, ", ".join(run.stages), value, disk.shown(run.bytes), folder, known.get(run.folder.name, "")
 
 
-def _work_row(one: "Unfinished") -> tuple[str, ...]:
+def _work_row(work: "Unfinished") -> tuple[str, ...]:
     from pipeline.registry import disk
 
-    changed = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.changed))
-    state = f"{one.stage} {'at work' if one.at_work else 'unfinished'}"
-    return changed, one.name, state, "", disk.shown(disk.taken(one.path)), f"work/{one.path.name}", ""
+    changed = time.strftime("%Y-%m-%d %H:%M", time.gmtime(work.changed))
+    state = f"{work.stage} {'at work' if work.at_work else 'unfinished'}"
+    return changed, work.name, state, "", disk.shown(disk.taken(work.path)), f"work/{work.path.name}", ""
 
 
-def _unfinished(one: "Unfinished") -> dict[str, Any]:
+def _unfinished(work: "Unfinished") -> dict[str, Any]:
     from pipeline.registry import disk
 
-    return {**one._asdict(), "path": str(one.path), "name": one.name, "bytes": disk.taken(one.path)}
+    return {**work._asdict(), "path": str(work.path), "name": work.name, "bytes": disk.taken(work.path)}
 
 
 def _print(rows: list[tuple[str, ...]], root: Path) -> None:

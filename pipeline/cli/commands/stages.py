@@ -53,12 +53,12 @@ def _several(args: argparse.Namespace) -> int:
     with Talk() as say:
         for line in secrets_sent(args.config, args.overrides):
             say(line)
-        found = Seeds(args.config, configured.overrides_of(args), args.seeds, say).run()
-    print(found.pop("table"), end="")
+        report = Seeds(args.config, configured.overrides_of(args), args.seeds, say).run()
+    print(report.pop("table"), end="")
     if args.json:
-        print(as_json(found))
+        print(as_json(report))
     else:
-        say(f"all in {found['folder']}")
+        say(f"all in {report['folder']}")
     return 0
 
 

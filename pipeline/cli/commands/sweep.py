@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = [*args.overrides, *([f"train.workers={args.workers}"] if args.workers else [])]
     with Talk() as say:
-        found = Sweep(args.config, overrides, args.search, args.trials, say).run()
-    print(found.pop("table"), end="")
+        report = Sweep(args.config, overrides, args.search, args.trials, say).run()
+    print(report.pop("table"), end="")
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(report))
     else:
-        say(f"best: {' '.join(f'{key}={value}' for key, value in found['best'].items())}; all in {found['folder']}")
+        say(f"best: {' '.join(f'{key}={value}' for key, value in report['best'].items())}; all in {report['folder']}")
     return 0

@@ -21,21 +21,23 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"no folder {args.root}: give --root, the `root` of the runs' configuration")
     from pipeline.tracking.sync import sync
 
-    found = []
+    outcomes = []
     with Talk() as say:
-        for one in sync(args.root, args.uri, say):
-            found.append(one)
+        for outcome in sync(args.root, args.uri, say):
+            outcomes.append(outcome)
             if not args.json:
-                what = ", ".join(f"{count} {name}" for name, count in one.sent.items() if count) or "nothing to send"
-                print(
-                    f"{one.name} ({one.run_id or 'not in MLflow'}): {one.state}, {what}"
-                    + (f"; {one.said}" if one.said else "")
+                what = (
+                    ", ".join(f"{count} {name}" for name, count in outcome.sent.items() if count) or "nothing to send"
                 )
-    if not found and not args.json:
+                print(
+                    f"{outcome.name} ({outcome.run_id or 'not in MLflow'}): {outcome.state}, {what}"
+                    + (f"; {outcome.said}" if outcome.said else "")
+                )
+    if not outcomes and not args.json:
         print(f"MLflow has all of the runs under {args.root}")
-    left = [one for one in found if one.state != "done"]
+    left = [outcome for outcome in outcomes if outcome.state != "done"]
     if args.json:
-        print(json.dumps({"runs": [one._asdict() for one in found], "left": len(left)}))
-    if any(one.state == "left" for one in left):
-        raise TryAgain(f"{len(left)} of {len(found)} runs are not wholly in MLflow: the same command goes on")
+        print(json.dumps({"runs": [outcome._asdict() for outcome in outcomes], "left": len(left)}))
+    if any(outcome.state == "left" for outcome in left):
+        raise TryAgain(f"{len(left)} of {len(outcomes)} runs are not wholly in MLflow: the same command goes on")
     return 0

@@ -111,7 +111,7 @@ def _config(path: Path, args: argparse.Namespace) -> "Config":
     from pipeline.config import load_config
 
     overrides = configured.overrides_of(args)
-    if not any(one.partition("=")[0] == "root" for one in overrides):
+    if not any(override.partition("=")[0] == "root" for override in overrides):
         overrides.append(f"root={_quoted(args.root)}")
     return load_config(path, overrides)
 
@@ -125,10 +125,10 @@ def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say
         print(result.table)
     parser = argparse.ArgumentParser()
     index_command.arguments(parser)
-    given = [result.stages["train"]["folder"], "--output", str(index), "--root", config.root]
+    words = [result.stages["train"]["folder"], "--output", str(index), "--root", config.root]
     if args.anew:
-        given.append("--replace-model")
-    joining = parser.parse_args(given)
+        words.append("--replace-model")
+    joining = parser.parse_args(words)
     joining.json = args.json
     code = index_command.run(joining)
     if not args.json:
