@@ -239,7 +239,7 @@ for cell in t.CELLS:
         weights = rng.normal(size=(19, len(lengths), directions * 50)).astype(np.float32)
         for array in t.run(t.encoder_of(cell, 2, directions, 21, 50), x, lengths, weights):
             digest.update(array.tobytes())
-print(library.found().said, digest.hexdigest(), sep="\\t")
+print(library.found().phrase, digest.hexdigest(), sep="\\t")
 """
 
 
@@ -294,7 +294,7 @@ def test_a_file_that_is_no_library(elsewhere: Path) -> None:
     library.location().write_bytes(b"not a library")
     library.checksum().write_text(hashlib.sha256(b"not a library").hexdigest())
     assert library.found().path is None
-    assert "its own do not load" in library.found().said and "\n" not in library.found().said
+    assert "its own do not load" in library.found().phrase and "\n" not in library.found().phrase
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def test_a_library_of_other_sources_is_not_taken(good: tuple[bytes, str], elsewh
     other = library.location().with_name("duplet_recurrent_0123456789abcdef.so")
     other.write_bytes(good[0])
     other.with_suffix(".sha256").write_text(good[1])
-    assert library.found().said == f"MXNet's (its own are not built: run {library.BUILD})"
+    assert library.found().phrase == f"MXNet's (its own are not built: run {library.BUILD})"
 
 
 @pytest.mark.parametrize(
@@ -346,14 +346,14 @@ def test_a_compiler_that_is_missing_or_broken(
     monkeypatch.setenv("CXX", compiler)
     build.main()  # raises nothing: set-up goes on
     assert reason in capsys.readouterr().err
-    assert library.found().said == f"MXNet's ({reason})"
+    assert library.found().phrase == f"MXNet's ({reason})"
     assert [path.suffix for path in elsewhere.iterdir()] == [".failed"]
 
 
 def test_another_processor_family(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
     build.main()
-    assert library.found().said == "MXNet's (its own are for x86-64 only, this is aarch64)"
+    assert library.found().phrase == "MXNet's (its own are for x86-64 only, this is aarch64)"
 
 
 def test_other_sources_are_another_library(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

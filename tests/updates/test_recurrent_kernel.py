@@ -132,7 +132,7 @@ def test_where_ours_are_gone_a_training_goes_on_with_mxnets_and_says_so(
     try:
         after = Trained(made, "matching", tmp_path / "run", "auto")
         assert after.layers[0].startswith(f"warning: recurrent layers were {library.told(own)} before, and are MXNet's")
-        assert after.layers[1:] == [f"recurrent layers: {gone.said}"] and after.state.kernel == "mxnet"
+        assert after.layers[1:] == [f"recurrent layers: {gone.phrase}"] and after.state.kernel == "mxnet"
         with pytest.raises(InputError, match=r"model\.kernel=own cannot be had, .*no AVX2"):
             Trained(made, "matching", tmp_path / "new", "own")
     finally:

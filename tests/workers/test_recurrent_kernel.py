@@ -17,7 +17,7 @@ def test_unlike_workers_decide_alike(limit: str, tmp_path: Path) -> None:
     library.found.cache_clear()
     mine = library.found().instructions
     if not mine:
-        assert "avx2" not in Path("/proc/cpuinfo").read_text(), library.found().said
+        assert "avx2" not in Path("/proc/cpuinfo").read_text(), library.found().phrase
         pytest.skip("the processor has no AVX2")
     launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", "-H", "localhost:2"]
     program = [sys.executable, str(Path(__file__).with_name("unlike_processors.py")), limit, str(tmp_path)]
