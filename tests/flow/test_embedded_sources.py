@@ -22,7 +22,7 @@ SMALLER = {
     "scene_questions": ["ingest.source.count=300"],
 }
 FEW = ["train.max_updates=4", "train.schedule.warmup_updates=2", "evaluate.bootstrap_samples=20",
-       "tracking.system_metrics=false"]  # fmt: skip
+       "tracking.system_metrics=false", "tracking.max_wait_s=200"]  # fmt: skip
 
 
 def test_each_embedded_source_has_its_row_here() -> None:
