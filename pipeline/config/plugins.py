@@ -23,7 +23,7 @@ class Brought(NamedTuple):
     value: Any
 
 
-class Found(NamedTuple):
+class Plugins(NamedTuple):
     """All that the installed packages bring of one kind, by its own name; a sentence for each that cannot be used."""
 
     things: dict[str, Brought]
@@ -58,14 +58,14 @@ class Table(Generic[Thing]):
         self.noun, self.kind, self.own, self._check = noun, kind, own, check
 
     @functools.cached_property
-    def found(self) -> Found:
+    def plugins(self) -> Plugins:
         """What installed packages bring, and a sentence for each thing that cannot be used."""
         return _brought(f"duplet.{self.noun}s", self.noun, self._problem, self.own)
 
     @property
     def brought(self) -> dict[str, Thing]:
         """What installed packages bring, by name."""
-        return {name: thing.value for name, thing in self.found.things.items()}
+        return {name: thing.value for name, thing in self.plugins.things.items()}
 
     @property
     def all(self) -> dict[str, Any]:
@@ -83,13 +83,13 @@ class Table(Generic[Thing]):
                 f"there is no {self.noun} {name!r}"
                 + (f"; did you mean {near[0]}?" if near else "")
                 + f" ({self.noun}s: {', '.join(known)}); install the package that brings it"
-                + "".join(f"; {problem}" for problem in self.found.problems)
+                + "".join(f"; {problem}" for problem in self.plugins.problems)
             )
         return known[name]
 
     def package_of(self, name: str) -> str | None:
         """The package that brings it; None of Duplet's own."""
-        thing = self.found.things.get(name)
+        thing = self.plugins.things.get(name)
         return thing and thing.package
 
     def _problem(self, thing: Any) -> str | None:
@@ -103,7 +103,7 @@ class Table(Generic[Thing]):
         return self._check(thing)
 
 
-def _brought(group: str, noun: str, check: Callable[[Any], str | None], known: Iterable[str]) -> Found:
+def _brought(group: str, noun: str, check: Callable[[Any], str | None], known: Iterable[str]) -> Plugins:
     things: dict[str, Brought] = {}
     problems = []
     for point in sorted(metadata.entry_points(group=group), key=lambda point: (_package(point), point.name)):
@@ -123,7 +123,7 @@ def _brought(group: str, noun: str, check: Callable[[Any], str | None], known: I
             problems.append(f"package {package}: {what} {problem}: it is left out; update or remove the package")
         else:
             things[value.name] = Brought(package, value)
-    return Found(things, tuple(problems))
+    return Plugins(things, tuple(problems))
 
 
 def _package(point: metadata.EntryPoint) -> str:

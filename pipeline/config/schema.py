@@ -269,4 +269,4 @@ def _with_columns(model: type[Settings], columns: type[Columns]) -> type[Setting
 
 def problems() -> tuple[str, ...]:
     """A sentence for each thing that an installed package brings and that cannot be used."""
-    return tuple(problem for table in TABLES for problem in table.found.problems)
+    return tuple(problem for table in TABLES for problem in table.plugins.problems)

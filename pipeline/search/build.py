@@ -213,7 +213,7 @@ class Update:
         began = time.monotonic()
         parts, new = self._taken_over(documents)
         if new:
-            storage = segments.Kept(self.settings.bits, self.settings.left_out, self.settings.pooled)
+            storage = segments.Storage(self.settings.bits, self.settings.left_out, self.settings.pooled)
             parts.append(segments.encode(new, self.encoder, storage))
         self._add(segments.joined(parts) if len(parts) > 1 else parts[0])
         self.change.reused += len(documents) - len(new)

@@ -123,7 +123,7 @@ class Part(NamedTuple):
     words: list[list[str]]
 
 
-class Kept(NamedTuple):
+class Storage(NamedTuple):
     """How vectors are kept: bits a number; of late interaction, the share of tokens left out, how many become one."""
 
     bits: int = 32
@@ -131,7 +131,7 @@ class Kept(NamedTuple):
     pooled: float = 1.0
 
 
-UNCHANGED = Kept()
+UNCHANGED = Storage()
 
 
 def index_text(title: str, passage: str) -> str:
@@ -139,7 +139,7 @@ def index_text(title: str, passage: str) -> str:
     return f"{title}\n{passage}" if title else passage
 
 
-def encode(documents: list[Document], encoder: Encodes, storage: Kept = UNCHANGED) -> Part:
+def encode(documents: list[Document], encoder: Encodes, storage: Storage = UNCHANGED) -> Part:
     """Cuts documents into passages and encodes those, PASSAGES_AT_ONCE at a time: a document may have any number."""
     limit = encoder.config.tokenize.limit("document")
     tokens = remembered(lambda text: encoder.tokens("document", text))
@@ -156,7 +156,7 @@ def encode(documents: list[Document], encoder: Encodes, storage: Kept = UNCHANGE
     return Part(documents, np.array(rows, np.int64).reshape(-1, 3), codes.joined(parts), words)
 
 
-def _codes(encoded: Encoded, encoder: Encodes, storage: Kept) -> Codes:
+def _codes(encoded: Encoded, encoder: Encodes, storage: Storage) -> Codes:
     """What is kept of passages' vectors."""
     if not np.isfinite(encoded.vectors).all():
         raise InputError("the model is damaged: its vectors are not finite numbers; train it again")

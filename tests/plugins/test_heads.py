@@ -17,7 +17,7 @@ from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, config_model
 from pipeline.config.heads import HEADS, SETTINGS
-from pipeline.config.plugins import Brought, Found
+from pipeline.config.plugins import Brought, Plugins
 from pipeline.config.poolings import POOLINGS
 from pipeline.config.schema import problems
 from pipeline.core import manifest
@@ -42,11 +42,11 @@ DUPLET = ("-m", "pipeline.cli")
 def installed() -> Iterator[None]:
     """The package's heads in this process."""
     heads = (duplet_heads.GAUSS, duplet_heads.SOFT_LATE, duplet_heads.UNSEARCHABLE)
-    HEADS.__dict__["found"] = Found({head.name: Brought("duplet-heads", head) for head in heads}, ())
-    POOLINGS.__dict__["found"] = Found({"quadratic": Brought("duplet-heads", duplet_heads.QUADRATIC)}, ())
+    HEADS.__dict__["plugins"] = Plugins({head.name: Brought("duplet-heads", head) for head in heads}, ())
+    POOLINGS.__dict__["plugins"] = Plugins({"quadratic": Brought("duplet-heads", duplet_heads.QUADRATIC)}, ())
     config_model.cache_clear()
     yield
-    del HEADS.__dict__["found"], POOLINGS.__dict__["found"]
+    del HEADS.__dict__["plugins"], POOLINGS.__dict__["plugins"]
     config_model.cache_clear()
 
 

@@ -172,7 +172,7 @@ def test_two_entry_points_whose_tasks_call_themselves_alike(with_site: Callable[
         install(site, package, "1.0", {"duplet.tasks": {point: f"plugin_{point}:TASK"}})
         (site / f"plugin_{point}.py").write_text(SPEC.format(name="one", metric=point, more=""))
     code = "from pipeline.config.tasks import TASKS as t\n"
-    code += "print(t.named('one').metrics[0].name, t.package_of('one'), *t.found.problems, sep='\\n')"
+    code += "print(t.named('one').metrics[0].name, t.package_of('one'), *t.plugins.problems, sep='\\n')"
     assert with_site(site)("-c", code).stdout.splitlines() == [
         "one",
         "duplet-first",
