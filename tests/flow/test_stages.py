@@ -86,6 +86,6 @@ def test_keys_rest_on_these_parts_alone(small_config: Callable[..., dict[str, An
     assert {name: (part.code, sorted(part.config)) for name, part in parts.items() if name != "tokenize"} == {
         "ingest": (4, ["ingest", "seed", "task"]),
         "train": (5, ["judged", "model", "options", "seed", "task", "train"]),
-        "evaluate": (7, ["evaluate", "seed"]),
+        "evaluate": (8, ["evaluate", "seed"]),
     }
     assert not {"workers", "gpus", "min_stall_s", "start_from"} & set(parts["train"].config["train"])
