@@ -1,14 +1,14 @@
 """Does a language model write as its author does? A classifier that tells the author from others is asked.
 
-    .venv/bin/python benchmarks/author_style.py configs/author_zh.yaml --others A.txt.gz B.txt.gz [key=value …]
+    .venv/bin/python benchmarks/author_style.py configs/author_zh.yaml [key=value …] --others A.txt.gz B.txt.gz
 
 The model is trained by the configuration, if it is not yet (`duplet run`). The others' texts are cut into records as
-the author's are, and split by the same hash. A classifier, that of configs/chnsenticorp.yaml over characters, learns to
-tell pieces of --characters characters: the author's training records, and as many pieces of the others'. Then it sees
-pieces that nothing was trained on: of the author's test records, of the others', of what the model writes, and of what
-a character trigram of the author's training text writes. What is told is the share that it takes for the author's, with
-its 95 % interval (Wilson). All that is no letter, digit or Han character is one blank: editions differ in punctuation.
-Names are not taken out: who writes of the same people is nearer. The last line of stdout is one JSON object.
+the author's are, and split by the same hash. A classifier, like that of configs/chnsenticorp.yaml but over characters,
+learns to tell pieces of --characters characters: the author's training records, and as many pieces of the others'. Then
+it sees pieces that nothing was trained on: of the author's test records, of the others', of what the model writes, and
+of what a character trigram of the author's training text writes. What is told is the share that it takes for the
+author's, with its 95 % interval (Wilson). All that is no letter, digit or Han character is one blank, as editions
+differ in punctuation. Names are not taken out: who writes of the same people is nearer. The last line is one JSON.
 """
 
 import argparse
@@ -65,11 +65,13 @@ def balanced(author: Sequence[str], others: Sequence[str], rng: np.random.Genera
     return [(AUTHOR, text) for text in drawn(author)] + [(OTHERS, text) for text in drawn(others)]
 
 
-def rate(said: Sequence[dict[str, Any]]) -> dict[str, float]:
+def rate(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The share of predictions that say the author, with its 95 % interval."""
-    taken = sum(one["label"] == AUTHOR for one in said)
-    low, high = stats.binomtest(taken, len(said)).proportion_ci(method="wilson")
-    return {"share": taken / len(said), "low": float(low), "high": float(high), "pieces": len(said)}
+    if not predictions:
+        raise InputError("a writer wrote no whole piece: make --characters smaller")
+    taken = sum(row["label"] == AUTHOR for row in predictions)
+    low, high = stats.binomtest(taken, len(predictions)).proportion_ci(method="wilson")
+    return {"share": taken / len(predictions), "low": float(low), "high": float(high), "pieces": len(predictions)}
 
 
 def trigram_text(texts: Sequence[str], length: int, rng: np.random.Generator) -> str:
@@ -81,8 +83,8 @@ def trigram_text(texts: Sequence[str], length: int, rng: np.random.Generator) ->
     return "".join(names[i] for i in written)
 
 
-def written_by(config: Config, trained: Path, length: int, temperature: float, seed: int) -> str:
-    """So many tokens that the language model writes from nothing."""
+def written_by(config: Config, trained: Path, length: int, temperature: float) -> str:
+    """So many tokens that the language model writes from nothing, by the configuration's seed."""
     import mxnet as mx
 
     from pipeline.models.writing import Choice
@@ -93,8 +95,7 @@ def written_by(config: Config, trained: Path, length: int, temperature: float, s
     task = LanguageModelTask(config, trained)
     network = task.network()
     set_parameters(network, read_parameters(trained), config.model.kernel)
-    prompt, _ = task.prompt("")
-    return "".join(task.go_on(network, prompt, length, Choice(temperature), seed, mx.cpu()))
+    return task.write_several(network, 1, length, Choice(temperature), mx.cpu())[0]
 
 
 def main() -> int:
@@ -154,7 +155,7 @@ def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     asked = {
         "real, held out": every[AUTHOR, "test"],
         "others, held out": every[OTHERS, "test"],
-        "model": pieces([written_by(config, trained, length, args.temperature, config.seed)], size)[: args.pieces],
+        "model": pieces([written_by(config, trained, length, args.temperature)], size)[: args.pieces],
         "trigram": pieces([trigram_text(records(texts[AUTHOR], "train"), length, rng)], size)[: args.pieces],
     }
     return {name: rate(predictor.predict([{"text": text} for text in found])) for name, found in asked.items()}

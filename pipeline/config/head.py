@@ -130,7 +130,7 @@ class Head:
         summary: a sentence for the list of settings, without its point.
         by_token: whether it compares vectors of all tokens; else one vector of each text, as the pooling makes it.
         index: how `duplet index` finds documents. vectors: the score is a dot product (`DotHead`). tokens: it is
-            `Maths.every_best`. candidates: BM25 chooses the documents to score. none: not at all, an
+            `EveryMaths.every_best`. candidates: BM25 chooses the documents to score. none: not at all, an
             index is refused.
         unit: whether vectors may be kept at length 1.
         learned: whether the score is the first number that the output layer makes of the features.

@@ -174,7 +174,8 @@ def stored_config(data: Any, path: Path) -> Config:
     model = whole["model"] if isinstance(whole.get("model"), dict) else {}
     for table, name in ((TASKS, whole.get("task")), (HEADS, model.get("head")), (POOLINGS, model.get("pooling"))):
         if isinstance(name, str) and name not in table.all:
-            package = _manifest(path.parent).get("extra", {}).get("package")
+            extra = _manifest(path.parent).get("extra")
+            package = extra.get("package") if isinstance(extra, dict) else None
             raise InputError(
                 f"{path.parent} is of the {table.noun} {name}, which no installed package brings: install "
                 + (package or "the package that brings it")

@@ -128,6 +128,11 @@ class Config(Settings):
         return tuple(dict.fromkeys((*self.data_packages, *self.model_packages.values())))
 
     @property
+    def needed(self) -> dict[str, str]:
+        """For manifests: the distributions that whoever reads the folder needs; empty where Duplet is enough."""
+        return {"package": ", ".join(self.packages)} if self.packages else {}
+
+    @property
     def data_packages(self) -> tuple[str, ...]:
         """Those of the task and the source, which shape the records."""
         packages = (TASKS.package_of(self.task), SOURCES.package_of(self.ingest.source.format))

@@ -43,6 +43,8 @@ def parts(config: Config) -> KeyParts:
     brought = source_specs().get(source.format)
     addresses = brought.addresses if brought else _ADDRESSES
     settings["source"] = {key: value for key, value in settings["source"].items() if key not in addresses}
+    if settings["source"].get("begins", 0) is None:  # came later: off, it is no part of older keys
+        del settings["source"]["begins"]
     settings["split"].pop("seed")  # stands beside it
     libraries = versions("pyarrow", *config.data_packages)
     if not isinstance(source, CollectionSource):

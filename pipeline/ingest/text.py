@@ -13,7 +13,7 @@ from pipeline.config.sources import Column, LabelledSource, LinesSource, SplitNa
 from pipeline.core.errors import InputError
 from pipeline.ingest import listing, pairs, places
 from pipeline.ingest.places import Line
-from pipeline.ingest.rows import BadRow, Row, shorten
+from pipeline.ingest.rows import BadRow, Row, shorten, too_long
 
 NamedLine = tuple[str, Line]  # the name of its file, and the line
 
@@ -35,7 +35,7 @@ def read_text(source: TextSource, config: Config, limit_bytes: int) -> Iterator[
 
     for file_split, files in pairs.files(source).items():
         if source.begins is not None:
-            yield file_split, chapters(lines(files), re.compile(source.begins))
+            yield file_split, chapters(lines(files), re.compile(source.begins), limit_bytes)
         elif file_split is None:
             yield from in_order(
                 listing.shown(source.path or ""), functools.partial(lines, files), config.ingest.split,
@@ -102,29 +102,32 @@ def blocks(lines: Iterator[NamedLine], size: int, keep_blank: bool) -> Iterator[
                 yield Row(name, block[0].number, {"text": text}, shorten(text))
 
 
-def chapters(lines: Iterator[NamedLine], begins: re.Pattern[str]) -> Iterator[Row]:
+def chapters(lines: Iterator[NamedLine], begins: re.Pattern[str], limit_bytes: int) -> Iterator[Row]:
     """Rows with a `text` from a line that `begins` finds to the next in a file; a bad line is a row of its own.
 
-    What stands before a file's first such line is left out.
+    What stands before a file's first such line is left out. A text over the limit is a bad row; its end is not held.
     """
     for name, of_file in itertools.groupby(lines, operator.itemgetter(0)):
-        number, block = 0, list[str]()
+        number, size, block = 0, 0, list[str]()
         for _, line in of_file:
             if line.problem is not None:
                 yield places.bad_line(name, line)
                 continue
             if begins.search(line.text):
                 if block:
-                    yield _chapter(name, number, block)
-                number, block = line.number, []
-            if number:
+                    yield _chapter(name, number, block, size, limit_bytes)
+                number, size, block = line.number, 0, []
+            size += len(line.text.encode()) + 1
+            if number and (not block or size <= limit_bytes):
                 block.append(line.text)
         if block:
-            yield _chapter(name, number, block)
+            yield _chapter(name, number, block, size, limit_bytes)
 
 
-def _chapter(name: str, number: int, lines: list[str]) -> Row:
+def _chapter(name: str, number: int, lines: list[str], size: int, limit_bytes: int) -> Row:
     text = "".join(f"{line}\n" for line in lines)
+    if size > limit_bytes:
+        return Row(name, number, {}, shorten(text), too_long(limit_bytes, "a text of "))
     return Row(name, number, {"text": text}, shorten(text))
 
 

@@ -199,9 +199,7 @@ def _make(stage: Stage, context: StageContext, began: float) -> None:
     context.tracking.params({"key": parts.key, **parts.config})
     with atomic_files.new_folder(folder) as new:
         counts = stage.work(context, new)
-        extra = {"configuration": context.config.name}
-        if packages := context.config.packages:
-            extra["package"] = ", ".join(packages)
+        extra = {"configuration": context.config.name, **context.config.needed}
         manifest.write(new, stage.name, parts, counts, began, extra)
     context.tracking.artifact(folder / manifest.NAME)
     stage.log(context, counts)

@@ -236,7 +236,9 @@ class Captioning(Task):
         return flat | tables.flat_metrics("test", {"systems": systems_found})
 
     def predict(self, network: Captioner, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
-        """For each row's `image`, the path of one, its `caption` and the caption's log probability."""
+        """For each row's `image`, a path or a data URL, its `caption` and the caption's log probability."""
+        if not rows:
+            return []
         raw = np.stack([self.images.read(row["image"]) for row in rows])
         hypotheses = self._write(network, self.images.seen(raw, context), context, self.options.beam)
         kind = self.config.tokenize.kind

@@ -110,15 +110,21 @@ class ImageReader:
 def _content(image: str) -> bytes:
     """The bytes of a path or a data URL. Raises InputError."""
     if image.startswith("data:"):
+        if len(image) > MAX_FILE_BYTES * 4 // 3:
+            raise InputError(f"image {_shown(image)} is over {MAX_FILE_BYTES >> 20} MB")
         try:
             return base64.b64decode(image.partition("base64,")[2], validate=True)
         except ValueError as error:
             raise InputError(f"image {_shown(image)} is not a data URL with base64 ({error})") from None
     path = atomic_files.path_at_home(image)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
+            raise InputError(f"image {_shown(image)} is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise InputError(f"image {path} is over {MAX_FILE_BYTES >> 20} MB")
-        return path.read_bytes()
+        return content
     except (OSError, ValueError) as error:  # a name with a NUL in it is the latter
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"image {_shown(image)} cannot be read ({reason})") from None

@@ -114,7 +114,7 @@ class VisualQuestion(LabelTask):
         known = np.flatnonzero(answers < len(self.names))
         chances = np.maximum(probabilities[known, answers[known]].astype(np.float64), 1e-30)
         values = {"accuracy": metrics.accuracy(answers, probabilities.argmax(axis=1))}
-        values["nats"] = float(-np.log(chances).mean()) if len(known) else 0.0
+        values["nats"] = float(-np.log(chances).mean()) if len(known) else float("nan")
         return world.agree(values, "validation")
 
     def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
@@ -212,7 +212,9 @@ class VisualQuestion(LabelTask):
     def predict(
         self, network: QuestionAnswerer, rows: Sequence[Mapping[str, Any]], context: Context
     ) -> list[dict[str, Any]]:
-        """For each row's `image`, the path of one, and `question` the `answer` and all answers' probabilities."""
+        """For each row's `image`, a path or a data URL, and `question` the `answer` and all answers' probabilities."""
+        if not rows:
+            return []
         tokenizer = load_tokenizer(self.folder)
         encoded = [tokenizer.encode(str(row["question"]), "question") for row in rows]
         seen = self.images.seen(np.stack([self.images.read(row["image"]) for row in rows]), context)

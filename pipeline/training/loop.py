@@ -272,7 +272,7 @@ class Run:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
             update = replay.Replayed(
                 sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
-                str(self.task.folder.resolve()), self.config.model_dump(mode="json"), self.state.kernel,
+                str(self.task.folder.resolve()), self.config.shown, self.state.kernel,
             )  # fmt: skip
             replay.keep(folder, update, parameters, began)
         self.state.skipped += 1

@@ -138,5 +138,5 @@ def _restore(folder: Path, network: gluon.Block) -> dict[str, np.ndarray]:
 
 
 def _same(value: float, other: float) -> bool:
-    """Whether two numbers are equal; any two that are not number are."""
+    """Whether two numbers are equal; any two that are not numbers are."""
     return value == other or (math.isnan(value) and math.isnan(other))

@@ -79,6 +79,18 @@ def test_a_chapter_goes_whole_into_one_split(ingest: Any, write: Any) -> None:
     assert sorted(every) == sorted(chapter(book, i) for book in "ab" for i in range(1, 41))
 
 
+def test_a_chapter_over_the_limit_is_put_aside(ingest: Any, write: Any) -> None:
+    chapters = [f"# {i}\n" + f"line of {i}\n" * (200 if i == 3 else 2) for i in range(1, 41)]
+    source = {"format": "text", "path": write("book.txt", "".join(chapters)), "begins": "^# "}
+    found = ingest(
+        source, task="language_model", split={"valid": 0.2, "test": 0.2}, max_row_kb=1, max_quarantined_share=0.5
+    )
+    every = [row["text"] for name in ("train", "valid", "test") for row in found.records(name)]
+    assert sorted(every) == sorted(text for text in chapters if "of 3\n" not in text)
+    [bad] = found.quarantine
+    assert (bad["row"], "a text of" in bad["reason"]) == (7, True), bad
+
+
 def test_what_is_no_expression_is_refused(ingest: Any, write: Any) -> None:
     with pytest.raises(InputError, match=r"begins.*'\(' is not a regular expression"):
         ingest({"format": "text", "path": write("t.txt", LINES), "begins": "("}, task="language_model")

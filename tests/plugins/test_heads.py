@@ -33,7 +33,7 @@ from tests.plugins.heads_package import duplet_heads
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
 MODULE = Path(duplet_heads.__file__)
-POINTS = {"gauss": "duplet_heads:GAUSS", "soft_late": "duplet_heads:SOFT_LATE",
+POINTS = {"gauss": "duplet_heads:GAUSS", "soft_late": "duplet_heads:SOFT_LATE", "bent": "duplet_heads:BENT",
           "unsearchable": "duplet_heads:UNSEARCHABLE"}  # fmt: skip
 DUPLET = ("-m", "pipeline.cli")
 
@@ -41,7 +41,7 @@ DUPLET = ("-m", "pipeline.cli")
 @pytest.fixture
 def installed() -> Iterator[None]:
     """The package's heads in this process."""
-    heads = (duplet_heads.GAUSS, duplet_heads.SOFT_LATE, duplet_heads.UNSEARCHABLE)
+    heads = (duplet_heads.GAUSS, duplet_heads.SOFT_LATE, duplet_heads.BENT, duplet_heads.UNSEARCHABLE)
     HEADS.__dict__["plugins"] = Plugins({head.name: Brought("duplet-heads", head) for head in heads}, ())
     POOLINGS.__dict__["plugins"] = Plugins({"quadratic": Brought("duplet-heads", duplet_heads.QUADRATIC)}, ())
     config_model.cache_clear()
@@ -59,6 +59,10 @@ def formula(head: str, scale: float, arrays: dict[str, np.ndarray], q: Encoded, 
             apart = one.vectors[0] - other.vectors[0]
             found.append(-sum(arrays["head.importance"][0] * apart**2) / scale)
             continue
+        if head == "bent":
+            joined = np.concatenate([one.vectors[0], other.vectors[0]])
+            found.append(np.tanh(arrays["head.layer.weight"] @ joined).sum())
+            continue
         assert one.weights is not None
         total = 0.0
         for vector, weight in zip(one.vectors, one.weights):
@@ -68,7 +72,7 @@ def formula(head: str, scale: float, arrays: dict[str, np.ndarray], q: Encoded, 
     return np.array(found)
 
 
-@pytest.mark.parametrize("head", ["gauss", "soft_late"])
+@pytest.mark.parametrize("head", ["gauss", "soft_late", "bent"])
 @pytest.mark.parametrize("loss", [None, {"kind": "pointwise", "grades": 3}])
 def test_one_formula_scores_alike_in_training_prediction_and_onnx(
     installed: None, head: str, loss: dict[str, Any] | None
@@ -189,9 +193,13 @@ BAD = {
     "older": ('name = "older"\n    interface = 0', "older", "version 0 of the interface"),
     "searched": ('name = "searched"\n    index = "vectors"', "searched", "has the index vectors and is no DotHead"),
     "nameless": ("pass", "nameless", "AttributeError"),
+    "asking": ('name = "asking"\n    options = Asking', "asking", "scale"),
 }
 CODE = """
+from pipeline.config import Settings
 from pipeline.config.head import Head
+class Asking(Settings):
+    scale: float
 class Own(Head):
     summary = "nothing"
     def features(self, m, query, document): return query.vectors

@@ -172,7 +172,7 @@ def test_what_is_not_there(trained: Any, root: Path, tmp_path: Path) -> None:
         ("0" * 32, "no run 0000"),
         ("nothing.yaml", "no configuration at nothing.yaml"),
         ("nothing", "no run 'nothing': give a configuration"),
-        (str(tmp_path), "no folder of a finished stage"),
+        (str(tmp_path), "is not a folder of a finished stage"),
     ):
         with pytest.raises(InputError, match=sentence):
             resolve_run.find(name, [], root, None, tmp_path / "store")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,34 @@ def test_alexnets_features_are_those_of_the_model_zoo(over_places: bool, tmp_pat
     assert np.abs(wanted).mean() > 1e-2
 
 
+@pytest.mark.parametrize("form", ["first", "oldest"])
+def test_the_zoos_own_file_is_older_than_gluons_names(form: str, tmp_path: Path) -> None:
+    """Its arrays have no storage and the layers' own names; the oldest files have shapes of 32 bits and no number."""
+    layers = {f"conv{i}": 0 for i in range(5)} | {f"dense{i}": 0 for i in range(3)}
+    arrays = {f"{layer}_{part}": np.full((2, 3), len(layer) + i, np.float32)
+              for i, (layer, part) in enumerate(itertools.product(layers, ("weight", "bias")))}  # fmt: skip
+    content = struct.pack("<QQQ", 0x112, 0, len(arrays))
+    for array in arrays.values():
+        shape = struct.pack("<IIqq", 0xF993FAC8, 2, 2, 3) if form == "first" else struct.pack("<III", 2, 2, 3)
+        content += shape + struct.pack("<iii", 1, 0, 0) + array.tobytes()
+    content += struct.pack("<Q", len(arrays))
+    content += b"".join(struct.pack("<Q", len(name)) + name.encode() for name in arrays)
+    (tmp_path / "zoo.params").write_bytes(content)
+    loaded = {name: array.asnumpy() for name, array in nd.load(str(tmp_path / "zoo.params")).items()}
+    read = pictures.alexnet_arrays(tmp_path / "zoo.params")
+    for old, new in (
+        ("conv0", 0),
+        ("conv1", 2),
+        ("conv2", 4),
+        ("conv3", 5),
+        ("conv4", 6),
+        ("dense0", 9),
+        ("dense1", 11),
+    ):
+        for part in ("weight", "bias"):
+            np.testing.assert_array_equal(read[f"features.{new}.{part}"], loaded[f"{old}_{part}"])
+
+
 @pytest.mark.parametrize("content", (b"", b"nothing at all", b"\x12\x01" + bytes(14) + b"\xff" * 40))
 def test_a_file_that_is_no_alexnet_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.params").write_bytes(content)
@@ -198,6 +227,7 @@ def test_an_exported_folder_says_the_same(task: str, tmp_path: Path, capsys: pyt
     [
         ("trained", "no such file.png", "cannot be read"),
         ("trained", "a\0b", "NUL character"),
+        ("trained", "/dev/zero", "is not a file"),
         ("trained", "data:image/png;base64,bm90aGluZw==", "cannot be used"),
         ("trained", "data:image/png;base64,***", "not a data URL with base64"),
         ("given", "data:;base64,bm90aGluZw==", "cannot be read as numpy's .npy"),
@@ -212,6 +242,7 @@ def test_an_image_that_is_none_is_one_sentence(
     write_task(tmp_path / "m", config_of("captioning", captioning={"features": features}), shape)
     with pytest.raises(InputError, match=rf"^[^\n]*{sentence}[^\n]*$"):
         open_predictor(tmp_path / "m", backend, threads=1).predict([{"image": image}])
+    assert open_predictor(tmp_path / "m", backend, threads=1).predict([]) == []
 
 
 def test_graphs_of_two_trainings_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.serving import fetching, model_folder
 from pipeline.serving.loading import open_encoder
-from pipeline.serving.predict import text_encoder
+from pipeline.serving.predict import scoring, text_encoder
 from pipeline.serving.predict.text_encoder import Encoded, TextEncoder
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
@@ -85,6 +85,27 @@ def test_take_repeats_and_reorders() -> None:
     assert taken.offsets.tolist() == [0, 2, 3, 5]
     assert taken.weights.tolist() == [4, 5, 0, 4, 5]
     assert taken.vectors[:, 0].tolist() == [8, 10, 0, 8, 10]
+
+
+def test_pairs_are_padded_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, width, held = 20_000, 4, []
+    monkeypatch.setattr(scoring, "COMPARED_PER_CHUNK", bound)
+    rng = np.random.default_rng(3)
+    sides = []
+    for longest in (20, 90):
+        lengths = rng.integers(1, longest, 300)
+        tokens = rng.normal(size=(lengths.sum(), width)).astype(np.float32)
+        sides.append(Encoded(tokens, np.ones(len(tokens), np.float32), np.concatenate([[0], np.cumsum(lengths)])))
+
+    def formula(query: Any, document: Any) -> np.ndarray:
+        similar = query.vectors @ document.vectors.transpose(0, 2, 1)
+        held.append(similar.size + query.vectors.size + document.vectors.size)
+        return np.asarray(similar.sum(axis=(1, 2)))
+
+    scores = scoring.by_chunks(formula, *sides)
+    sums = [np.add.reduceat(side.vectors, side.offsets[:-1], axis=0) for side in sides]
+    np.testing.assert_allclose(scores, (sums[0] * sums[1]).sum(axis=1), rtol=1e-3, atol=1e-3)
+    assert max(held) <= bound and len(held) < 150
 
 
 def test_words_the_vocabulary_lacks_and_very_long_texts_are_scored(trained: Trained) -> None:

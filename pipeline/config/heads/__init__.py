@@ -21,10 +21,12 @@ def _problem(head: Head) -> str | None:
         return "has no features or no summary"
     if head.options is not None and not (isinstance(head.options, type) and issubclass(head.options, Settings)):
         return "has options that are no pipeline.config.Settings"
+    if head.options is not None:
+        head.options()  # raises where a setting has no default
     if head.index not in ("vectors", "tokens", "candidates", "none"):
         return f"has the index {head.index!r}; it is one of vectors, tokens, candidates, none"
-    if head.index == "vectors" and not isinstance(head, DotHead):
-        return "has the index vectors and is no DotHead"
+    if head.index == "vectors" and (not isinstance(head, DotHead) or head.by_token):
+        return "has the index vectors and is no DotHead over one vector per text"
     if head.index == "tokens" and not head.by_token:
         return "has the index tokens and compares no tokens"
     return None

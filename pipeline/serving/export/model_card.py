@@ -22,7 +22,7 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
     card: dict[str, Any] = {
         "name": config.name,
         "task": config.task,
-        "model": config.model.model_dump(mode="json", exclude={"vectors"}),  # where it lay tells nobody anything
+        "model": {name: value for name, value in config.shown["model"].items() if name != "vectors"},  # a place here
         "data": _without_folders(config.ingest.source.model_dump(mode="json")),
         "tokenizer": config.tokenize.model_dump(mode="json", exclude={"more_words"}),
         "trained": training(trained),

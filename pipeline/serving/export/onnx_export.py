@@ -47,5 +47,5 @@ def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:
         card = model_card.make(trained, config, cost)
         model_card.write(card, new)
         manifest.write(new, "export", key_parts(trained, int8), {"files": len(list(new.iterdir()))}, began,
-                       {"configuration": config.name, "int8": int8})  # fmt: skip
+                       {"configuration": config.name, "int8": int8, **config.needed})  # fmt: skip
     return card

@@ -7,6 +7,7 @@ embedding becomes `embedding.weight`, as nn.Embedding has it; all other arrays k
 LayerNorm are nn.Linear and nn.LayerNorm, whose weight and bias gluon calls gamma and beta.
 """
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def export(folder: Path, output: Path) -> None:
     model_folder.check_output(output)
     config = read_config(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
-    about = {"format": "pt", "model": config.model.model_dump_json()}
+    about = {"format": "pt", "model": json.dumps(config.shown["model"])}
     with atomic_files.lock(output.with_name(f".{output.name}.lock")), atomic_files.new_folder(output) as new:
         save_file(to_torch(read_parameters(folder)), str(new / NAME), metadata=about)
         _finish(folder, new, "torch", began)
@@ -114,4 +115,5 @@ def _finish(source: Path, new: Path, to: str, began: float) -> None:
         str(path.relative_to(new)): atomic_files.sha256(path) for path in sorted(new.rglob("*")) if path.is_file()
     }
     parts = KeyParts(VERSION, {"to": to}, content, manifest.versions("safetensors"))
-    manifest.write(new, "export", parts, {}, began, {"configuration": read_config(source).name})
+    config = read_config(source)
+    manifest.write(new, "export", parts, {}, began, {"configuration": config.name, **config.needed})

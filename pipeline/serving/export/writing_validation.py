@@ -69,7 +69,7 @@ def visual_question(config: Config, folder: Path, graphs: Path, tokenized: Path,
     answers = decoding.classes_given(split, len(model.names), "answer")
     known = np.flatnonzero(answers < len(model.names))
     right = np.maximum(chances[known, answers[known]].astype(np.float64), 1e-30)
-    nats = float(-np.log(right).mean()) if len(known) else 0.0
+    nats = float(-np.log(right).mean()) if len(known) else float("nan")
     return {"accuracy": metrics.accuracy(answers, chances.argmax(axis=1)), "nats": nats}
 
 

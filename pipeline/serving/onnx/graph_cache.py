@@ -90,7 +90,7 @@ def key_parts(trained: Path, int8: bool) -> KeyParts:
         code=EXPORT_VERSION,
         config={"to": "onnx", "int8": int8},
         inputs={name: atomic_files.sha256(trained / name) for name in (CONFIG_NAME, PARAMETERS_NAME)},
-        libraries=manifest.versions("onnx", "onnxruntime"),
+        libraries=manifest.versions("onnx", "onnxruntime", *read_config(trained).model_packages.values()),
     )
 
 

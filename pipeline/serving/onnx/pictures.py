@@ -17,8 +17,11 @@ STRIDES = (1, 2, 2, 2, 1)  # of pipeline.models.captioner.CONVOLUTIONS
 ALEXNET = {0: (4, 2), 2: (1, 2), 4: (1, 1), 5: (1, 1), 6: (1, 1)}
 POOLED = (0, 2, 6)  # convolutions that a maximum over 3 x 3 places, 2 apart, follows
 DENSE = (9, 11)
-# --- MXNet's own file of arrays, in its second form
-FILE, ARRAY = 0x112, 0xF993FAC9
+# --- MXNet's own file of arrays; only its second form says how an array is stored
+FILE, FIRST, SECOND = 0x112, 0xF993FAC8, 0xF993FAC9
+# How the model zoo's file, older than Gluon's names, calls the layers.
+ZOO = {**{f"conv{i}": f"features.{layer}" for i, layer in enumerate(ALEXNET)},
+       **{f"dense{i}": f"features.{layer}" for i, layer in enumerate(DENSE)}}  # fmt: skip
 KINDS = {0: np.float32, 1: np.float64, 2: np.float16}
 
 
@@ -92,15 +95,18 @@ def alexnet_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     """MXNet's NDArray file: its number, arrays, names; each array its number, kind of storage, shape, device, kind of
-    numbers, values (src/ndarray/ndarray.cc). Raises ValueError, struct.error."""
+    numbers, values; the oldest files have neither number nor storage, and shapes of 32 bits (src/ndarray/ndarray.cc).
+    Raises ValueError, struct.error."""
     if _numbers(file, "QQ")[0] != FILE:
         raise ValueError("it is not a file of MXNet's arrays")
     arrays = []
     for _ in range(_numbers(file, "Q")[0]):
-        number, storage, axes = _numbers(file, "IiI")
-        if number != ARRAY or storage != 0 or axes > 8:
+        number = _numbers(file, "I")[0]
+        storage = _numbers(file, "i")[0] if number == SECOND else 0
+        axes, form = (_numbers(file, "I")[0], "q") if number in (FIRST, SECOND) else (number, "I")
+        if storage != 0 or axes > 8:
             raise ValueError("its arrays are of another form")
-        shape = _numbers(file, f"{axes}q")
+        shape = _numbers(file, f"{axes}{form}")
         _, _, kind = _numbers(file, "iii")
         if kind not in KINDS:
             raise ValueError("its numbers are no floats")
@@ -110,7 +116,18 @@ def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
     names = []
     for _ in range(_numbers(file, "Q")[0]):
         names.append(file.read(_numbers(file, "Q")[0]).decode("utf-8"))
-    return {name.removeprefix("arg:"): array for name, array in zip(names, arrays)}
+    return {_layer(name.removeprefix("arg:")): array for name, array in zip(names, arrays)}
+
+
+def _layer(name: str) -> str:
+    """As Gluon calls it.
+
+    >>> _layer("alexnet0_conv1_weight"), _layer("dense0_bias"), _layer("features.4.bias")
+    ('features.2.weight', 'features.9.bias', 'features.4.bias')
+    """
+    layer, _, part = name.rpartition("_")
+    layer = layer.rpartition("_")[2]
+    return f"{ZOO[layer]}.{part}" if layer in ZOO else name
 
 
 def _numbers(file: BinaryIO, form: str) -> tuple[Any, ...]:

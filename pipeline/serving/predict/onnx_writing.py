@@ -98,6 +98,8 @@ class OnnxCaptioner(FieldPredictor):
         return [hypothesis for part in every for hypothesis in part]
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if not rows:
+            return []
         raw = np.stack([self.images.read(row["image"]) for row in self.named(rows)])
         kind = self.config.tokenize.kind
         return [
@@ -126,6 +128,8 @@ class OnnxAnswerer(OnnxTask):
         return probabilities
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if not rows:
+            return []
         asked = self.named(rows)
         questions = [self._tokenizer.encode(row["question"], "question") for row in asked]
         images = np.stack([self.images.read(row["image"]) for row in asked])

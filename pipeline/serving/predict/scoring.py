@@ -114,11 +114,16 @@ def by_chunks(formula: Callable[[Texts, Texts], np.ndarray], query: Encoded, doc
     """A formula over N pairs, a bounded number at once; texts by token are padded, among others of like lengths."""
     if not query.texts:
         return formula(query.padded(), document.padded())
-    cost = query.lengths * document.lengths
-    order = np.argsort(cost, kind="stable")
     width = query.vectors.shape[1]
-    step = max(1, COMPARED_PER_CHUNK // max(1, int(cost.max()) + 8 * width))
-    parts = [order[start : start + step] for start in range(0, len(order), step)]
+    order = np.lexsort((query.lengths, document.lengths))
+    parts, start = [], 0
+    while start < len(order):
+        rows = order[start : start + max(1, COMPARED_PER_CHUNK // (8 * width))]
+        longest = [np.maximum.accumulate(side.lengths[rows]) for side in (query, document)]
+        # of a pair as padded: its products, and its vectors with what is computed of them
+        numbers = (longest[0] * longest[1] + 4 * width * (longest[0] + longest[1])) * np.arange(1, len(rows) + 1)
+        parts.append(rows[: max(1, int(np.searchsorted(numbers, COMPARED_PER_CHUNK, side="right")))])
+        start += len(parts[-1])
     sorted_values = np.concatenate([formula(query.take(rows).padded(), document.take(rows).padded()) for rows in parts])
     values = np.empty_like(sorted_values)
     values[order] = sorted_values
@@ -148,7 +153,8 @@ class NumpyMaths:
         return self._arrays[f"head.{name}"]
 
     def dense(self, x: np.ndarray, name: str) -> np.ndarray:
-        return np.asarray(x @ self._arrays[f"head.{name}.weight"].T + self._arrays[f"head.{name}.bias"])
+        products, bias = x @ self._arrays[f"head.{name}.weight"].T, self._arrays.get(f"head.{name}.bias")
+        return np.asarray(products if bias is None else products + bias)
 
     def output(self, features: np.ndarray) -> np.ndarray:
         return np.asarray(features @ self._arrays["output.weight"].T + self._arrays["output.bias"])

@@ -51,6 +51,20 @@ class SoftLate(Head):
         return m.expanded(m.sum(m.sum(alike * similar, 2) * query.weights, 1) / m.sum(query.weights, 1), 1)
 
 
+class Bent(Head):
+    """The mean of what a layer without a bias makes of both vectors side by side."""
+
+    name = "bent"
+    summary = "a learned layer over both vectors"
+    learned = False
+
+    def parts(self, width: int, graded: bool, options: Any) -> Learned:
+        return {"layer": Dense(4, 2 * width, bias=False)}
+
+    def features(self, m: Maths, query: Texts, document: Texts) -> Any:
+        return m.sum(m.tanh(m.dense(m.concat(query.vectors, document.vectors), "layer")), 1, keep=True)
+
+
 class Unsearchable(Gauss):
     """The same score, not for an index."""
 
@@ -64,7 +78,7 @@ def report(folder: Path) -> tuple[str, list[list[str]]]:
     return "What the distance gave", [["file", "bytes"], ["metrics.json", str(size)]]
 
 
-GAUSS, SOFT_LATE, UNSEARCHABLE = Gauss(), SoftLate(), Unsearchable()
+GAUSS, SOFT_LATE, BENT, UNSEARCHABLE = Gauss(), SoftLate(), Bent(), Unsearchable()
 
 
 class Quadratic(Pooling):
