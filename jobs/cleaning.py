@@ -6,7 +6,7 @@ at work or a lock needs, and where that is not known nothing goes at all. A fold
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +19,13 @@ from pipeline.core.errors import DupletError, InputError
 from pipeline.core.manifest import Manifest
 from pipeline.distributed import job_folder
 from pipeline.registry import disk, finished, mlflow_registry
-from pipeline.registry.finished import Made, Stage
+from pipeline.registry.finished import Made, Stage, Unfinished
 from pipeline.tracking import address, journal, listing, removal
-from pipeline.tracking.client import Address
+from pipeline.tracking.client import Address, local
 from pipeline.tracking.listing import Known
 
 DAY_S = 86_400
+INDEX = "index.json"  # of a search index, as pipeline.search.index_store names it
 
 
 class Going(NamedTuple):
@@ -54,7 +55,7 @@ def collect(root: Path, days: float, keep_runs: int | None, dry_run: bool, say: 
         InputError: told to keep nothing; something under the root is of another version: nothing is removed.
         TryAgain: `gc` or another call is at work, or the registry does not answer: nothing is removed.
     """
-    if days < 0 or (keep_runs is not None and keep_runs < 1):
+    if not days >= 0 or (keep_runs is not None and keep_runs < 1):
         raise InputError("clean keeps at least one run of each configuration: give --keep-runs from 1, --days from 0")
     if not root.is_dir():
         raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
@@ -85,7 +86,8 @@ def _remove(root: Path, item: Going) -> bool:
         return True
     assert item.path is not None
     key = finished.lock_of(item.path).name[1 : -len(".lock")]
-    return key not in journal.keys_at_work(root) and retention.remove_unlocked(item.path)
+    needs = journal.keys_unsent if (item.path / manifest.NAME).exists() else journal.keys_at_work
+    return key not in needs(root) and retention.remove_unlocked(item.path)
 
 
 # --- what goes --------------------------------------------------------------------------------------------------------
@@ -105,11 +107,16 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
     records = list(retention.records(root))
     known = {where: listing.known(where) for where in _addresses(root, by_stage)}
     runs = known[address(None, root)]
-    held = (
-        _held(root, records)
-        | _registered(known)
-        | _of_sweeps(root, [run for at_address in known.values() for run in at_address])
-    )
+    all_runs = [run for at_address in known.values() for run in at_address]
+    held = _held(root, records) | _registered(known, all_runs) | _of_sweeps(root, all_runs, keep_runs)
+    idle: list[Unfinished] = []
+    for work in finished.unfinished(root):
+        if not work.at_work and work.changed < before and (work.stage, work.key) not in held:
+            idle.append(work)
+        else:
+            held |= _read_by_work(work.path)
+    held |= {(stage, key) for stage in disk.STAGES for key in journal.keys_unsent(root)}
+    held |= _indexed(root) if keep_runs is not None else set()  # without it no training goes
     ends = finished.ends(by_stage)
     held |= _kept_runs(ends, keep_runs) | {stage for stage, folder in by_stage.items() if _made(folder) > before}
     stay = _with_all_inputs(by_stage, held)
@@ -118,9 +125,7 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
         for stage, folder in sorted(by_stage.items(), key=lambda item: -disk.STAGES.index(item[0][0]))
         if stage not in stay
     ]
-    for work in finished.unfinished(root):
-        if not work.at_work and work.changed < before and (work.stage, work.key) not in held:
-            going.append(Going("unfinished, and nobody goes on with it", work.path))
+    going += [Going("unfinished, and nobody goes on with it", work.path) for work in idle]
     going += [*_rejudged(root, before, stay), *_partial(root, before)]
     return [*_failed(root, runs, records, stay, before), *going]
 
@@ -137,7 +142,8 @@ def _kept_runs(ends: list[Made], keep_runs: int | None) -> set[Stage]:
     for end in ends:
         if end.stage in ("train", "evaluate"):
             by_name[end.name].append((end.stage, end.key))
-    return {stage for stages in by_name.values() for stage in stages[:keep_runs]}
+    # of which configuration an older version's folders are is not known: they stay
+    return {stage for name, stages in by_name.items() for stage in (stages[:keep_runs] if name else stages)}
 
 
 def _held(root: Path, records: list[folders.Record]) -> set[Stage]:
@@ -160,32 +166,82 @@ def _goes_on(root: Path, record: folders.Record) -> bool:
 
 
 def _addresses(root: Path, by_stage: dict[Stage, Made]) -> set[Address]:
-    """Where the runs of a root may be known. Raises InputError where one of them is not."""
-    wheres = {address(None, root)}
+    """Where the runs of a root may be known: MLFLOW_TRACKING_URI, the database under the root, those of configurations.
+
+    Raises:
+        InputError: one of them is not known, or is a database that is not there.
+    """
+    wheres = {address(None, root), local(root)}
+    retention.check_there(address(None, root), "MLFLOW_TRACKING_URI")
     for (stage, _), folder in by_stage.items():
         uri = job_folder.read(folder.path, "config.json").get("tracking", {}).get("uri") if stage == "train" else None
         try:
-            wheres |= {address(uri, root)} if uri else set()
+            where = address(uri, root)
         except DupletError as error:
             raise InputError(f"nothing was removed, since the MLflow of {folder.path} is not known: {error}") from None
+        retention.check_there(where, str(folder.path))
+        wheres.add(where)
     return wheres
 
 
-def _registered(known: dict[Address, list[Known]]) -> set[Stage]:
-    """The trainings and evaluations of all versions of all models."""
-    registries = (mlflow_registry.all_versions(where, 1) for where in known)
+def _registered(wheres: Iterable[Address], known: list[Known]) -> set[Stage]:
+    """The trainings and evaluations of all versions of all models, those too that a person registered in MLflow."""
+    registries = (mlflow_registry.all_versions(where, 1) for where in wheres)
     versions = [version for registry in registries for version in (*registry.kept, *registry.others)]
-    return {stage for version in versions for stage in retention.of_version(version)}
+    run_ids = {version.run_id for version in versions if mlflow_registry.TRAINED not in version.tags}
+    held = {stage for version in versions for stage in retention.of_version(version)}
+    for run in known:
+        if run.run_id in run_ids:
+            held |= {*run.keys.items(), *((stage, run.key) for stage in disk.STAGES if run.key)}
+    return held
 
 
-def _of_sweeps(root: Path, known: list[Known]) -> set[Stage]:
-    """The stages of each sweep's best trial."""
+def _of_sweeps(root: Path, known: list[Known], keep_runs: int | None) -> set[Stage]:
+    """The stages of each sweep's best trial.
+
+    Raises:
+        InputError: runs are to go, and which trial is the best is not known.
+    """
     keys = {run.run_id: run.keys for run in known}
     held: set[Stage] = set()
-    for path in (root / "sweeps").glob("*/results.json"):
-        for trial in job_folder.read(path.parent, path.name).get("trials", ())[:1]:  # the best comes first
-            held |= set(keys.get(str(trial.get("run_id")), {}).items())
+    for folder in (root / "sweeps").glob("[!.]*"):
+        study, results = folder / "study.db", folder / "results.json"
+        best: set[Stage] = set()
+        for trial in job_folder.read(folder, results.name).get("trials", ())[:1]:  # the best comes first
+            best |= set(keys.get(str(trial.get("run_id")), {}).items())
+            best |= {("evaluate", name) for name in (Path(str(trial.get("evaluation") or "")).name,) if name}
+        ended = results.exists() and not (study.exists() and results.stat().st_mtime < study.stat().st_mtime)
+        if keep_runs is not None and (study.exists() or results.exists()) and not (ended and best):
+            raise InputError(
+                f"nothing was removed, since the best trial of {folder} is not known: run the sweep to its end, "
+                "delete its folder, or leave out --keep-runs"
+            )
+        held |= best
     return held
+
+
+def _read_by_work(work: Path) -> set[Stage]:
+    """What an unfinished stage, or an update that is kept for `duplet replay`, reads: it could not go on without."""
+    job = {**job_folder.read(work, "update.json"), **job_folder.read(work, "job.json")}
+    others = job.get("others")
+    paths = [job.get(name) for name in ("ingested", "tokenized", "trained")]
+    paths += others.values() if isinstance(others, dict) else ()
+    return {_of_path(path) for path in paths if isinstance(path, str)}
+
+
+def _indexed(root: Path) -> set[Stage]:
+    """The trainings that search indexes under the root and beside it were built with, and cannot be opened without."""
+    held = set()
+    for path in (*root.rglob(INDEX), *root.parent.glob(f"*/{INDEX}")):
+        model = job_folder.read(path.parent, path.name).get("model")
+        if isinstance(model, dict) and isinstance(model.get("folder"), str):
+            held.add(_of_path(model["folder"]))
+    return held
+
+
+def _of_path(folder: str) -> Stage:
+    """The stage whose folder has a name, also where the root was moved since."""
+    return Path(folder).parent.name, Path(folder).name
 
 
 def _with_all_inputs(by_stage: dict[Stage, Made], held: set[Stage]) -> set[Stage]:
@@ -231,7 +287,8 @@ def _failed(
 ) -> Iterator[Going]:  # fmt: skip
     """Failed and stopped commands' runs in the database under the root, children first; those of a server are not ours.
 
-    One stays where it or a run below it is registered, has finished or made a stage that stays, or may go on.
+    One stays where it or a run below it is registered, is not of Duplet, is a training or an evaluation that finished,
+    has made a stage that stays, or may go on.
     """
     where = address(None, root)
     if not where.under_root:
@@ -252,7 +309,7 @@ def _failed(
         yield run
 
     going: dict[str, Known] = {}
-    for run in runs:
+    for run in (run for run in runs if run.ours):
         whole = {member.run_id: member for member in tree(run)}
         if run.key is None and not any(_needed(member, needed, keys, before) for member in whole.values()):
             going |= whole
@@ -260,5 +317,6 @@ def _failed(
 
 
 def _needed(run: Known, needed: set[str | None], keys: set[str], before: float) -> bool:
+    result = run.name in ("train", "evaluate") and run.status == "FINISHED"  # its figures, whatever failed after it
     ended = run.status in ("FAILED", "KILLED") or (run.key is not None and run.key not in keys)
-    return run.run_id in needed or not ended or run.ended > before
+    return not run.ours or result or run.run_id in needed or not ended or run.ended > before

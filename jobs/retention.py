@@ -185,9 +185,23 @@ def _at_work(root: Path, night: Night, verdict: Verdict | None) -> str:
 def _where(spec: JobSpec) -> Address:
     """MLflow's address of a night's runs. Raises InputError."""
     try:
-        return address(nights.checked(spec).tracking.uri, Path(spec.root))
+        where = address(nights.checked(spec).tracking.uri, Path(spec.root))
     except DupletError as error:
         raise InputError(f"nothing was removed, since the MLflow of {spec.id} is not known: {error}") from None
+    check_there(where, spec.id)
+    return where
+
+
+def check_there(where: Address, whose: str) -> None:
+    """Raises InputError where a SQLite database is not there, unless it would be the one under the root.
+
+    Its registry may hold champions: the disk may be missing, or a relative address be meant from another folder.
+    """
+    if where.database and not where.under_root and not where.database.exists():
+        raise InputError(
+            f"nothing was removed, since the MLflow database {where.database} of {whose} is not there: "
+            "run the command where its runs were started, or put the database back"
+        )
 
 
 def of_version(version: Version) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=path_here, default=Path("runs"), help="the configuration's root (runs)")
     parser.add_argument("--days", type=float, default=7.0, metavar="N", help="what is younger than this stays (7)")
     parser.add_argument(
-        "--keep-runs", type=int, metavar="N", help="of each configuration only its newest N runs stay (default: all)"
-    )
+        "--keep-runs", type=int, metavar="N", help="of each configuration only its newest N runs stay (default: all); "
+        "a training that an index elsewhere than under the root or beside it was built with is not known, and may go"
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
 

@@ -85,17 +85,27 @@ def unfinished(root: Path) -> list[Unfinished]:
     """What killed or running commands have in work, by name."""
     found = []
     for path in atomic_files.finished(root / WORK):
-        stage, _, key = path.name.partition("-")
+        stage, key = stage_of_work(path)
         if path.is_dir() and key:
             found.append(Unfinished(stage, key, path, atomic_files.is_locked(lock_of(path))))
     return found
+
+
+def stage_of_work(path: Path) -> Stage:
+    """The stage and the key that a folder in work is of; an empty key of something else.
+
+    >>> stage_of_work(Path("work/train-3f2a9c")), stage_of_work(Path("work/train-3f2a9c-not-finite-00000120"))
+    (('train', '3f2a9c'), ('train', '3f2a9c'))
+    """
+    stage, _, rest = path.name.partition("-")
+    return stage, rest.partition("-")[0]
 
 
 def lock_of(path: Path) -> Path:
     """The lock under which a folder of a stage is made: of it, of what is written beside it, or of the work on it."""
     if path.parent.name != WORK:
         return path.with_name(f".{path.name.removeprefix('.').removesuffix('.partial')}.lock")
-    stage, _, key = path.name.partition("-")
+    stage, key = stage_of_work(path)
     return path.parent.parent / LOCKS.get(stage, stage) / f".{key}.lock"
 
 

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,18 @@ def under(root: Path) -> list[Journal]:
 
 def keys_at_work(root: Path) -> set[str]:
     """The keys of the stages that commands at work under a root need."""
+    return _keys(one for one in under(root) if atomic_files.is_locked(one.folder / WRITER))
+
+
+def keys_unsent(root: Path) -> set[str]:
+    """The keys of the stages that all journals name: those of commands at work, and those MLflow has not all of yet."""
+    return _keys(under(root))
+
+
+def _keys(journals: Iterable[Journal]) -> set[str]:
     return {
         str(key)
-        for one in under(root)
-        if atomic_files.is_locked(one.folder / WRITER)
+        for one in journals
         for entry in one.entries()
         if entry["do"] == "tags"
         for name, key in entry["values"].items()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.tracking.client import Address, asked
+from pipeline.tracking.sender import ASKED
 
 STAGE_TAG = "duplet.key."  # + a stage's name: the key of a stage that a command needed
 
@@ -18,6 +19,7 @@ class Known(NamedTuple):
     keys: dict[str, str]  # stage -> key of those that the command needed
     status: str
     ended: float  # as time.time(); its beginning where it has no end
+    ours: bool  # a command of Duplet's made it
 
 
 def known(where: Address) -> list[Known]:
@@ -42,7 +44,7 @@ def _known(run: Any) -> Known:
     ended = (info.end_time or info.start_time or 0) / 1000
     return Known(
         info.run_id, tags.get("mlflow.parentRunId"), info.run_name or "", run.data.params.get("key"), keys,
-        info.status, ended,
+        info.status, ended, ASKED in tags,
     )  # fmt: skip
 
 

@@ -188,6 +188,7 @@ def test_what_nights_means_and_commands_at_work_use_stays(root: Path, job_spec: 
     [
         (["--keep-runs", "0"], "keeps at least one run"),
         (["--days", "-1"], "keeps at least one run"),
+        (["--days", "nan"], "keeps at least one run"),
         (["--root", "none"], "no folder"),
     ],
 )
@@ -243,10 +244,89 @@ def test_killed_at_any_step_nothing_is_left_in_part(root: Path, tmp_path: Path) 
     assert at_every_step(lambda: clean(root), left, writing=True) > 8
 
 
+def test_what_unfinished_work_reads_stays_as_long_as_the_work(root: Path) -> None:
+    read, replayed, unused = (chain(root, own, 30, until="tokenize") for own in "abc")
+    teacher = chain(root, "d", 30, until="train")
+    chain(root, "e", 20)  # the newest
+    work = old(root / "work" / f"train-{16 * '1'}", 1)
+    folder = lambda keys, name: f"/moved/since/{name}/{keys[name]}"
+    job = {"ingested": folder(read, "ingest"), "tokenized": folder(read, "tokenize"), "trained": None}
+    (work / "job.json").write_text(json.dumps({**job, "others": {"teacher": folder(teacher, "train")}}))
+    kept = old(root / "work" / f"train-{16 * '2'}-not-finite-00000120", 1)
+    (kept / "update.json").write_text(json.dumps({"tokenized": folder(replayed, "tokenize")}))
+    assert set(clean(root, keep_runs=1).folders) == names(unused)
+    later = time.time() - 10 * 86_400
+    for path in (work, kept):
+        for one in (*path.rglob("*"), path):
+            os.utime(one, (later, later))
+    gone = {f"work/{path.name}" for path in (work, kept)} | names(read) | names(replayed) | names(teacher)
+    assert set(clean(root, keep_runs=1).folders) == gone
+
+
+def test_an_update_kept_for_replay_is_of_its_training(root: Path) -> None:
+    kept = old(root / "work" / f"train-{16 * '2'}-not-finite-00000120", 10)
+    [work] = finished.unfinished(root)
+    assert (work.stage, work.key) == ("train", 16 * "2")
+    (root / "train").mkdir()
+    with (root / "train" / f".{16 * '2'}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert clean(root).folders == []
+    assert clean(root).folders == [f"work/{kept.name}"]
+
+
+def test_runs_whose_configuration_is_not_known_stay(root: Path) -> None:
+    for own, days in (("a", 30), ("b", 20)):
+        keys = chain(root, own, days)
+        for name, key in keys.items():
+            path = root / name / key / manifest.NAME
+            written = json.loads(path.read_text())
+            del written["extra"]["configuration"]
+            path.write_text(json.dumps(written))
+    assert clean(root, keep_runs=1).folders == []
+
+
+@pytest.mark.parametrize("place", ["runs/indexes/faq", "faq"])
+def test_a_training_that_a_search_index_was_built_with_stays(root: Path, place: str) -> None:
+    indexed, gone, _ = chain(root, "a", 30, until="train"), chain(root, "b", 20), chain(root, "c", 10)
+    index = root.parent / place
+    index.mkdir(parents=True)
+    model = {"folder": f"{root}/train/{indexed['train']}", "key": indexed["train"]}
+    (index / "index.json").write_text(json.dumps({"format": 1, "model": model}))
+    words_alone = root.parent / "words"
+    words_alone.mkdir()
+    (words_alone / "index.json").write_text(json.dumps({"model": None}))
+    assert set(clean(root, keep_runs=1).folders) == names(gone)
+
+
+def test_a_sweeps_best_trial_stays_whatever_mlflow_knows(root: Path) -> None:
+    best, other, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
+    sweep = root / "sweeps" / "faq-1"
+    sweep.mkdir(parents=True)
+    (sweep / "study.db").write_text("")
+    with pytest.raises(InputError, match=r"the best trial of .*faq-1 is not known: run the sweep to its end"):
+        clean(root, keep_runs=1)
+    clean(root)
+    trials = [{"run_id": 32 * "1", "evaluation": f"runs/evaluate/{keys['evaluate']}"} for keys in (best, other)]
+    results = sweep / "results.json"
+    for content in ({}, {"trials": []}, {"trials": [{"run_id": 32 * "1"}]}):  # damaged, or of an older version
+        results.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="the best trial of"):
+            clean(root, keep_runs=1)
+    results.write_text(json.dumps({"trials": trials}))
+    os.utime(results, (time.time() - 100,) * 2)  # the study went on, and was interrupted
+    with pytest.raises(InputError, match="the best trial of"):
+        clean(root, keep_runs=1)
+    os.utime(results)
+    assert set(clean(root, keep_runs=1).folders) == names(other)
+
+
 # --- duplet clean: MLflow ---------------------------------------------------------------------------------------------
-def tracked(root: Path, ended: str, stages: dict[str, str], failing: str | None = None) -> str:
+def tracked(
+    root: Path, ended: str, stages: dict[str, str], failing: str | None = None, where: tracking.Address | None = None
+) -> str:  # fmt: skip
     """A command's run with a run per stage; `failing`: the name of the one that fails."""
-    run = tracking.Tracking(tracking.address(None, root), "faq", "faq", pytest.fail, False, apart=False)
+    where = where or tracking.address(None, root)
+    run = tracking.Tracking(where, "faq", "faq", pytest.fail, False, apart=False)
     run.tags({f"duplet.key.{name}": key for name, key in stages.items()})
     for name, key in stages.items():
         try:
@@ -278,3 +358,73 @@ def test_failed_runs_go_and_what_is_registered_stays(root: Path, empty_database:
     assert there(root) == names(registered, "ingest", "tokenize", "train") | names(kept)
     mlflow_registry.Registry(where, "faq").remove(version)
     assert set(clean(root, days=0, keep_runs=1).folders) == names(registered, "ingest", "tokenize", "train")
+
+
+def test_the_runs_of_other_programs_stay(root: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, root)
+    where = tracking.address(None, root)
+    failed, parent = (tracked(root, "FAILED", {"ingest": 16 * digit}) for digit in "12")
+    with tracking.asked(where, "run") as (_, client):
+        experiment = client.get_experiment_by_name("faq").experiment_id
+        theirs = [client.create_run(experiment, run_name="theirs").info.run_id]
+        theirs.append(client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id)
+        for run_id in theirs:
+            client.set_terminated(run_id, "FAILED")
+    done = clean(root, days=0)
+    left = {one.run_id for one in listing.known(where)}
+    assert {parent, *theirs} < left and failed in done.runs and failed not in left
+
+
+def test_a_finished_training_keeps_its_run_and_the_one_above(root: Path, empty_database: Path) -> None:
+    """Its folder has gone: what MLflow has is all that is left of it."""
+    shutil.copy(empty_database, root)
+    run_id = tracked(root, "FAILED", {"train": 16 * "1", "evaluate": 16 * "2"}, "evaluate")
+    assert clean(root, days=0).runs == []
+    assert run_id in {one.run_id for one in listing.known(tracking.address(None, root))}
+
+
+def test_what_mlflow_has_not_got_yet_stays(root: Path) -> None:
+    unsent, gone, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
+    run = tracking.Tracking(tracking.address(None, root), "x", "x", lambda _: None, False, later=True)
+    run.tags({f"duplet.key.{name}": key for name, key in unsent.items()})
+    work = old(root / "work" / f"train-{unsent['train']}", 10)
+    run.close("FINISHED")
+    assert set(clean(root, keep_runs=1).folders) == names(gone) | {f"work/{work.name}"}
+    shutil.rmtree(root / "tracking")
+    assert set(clean(root, keep_runs=1).folders) == names(unsent)
+
+
+def test_what_is_registered_under_the_root_stays_wherever_else_mlflow_is(
+    root: Path, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, root)
+    champion, gone, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
+    good = tracked(root, "FINISHED", champion)
+    mlflow_registry.Registry(tracking.address(None, root), "faq").register(good, champion["train"], {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    with pytest.raises(InputError, match=r"other\.db of MLFLOW_TRACKING_URI is not there"):
+        clean(root, keep_runs=1)
+    shutil.copy(empty_database, tmp_path / "other.db")
+    done = clean(root, days=0, keep_runs=1)
+    assert set(done.folders) == names(gone) | names(champion, "evaluate") and done.runs == []
+
+
+def test_a_database_that_is_not_where_a_training_says_stops_all(root: Path) -> None:
+    keys, unused = chain(root, "a", 30), chain(root, "b", 30, until="tokenize")
+    settings = root / "train" / keys["train"] / "config.json"
+    settings.write_text('{"tracking": {"uri": "sqlite:///team.db"}, "train": {}}')
+    with pytest.raises(InputError, match=r"nothing was removed, since the MLflow database .*team\.db of .* not there"):
+        clean(root)
+    assert there(root) == names(keys) | names(unused)
+
+
+def test_a_version_that_a_person_registered_in_mlflow_stays(root: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, root)
+    where = tracking.address(None, root)
+    by_hand, gone, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
+    tracked(root, "FINISHED", by_hand)
+    [training] = (run for run in listing.known(where) if run.key == by_hand["train"])
+    with tracking.asked(where, "run") as (_, client):
+        client.create_registered_model("theirs")
+        client.create_model_version("theirs", f"runs:/{training.run_id}/model", training.run_id)
+    assert set(clean(root, keep_runs=1).folders) == names(gone) | names(by_hand, "evaluate")

@@ -159,6 +159,17 @@ def test_jobs_that_are_no_nights_stay(some: Nights) -> None:
     assert {f"jobs/{other.name}", "jobs/faq-20261101-020000-1a2b3c4d"} <= some.there()
 
 
+def test_a_database_that_is_not_there_stops_all(some: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its registry may hold champions."""
+    for day in (1, 2):
+        some.night(day)
+    before = some.there()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{some.root}/elsewhere.db")
+    with pytest.raises(InputError, match=rf"nothing was removed, since .*elsewhere\.db of {NAME}-20261101-0200 is not"):
+        some.collect(1)
+    assert some.there() == before
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
