@@ -3,6 +3,7 @@
 import copy
 import getpass
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from pipeline import tracking
 from pipeline.config import Config, PromoteConfig, check_config, loading, values
 from pipeline.core import atomic_files, manifest
-from pipeline.core.errors import DupletError, InputError, one_line
+from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
@@ -20,6 +21,7 @@ from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry,
 from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.reporting import folder as reporting
 from pipeline.tokenization import stage as tokenization
+from pipeline.tracking import journal
 
 Say = Callable[[str], None]
 LONGEST_REASON = 2000  # characters: a tag that is cut at its length is no JSON
@@ -82,7 +84,8 @@ def promote(run: EvaluatedRun, settings: PromoteConfig, name: str | None, why: s
         why: the person's reason, kept with the gate's.
 
     Raises:
-        InputError: not evaluated, not whole, not in MLflow, or not comparable. TryAgain: MLflow does not answer.
+        InputError: not evaluated, not whole, not in MLflow, or not comparable. TryAgain: MLflow does not
+            answer, or was not sent the training yet.
     """
     registry = Registry(run.where, name or settings.name)
     with atomic_files.lock(run.root / f".promote-{registry.name}.lock") as waited:
@@ -140,6 +143,11 @@ def back(registry: Registry, reason: str, root: Path) -> Outcome:
 def _registered(registry: Registry, run: EvaluatedRun, say: Say) -> Version:
     training = stage_run(run.where, "train", run.trained)
     if training is None:
+        if run.trained in journal.keys_unsent(run.root):
+            raise TryAgain(
+                f"MLflow at {run.where.shown} has not got the training {run.trained} yet: "
+                f"run `{shlex.join(['duplet', 'sync', '--root', str(run.root)])}` first"
+            )
         raise InputError(
             f"MLflow at {run.where.shown} has no finished training {run.trained}: it was trained "
             f"untracked or elsewhere; delete {run.root / 'train' / run.trained} and run `{run.record['command']}`"

@@ -197,6 +197,19 @@ def test_a_training_that_mlflow_does_not_know(evaluation: Any, trained: Any, pro
         promote(folder)
 
 
+def test_a_training_that_mlflow_has_not_got_yet_is_to_be_sent_first(
+    evaluation: Any, trained: Any, promote: Promote, root: Path
+) -> None:
+    trained("a", 0.4)
+    folder = evaluation("kept")
+    finish(folder, "kept")
+    run = tracking.Tracking(tracking.address(None, root), "small", "small", lambda _: None, False, later=True)
+    run.tags({"duplet.key.train": "kept-train"})
+    run.close("FINISHED")
+    with pytest.raises(TryAgain, match=rf"has not got the training kept-train yet: run `duplet sync --root {root}`"):
+        promote(folder)
+
+
 def test_an_alias_moved_meanwhile_is_left_alone(trained: Any, promote: Promote, registry: Registry) -> None:
     first = promote(trained("a", 0.4)).version
     promote(trained("b", 0.6))
