@@ -150,3 +150,13 @@ def test_a_sweeps_folder_stands_for_its_trials(evaluation: Callable[..., Path], 
         (tmp_path / "results.json").write_text(json.dumps(content))
         with pytest.raises(InputError, match="one by one"):
             compare._trials(str(tmp_path))
+
+
+def test_a_sweeps_trials_are_found_from_any_folder(tmp_path: Path) -> None:
+    """The sweep of `root: runs` notes runs/evaluate/KEY."""
+    sweep = tmp_path / "runs" / "sweeps" / "faq-1"
+    sweep.mkdir(parents=True)
+    (tmp_path / "runs" / "evaluate" / "1a").mkdir(parents=True)
+    trials = [{"evaluation": f"runs/evaluate/{key}"} for key in ("1a", "2b")]
+    (sweep / "results.json").write_text(json.dumps({"trials": trials}))
+    assert compare._trials(str(sweep)) == [str(tmp_path.resolve() / "runs" / "evaluate" / "1a"), "runs/evaluate/2b"]

@@ -48,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _trials(name: str) -> list[str]:
-    """The evaluations of a sweep's folder, its best trial first; anything else is itself. Raises InputError."""
+    """The evaluations of a sweep's folder, its best trial first; anything else is itself. Raises InputError.
+
+    A sweep notes them as its configuration named the root, which may be relative or have been moved: those under the
+    root that the sweep's own folder lies in (ROOT/sweeps/NAME) come first.
+    """
     from pipeline.core import atomic_files
     from pipeline.core.errors import InputError
 
@@ -61,4 +65,5 @@ def _trials(name: str) -> list[str]:
         evaluations = [""]
     if not all(evaluations):  # of `--seeds`, or of a sweep that an older version made
         raise InputError(f"{path} names no evaluations of a sweep: give the runs one by one, by their ids")
-    return evaluations
+    beside = [path.resolve().parents[2] / "evaluate" / Path(evaluation).name for evaluation in evaluations]
+    return [str(own) if own.is_dir() else evaluation for own, evaluation in zip(beside, evaluations)]
