@@ -74,12 +74,18 @@ class TrackingSettings(TypedDict):
 
 
 @with_config(_STRICT)
+class ModelSettings(TypedDict):
+    head: NotRequired[str | None]
+
+
+@with_config(_STRICT)
 class Configuration(TypedDict):
     """What is read of it beside `stored_config`, which checks the whole."""
 
     name: NotRequired[str]
     task: NotRequired[str]
     seed: NotRequired[Annotated[int, Field(ge=0, lt=1 << 32)]]
+    model: NotRequired[ModelSettings]
     train: NotRequired[TrainSettings]
     tracking: NotRequired[TrackingSettings]
     promote: NotRequired[dict[str, Any]]

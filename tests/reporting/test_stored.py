@@ -108,6 +108,16 @@ def test_what_is_accepted_can_be_shown_and_the_rest_is_a_sentence(
     assert refused >= 4 * len([*places(good)])
 
 
+@pytest.mark.parametrize("model", [None, "x", [], 1, {"head": []}, {"head": {}}, {"head": 1}])
+def test_a_model_of_a_wrong_type_is_told(model: Any, whole: Path) -> None:
+    path = whole / "run.json"
+    record = json.loads(path.read_text())
+    record["configuration"]["model"] = model
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run\.json"):
+        page.build(load(whole))
+
+
 def table_of(folder: Path) -> tuple[Path, pa.Table]:
     path = folder / "judged-ranking.parquet"
     return path, pq.read_table(path)
