@@ -102,11 +102,6 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
     """
     wanted = stages_of(config, until)
     launcher.check_resources(config.train.workers, config.train.gpus, say)
-    here = not os.environ.get("DUPLET_LAUNCHER")  # else the workers' hosts are others
-    needed = here and any(isinstance(stage, WorkerStage) for stage in wanted)
-    recurrent = library.planned(config.model.kernel, config.train.gpus)
-    if needed and config.model.kernel == "own" and library.found().path is None:
-        raise InputError(library.missing(recurrent))
     root = Path(config.root)
     try:
         atomic_files.owners_folder(root)
@@ -119,12 +114,24 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
             f"root={config.root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set root to a shorter one"
         )
     with fingerprints.kept_under(root, verify):
-        return _run(config, wanted, command, recurrent, say)
+        return _run(config, wanted, command, say)
 
 
-def _run(config: Config, wanted: list[Stage], command: str, recurrent: str, say: Say) -> Result:
+def _kernel(config: Config, planned: Plan, wanted: list[Stage]) -> str:
+    """Which recurrent layers run. Raises InputError where workers would start without those that are wanted."""
+    recurrent = library.planned(config.model.kernel, config.train.gpus)
+    work = [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
+    here = not os.environ.get("DUPLET_LAUNCHER")  # else the workers' hosts are others
+    needed = here and any(isinstance(stage, WorkerStage) for stage in work)
+    if needed and config.model.kernel == "own" and library.found().path is None:
+        raise InputError(library.missing(recurrent))
+    return recurrent
+
+
+def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
     root, planned = Path(config.root), plan(config)
+    recurrent = _kernel(config, planned, wanted)
     where = address(config.tracking.uri, root)
     tracking = Tracking(
         where,

@@ -9,6 +9,8 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.core import manifest
+from pipeline.core.errors import InputError
+from pipeline.models.kernel import library
 from pipeline.orchestration import flow
 from pipeline.orchestration.model_stages import Train
 
@@ -54,3 +56,18 @@ def test_a_configuration_that_never_ran_is_compared_with_no_other(
     row = flow.status(config)[2]
     assert row["state"] == "changed"
     assert "code" in row["changed"]  # since the newest run of this name
+
+
+def test_layers_of_ours_are_asked_for_only_where_workers_would_start(
+    small_config: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = check_config(small_config(model={"kernel": "own"}, root=str(tmp_path)), "small")
+    monkeypatch.setattr(library, "found", lambda: library.without("its own are not built"))
+    planned, wanted = flow.plan(config), flow.stages_of(config, "evaluate")
+    with pytest.raises(InputError, match=r"model\.kernel=own cannot be had"):
+        flow._kernel(config, planned, wanted)
+    flow._kernel(config, planned, flow.stages_of(config, "tokenize"))
+    for stage in wanted:
+        planned.folder(stage.name).mkdir(parents=True)
+        (planned.folder(stage.name) / manifest.NAME).write_text("{}")
+    flow._kernel(config, planned, wanted)
