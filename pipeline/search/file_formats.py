@@ -48,7 +48,8 @@ def check_encoding(encoding: str | None) -> None:
 
 _MONTHS = {name.lower(): place for place, name in enumerate(calendar.month_abbr) if name}
 _YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?!\d)")
-_DIGITS = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?(?:\d{4}|\d{6})?(?![\d/.-])")
+_PDF = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")  # PDF 32000-1, 7.9.4: the time and its zone follow
+_DIGITS = re.compile(r"(\d{4})(\d\d)?(\d\d)?(?:\d{4}|\d{6})?(?![\d/.-])")
 _DAY_FIRST = re.compile(r"(?:[a-z]+,? )?(\d{1,2})\.? ([a-z]{3})[a-z]*\.?,? (\d{4})(?!\d)")
 _MONTH_FIRST = re.compile(r"(?:[a-z]+, )?([a-z]{3})[a-z]*\.? (\d{1,2}),? (\d{4})(?!\d)")
 
@@ -58,13 +59,15 @@ def date_of(text: str) -> str:
 
     >>> [date_of(text) for text in ("2023-05-06T07:08:09Z", "20230506", "2023/5", "2023", "D:20230506070809Z")]
     ['2023-05-06', '2023-05-06', '2023-05', '2023', '2023-05-06']
+    >>> [date_of(f"D:{text}") for text in ("20230506070809-05'00'", "20230506070809+02'00", "202305", "2023")]
+    ['2023-05-06', '2023-05-06', '2023-05', '2023']
     >>> date_of("Sat, 06 May 2023 07:08:09 GMT"), date_of("May 6, 2023"), date_of("6 May 2023")
     ('2023-05-06', '2023-05-06', '2023-05-06')
     >>> date_of("2023-13-40"), date_of("soon"), date_of("5/6/2023")
     ('', '', '')
     """
     text = " ".join(text.split()).lower().replace("d:", "D:", 1)
-    if match := _YEAR_FIRST.match(text) or _DIGITS.match(text):
+    if match := _PDF.match(text) or _YEAR_FIRST.match(text) or _DIGITS.match(text):
         parts = [int(part) for part in match.groups() if part]
     elif match := _DAY_FIRST.match(text):
         parts = [int(match[3]), _MONTHS.get(match[2], 0), int(match[1])]
