@@ -218,7 +218,7 @@ def arrays(path: Path) -> "dict[str, np.ndarray]":
     """The arrays of a file that `np.savez` wrote; nothing is unpickled, and no more is held than the file has bytes.
 
     Raises:
-        ValueError: it is not a such file, a damaged one, or one that was packed, which np.savez does not do.
+        ValueError: it is not such a file, a damaged one, or one that was packed, which np.savez does not do.
     """
     import numpy as np
 
