@@ -79,7 +79,7 @@ def test_a_pickle_in_the_place_of_a_sentencepiece_model(mark: Path, tmp_path: Pa
     (tmp_path / "sentencepiece.model").write_bytes(pickle.dumps(Planted(mark)))
     pickle.loads((tmp_path / "sentencepiece.model").read_bytes())
     worked(mark)
-    with pytest.raises(InputError, match="no readable SentencePiece model"):
+    with pytest.raises(InputError, match="not a readable SentencePiece model"):
         SentencePieceTokenizer(tmp_path / "sentencepiece.model")
     assert not mark.exists()
 

@@ -101,5 +101,5 @@ def test_tensors_that_do_not_fit_are_refused_and_nothing_is_left(trained: Traine
         with pytest.raises(InputError, match=sentence):
             torch_export.bring_in(exported, back)
         assert not back.exists()
-    with pytest.raises(InputError, match="no exported model"):
+    with pytest.raises(InputError, match="not an exported model"):
         torch_export.export(trained(seed=1), tmp_path / "runs")

@@ -130,7 +130,7 @@ def test_words_of_a_file_join_the_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.json").write_text('{"idx_to_token": ["<pad>", "a"]}')
     assert list(vocabulary.more_words(tmp_path / "vocabulary.json")) == ["<pad>", "a"]
     (tmp_path / "vocabulary.json").write_text("[]")
-    with pytest.raises(InputError, match="no vocabulary of a trained folder"):
+    with pytest.raises(InputError, match="not a vocabulary of a trained folder"):
         list(vocabulary.more_words(tmp_path / "vocabulary.json"))
     (tmp_path / "vectors").write_bytes(b"a 1 2\nb 3\n")
     with pytest.raises(InputError, match=r"tokenize\.more_words="):  # not model.vectors, which the file is not of
