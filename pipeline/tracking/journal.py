@@ -13,6 +13,7 @@ artifacts that would not last. A line's `do` says what it is:
 """
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -129,14 +130,24 @@ def keys_unsent(root: Path) -> set[str]:
 
 
 def _keys(journals: Iterable[Journal]) -> set[str]:
-    return {
+    keys: set[str] = set()
+    for one in journals:
+        with contextlib.suppress(FileNotFoundError):  # sent and removed meanwhile
+            found = (one.folder / JOURNAL).stat()
+            keys |= _keys_of(one.folder, found.st_size, found.st_mtime_ns)
+    return keys
+
+
+@functools.lru_cache(maxsize=4096)
+def _keys_of(folder: Path, _bytes: int, _changed_ns: int) -> frozenset[str]:
+    """Read once as long as the journal has not grown: `duplet clean` asks before each folder."""
+    return frozenset(
         str(key)
-        for one in journals
-        for entry in one.entries()
+        for entry in Journal(folder).entries()
         if entry["do"] == "tags"
         for name, key in entry["values"].items()
         if name.startswith("duplet.key.")
-    }
+    )
 
 
 @contextlib.contextmanager
