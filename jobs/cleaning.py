@@ -309,7 +309,7 @@ def _failed(
         yield run
 
     going: dict[str, Known] = {}
-    for run in (run for run in runs if run.ours):
+    for run in runs:
         whole = {member.run_id: member for member in tree(run)}
         if run.key is None and not any(_needed(member, needed, keys, before) for member in whole.values()):
             going |= whole

@@ -385,11 +385,15 @@ def test_a_finished_training_keeps_its_run_and_the_one_above(root: Path, empty_d
 
 def test_what_mlflow_has_not_got_yet_stays(root: Path) -> None:
     unsent, gone, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
+    planned = cleaning.plan(root, time.time(), 1)
     run = tracking.Tracking(tracking.address(None, root), "x", "x", lambda _: None, False, later=True)
     run.tags({f"duplet.key.{name}": key for name, key in unsent.items()})
     work = old(root / "work" / f"train-{unsent['train']}", 10)
     run.close("FINISHED")
-    assert set(clean(root, keep_runs=1).folders) == names(gone) | {f"work/{work.name}"}
+    meanwhile = {one.path.name: cleaning._remove(root, one) for one in planned if one.path}
+    assert meanwhile == {key: keys is gone for keys in (unsent, gone) for key in keys.values()}
+    for dry_run in (True, False):
+        assert clean(root, keep_runs=1, dry_run=dry_run).folders == [f"work/{work.name}"]
     shutil.rmtree(root / "tracking")
     assert set(clean(root, keep_runs=1).folders) == names(unsent)
 
