@@ -126,6 +126,8 @@ def test_a_trial_that_fails_is_noted_once_and_the_others_go_on(
     assert len(runs.done) == 3
     database = Path(found["folder"]) / "study.db"
     assert database.is_relative_to(tmp_path / "50% {x}?") and database.stat().st_size > 0
+    results = database.with_name("results.json")
+    assert results.stat().st_mtime >= database.stat().st_mtime  # by which `duplet clean` knows that a sweep has ended
 
 
 @pytest.mark.mlflow
