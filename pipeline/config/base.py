@@ -94,3 +94,4 @@ Filled = Annotated[
     AfterValidator(_filled),
     WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 250}, {"type": "null"}]}),
 ]
+Format = Field(description="Format of the source; the other settings depend on it.")
