@@ -14,7 +14,7 @@ help:  ## this list
 setup:  ## .venv from requirements.txt; nothing when it is current
 	@bash docker/setup.sh
 
-demo: setup  ## query-document matching on real text, from source code to report, in four to six minutes
+demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
 	@$(BIN)/duplet run configs/demo.yaml
 
 search-engine: setup  ## clicks and pages made up, then configs/search_engine.yaml from WARC files to an index: some minutes
