@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,22 @@ def digest(work: Work) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.01 * (work.number % 3))
     return hashlib.sha256(str(work.number).encode()).hexdigest()
+
+
+def stay(work: Work) -> int:
+    """Piece 1 kills its process while the other runs piece 2, which does not end by itself."""
+    assert work.killed is not None
+    running = work.killed.with_name("running")
+    if work.killed.exists():
+        return work.number
+    if work.number == 2:
+        running.touch()
+        time.sleep(3600)
+    while not running.exists():
+        time.sleep(0.01)
+    work.killed.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
 
 
 def refuse(work: Work) -> None:
@@ -60,6 +77,19 @@ def test_a_piece_whose_process_is_killed_is_done_again(workers: int, at: int, tm
         pieces = (Work(number, tmp_path / "killed" if number == at else None) for number in range(20))
         assert list(engine.map(digest, pieces)) == EXPECTED
     assert (tmp_path / "killed").exists()
+
+
+@pytest.mark.timeout(60)
+def test_the_end_of_the_process_that_starts_last_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ProcessPoolExecutor._spawn_process  # type: ignore[attr-defined]
+
+    def start_late(pool: ProcessPoolExecutor) -> None:
+        time.sleep(0.3)
+        start(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", start_late)
+    with closing(Processes(2)) as engine:
+        assert list(engine.map(stay, (Work(number, tmp_path / "killed") for number in (2, 1)))) == [2, 1]
 
 
 def test_a_piece_that_kills_each_process_ends_with_a_sentence() -> None:

@@ -53,7 +53,11 @@ class Processes:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+        pool = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+        # All processes start before the thread that watches them. It does not see one that starts later until something
+        # else happens: when that process is killed, a result is waited for that never comes.
+        pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]
+        return pool
 
     def map(self, function: Callable[[P], T], pieces: Iterable[P]) -> Iterator[T]:
         """See Executor.
@@ -84,7 +88,7 @@ class Processes:
                         f"a process of this stage ended early {_TRIES} times at the same work, most likely for lack of "
                         "memory: free some and run again"
                     ) from None
-                self._pool.shutdown(cancel_futures=True)
+                self.close()
                 self._pool = self._new_pool()
                 pending = deque((piece, self._submit(function, piece)) for piece, _ in pending)
                 continue
