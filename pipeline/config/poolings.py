@@ -54,6 +54,10 @@ class Pooling:
         """(T, N, W) states to (N, times * W); hidden: of one direction, whose forward states come first."""
         raise NotImplementedError
 
+    def weights(self, m: StepMaths, states: Any) -> Any:
+        """(T, N, 1) what a vector takes from each token, for the report; None: nothing that is learned."""
+        return None
+
 
 class Last(Pooling):
     """The last state forwards with the first backwards, each the end of its direction's reading."""
@@ -108,8 +112,12 @@ class Attention(Pooling):
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
         """See Pooling."""
+        return m.sum(states * self.weights(m, states), 0)
+
+    def weights(self, m: StepMaths, states: Any) -> Any:
+        """See Pooling."""
         scores = m.dense(m.tanh(m.dense(states, "project")), "query")
-        return m.sum(states * m.shares(m.filled(scores, FAR_BELOW)), 0)
+        return m.shares(m.filled(scores, FAR_BELOW))
 
 
 OWN = (Last(), Max(), Mean(), MaxMean(), Attention())

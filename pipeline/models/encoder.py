@@ -70,3 +70,8 @@ class Pooling(Learning):
         """(T, N, W), (N,) and (T, N, 1) to (N, width)."""
         pooled: nd.NDArray = self._pooling.pooled(MxnetSteps(self, lengths), states, self.hidden)
         return pooled
+
+    def weights(self, states: nd.NDArray, lengths: nd.NDArray) -> nd.NDArray | None:
+        """(T, N, W) and (N,) to what a vector takes from each token, (T, N, 1); None: nothing that is learned."""
+        weights: nd.NDArray | None = self._pooling.weights(MxnetSteps(self, lengths), states)
+        return weights

@@ -210,7 +210,7 @@ def alignment(
             padding = padding_of(inputs[1], ids.shape[1])
             states = tower.encoder(embedded, padding)  # (T, 1, W)
             vectors[side] = states[:, 0].asnumpy()
-            what, share = _pooled_share(tower, states, padding)
+            what, share = _pooled_share(tower, states, inputs[1])
         if share is not None:
             share = share / max(float(share.sum()), 1e-12)
             cut = tokens[side][:ALIGNED_DOCUMENT_TOKENS]
@@ -230,13 +230,11 @@ def alignment(
     }
 
 
-def _pooled_share(tower: Any, states: nd.NDArray, padding: nd.NDArray) -> tuple[str, np.ndarray | None]:
+def _pooled_share(tower: Any, states: nd.NDArray, lengths: nd.NDArray) -> tuple[str, np.ndarray | None]:
     """What the pooling takes from each of T tokens; None where all or the ends count alike."""
     kind = tower.pooling.kind
-    if kind == "attention":
-        weights = nd.softmax(tower.pooling.query(tower.pooling.project(states)), axis=0)
-        return "attention", weights[:, 0, 0].asnumpy()
     if kind == "max":
         array = states[:, 0].asnumpy()
         return "places of the vector won", np.bincount(array.argmax(axis=0), minlength=len(array)).astype(float)
-    return kind, None
+    weights = tower.pooling.weights(states, lengths)
+    return kind, None if weights is None else weights[:, 0, 0].asnumpy()

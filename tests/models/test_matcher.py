@@ -12,6 +12,7 @@ from pipeline.config import ModelConfig
 from pipeline.models import losses
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.models.parameters import parameters_of
+from pipeline.tasks.matching_evidence import _pooled_share
 
 HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
 TOWERS = ("shared", "separate")
@@ -251,3 +252,25 @@ def test_every_parameter_gets_a_gradient(head: str, towers: str, loss: str) -> N
 def test_every_parameter_gets_a_gradient_with_each_pooling(pooling: str) -> None:
     found = gradients_of(build("cosine", "separate", pooling=pooling), "in_batch_softmax")
     assert {name for name, gradient in found.items() if not np.abs(gradient).max() > 1e-9} == set()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_weights_of_a_pooling_are_those_that_make_its_vector(pooling: str) -> None:
+    """The report shows them; of attention alone, as nothing else is learned."""
+    network = build("cosine", "shared", pooling=pooling, directions=1)
+    tower = network.query_tower
+    for parameter in tower.pooling.collect_params().values():
+        parameter.set_data(nd.random.normal(0, 2, parameter.shape))  # large, or tanh is next to nothing
+    states, lengths = nd.random.normal(0, 1, (7, 3, 5)), nd.array([7, 1, 4], dtype="int32")
+    weights = tower.pooling.weights(states, lengths)
+    if pooling != "attention":
+        assert weights is None
+        return
+    assert weights.shape == (7, 3, 1) and (weights[4:, 2].asnumpy() == 0).all()
+    vector = tower.pooling(states, lengths, None)
+    np.testing.assert_allclose((states * weights).sum(axis=0).asnumpy(), vector.asnumpy(), atol=1e-6)
+    array, project, query = states[:4, 2].asnumpy(), tower.pooling.project, tower.pooling.query
+    scores = np.tanh(array @ project.weight.data().asnumpy().T + project.bias.data().asnumpy())
+    powers = np.exp(scores @ query.weight.data().asnumpy()[0])
+    np.testing.assert_allclose(weights[:4, 2, 0].asnumpy(), powers / powers.sum(), rtol=1e-4)
+    assert _pooled_share(tower, states[:4, 2:], lengths[2:])[1] == pytest.approx(powers / powers.sum(), rel=1e-4)
