@@ -119,7 +119,7 @@ def _content(image: str) -> bytes:
     path = atomic_files.path_at_home(image)
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise InputError(f"image {_shown(image)} is not a file")
+            raise InputError(f"image {_shown(image)} cannot be read (it is not a file)")
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:

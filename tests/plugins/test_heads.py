@@ -235,8 +235,9 @@ CONFIG: dict[str, Any] = {
     "tokenize": {"min_count": 1},
     "model": {"head": "gauss", "embedding": 8, "hidden": 8, "dropout": 0.0, "gauss": {"scale": 3.0}},
     "train": {
-        "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 12, "log_every_updates": 2,
-        "checkpoint_every_updates": 3, "schedule": {"warmup_updates": 2}, "optimizer": {"learning_rate": 0.02},
+        "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 60, "patience_validations": None,
+        "log_every_updates": 2,
+        "checkpoint_every_updates": 3, "schedule": {"warmup_updates": 2}, "optimizer": {"learning_rate": 0.004},
     },
     "evaluate": {"bootstrap_samples": 20},
     "tracking": {"system_metrics": False, "max_wait_s": 0},

@@ -38,7 +38,7 @@ def test_the_pages_of_a_run_are_served_until_stopped(root: Path, tmp_path: Path)
         said = []
         for line in process.stderr:
             said.append(line)
-            if "startup complete" in line:
+            if "running on" in line:  # "startup complete" comes before the server listens
                 break
         found = re.search(r"(http://127\.0\.0\.1:\d+/)#/experiments/(\d+)/runs/(\w+)", "".join(said))
         assert found and (found[2], found[3]) == (run.info.experiment_id, run.info.run_id), said
