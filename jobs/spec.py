@@ -1,6 +1,5 @@
 """What a job is: a configuration and where, with how much of what, it runs; from options or a job file, checked."""
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
 from pipeline.core import naming
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, guess
 from pipeline.core.redaction import hide, holds_secret, is_secret, names_secret
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
@@ -353,10 +352,9 @@ def _job_file(path: str) -> dict[str, Any]:
         return {}
     for key in data:
         if key not in (*SETTABLE, "config", "overrides"):
-            near = difflib.get_close_matches(str(key), (*SETTABLE, "config", "overrides"), 1, 0.5)
-            hint = f", did you mean {near[0]}?" if near else ""
+            meant = guess(str(key), (*SETTABLE, "config", "overrides"), before=", ")
             raise InputError(
-                f"{path}: unknown key {key}{hint} (allowed: config, overrides, {', '.join(SETTABLE)}; "
+                f"{path}: unknown key {key}{meant} (allowed: config, overrides, {', '.join(SETTABLE)}; "
                 "settings of the configuration go into overrides)"
             )
     listed = data.get("overrides", [])
@@ -388,8 +386,7 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = SECTIONS.get(str(error["loc"][0]))
         names = list(section.model_fields) if section else list(SETTABLE)
-        near = difflib.get_close_matches(str(error["loc"][-1]), names, 1, 0.5)
-        hint = f", did you mean {near[0]}?" if near else ""
-        return f"unknown key {where}{hint} (allowed: {', '.join(names)})"
+        meant = guess(str(error["loc"][-1]), names, before=", ")
+        return f"unknown key {where}{meant} (allowed: {', '.join(names)})"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{where}={error['input']!r} {message}" if where else message

@@ -1,6 +1,5 @@
 """Where jobs run: what each target can do, and the table of targets, imported when they are asked for."""
 
-import difflib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from jobs.folder import Record
 from jobs.spec import JobSpec
-from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.core.errors import DupletError, GateError, InputError, TryAgain, guess
 
 StateName = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 ENDED = ("finished", "failed", "cancelled", "lost")
@@ -74,11 +73,7 @@ class Target(Protocol):
 def target(name: str) -> Target:
     """The target of a name. Raises InputError where there is none."""
     if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, 1, 0.5)
-        raise InputError(
-            f"there is no target {name!r}"
-            + (f", did you mean {near[0]}?" if near else "")
-            + f" (allowed: {', '.join(TARGETS)})"
-        )
+        meant = guess(name, TARGETS, before=", ")
+        raise InputError(f"there is no target {name!r}{meant} (allowed: {', '.join(TARGETS)})")
     chosen: Target = importlib.import_module(TARGETS[name]).target()
     return chosen

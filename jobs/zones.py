@@ -1,12 +1,11 @@
 """Time zones of schedules: their IANA names, this machine's own, and what its clock on the wall shows."""
 
-import difflib
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, guess
 
 SYSTEM = Path("/etc/localtime")  # of this machine's daemons; a person's TZ may name another
 NAMED = Path("/etc/timezone")  # Debian's: where SYSTEM is a copy and no link
@@ -18,9 +17,8 @@ def check(name: str) -> str:
     known = available_timezones() - _NO_PLACES
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, 1, 0.6)
     raise InputError(
-        f"--zone {name!r} is not a time zone{f', did you mean {near[0]}?' if near else ''}: "
+        f"--zone {name!r} is not a time zone{guess(name, known, 0.6, ', ')}: "
         "give an IANA name such as Europe/Berlin, or UTC"
     )
 

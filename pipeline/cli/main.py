@@ -1,7 +1,6 @@
 """The command `duplet`: a table of verbs. A verb's module is imported when it is called, so --help is quick."""
 
 import argparse
-import difflib
 import importlib
 import io
 import json
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from pipeline.cli import examples
 from pipeline.core.credentials import trust
-from pipeline.core.errors import DupletError, one_line, room_on
+from pipeline.core.errors import DupletError, guess, one_line, room_on
 from pipeline.core.redaction import hide
 from pipeline.core.version import __version__
 
@@ -133,9 +132,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     """
     asked = words[0] if words else ""
     if asked and not asked.startswith("-") and asked not in VERBS:
-        near = difflib.get_close_matches(asked, VERBS, 1, 0.6)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        parser().error(f"there is no verb {asked!r}{guess} (verbs: {', '.join(VERBS)})")
+        parser().error(f"there is no verb {asked!r}{guess(asked, VERBS, 0.6)} (verbs: {', '.join(VERBS)})")
     top, verbs = _parsers(asked)
     if asked not in VERBS:
         return top.parse_args(words)

@@ -19,7 +19,7 @@ from pipeline.config.values import put, typed
 from pipeline.config.variables import expand, names
 from pipeline.core.atomic_files import at_home
 from pipeline.core.credentials import check_sent, server_of
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, guess
 from pipeline.core.manifest import NAME
 from pipeline.core.redaction import is_secret
 from pipeline.core.version import __version__
@@ -122,27 +122,20 @@ def _explain(error: Any, data: dict[str, Any]) -> str:
             value = value.get(step) if isinstance(value, dict) else None
     if error["type"] == "extra_forbidden":
         allowed = _names_at(steps[:-1], data)
-        near = difflib.get_close_matches(str(steps[-1]), allowed, 1, 0.5)
-        return (
-            f"unknown key {where}={_short(value)}"
-            + (f", did you mean {near[0]}?" if near else "")
-            + f" (allowed: {', '.join(allowed)})"
-        )
+        meant = guess(str(steps[-1]), allowed, before=", ")
+        return f"unknown key {where}={_short(value)}{meant} (allowed: {', '.join(allowed)})"
     if error["type"] == "missing":
         return f"{where} is missing{MISSING.get(where, '')}"
     if error["type"] == "union_tag_not_found":
         return f"{where}.format is missing (one of: {', '.join(known)})"
     if error["type"] == "union_tag_invalid":
         tag = error["ctx"]["tag"]
-        near = difflib.get_close_matches(tag, known, 1, 0.5)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, known))}{guess}"
+        return f"{where}.format={tag!r}: input should be one of {', '.join(map(repr, known))}{guess(tag, known)}"
     message = error["msg"].removeprefix("Value error, ")
     context = error.get("ctx", {})
     expected = [name for name in re.split(", | or ", str(context.get("expected", "")).replace("'", "")) if name]
-    near = difflib.get_close_matches(str(value), expected, 1, 0.5)
     shown = f"={_short(value)}" if value is not None and not isinstance(value, dict) else ""
-    return f"{where}{shown}: {message[0].lower() + message[1:]}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{where}{shown}: {message[0].lower() + message[1:]}{guess(str(value), expected)}"
 
 
 def _short(value: Any) -> str:

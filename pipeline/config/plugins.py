@@ -1,6 +1,5 @@
 """What other packages bring: found through their entry points; one that cannot be used costs a sentence, no more."""
 
-import difflib
 import functools
 import importlib
 import re
@@ -8,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pipeline.core.errors import InputError, one_line
+from pipeline.core.errors import InputError, guess, one_line
 from pipeline.core.version import __version__
 
 INTERFACE = 1  # of all that a package may bring; raised when a package that brings something must change
@@ -78,11 +77,9 @@ class Table(Generic[Thing]):
             return self.own[name]
         known = self.all
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
             raise InputError(
-                f"there is no {self.noun} {name!r}"
-                + (f"; did you mean {near[0]}?" if near else "")
-                + f" ({self.noun}s: {', '.join(known)}); install the package that brings it"
+                f"there is no {self.noun} {name!r}{guess(name, known)} "
+                f"({self.noun}s: {', '.join(known)}); install the package that brings it"
                 + "".join(f"; {problem}" for problem in self.plugins.problems)
             )
         return known[name]

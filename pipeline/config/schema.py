@@ -1,6 +1,5 @@
 """The whole configuration: its sections together, the settings that rest on others, and what must agree."""
 
-import difflib
 import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -29,6 +28,7 @@ from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
 from pipeline.config.tasks import TASKS, task_spec, task_specs
 from pipeline.config.teaching import TeachConfig
+from pipeline.core.errors import guess
 from pipeline.core.redaction import MASK, hide_all
 
 Options = TypeVar("Options", bound=Settings)
@@ -203,12 +203,8 @@ class Config(Settings):
             *(("promote.floors", name) for name in self.promote.floors),
         ):
             if metric not in self.metrics:
-                near = difflib.get_close_matches(metric, self.metrics, 1, 0.4)
-                raise ValueError(
-                    f"{setting}={metric!r} is not measured; "
-                    + (f"did you mean {near[0]}? " if near else "")
-                    + f"(allowed: {', '.join(self.metrics)})"
-                )
+                meant = guess(metric, self.metrics, 0.4)
+                raise ValueError(f"{setting}={metric!r} is not measured{meant} (allowed: {', '.join(self.metrics)})")
         return self
 
 

@@ -1,10 +1,11 @@
 """The errors a command turns into an exit code: one sentence saying what is wrong, where, and what to do."""
 
 import contextlib
+import difflib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # A path without the rights, on a disk that is read only, too long, or with a file where a folder should be.
@@ -46,6 +47,19 @@ class TryAgain(DupletError):
 def one_line(message: object, limit: int | None = None) -> str:
     """What was said (an error, a program's output) on one line, of at most `limit` characters."""
     return " ".join(str(message).split())[:limit]
+
+
+def guess(name: str, known: Iterable[str], cutoff: float = 0.5, before: str = "; ") -> str:
+    """What a message asks after a name that is not known: whether the nearest one was meant; empty if none is near.
+
+    Args:
+        cutoff: how alike the two must be, from 0 (not at all) to 1.
+
+    >>> guess("serach", ["run", "search"]), guess("x", ["run", "search"])
+    ('; did you mean search?', '')
+    """
+    near = difflib.get_close_matches(name, [*known], 1, cutoff)
+    return f"{before}did you mean {near[0]}?" if near else ""
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 Husain et al. 2019, arXiv:1909.09436, and with its cleaning: the first paragraph, no test code, no short ones)."""
 
 import ast
-import difflib
 import heapq
 import importlib.metadata
 import io
@@ -16,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from pipeline.config.sources import Column, Columns, DocstringsSource
-from pipeline.core.errors import InputError, one_line
+from pipeline.core.errors import InputError, guess, one_line
 from pipeline.ingest.rows import BadRow, Row, short_hash, shorten, too_long
 
 STDLIB = "stdlib"
@@ -105,11 +104,8 @@ def _distribution(name: str) -> importlib.metadata.Distribution:
         return importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         installed = {str(entry.metadata["Name"]) for entry in importlib.metadata.distributions()}
-        near = difflib.get_close_matches(name, [STDLIB, *installed], 1, 0.5)
-        raise InputError(
-            f"ingest.source.packages names {name!r}, which is not installed here"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-        ) from None
+        meant = guess(name, [STDLIB, *installed])
+        raise InputError(f"ingest.source.packages names {name!r}, which is not installed here{meant}") from None
 
 
 def _read_module(module: Module, source: DocstringsSource, limit_bytes: int) -> Iterator[Row]:

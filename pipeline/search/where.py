@@ -7,7 +7,6 @@ A value with blanks stands in quotes. `~`: the field contains the value. Letters
 compared as far as the value goes: date=2024 are all days of 2024, and date<=2024-03 goes to the end of March.
 """
 
-import difflib
 import operator
 import re
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, guess
 from pipeline.search.index_store import Snapshot
 
 MAX_CHARACTERS = 500
@@ -121,11 +120,8 @@ class Fields:
 
     def _values(self, field: str) -> dict[int, Any]:
         if field not in self._read:
-            near = difflib.get_close_matches(field, self._read, 1, 0.5)
             told = ", ".join(sorted(self._read)) or "none but id, title and text"
-            raise InputError(
-                f"no document has a field {field!r}" + (f"; did you mean {near[0]}?" if near else "") + f" ({told})"
-            )
+            raise InputError(f"no document has a field {field!r}{guess(field, self._read)} ({told})")
         return self._read[field]
 
     def choices(self) -> dict[str, list[tuple[str, int]]]:

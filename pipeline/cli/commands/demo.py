@@ -1,13 +1,12 @@
 """`duplet demo`: copies one of the ready configurations, to be run and changed."""
 
 import argparse
-import difflib
 import json
 import shlex
 from pathlib import Path
 
 from pipeline.core.atomic_files import path_here
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, guess
 
 CONFIGURATIONS = Path(__file__).parents[3] / "configs"
 
@@ -33,9 +32,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{name:{width}}  {about}")
         return 0
     if args.name not in configurations:
-        near = difflib.get_close_matches(args.name, configurations, 1, 0.5)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"there is no demo {args.name!r}{guess} (there are {', '.join(configurations)})")
+        meant = guess(args.name, configurations)
+        raise InputError(f"there is no demo {args.name!r}{meant} (there are {', '.join(configurations)})")
     output: Path = args.output or Path(f"{args.name}.yaml")
     text = configurations[args.name].read_text(encoding="utf-8")
     try:
