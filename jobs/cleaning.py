@@ -6,7 +6,7 @@ at work or a lock needs, and where that is not known nothing goes at all. A fold
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from pipeline.core.manifest import Manifest
 from pipeline.distributed import job_folder
 from pipeline.registry import disk, finished, mlflow_registry
 from pipeline.registry.finished import Made, Stage, Unfinished
+from pipeline.registry.mlflow_registry import Version
 from pipeline.tracking import address, journal, listing, removal
 from pipeline.tracking.client import Address, local
 from pipeline.tracking.listing import Known
@@ -57,24 +58,25 @@ def collect(root: Path, days: float, keep_runs: int | None, dry_run: bool, say: 
     """
     if not days >= 0 or (keep_runs is not None and keep_runs < 1):
         raise InputError("clean keeps at least one run of each configuration: give --keep-runs from 1, --days from 0")
-    if not root.is_dir():
-        raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
+    atomic_files.check_root(root)
     with retention.alone(root):
         before = disk.taken(root)
         if not dry_run:
             retention.finish(root)
         planned = plan(root, time.time() - days * DAY_S, keep_runs)
-        size = sum(disk.taken(item.path) for item in planned if item.path)
+        freed = 0
         gone = []
         for item in planned:
             what = str(item.path.relative_to(root)) if item.path else f"MLflow's run {item.run_id}"
             if not dry_run and not _remove(root, item):
                 say(f"{what} stays: somebody is at work on it")
                 continue
-            shown_size = f" ({disk.shown(disk.taken(item.path))})" if item.path and dry_run else ""
+            size = disk.taken(item.path) if item.path and dry_run else 0
+            freed += size
+            shown_size = f" ({disk.shown(size)})" if item.path and dry_run else ""
             say(f"{'would remove' if dry_run else 'removed'} {what}{shown_size}: {item.why}")
             gone.append((what, item))
-        after = before - size if dry_run else disk.taken(root)
+        after = before - freed if dry_run else disk.taken(root)
     runs = [item.run_id for _, item in gone if item.run_id]
     return Outcome([what for what, item in gone if item.path], runs, before, after)
 
@@ -106,9 +108,9 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
             raise retention.unknown(folder.path / manifest.NAME)
     records = list(retention.records(root))
     known = {where: listing.known(where) for where in _addresses(root, by_stage)}
-    runs = known[address(None, root)]
     all_runs = [run for at_address in known.values() for run in at_address]
-    held = _held(root, records) | _registered(known, all_runs) | _of_sweeps(root, all_runs, keep_runs)
+    versions = {where: _versions(where) for where in known}
+    held = _held(root, records) | _registered(versions, all_runs) | _of_sweeps(root, all_runs, keep_runs)
     idle: list[Unfinished] = []
     for work in finished.unfinished(root):
         if not work.at_work and work.changed < before and (work.stage, work.key) not in held:
@@ -127,7 +129,10 @@ def plan(root: Path, before: float, keep_runs: int | None) -> list[Going]:
     ]
     going += [Going("unfinished, and nobody goes on with it", work.path) for work in idle]
     going += [*_rejudged(root, before, stay), *_partial(root, before)]
-    return [*_failed(root, runs, records, stay, before), *going]
+    where = address(None, root)
+    if where.under_root:  # a server's runs are not ours
+        going = [*_failed(root, known[where], versions[where], records, stay, before), *going]
+    return going
 
 
 def _made(folder: Made) -> float:
@@ -155,7 +160,7 @@ def _held(root: Path, records: list[folders.Record]) -> set[Stage]:
         locks = (root / stage).glob(".*.lock")
         held |= {(stage, lock.name[1 : -len(".lock")]) for lock in locks if atomic_files.is_locked(lock)}
     for path in (root / "seeds").glob("*/results.json"):
-        held |= {("evaluate", str(key)) for key in job_folder.read(path.parent, path.name).get("evaluations", ())}
+        held |= {("evaluate", str(key)) for key in atomic_files.json_object(path).get("evaluations", ())}
     return held
 
 
@@ -174,7 +179,8 @@ def _addresses(root: Path, by_stage: dict[Stage, Made]) -> set[Address]:
     wheres = {address(None, root), local(root)}
     retention.check_there(address(None, root), "MLFLOW_TRACKING_URI")
     for (stage, _), folder in by_stage.items():
-        uri = job_folder.read(folder.path, "config.json").get("tracking", {}).get("uri") if stage == "train" else None
+        config = atomic_files.json_object(folder.path / "config.json") if stage == "train" else {}
+        uri = config.get("tracking", {}).get("uri")
         try:
             where = address(uri, root)
         except DupletError as error:
@@ -184,10 +190,15 @@ def _addresses(root: Path, by_stage: dict[Stage, Made]) -> set[Address]:
     return wheres
 
 
-def _registered(wheres: Iterable[Address], known: list[Known]) -> set[Stage]:
+def _versions(where: Address) -> list[Version]:
+    """All versions of all models."""
+    registry = mlflow_registry.all_versions(where, 1)
+    return [*registry.kept, *registry.others]
+
+
+def _registered(by_address: dict[Address, list[Version]], known: list[Known]) -> set[Stage]:
     """The trainings and evaluations of all versions of all models, those too that a person registered in MLflow."""
-    registries = (mlflow_registry.all_versions(where, 1) for where in wheres)
-    versions = [version for registry in registries for version in (*registry.kept, *registry.others)]
+    versions = [version for at_address in by_address.values() for version in at_address]
     run_ids = {version.run_id for version in versions if mlflow_registry.TRAINED not in version.tags}
     held = {stage for version in versions for stage in retention.of_version(version)}
     for run in known:
@@ -207,7 +218,7 @@ def _of_sweeps(root: Path, known: list[Known], keep_runs: int | None) -> set[Sta
     for folder in (root / "sweeps").glob("[!.]*"):
         study, results = folder / "study.db", folder / "results.json"
         best: set[Stage] = set()
-        for trial in job_folder.read(folder, results.name).get("trials", ())[:1]:  # the best comes first
+        for trial in atomic_files.json_object(results).get("trials", ())[:1]:  # the best comes first
             best |= set(keys.get(str(trial.get("run_id")), {}).items())
             best |= {("evaluate", name) for name in (Path(str(trial.get("evaluation") or "")).name,) if name}
         ended = results.exists() and not (study.exists() and results.stat().st_mtime < study.stat().st_mtime)
@@ -222,7 +233,7 @@ def _of_sweeps(root: Path, known: list[Known], keep_runs: int | None) -> set[Sta
 
 def _read_by_work(work: Path) -> set[Stage]:
     """What an unfinished stage, or an update that is kept for `duplet replay`, reads: it could not go on without."""
-    job = {**job_folder.read(work, "update.json"), **job_folder.read(work, "job.json")}
+    job = {**atomic_files.json_object(work / "update.json"), **atomic_files.json_object(work / "job.json")}
     others = job.get("others")
     paths = [job.get(name) for name in ("ingested", "tokenized", "trained")]
     paths += others.values() if isinstance(others, dict) else ()
@@ -233,7 +244,7 @@ def _indexed(root: Path) -> set[Stage]:
     """The trainings that search indexes under the root and beside it were built with, and cannot be opened without."""
     held = set()
     for path in (*root.rglob(INDEX), *root.parent.glob(f"*/{INDEX}")):
-        model = job_folder.read(path.parent, path.name).get("model")
+        model = atomic_files.json_object(path).get("model")
         if isinstance(model, dict) and isinstance(model.get("folder"), str):
             held.add(_of_path(model["folder"]))
     return held
@@ -283,18 +294,15 @@ def _partial(root: Path, before: float) -> Iterator[Going]:
 
 
 def _failed(
-    root: Path, runs: list[Known], records: list[folders.Record], stay: set[Stage], before: float
+    root: Path, runs: list[Known], versions: list[Version], records: list[folders.Record], stay: set[Stage],
+    before: float,
 ) -> Iterator[Going]:  # fmt: skip
-    """Failed and stopped commands' runs in the database under the root, children first; those of a server are not ours.
+    """Failed and stopped commands' runs in the database under the root, children first.
 
     One stays where it or a run below it is registered, is not of Duplet, is a training or an evaluation that finished,
     has made a stage that stays, or may go on.
     """
-    where = address(None, root)
-    if not where.under_root:
-        return
-    versions = mlflow_registry.all_versions(where, 1)
-    needed = {version.run_id for version in (*versions.kept, *versions.others)}
+    needed = {version.run_id for version in versions}
     needed |= {name for record in records for name in job_folder.runs(record.folder)}
     needed |= {path.read_text(encoding="utf-8").strip() for path in (root / "sweeps").glob("*/run_id")}
     needed |= {run_id for run_journal in journal.under(root) for run_id in run_journal.sent()["runs"].values()}

@@ -34,11 +34,7 @@ class Record:
 
     def state(self) -> dict[str, Any]:
         """What state.json holds; empty where there is none yet or it is damaged."""
-        try:
-            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
-            return state if isinstance(state, dict) else {}
-        except (OSError, ValueError):
-            return {}
+        return atomic_files.json_object(self.folder / STATE)
 
 
 def create(spec: JobSpec, rendered: dict[str, str]) -> Path:

@@ -76,8 +76,7 @@ def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, sa
     """
     if keep_nights < 1 or keep_champions < 1:
         raise InputError("gc keeps at least one night and one champion: give --keep-nights and --keep-champions from 1")
-    if not root.is_dir():
-        raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
+    atomic_files.check_root(root)
     with alone(root):
         before = disk.taken(root)
         if not dry_run:
@@ -217,15 +216,11 @@ def _with_inputs(
     """What is used, and the inputs of every folder that no night has made: those of runs by hand."""
     named = {key for stage, key in used if stage == "any"}
     used = used | {(stage, key) for stage, key in candidates if key in named}
-    for stage in reversed(FOLDERS):
-        for path in atomic_files.finished(root, f"{stage}/*/{manifest.NAME}"):
-            stage_key = (stage, path.parent.name)
-            if stage_key in candidates or stage == "rejudged":
-                continue
-            inputs = manifest.readable(path.parent, stage)
-            if inputs is None:
-                raise unknown(path)
-            used |= {(name, str(key)) for name, key in inputs.key_parts.get("inputs", {}).items()}
+    for stage, folder in finished.made(root).items():
+        if stage not in candidates:
+            if folder.manifest is None:
+                raise unknown(folder.path / manifest.NAME)
+            used |= folder.inputs
     return used
 
 

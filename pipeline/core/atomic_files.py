@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from pipeline.core.errors import InputError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -50,6 +52,12 @@ def path_here(text: str) -> Path:
 def path_at_home(text: str) -> Path:
     """As `at_home`, for the paths of a command line."""
     return Path(at_home(text))
+
+
+def check_root(root: Path) -> None:
+    """Raises InputError where the root that a command was given is no folder."""
+    if not root.is_dir():
+        raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
 
 
 def sha256(path: Path) -> str:
@@ -92,6 +100,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where the file is not there, is damaged, or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def fsync_folder(folder: Path) -> None:

@@ -64,13 +64,7 @@ def folder() -> Path | None:
 
 def read(where: Path | None, name: str) -> dict[str, Any]:
     """A JSON object of a job's folder; empty where there is none."""
-    if where is None:
-        return {}
-    try:
-        content = json.loads((where / name).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    return atomic_files.json_object(where / name) if where else {}
 
 
 def _write(name: str, text: str) -> None:

@@ -1,9 +1,9 @@
 """What lies finished or unfinished under a root: the folder of each stage with its inputs, and the runs they make."""
 
-import json
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.core import atomic_files, manifest
 from pipeline.core.manifest import Manifest
@@ -56,7 +56,7 @@ class Unfinished(NamedTuple):
     @property
     def name(self) -> str:
         """Of its configuration, where its workers have been started."""
-        return str(_json(self.path / "job.json").get("config", {}).get("name", ""))
+        return str(atomic_files.json_object(self.path / "job.json").get("config", {}).get("name", ""))
 
 
 class Run(NamedTuple):
@@ -128,14 +128,14 @@ def ends(found: dict[Stage, Made]) -> list[Made]:
     return sorted(last, key=lambda one: (one.manifest.created if one.manifest else "", one.key), reverse=True)
 
 
-def runs(root: Path) -> Iterator[Run]:
-    """What there is under a root, the newest first."""
-    found = made(root)
+def runs(found: dict[Stage, Made]) -> Iterator[Run]:
+    """What the stages that `made` lists are the work of, the newest first."""
+    taken = functools.cache(disk.taken)  # runs share stages
     for end in ends(found):
         chain = sorted(with_inputs(found, [(end.stage, end.key)]), key=lambda one: disk.STAGES.index(one[0]))
         folders = {stage: found[stage, key] for stage, key in chain}
         assert end.manifest is not None
-        size = sum(disk.taken(one.path) for one in folders.values())
+        size = sum(taken(one.path) for one in folders.values())
         yield Run(end.name, end.manifest.created, list(folders), *_figure(folders), size, end.path)
 
 
@@ -143,18 +143,9 @@ def _figure(folders: dict[str, Made]) -> tuple[str | None, float | None]:
     """The metric that a training was after, and its value."""
     if "train" not in folders:
         return None, None
-    metric = _json(folders["train"].path / "config.json").get("train", {}).get("metric")
+    metric = atomic_files.json_object(folders["train"].path / "config.json").get("train", {}).get("metric")
     for stage, split in (("evaluate", "test"), ("train", "valid")):
         kept = folders[stage].manifest if stage in folders else None
         if kept is not None and isinstance(value := kept.counts.get(f"{split}/{metric}"), int | float):
             return f"{split} {metric}", float(value)
     return None, None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

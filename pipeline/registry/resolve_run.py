@@ -125,8 +125,8 @@ def _of_folder(path: Path, root: Path | None, uri: str | None) -> EvaluatedRun:
         raise InputError(f"{path} is not a folder of a finished stage: give {HELP}") from None
     if stage != "train":
         raise InputError(f"{path} is of the stage {stage}: give the folder of an evaluation or of a training")
-    for folder in newest_first(path.resolve().parent.parent):
-        if reporting.read_record(folder)["stages"]["train"]["key"] == key:
+    for folder, record in newest_first(path.resolve().parent.parent).items():
+        if record["stages"]["train"]["key"] == key:
             return _of_folder(folder, root, uri)
     raise InputError(f"the training in {path} is not evaluated: run `duplet evaluate` with its configuration")
 
@@ -165,16 +165,16 @@ def _of_keys(keys: dict[str, str], what: str, root: Path, where: Address, store:
             folder = mlflow_registry.evaluation_of_run(where, run_id, store / run_id)
         return EvaluatedRun(folder, reporting.read_record(folder), root, where)
     if "train" in keys:
-        for folder in newest_first(root):
-            if reporting.read_record(folder)["stages"]["train"]["key"] == keys["train"]:
-                return EvaluatedRun(folder, reporting.read_record(folder), root, where)
+        for folder, record in newest_first(root).items():
+            if record["stages"]["train"]["key"] == keys["train"]:
+                return EvaluatedRun(folder, record, root, where)
     raise InputError(f"{what} has no evaluation, here or in MLflow: run `duplet run` with its configuration")
 
 
-def newest_first(root: Path) -> list[Path]:
-    """The evaluations under a root that carry a record of their run; one that is damaged is none."""
-    found: dict[Path, str] = {}
+def newest_first(root: Path) -> dict[Path, dict[str, Any]]:
+    """The evaluations under a root that carry a record of their run, with it; one that is damaged is none."""
+    records: dict[Path, dict[str, Any]] = {}
     for path in atomic_files.finished(root, f"evaluate/*/{RECORD}"):
         with contextlib.suppress(InputError):
-            found[path.parent] = str(reporting.read_record(path.parent).get("made"))
-    return sorted(found, key=found.__getitem__, reverse=True)
+            records[path.parent] = reporting.read_record(path.parent)
+    return dict(sorted(records.items(), key=lambda item: str(item[1].get("made")), reverse=True))

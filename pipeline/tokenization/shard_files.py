@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import atomic_files
 from pipeline.core.fingerprints import stamp_of
@@ -82,10 +81,7 @@ class Checked:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._path = self._folder.with_name(f".{self._folder.name}.checked")
-        self._known: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            self._known = known if isinstance(known, dict) else {}
+        self._known = atomic_files.json_object(self._path)
         self._new = False
 
     def was(self, path: Path) -> bool:

@@ -69,13 +69,9 @@ class Journal:
 
     def sent(self) -> dict[str, Any]:
         """What sent.json holds; what a new one would, where there is none yet or it is damaged."""
-        try:
-            state = json.loads((self.folder / SENT).read_text(encoding="utf-8"))
-            if isinstance(state, dict) and {"sent", "left", "runs"} <= state.keys():
-                return state
-        except (OSError, ValueError):
-            pass
-        return {"sent": 0, "left": [], "runs": {}, "trouble": None}
+        state = atomic_files.json_object(self.folder / SENT)
+        whole = {"sent", "left", "runs"} <= state.keys()
+        return state if whole else {"sent": 0, "left": [], "runs": {}, "trouble": None}
 
     def keep_sent(self, state: dict[str, Any]) -> None:
         """Writes sent.json, whole; without fsync, since a lost one costs only a question to MLflow."""

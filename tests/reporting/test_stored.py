@@ -152,4 +152,4 @@ def test_a_damaged_neighbour_hides_no_other_run(evaluation: Make) -> None:
 
     one, two = evaluation("one"), evaluation("two")
     (one / "run.json").write_text('{"stages": []}')
-    assert resolve_run.newest_first(two.parent.parent) == [two]
+    assert list(resolve_run.newest_first(two.parent.parent)) == [two]

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.atomic_files import path_here
-from pipeline.core.errors import DupletError, InputError
+from pipeline.core.atomic_files import check_root, path_here
+from pipeline.core.errors import DupletError
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A line per run, the newest first, then those per unfinished work."""
-    if not args.root.is_dir():
-        raise InputError(f"no folder {args.root}: give --root, the `root` of the runs' configuration")
+    check_root(args.root)
     from pipeline.registry import finished
 
-    runs, unfinished = list(finished.runs(args.root)), finished.unfinished(args.root)
-    damaged = [str(folder.path) for folder in finished.made(args.root).values() if folder.manifest is None]
+    stages = finished.made(args.root)
+    runs, unfinished = list(finished.runs(stages)), finished.unfinished(args.root)
+    damaged = [str(folder.path) for folder in stages.values() if folder.manifest is None]
     with Talk() as say:
         known = _known(args.root, args.uri, say) if runs else {}
         for path in damaged:

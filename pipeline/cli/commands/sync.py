@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_here
-from pipeline.core.errors import InputError, TryAgain
+from pipeline.core.atomic_files import check_root, path_here
+from pipeline.core.errors import TryAgain
 from pipeline.core.progress import Talk
 
 
@@ -17,8 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A line per run on stdout: what was sent, or why it was not. Raises TryAgain where something is left."""
-    if not args.root.is_dir():
-        raise InputError(f"no folder {args.root}: give --root, the `root` of the runs' configuration")
+    check_root(args.root)
     from pipeline.tracking.sync import sync
 
     outcomes = []
