@@ -258,11 +258,6 @@ def _worked() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def agreement(first: list[list[str]], second: list[list[str]]) -> float:
-    """The mean share of the first system's answers that the second one gives too."""
-    return float(np.mean([len({*a} & {*b}) / max(1, len(a)) for a, b in zip(first, second)]))
-
-
 def main() -> None:
     if sys.argv[1:2] == ["build"]:
         print(json.dumps(BUILDS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))))
@@ -283,6 +278,8 @@ def main() -> None:
 
 def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
     """A line per system as it ends; system -> figures."""
+    from pipeline.search import hnsw
+
     passages, queries = home / "passages.jsonl", home / "queries"
     write_passages(passages, queries, count)
     print(f"{count:,} passages, {passages.stat().st_size / 1e6:,.0f} MB of JSON Lines")
@@ -303,7 +300,7 @@ def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
         )  # fmt: skip
     for first, second in (("words", "bm25s"), ("vectors", "faiss")):
         if first in found and second in found:
-            share = agreement(found[first]["found"], found[second]["found"])
+            share = hnsw.recall(found[second]["found"], found[first]["found"])
             found[f"{first} in {second}"] = share
             print(f"{100 * share:.1f} % of the {K} that {first} gives are among those of {second}")
     for system in systems:

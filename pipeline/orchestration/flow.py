@@ -117,10 +117,9 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
         return _run(config, wanted, command, say)
 
 
-def _kernel(config: Config, planned: Plan, wanted: list[Stage]) -> str:
+def _kernel(config: Config, work: list[Stage]) -> str:
     """Which recurrent layers run. Raises InputError where workers would start without those that are wanted."""
     recurrent = library.planned(config.model.kernel, config.train.gpus)
-    work = [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
     here = not os.environ.get("DUPLET_LAUNCHER")  # else the workers' hosts are others
     needed = here and any(isinstance(stage, WorkerStage) for stage in work)
     if needed and config.model.kernel == "own" and library.found().path is None:
@@ -131,7 +130,8 @@ def _kernel(config: Config, planned: Plan, wanted: list[Stage]) -> str:
 def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
     root, planned = Path(config.root), plan(config)
-    recurrent = _kernel(config, planned, wanted)
+    work = [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
+    recurrent = _kernel(config, work)
     where = address(config.tracking.uri, root)
     tracking = Tracking(
         where,
@@ -141,7 +141,7 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
         config.tracking.system_metrics,
         job_folder.runs(job_folder.folder()),
         keep=job_folder.folder() is not None,  # for the next start, and for whoever supervises the job
-        idle=all((planned.folder(stage.name) / manifest.NAME).exists() for stage in wanted),
+        idle=not work,
         **config.tracking.sending,
     )
     job_folder.keep_run(None, tracking.journal)

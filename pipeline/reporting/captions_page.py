@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.core.atomic_files import as_json
+from pipeline.reporting import folder as reporting
 from pipeline.reporting import stored
 
 KEPT = "captions.json"  # the first pictures with their captions, for pages of several runs
@@ -97,14 +97,7 @@ def keep(folder: Path, images: Sequence[Shown]) -> None:
 
 def kept(folder: Path) -> dict[str, dict[str, Any]]:
     """By picture, what `keep` wrote into an evaluation's folder; empty where it wrote nothing. Raises InputError."""
-    path = folder / KEPT
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise stored.wrong(path, str(error)) from None
-    return {one["name"]: one for one in stored.checked(stored.CAPTIONS, found, path)}
+    return {one["name"]: one for one in reporting.read(folder, KEPT, stored.CAPTIONS, [])}
 
 
 def _lit(image: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

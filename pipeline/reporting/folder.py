@@ -101,15 +101,12 @@ def load(folder: Path) -> Evaluation:
     """
     if not (folder / METRICS).exists():
         raise InputError(f"{folder} holds no evaluation (no {METRICS}): give the folder that `duplet evaluate` wrote")
-    compared = stored.checked(stored.TABLES, read_json(folder / METRICS, {}), folder / METRICS)
+    compared = read(folder, METRICS, stored.TABLES, {})
     stored.check_tables(compared, folder / METRICS)
-    run = stored.checked(stored.RECORD, read_json(folder / RECORD, {}), folder / RECORD)
-    history, histograms, alignments = (
-        stored.checked(form, read_json(folder / name, []), folder / name)
-        for form, name in (
-            (stored.HISTORY, HISTORY), (stored.HISTOGRAMS, "histograms.json"), (stored.ALIGNMENTS, "alignments.json"),
-        )
-    )  # fmt: skip
+    run = read(folder, RECORD, stored.RECORD, {})
+    history = read(folder, HISTORY, stored.HISTORY, [])
+    histograms = read(folder, "histograms.json", stored.HISTOGRAMS, [])
+    alignments = read(folder, "alignments.json", stored.ALIGNMENTS, [])
     stored.check_pictures(history, histograms, alignments, folder)
     if task := run.get("configuration", {}).get("task"):
         try:
@@ -131,6 +128,11 @@ def load(folder: Path) -> Evaluation:
     )
 
 
+def read(folder: Path, name: str, form: TypeAdapter[Any], absent: Any) -> Any:
+    """A JSON file of the folder, of a form, or `absent`. Raises InputError where it is damaged or of another form."""
+    return stored.checked(form, read_json(folder / name, absent), folder / name)
+
+
 def read_json(path: Path, absent: Any) -> Any:
     """A JSON file of the folder, or `absent`. Raises InputError where it is damaged."""
     if not path.exists():
@@ -145,7 +147,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What a run was made from. Raises InputError where the folder does not say so, or its record is damaged."""
     if not (folder / RECORD).exists():
         raise InputError(f"{folder} does not say what it was made from (no {RECORD}): {REMAKE}")
-    record: dict[str, Any] = stored.checked(stored.RECORD, read_json(folder / RECORD, {}), folder / RECORD)
+    record: dict[str, Any] = read(folder, RECORD, stored.RECORD, {})
     stored.check_record(record, folder / RECORD)  # type: ignore[arg-type]
     return record
 

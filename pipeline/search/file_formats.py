@@ -318,7 +318,6 @@ FORMATS: dict[str, tuple[str, Callable[[bytes, str | None], Read]]] = {
     "docx": ("word", read_docx),
 }
 PACKED = ("pdf", "word")  # formats
-HEADED = ("markdown", "html", "word")  # formats whose texts have headings as Markdown writes them
 
 
 def format_of(name: str) -> str | None:

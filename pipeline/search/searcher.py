@@ -230,14 +230,12 @@ class Searcher:
 
     # --- results ------------------------------------------------------------------------------------------------------
     def _result(self, rank: int, score: float, row: int, marked: set[str | None]) -> Result:
-        segment, at = self.snapshot.segment_of_passage(row)
-        in_segment, start, end = segment.passages[at].tolist()
-        document = segment.document(in_segment)
-        text = document.text[start:end]
+        document, span = self._passage(row)
+        text = document.text[span.start : span.end]
         tokens = self.encoder.tokens("document", text)
         term = self.snapshot.words.analyzer.term
         marks = [place for token, place in zip(tokens, places_of(text, tokens)) if term(token.lower()) in marked]
-        return Result(rank, float(score), document, row, Span(start, end), marks)
+        return Result(rank, float(score), document, row, span, marks)
 
     def _worth_marking(self, words: list[str]) -> set[str | None]:
         """The terms of the query to mark: those that few passages hold; where there is none, all."""

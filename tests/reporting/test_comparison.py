@@ -129,13 +129,13 @@ def test_runs_that_wrote_about_the_same_pictures_stand_side_by_side(loaded: Load
     assert "said by first" in texts and "said by attention" in texts and "onerror" in texts
     place = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[1].partition(",")[2]))))
     assert (place[:4, :4] == 200).all() and (place[4:] == 30).all()  # 0.15 of 200 where nothing was looked at
-    for wrong in (
-        "{",
-        "[{}]",
-        json.dumps([{**json.loads((run.folder / "captions.json").read_text())[0], "picture": '"'}]),
+    for wrong, sentence in (
+        ("{", "cannot be read"),
+        ("[{}]", "is damaged"),
+        (json.dumps([{**json.loads((run.folder / "captions.json").read_text())[0], "picture": '"'}]), "is damaged"),
     ):
         (run.folder / "captions.json").write_text(wrong)
-        with pytest.raises(InputError, match=r"captions\.json is damaged"):
+        with pytest.raises(InputError, match=rf"captions\.json {sentence}"):
             comparison.compare(runs)
     assert "same pictures" not in comparison.html(comparison.compare([loaded("x"), loaded("y")]))
 

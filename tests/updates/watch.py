@@ -18,7 +18,6 @@ from mxnet.ndarray import NDArray, _internal, register
 from pipeline.models.kernel import operator
 
 DEVICE, NOWHERE = mx.cpu(1), mx.cpu(9)
-COPY = "_copyto"
 BLOCKING = ("asnumpy", "wait_to_read", "_sync_copyfrom")  # asscalar calls asnumpy
 
 
