@@ -113,6 +113,17 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
     operator.use("auto")
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, made once: that takes seconds."""
+    from pipeline import tracking
+
+    root = tmp_path_factory.mktemp("empty")
+    # by its address: MLflow leaves that of an earlier test of this process in the environment
+    tracking.connect(tracking.address(f"sqlite:///{root / 'mlflow.db'}", root))[1].search_experiments()
+    return root / "mlflow.db"
+
+
 @pytest.fixture
 def duplet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `duplet VERB CONFIG …` in a process of its own, as a person would."""

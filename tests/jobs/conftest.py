@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from jobs.spec import JobSpec, check
-from pipeline import tracking
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CONFIG = """\
@@ -44,11 +43,3 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{path} differs; DUPLET_WRITE_GOLDEN=1 writes it anew"
 
     return compare
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes long to make its tables: once is enough."""
-    root = tmp_path_factory.mktemp("empty")
-    tracking.connect(tracking.address(f"sqlite:///{root / 'mlflow.db'}", root))[1].search_experiments()
-    return root / "mlflow.db"

@@ -18,6 +18,7 @@ from pipeline.models.encoder import Encoder, padding_of
 from pipeline.models.kernel import build, library, operator
 from pipeline.models.recurrent import GATES, RecurrentLayer, read_on
 from pipeline.orchestration import flow
+from tests.networks import built_layers, look_again
 
 CELLS = tuple(GATES)
 CPU = mx.cpu()
@@ -25,15 +26,11 @@ CPU = mx.cpu()
 
 @pytest.fixture(scope="module", autouse=True)
 def built() -> Iterator[None]:
-    build.build()
-    _look_again()
+    built_layers()
     operator.use("own")
-    if not operator.ready(CPU):
-        assert "avx2" not in Path("/proc/cpuinfo").read_text(), operator.told()
-        pytest.skip("the processor has no AVX2")
     yield
     operator.use("auto")
-    _look_again()
+    look_again()
 
 
 @pytest.fixture
@@ -41,11 +38,6 @@ def mxnets() -> Iterator[Callable[[], None]]:
     """Called, it lets MXNet's layers run for the rest of the test."""
     yield lambda: operator.use("mxnet")
     operator.use("own")
-
-
-def _look_again() -> None:
-    library.found.cache_clear()
-    operator._handle.cache_clear()
 
 
 def encoder_of(cell: str, layers: int, directions: int, inputs: int, hidden: int) -> Encoder:

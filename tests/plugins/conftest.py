@@ -2,14 +2,20 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import last_json
+
 PACKAGE = Path(__file__).with_name("rating_package")
+DUPLET = ("-m", "pipeline.cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -29,6 +35,22 @@ def install(site: Path, name: str, version: str, entry_points: dict[str, dict[st
 def environment(site: Path) -> dict[str, str]:
     """That of a process which finds the packages of a folder, and this very Duplet."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parents[2])])}
+
+
+def stopped_and_resumed(run: Run, site: Path, folder: Path, config: str) -> dict[str, Any]:
+    """Stops a training once it has a checkpoint, and runs the configuration to its end; what that says with --json."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", *DUPLET, "train", config],
+        cwd=folder, env=environment(site), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(folder.glob("runs/work/train-*/checkpoints/update-*")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 75, stderr
+    done = run(*DUPLET, "run", config, "--json")
+    assert "going on from update-" in done.stderr
+    return last_json(done)
 
 
 @pytest.fixture(scope="session")

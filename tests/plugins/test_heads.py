@@ -1,10 +1,6 @@
 """Heads of another package: one formula in MXNet, NumPy and ONNX; from installation to an index; and bad packages."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,14 +24,13 @@ from pipeline.search.open_index import stamp_of
 from pipeline.serving.mlflow_model import pack
 from pipeline.serving.onnx import matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
-from tests.plugins.conftest import Run, environment, install
+from tests.plugins.conftest import DUPLET, Run, install, stopped_and_resumed
 from tests.plugins.heads_package import duplet_heads
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
 MODULE = Path(duplet_heads.__file__)
 POINTS = {"gauss": "duplet_heads:GAUSS", "soft_late": "duplet_heads:SOFT_LATE", "bent": "duplet_heads:BENT",
           "unsearchable": "duplet_heads:UNSEARCHABLE"}  # fmt: skip
-DUPLET = ("-m", "pipeline.cli")
 
 
 @pytest.fixture
@@ -278,19 +273,7 @@ def test_a_head_of_another_package_from_installation_to_an_index(
     assert "did you mean scale" in run(*DUPLET, "config", "distance.yaml", "model.gauss.scales=1").stderr
 
     # training is stopped and goes on
-    process = subprocess.Popen(
-        [sys.executable, "-P", *DUPLET, "train", "distance.yaml"],
-        cwd=tmp_path, env=environment(site), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("runs/work/train-*/checkpoints/update-*")):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 75, stderr
-    done = run(*DUPLET, "run", "distance.yaml", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "going on from update-" in done.stderr
-    stages = json.loads(done.stdout.splitlines()[-1])["stages"]
+    stages = stopped_and_resumed(run, site, tmp_path, "distance.yaml")["stages"]
     trained, evaluated = (Path(stages[name]["folder"]) for name in ("train", "evaluate"))
 
     # train's folder needs the package, ingest's does not; the page has the head's own section

@@ -1,10 +1,6 @@
 """A task and a source of another package, from its installation to a sweep; and packages that cannot be used."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import yaml
 
 from pipeline.config import Config
 from pipeline.config.tasks import SECTIONS
-from tests.plugins.conftest import Run, environment, install
+from tests.plugins.conftest import DUPLET, Run, install, stopped_and_resumed
 
 CONFIG: dict[str, Any] = {
     "name": "rating",
@@ -33,7 +29,6 @@ CONFIG: dict[str, Any] = {
     "rating": {"scale": 2.0},
     "tracking": {"system_metrics": False, "send": "later"},
 }  # fmt: skip
-DUPLET = ("-m", "pipeline.cli")
 
 
 def written(folder: Path, **sections: Any) -> str:
@@ -57,19 +52,8 @@ def test_a_task_of_another_package_from_installation_to_sweep(
     assert "did you mean scale" in run(*DUPLET, "config", config, "rating.scales=1").stderr
 
     # training with two workers is stopped and goes on
-    process = subprocess.Popen(
-        [sys.executable, "-P", *DUPLET, "train", config],
-        cwd=tmp_path, env=environment(rating_site), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("runs/work/train-*/checkpoints/update-*")):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 75, stderr
-    done = run(*DUPLET, "run", config, "--json")
-    assert done.returncode == 0, done.stderr
-    assert "going on from update-" in done.stderr
-    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    done = stopped_and_resumed(run, rating_site, tmp_path, config)
+    metrics = done["metrics"]
     assert metrics["test/squared_error"] < 0.5 * metrics["test/mean/squared_error"]
 
     # the folder says which package it needs, the page has the task's own section
@@ -102,7 +86,7 @@ def test_a_task_of_another_package_from_installation_to_sweep(
 
     # without the package its model is refused by name, and everything else works
     without = with_site(tmp_path / "nothing")
-    trained = json.loads(done.stdout.splitlines()[-1])["stages"]["train"]["folder"]
+    trained = done["stages"]["train"]["folder"]
     refused = without(*DUPLET, "predict", trained, "--input", "rows.jsonl", "--output", "refused.jsonl")
     assert refused.returncode == 2
     assert "is of the task rating, which no installed package brings: install duplet-rating" in refused.stderr

@@ -24,15 +24,6 @@ from tests.reporting.conftest import ranking
 Promote = Callable[..., Outcome]
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes long to make its tables: once is enough."""
-    root = tmp_path_factory.mktemp("empty")
-    # by its address: MLflow leaves that of an earlier test of this process in the environment
-    tracking.connect(tracking.address(f"sqlite:///{root / 'mlflow.db'}", root))[1].search_experiments()
-    return root / "mlflow.db"
-
-
 @pytest.fixture
 def root(tmp_path: Path, empty_database: Path) -> Path:
     (tmp_path / "runs").mkdir()

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 from mxnet import nd
-from mxnet.gluon.model_zoo import vision
 
 from pipeline.cli import main
 from pipeline.core.errors import InputError
@@ -136,15 +135,10 @@ def test_alexnets_features_are_those_of_the_model_zoo(over_places: bool, tmp_pat
     """The parameters are read without MXNet from the file that it wrote."""
     from pipeline.config import CaptioningConfig
     from pipeline.serving.onnx.graphs import Graph
+    from tests.networks import alexnet
     from tests.serving.test_onnx_matcher import opened
 
-    net = vision.alexnet()
-    mx.random.seed(4)
-    net.initialize(mx.init.Xavier())
-    images = np.random.default_rng(1).integers(0, 255, (2, 224, 224, 3)).astype(np.uint8)
-    x = nd.array((images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose((0, 3, 1, 2))
-    net(x)
-    net.save_parameters(str(tmp_path / "alexnet.params"))
+    net, images, x = alexnet(tmp_path / "alexnet.params")
     inject: Any = "attention" if over_places else "first"
     options = CaptioningConfig(features="alexnet", weights=str(tmp_path / "alexnet.params"), inject=inject)
     graph = Graph("alexnet")

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
-import numpy as np
 import pytest
 
 from pipeline.config import check_config
@@ -15,6 +13,7 @@ from pipeline.distributed.world import World
 from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop
 from pipeline.training.checkpoint import State
+from tests.networks import fresh
 from tests.tasks.examples import small
 
 
@@ -29,10 +28,7 @@ def fit(prepared: Callable[..., Any], tmp_path: Path) -> Callable[..., State]:
     def run(*nats: float) -> State:
         task, found = task_of(config, tokenized), list(nats)
         task.validate = lambda network, world: {"nats": found.pop(0)}  # type: ignore[method-assign]
-        network = task.network()
-        mx.random.seed(1)
-        np.random.seed(1)
-        network.initialize()
+        network = fresh(task)
         spool = Spool(tmp_path / "work/points.jsonl")
         return loop.fit(task, network, config, world, tmp_path / "work/checkpoints", spool, lambda line: None)
 

@@ -13,7 +13,6 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import nd
-from mxnet.gluon.model_zoo import vision
 from PIL import Image
 
 from pipeline.config import CaptioningConfig, Config, ModelConfig, check_config
@@ -28,6 +27,7 @@ from pipeline.orchestration import flow
 from pipeline.reporting import captions_page
 from pipeline.tasks.base import task_of
 from pipeline.tasks.images import GRID, VECTOR, Images
+from tests.networks import alexnet, fresh
 
 
 # --- where the image enters -------------------------------------------------------------------------------------------
@@ -222,11 +222,7 @@ def test_an_image_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch)
 def trained_task(config: Config) -> Any:
     folder = Path(flow.run(config, "test", "tokenize", lambda line: None).stages["tokenize"]["folder"])
     task = task_of(config, folder)
-    network = task.network()
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
-    return task, network
+    return task, fresh(task)
 
 
 @pytest.mark.parametrize("shape", [(40, 6), (40, 3, 5)], ids=["vectors", "grids"])
@@ -286,14 +282,8 @@ def test_photographs_are_read_after_horovod_was_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inject", ["first", "attention"])
 def test_alexnets_features_are_those_of_the_model_zoo(inject: str, tmp_path: Path) -> None:
-    net = vision.alexnet()
-    mx.random.seed(4)
-    net.initialize(mx.init.Xavier())
-    pictures = np.random.default_rng(1).integers(0, 255, (2, 224, 224, 3)).astype(np.uint8)
-    x = nd.array((pictures / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose((0, 3, 1, 2))
-    net(x)  # gives the output's parameters their shapes
+    net, pictures, x = alexnet(tmp_path / "alexnet.params")
     vector = net.features(x).asnumpy()
-    net.save_parameters(str(tmp_path / "alexnet.params"))
     (tmp_path / images.SHAPE).write_text(json.dumps({"shape": [224, 224, 3]}))
     options = CaptioningConfig(features="alexnet", weights=str(tmp_path / "alexnet.params"), inject=inject)  # type: ignore[arg-type]
     found = Images("captioning", options, tmp_path).seen(pictures, mx.cpu())

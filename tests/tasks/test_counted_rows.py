@@ -19,6 +19,7 @@ from pipeline.reporting import page
 from pipeline.reporting.system_comparison import comparison
 from pipeline.tasks.base import task_of
 from pipeline.tokenization import stage as tokenize
+from tests.networks import fresh
 
 
 class Evaluated(NamedTuple):
@@ -45,10 +46,7 @@ def evaluated(tmp_path: Path, task: str, source: dict[str, Any], **settings: Any
     ingest.run(config, ingested)
     tokenize.run(config, ingested, tokenized)
     one, world = task_of(config, tokenized), World()
-    network = one.network()
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize(mx.init.Uniform(0.5))
+    network = fresh(one, init=mx.init.Uniform(0.5))
     found = one.evaluate(network, world, ingested, folder)
     return Evaluated(found, one.validate(network, world), folder)
 

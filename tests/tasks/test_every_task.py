@@ -1,9 +1,7 @@
 """What holds for every task: padding changes nothing, a killed training goes on bit for bit, workers share exactly."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.tasks.base import task_of
+from tests.networks import fresh
 from tests.tasks.examples import SMALL, small, to_predict
+from tests.workers.by_workers import run_by
 from tests.workers.equality import assert_equal
 
 STEPS = Path(__file__).with_name("training_steps.py")
@@ -43,10 +43,7 @@ def words(value: Any) -> list[str]:
 def test_a_prediction_does_not_depend_on_what_it_is_batched_with(name: str, prepared: Callable[..., Any]) -> None:
     config, ingested, tokenized = prepared(name)
     task = task_of(config, tokenized)
-    network = task.network()
-    mx.random.seed(3)
-    np.random.seed(3)
-    network.initialize(mx.init.Uniform(0.5))
+    network = fresh(task, 3, init=mx.init.Uniform(0.5))
     rows = [to_predict(name, row) for row in pq.read_table(ingested / "records-valid.parquet").to_pylist()[:12]]
     assert len(rows) == 12
     together = task.predict(network, rows, mx.cpu())
@@ -58,13 +55,7 @@ def test_a_prediction_does_not_depend_on_what_it_is_batched_with(name: str, prep
 
 
 def run_steps(folder: Path, *arguments: str, workers: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(STEPS), *arguments]
-    if workers > 1:
-        launcher = str(Path(sys.executable).with_name("horovodrun"))
-        command = [launcher, "--gloo", "-np", str(workers), "-H", f"localhost:{workers}", *command]
-    paths = os.pathsep.join([str(STEPS.parents[2]), *filter(None, sys.path)])
-    env = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=env)
+    return run_by(workers, STEPS, *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from pipeline.tasks import matching_evaluation, matching_ranking, matching_syste
 from pipeline.tasks.base import task_of
 from pipeline.tasks.matching_systems import Queries
 from tests.conftest import small_configuration
+from tests.networks import fresh
 
 WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
 
@@ -55,10 +56,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
         config = check_config(data, "test")
         stages: dict[str, Any] = flow.run(config, "test", "tokenize", lambda line: None).stages
         tokenized = Path(stages["tokenize"]["folder"])
-        network = task_of(config, tokenized).network()
-        mx.random.seed(3)
-        np.random.seed(3)
-        network.initialize(mx.init.Normal(0.5), force_reinit=True)
+        network = fresh(task_of(config, tokenized), 3, init=mx.init.Normal(0.5), force_reinit=True)
         return config, Path(stages["ingest"]["folder"]), tokenized, network
 
     return make

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from pipeline.core.event_log import Spool
 from pipeline.distributed.world import World
 from pipeline.tasks.base import StepLoss, Task, task_of
 from pipeline.training import checkpoint, loop, replay
+from tests import networks
 from tests.tasks.examples import SMALL, small
 
 Spoil = Callable[[StepLoss], StepLoss]
@@ -46,10 +46,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Any]
 def fresh(config: Config, folder: Path, how: Spoil | None = None, at: int = BAD) -> tuple[Task, Any]:
     """A task whose `at`-th loss is spoiled, and its network."""
     task = task_of(config, folder)
-    network, whole, calls = task.network(), task.loss, [0]
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
+    network, whole, calls = networks.fresh(task), task.loss, [0]
 
     def loss(*arguments: Any) -> StepLoss:
         calls[0] += 1

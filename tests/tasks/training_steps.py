@@ -9,9 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-import mxnet as mx
 import numpy as np
 
 from pipeline.config import Config, check_config
@@ -20,15 +18,8 @@ from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
+from tests.networks import fresh
 from tests.workers.global_step import run as run_updates
-
-
-def fresh(task: Any) -> Any:
-    network = task.network()
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
-    return network
 
 
 class Killing(Spool):

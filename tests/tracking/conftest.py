@@ -10,17 +10,6 @@ from tests.tracking.server import Proxy, Server
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once: that takes seconds."""
-    from pipeline.tracking import address, connect
-
-    root = tmp_path_factory.mktemp("empty")
-    _, client = connect(address(None, root))
-    client.search_experiments()
-    return root / "mlflow.db"
-
-
-@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Server]:
     one = Server(tmp_path_factory.mktemp("server"), empty_database)
     one.start()

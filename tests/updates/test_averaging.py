@@ -1,14 +1,13 @@
 """A training that keeps its parameters' means: they are judged and kept, and it goes on to the same ones."""
 
 from pathlib import Path
-from typing import Any
 
-import mxnet as mx
 import numpy as np
 
 from pipeline.distributed.world import World
-from pipeline.tasks.base import Task, task_of
+from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint
+from tests.networks import fresh
 from tests.training.test_averaging import plain_means, values_of
 from tests.updates.conftest import Made
 from tests.updates.steps import fit
@@ -23,15 +22,8 @@ def test_means_are_judged_and_kept_and_their_checkpoints_go_on(made: Made, tmp_p
         },
     )  # fmt: skip
 
-    def fresh() -> tuple[Task, Any]:
-        task = task_of(config, tokenized)
-        network = task.network()
-        mx.random.seed(1)
-        np.random.seed(1)
-        network.initialize()
-        return task, network
-
-    task, network = fresh()
+    task = task_of(config, tokenized)
+    network = fresh(task)
     past, seen = [values_of(network)], []
     accuracies = iter([0.5, 0.6])
     task.validate = lambda network, world: (  # type: ignore[method-assign]
@@ -49,7 +41,8 @@ def test_means_are_judged_and_kept_and_their_checkpoints_go_on(made: Made, tmp_p
         for path in (tmp_path / "checkpoints" / f"update-{n:08d}").iterdir():
             path.unlink()
         (tmp_path / "checkpoints" / f"update-{n:08d}").rmdir()
-    task, other = fresh()
+    task = task_of(config, tokenized)
+    other = fresh(task)
     task.validate = lambda network, world: {"accuracy": 0.6, "macro_f1": 0.0}  # type: ignore[method-assign]
     fit(task, other, config, World(), tmp_path)
     expected, got = values_of(network), values_of(other)

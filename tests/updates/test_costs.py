@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import pytest
 
 from pipeline.distributed.world import World
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
+from tests.networks import fresh
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 from tests.updates.watch import DEVICE, watched
@@ -53,9 +53,7 @@ def test_an_update_costs_what_it_did(
     world = World()
     world.context = DEVICE
     task = task_of(config, tokenized)
-    network = task.network()
-    mx.random.seed(1)
-    network.initialize(ctx=DEVICE)
+    network = fresh(task, ctx=DEVICE)
     costs: dict[int, tuple[int, dict[str, int]]] = {}
     sent = loop.Run.sent
     with watched() as seen:

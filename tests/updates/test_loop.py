@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from pipeline.distributed.world import World
 from pipeline.tasks.base import Task, task_of
 from pipeline.training import checkpoint, loop, warm_start
 from pipeline.training.batch_plan import Plan
+from tests import networks
 from tests.updates.steps import fit
 
 Fresh = Callable[..., tuple[Task, Any, Any]]
@@ -27,11 +27,7 @@ def fresh(made: Callable[..., Any]) -> Fresh:
     def make(**train: Any) -> tuple[Task, Any, Any]:
         config, _, tokenized = made("classification", train=train)
         task = task_of(config, tokenized)
-        network = task.network()
-        mx.random.seed(1)
-        np.random.seed(1)
-        network.initialize()
-        return task, network, config
+        return task, networks.fresh(task), config
 
     return make
 

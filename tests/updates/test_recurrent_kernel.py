@@ -16,14 +16,15 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.core.event_log import Spool
 from pipeline.distributed.world import World
-from pipeline.models.kernel import build, library, operator
+from pipeline.models.kernel import library, operator
 from pipeline.models.parameters import parameters_of
 from pipeline.orchestration import flow
 from pipeline.orchestration.model_stages import Train
-from pipeline.tasks.base import Task, task_of
+from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop, recurrent_kernel, replay
 from pipeline.training.batch_plan import Position
 from pipeline.training.loader import Loader
+from tests.networks import built_layers, fresh
 
 TASKS = ("matching", "tagging", "language_model")  # both directions into one vector; into all states; given states
 KERNELS = ("own", "mxnet")
@@ -32,23 +33,8 @@ KERNELS = ("own", "mxnet")
 @pytest.fixture(scope="module", autouse=True)
 def own() -> Iterator[str]:
     """The name of our own layers here; they are built where they are not."""
-    build.build()
-    library.found.cache_clear()
-    operator._handle.cache_clear()
-    if not operator.instructions():
-        assert "avx2" not in Path("/proc/cpuinfo").read_text(), operator.told()
-        pytest.skip("the processor has no AVX2")
-    yield f"own {operator.instructions()}"
+    yield f"own {built_layers()}"
     operator.use("auto")
-
-
-def initialized(task: Task) -> Any:
-    """Its network, as each training here begins with it."""
-    network = task.network()
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
-    return network
 
 
 class Trained:
@@ -59,7 +45,7 @@ class Trained:
                  "keep_checkpoints": 9, "log_every_updates": 1, "schedule": {"warmup_updates": 0}}  # fmt: skip
         config, _, tokenized = made(task, train=often, model={"kernel": kernel, "dropout": 0.1})
         self.task, self.said, self.config = task_of(config, tokenized), list[str](), config
-        self.network = initialized(self.task)
+        self.network = fresh(self.task)
         folder.mkdir(exist_ok=True)
         self.folder, spool = folder / "checkpoints", Spool(folder / "points.jsonl")
         self.state = loop.fit(self.task, self.network, config, World(), self.folder, spool, self.said.append)
@@ -157,7 +143,7 @@ def test_an_update_is_computed_again_to_the_same_bits_by_what_computed_it(
 ) -> None:
     trained = Trained(made, "matching", tmp_path / "run", kernel, updates=1)
     seen = next(row for row in trained.state.history if "loss" in row)
-    task, network, world = trained.task, initialized(trained.task), World()
+    task, network, world = trained.task, fresh(trained.task), World()
     loader = Loader(task, loop.plan_of(task, trained.config), world, Position(), 1)
     update = next(iter(loader))
     loader.close()
@@ -169,7 +155,7 @@ def test_an_update_is_computed_again_to_the_same_bits_by_what_computed_it(
     replay.keep(tmp_path / "kept", kept, before, {})
     assert replay.load(tmp_path / "kept").kernel == (own if kernel == "own" else "mxnet")
     operator.use("mxnet" if kernel == "own" else "own")  # what the process had before does not count
-    found = replay.again(tmp_path / "kept", task, initialized(task), trained.config, world, pytest.fail)
+    found = replay.again(tmp_path / "kept", task, fresh(task), trained.config, world, pytest.fail)
     assert found["same"], found
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 import pytest
 from mxnet import autograd
@@ -15,6 +14,7 @@ from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.training import exchange
 from pipeline.training.optimizer import Optimizer
+from tests.networks import fresh
 from tests.updates.cases import CASES, merged
 from tests.updates.steps import fit
 
@@ -72,9 +72,7 @@ def test_texts_of_one_token_are_trained_on_and_judged(
     config, _, tokenized = made(longest=1, **merged(CASES[name], streams, {"train": often}))
     task = task_of(config, tokenized)
     assert int(task.lengths.max()) == 1
-    network = task.network()
-    mx.random.seed(1)
-    network.initialize()
+    network = fresh(task)
     state = fit(task, network, config, world, tmp_path)
     assert state.update == 2
     assert state.best is not None and np.isfinite(state.best)

@@ -4,12 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import mxnet as mx
-import numpy as np
-
 from pipeline.config import check_config
 from pipeline.distributed.world import World
 from pipeline.tasks.base import task_of
+from tests.networks import fresh
 
 
 def main(cases: Path) -> None:
@@ -17,10 +15,7 @@ def main(cases: Path) -> None:
     found = {}
     for name, case in json.loads(cases.read_text()).items():
         task = task_of(check_config(case["config"], "test"), Path(case["tokenized"]))
-        network = task.network()
-        mx.random.seed(1)
-        np.random.seed(1)
-        network.initialize()
+        network = fresh(task)
         folder = cases.parent / f"evaluated-{world.size}-{name}"
         folder.mkdir(exist_ok=True)
         found[name] = task.validate(network, world)

@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import mxnet as mx
 import numpy as np
 from mxnet import autograd
 
@@ -18,6 +17,7 @@ from pipeline.training import exchange
 from pipeline.training.batch_plan import shares
 from pipeline.training.loop import plan_of
 from pipeline.training.optimizer import Optimizer
+from tests.networks import fresh
 
 MAX_SCORES = matching.MAX_SCORES
 
@@ -34,10 +34,7 @@ def main(cases: Path) -> None:
 def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
     operator.use(config.model.kernel)
-    network = task.network()
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
+    network = fresh(task)
     plan = plan_of(task, config)
     optimizer = Optimizer(network, config.train.optimizer, world)
     found: dict[str, np.ndarray] = {}

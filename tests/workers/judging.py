@@ -4,23 +4,18 @@ import json
 import sys
 from pathlib import Path
 
-import mxnet as mx
-import numpy as np
-
 from pipeline.config import check_config
 from pipeline.distributed.world import World
 from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import task_of
+from tests.networks import fresh
 
 
 def main(cases: Path) -> None:
     world = World()
     for number, case in enumerate(json.loads(cases.read_text())):
         config, tokenized = check_config(case["config"], "test"), Path(case["tokenized"])
-        network = task_of(config, tokenized).network()
-        mx.random.seed(1)
-        np.random.seed(1)
-        network.initialize()
+        network = fresh(task_of(config, tokenized))
         folder = cases.parent / f"size-{world.size}-case-{number}"
         if world.rank == 0:
             folder.mkdir()

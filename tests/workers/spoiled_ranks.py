@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
 from mxnet import nd
 
@@ -20,6 +19,7 @@ from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import StepLoss, task_of
 from pipeline.training import loop
+from tests.networks import fresh
 
 
 def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, int], None]:
@@ -38,10 +38,7 @@ def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, 
 def run(name: str, case: dict[str, Any], given: dict[str, Any], folder: Path, world: World) -> dict[str, Any]:
     config = check_config(given["config"], "test")
     task = task_of(config, Path(given["tokenized"]))
-    network, whole, calls = task.network(), task.loss, [0]
-    mx.random.seed(1)
-    np.random.seed(1)
-    network.initialize()
+    network, whole, calls = fresh(task), task.loss, [0]
 
     def loss(*arguments: Any) -> StepLoss:
         calls[0] += 1

@@ -1,8 +1,6 @@
 """Splits of fewer records than workers: a worker without a record judges none, and the figures are the same."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from pipeline.orchestration import flow
 from pipeline.training.batch_plan import Plan, shares
 from tests.updates.cases import CASES, Case
 from tests.updates.sources import rows_of
+from tests.workers.by_workers import run_by
 
 pytestmark = pytest.mark.workers
 
@@ -75,10 +74,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         folders = {"ingested": stages["ingest"]["folder"], "tokenized": stages["tokenize"]["folder"]}
         cases[name] = {"config": config, **folders}
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = [sys.executable, str(Path(__file__).with_name("few_records.py")), str(folder / "cases.json")]
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "2", "-H", "localhost:2"]
-    for command in (program, launcher + program):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    for workers in (1, 2):
+        done = run_by(workers, Path(__file__).with_name("few_records.py"), str(folder / "cases.json"))
         assert done.returncode == 0, done.stdout + done.stderr
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("size-*.json")}
 

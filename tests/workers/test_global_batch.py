@@ -5,8 +5,6 @@ Every head with every loss, with listed negatives, texts that repeat, and docume
 
 import functools
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from pipeline.config import check_config
 from pipeline.orchestration import flow
 from tests.conftest import reversed_pairs
 from tests.updates.cases import HEADS
+from tests.workers.by_workers import run_by
 from tests.workers.equality import assert_equal
 
 pytestmark = pytest.mark.workers
@@ -111,13 +110,10 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
             }
         )
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = [sys.executable, str(Path(__file__).with_name("global_step.py")), str(folder / "cases.json")]
 
     @functools.cache
     def compute(size: int) -> Path:
-        launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", f"{size}"]
-        command = program if size == 1 else [*launcher, "-H", f"localhost:{size}", *program]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        done = run_by(size, Path(__file__).with_name("global_step.py"), str(folder / "cases.json"))
         assert done.returncode == 0, done.stdout + done.stderr
         return folder
 

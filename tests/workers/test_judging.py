@@ -1,8 +1,6 @@
 """Three workers find what one finds, also where there are fewer documents than workers."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.orchestration import flow
+from tests.workers.by_workers import run_by
 
 pytestmark = pytest.mark.workers
 
@@ -59,10 +58,8 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stages[paths["test"]] = {"tokenized": done["tokenize"]["folder"], "ingested": done["ingest"]["folder"]}
         cases.append({"config": config, **stages[paths["test"]]})
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = [sys.executable, str(Path(__file__).with_name("judging.py")), str(folder / "cases.json")]
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "--gloo", "-np", "3", "-H", "localhost:3"]
-    for command in (program, launcher + program):
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    for workers in (1, 3):
+        ran = run_by(workers, Path(__file__).with_name("judging.py"), str(folder / "cases.json"))
         assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder
 

@@ -1,10 +1,7 @@
 """Several ranks: one with other parameters is found and named, all skip together, and fewer go on where they were."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from pipeline.orchestration import flow
 from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop
 from tests.conftest import small_configuration
+from tests.workers.by_workers import run_by
 
 pytestmark = pytest.mark.workers
 RANKS = 3
@@ -46,13 +44,7 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     stages: dict[str, Any] = flow.run(check_config(data, "test"), "test", "tokenize", lambda line: None).stages
     given = {"config": data, "tokenized": stages["tokenize"]["folder"], "cases": CASES}
     (folder / "cases.json").write_text(json.dumps(given))
-    launcher = str(Path(sys.executable).with_name("horovodrun"))
-    command = [launcher, "--gloo", "-np", str(RANKS), "-H", f"localhost:{RANKS}", sys.executable]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("spoiled_ranks.py")), str(folder)],
-        capture_output=True, text=True, timeout=250, env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
+    done = run_by(RANKS, Path(__file__).with_name("spoiled_ranks.py"), str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(RANKS)]
 
