@@ -6,25 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.config import task_spec, task_specs
 from pipeline.core.errors import InputError
 
 ROWS = 500  # looked at
 MAX_ROW_BYTES = 8 << 20
 MAX_LABELS = 50
 ALIKE = 1.5  # times as many letters: two texts about as long
-# Names looked for, whatever their case; then the longest texts are taken.
-LIKELY = {
-    "query": ("query", "question", "title", "q", "search", "keyword", "sentence1", "text1"),
-    "document": ("document", "answer", "passage", "text", "body", "content", "doc", "response", "sentence2", "text2"),
-    "relevance": ("relevance", "label", "score", "grade", "relevant", "rating", "target", "clicked", "is_duplicate"),
-    "text": ("text", "sentence", "review", "content", "body", "comment", "tweet", "document"),
-    "label": ("label", "class", "category", "stars", "sentiment", "topic", "target", "rating"),
-    "source": ("source", "src", "en"),
-    "target": ("target", "tgt", "translation", "reference"),
-}
-FIELDS = {"matching": ("query", "document", "relevance"), "classification": ("text", "label"),
-          "translation": ("source", "target")}  # fmt: skip
-OPTIONAL = ("relevance",)
 # Labels in words that people give pairs.
 GRADES = {"yes": 1, "no": 0, "relevant": 1, "irrelevant": 0, "not relevant": 0, "good": 1, "bad": 0, "match": 1,
           "no match": 0, "positive": 1, "negative": 0}  # fmt: skip
@@ -50,6 +38,11 @@ class Table(NamedTuple):
     columns: list[Column]
     rows: int  # looked at
     labels: dict[str, list[str]]  # of each column that is a label
+
+
+def tasks() -> list[str]:
+    """Those that a table may be for."""
+    return [name for name, spec in task_specs().items() if spec.columns]
 
 
 def look(address: str, scratch: Path) -> Table:
@@ -130,41 +123,38 @@ def columns_for(task: str, table: Table, own_columns: Mapping[str, str]) -> dict
     Raises:
         InputError: a given field or column is none, or a field has no column.
     """
-    names = [column.name for column in table.columns]
+    spec, names = task_spec(task), [column.name for column in table.columns]
     for field, name in own_columns.items():
-        if field not in FIELDS[task] or name not in names:
-            wrong = f"field {field!r} (there are {', '.join(FIELDS[task])})" if field not in FIELDS[task] else (
+        if field not in spec.columns or name not in names:
+            wrong = f"field {field!r} (there are {', '.join(spec.columns)})" if field not in spec.columns else (
                 f"column {name!r} (there are {', '.join(names)})")  # fmt: skip
             raise InputError(f"--columns {field}={name}: there is no {wrong}")
     columns, lowered = dict(own_columns), {name.lower(): name for name in names}
     free = lambda: [name for name in names if name not in columns.values()]
-    for field in FIELDS[task]:
-        likely = next((lowered[name] for name in LIKELY[field] if name in lowered and lowered[name] in free()), None)
-        if (
-            field not in columns
-            and likely is not None
-            and (field not in ("relevance", "label") or likely in table.labels)
-        ):
+    labels = [field for field in spec.columns if field not in spec.fields or spec.fields[field].names]
+    for field, known in spec.columns.items():
+        likely = next((lowered[name] for name in known if name in lowered and lowered[name] in free()), None)
+        if field not in columns and likely is not None and (field not in labels or likely in table.labels):
             columns[field] = likely
     longest = _longest(table.columns, table)
     if len(longest) > 1 and longest[0].letters < ALIKE * longest[1].letters:  # about as long: the query stands first
         longest[:2] = sorted(longest[:2], key=lambda column: -names.index(column.name))
     texts = [column.name for column in longest]
-    for field in ("document", "query", "text", "target", "source"):
+    for field in reversed([field for field in spec.columns if field not in labels]):
         left = [name for name in texts if name in free()]
-        if field in FIELDS[task] and field not in columns and left:
+        if field not in columns and left:
             columns[field] = left[0]
-    for field in ("relevance", "label"):
+    for field in labels:
         left = [name for name in table.labels if name in free()]
-        if field in FIELDS[task] and field not in columns and left:
+        if field not in columns and left:
             columns[field] = left[-1]
-    missing = [field for field in FIELDS[task] if field not in columns and field not in OPTIONAL]
+    missing = [field for field in spec.columns if field not in columns and field in spec.fields]
     if missing:
         raise InputError(
             f"{table.address} has no column for {' and '.join(missing)} of the task {task}; columns found: "
             f"{', '.join(names)}; name one with --columns {missing[0]}=COLUMN"
         )
-    return {field: columns[field] for field in FIELDS[task] if field in columns}
+    return {field: columns[field] for field in spec.columns if field in columns}
 
 
 def grades_for(labels: Sequence[str]) -> dict[str, Any] | None:

@@ -59,6 +59,8 @@ class TaskSpec:
         record: what one record is called, for sentences: "text", "pair".
         options: the model of its section, whose defaults must all be given.
         inputs: the fields that a row to predict must have.
+        columns: field -> names that a person's column for it is likely to have, whatever their case; with them
+            `duplet init` writes configurations of the task.
         defaults: of the section `model`, where they differ from those of other tasks.
         tied: fields that must have the same limit of tokens, as words and their tags.
         steps: tokens of an update's piece of a field that is not cut; None where all fields are cut.
@@ -73,6 +75,7 @@ class TaskSpec:
             lists of documents and a collection.
         teachable: whether it learns from a teacher's scores too.
         heads: whether the settings head and towers shape its models.
+        goes_on: whether it goes on from a prompt, by its class's `prompt`, `go_on` and `likeliest`.
         mxnet: (config, model folder) -> Predictor on MXNet.
         report: (evaluation folder) -> (title, table of texts with its heads) or None, a section of the run's page.
         interface: what the declaration was written for.
@@ -86,6 +89,7 @@ class TaskSpec:
     same_by: Callable[[Any], tuple[str, ...]] | None = None
     options: type[Settings] | None = None
     inputs: tuple[str, ...] = ("text",)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[str, ...] = ()
     steps: Callable[[Any], int] | None = None
@@ -99,6 +103,7 @@ class TaskSpec:
     relevance: bool = False
     teachable: bool = False
     heads: bool = False
+    goes_on: bool = False
     onnx: OnnxSpec | None = None
     mxnet: str = "pipeline.serving.predict.mxnet_tasks:TaskPredictor"
     report: str | None = None

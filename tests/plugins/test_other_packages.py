@@ -51,6 +51,12 @@ def test_a_task_of_another_package_from_installation_to_sweep(
     assert "squared error of a text" in run(*DUPLET, "config", "explain", "rating").stdout
     assert "did you mean scale" in run(*DUPLET, "config", config, "rating.scales=1").stderr
 
+    # a table is one of its own
+    table = "".join(f"{text},{i % 5}\n" for i, text in enumerate(("a superb view indeed", "an awful meal") * 20))
+    (tmp_path / "own.csv").write_text("Comment,Rating\n" + table)
+    begun = run(*DUPLET, "init", "own.csv", "--task", "rating", "--output", "own.yaml", "--json")
+    assert json.loads(begun.stdout)["columns"] == {"text": "Comment", "stars": "Rating"}, begun.stderr
+
     # training with two workers is stopped and goes on
     done = stopped_and_resumed(run, rating_site, tmp_path, config)
     metrics = done["metrics"]

@@ -30,23 +30,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the prompt and what follows to stdout; with --json one object of both."""
     _check(args)
+    from pipeline.config import task_specs
     from pipeline.registry import resolve_run
     from pipeline.serving.model_folder import read_config, read_parameters
 
     folder = resolve_run.model(args.model, args.root, args.uri)
     config = read_config(folder)
-    if config.task != "language_model":
+    if not config.spec.goes_on:
+        able = " or ".join(name for name, spec in task_specs().items() if spec.goes_on)
         raise InputError(
-            f"{args.model} is a model of the task {config.task}, which writes no text: give one of language_model, "
+            f"{args.model} is a model of the task {config.task}, which writes no text: give one of {able}, "
             "or use `duplet predict`"
         )
     import mxnet as mx
 
     from pipeline.models.writing import Choice
     from pipeline.serving.predict.mxnet_encoder import set_parameters
-    from pipeline.tasks.language_model import LanguageModelTask
+    from pipeline.tasks.base import task_of
 
-    task = LanguageModelTask(config, folder)
+    task: Any = task_of(config, folder)
     network = task.network()
     set_parameters(network, read_parameters(folder), config.model.kernel)
     prompt, unknown = task.prompt(args.prompt)

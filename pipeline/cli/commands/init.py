@@ -18,7 +18,7 @@ SHOWN = 60  # characters of an example
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to look at, and answers to the questions."""
     parser.add_argument("path", nargs="?", help="a folder of documents, or a table (.csv, .tsv, .jsonl, .parquet)")
-    parser.add_argument("--task", choices=tuple(guess.FIELDS), help="what is learned, if the guess is wrong")
+    parser.add_argument("--task", choices=guess.tasks(), help="what is learned, if the guess is wrong")
     parser.add_argument("--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns: query=question")
     parser.add_argument("--output", type=path_here, metavar="FILE", help="the configuration (my.yaml)")
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if task is None:
         return _documents(path, args.json)
     if args.task is None:
-        task = _choice(ask, "task", list(guess.FIELDS), task)
+        task = _choice(ask, "task", guess.tasks(), task)
     columns = guess.columns_for(task, table, _given(args.columns))
     if args.columns is None:
         columns = _columns(ask, task, table, columns)
@@ -154,7 +154,7 @@ def _documents(path: str, as_json: bool) -> int:
 
 def _configuration(task: str, table: guess.Table, columns: dict[str, str]) -> str:
     """A commented configuration."""
-    from pipeline.config import variables
+    from pipeline.config import task_spec, variables
 
     quoted = lambda text: json.dumps(variables.escaped(text), ensure_ascii=False)  # but for keys, which are as they are
     listed = ", ".join(f"{field}: {quoted(name)}" for field, name in columns.items())
@@ -166,7 +166,7 @@ def _configuration(task: str, table: guess.Table, columns: dict[str, str]) -> st
         *(f"    {name}: {quoted(value)}" for name, value in table.how.items()),
         f"    columns: {{{listed}}}",
     ]
-    if task == "matching" and "relevance" in columns:
+    if "relevance" in columns:
         grades = guess.grades_for(table.labels.get(columns["relevance"], []))
         if grades is None:
             labels = ", ".join(
@@ -175,7 +175,7 @@ def _configuration(task: str, table: guess.Table, columns: dict[str, str]) -> st
             lines.append(f"    grades: {{{labels}}}   # give relevant labels 1 (or 2, 3 where they are graded)")
         elif grades:
             lines.append(f"    grades: {json.dumps(grades, ensure_ascii=False)}")
-    if task == "matching" and "relevance" not in columns:
+    elif task_spec(task).relevance:
         lines.append("    # no column for relevance: every row counts as a relevant pair")
     chinese = any(_has_han(example) for column in table.columns for example in column.examples)
     lines += [

@@ -8,6 +8,10 @@ TASK = TaskSpec(
     fields={"text": Text(256), "label": Text(1, "label", "whole", names=True)},
     task="pipeline.tasks.classification:Classification",
     metrics=(Metric("accuracy"), Metric("macro_f1")),
+    columns={
+        "text": ("text", "sentence", "review", "content", "body", "comment", "tweet", "document"),
+        "label": ("label", "class", "category", "stars", "sentiment", "topic", "target", "rating"),
+    },
     check_split="pipeline.orchestration.split_checks:classification",
     pooled=True,
     teachable=True,

@@ -69,6 +69,7 @@ TASK = TaskSpec(
     steps=lambda options: int(options.steps),
     check=_check,
     check_tokens=_check_tokens,
+    goes_on=True,
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.tasks:language_step",
         judge="pipeline.serving.export.task_validation:language_model",

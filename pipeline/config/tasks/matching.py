@@ -6,6 +6,11 @@ from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
 GRADED_METRICS = ("accuracy", "macro_f1", "auc")
+_COLUMNS = {
+    "query": ("query", "question", "title", "q", "search", "keyword", "sentence1", "text1"),
+    "document": ("document", "answer", "passage", "text", "body", "content", "doc", "response", "sentence2", "text2"),
+    "relevance": ("relevance", "label", "score", "grade", "relevant", "rating", "target", "clicked", "is_duplicate"),
+}
 RANKING_CUTS = (("mrr", 10), ("map", None), ("ndcg", 10), ("recall", 1), ("recall", 10), ("recall", 100))
 
 
@@ -51,6 +56,7 @@ TASK = TaskSpec(
     record="pair",
     same_by=_same_by,
     inputs=("query", "document"),
+    columns=_COLUMNS,
     # measured better on the sets of questions, abstracts and manuals
     defaults={"head": "late_interaction", "hidden": 96},
     check=_check,

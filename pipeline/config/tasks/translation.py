@@ -52,6 +52,7 @@ TASK = TaskSpec(
     record="pair",
     options=TranslationConfig,
     inputs=("source",),
+    columns={"source": ("source", "src", "en"), "target": ("target", "tgt", "translation", "reference")},
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.writers:translator",
         judge="pipeline.serving.export.writing_validation:translation",

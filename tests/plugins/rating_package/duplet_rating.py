@@ -121,6 +121,7 @@ TASK = TaskSpec(
     task="duplet_rating_network:Rating",
     metrics=(Metric("squared_error", smaller_is_better=True, scale="stars squared"),),
     options=RatingOptions,
+    columns={"text": ("text",), "stars": ("stars", "rating")},
     pooled=True,
     report="duplet_rating:report",
     onnx=OnnxSpec(
