@@ -5,7 +5,6 @@ is and so does not reach 100 % either.
 """
 
 import ast
-import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,11 +34,10 @@ class Count(NamedTuple):
         """
         if not self.total:
             return float("nan"), float("nan")
-        z = 1.96
-        middle = self.share + z * z / (2 * self.total)
-        half = z * math.sqrt(self.share * (1 - self.share) / self.total + z * z / (4 * self.total**2))
-        scale = 1 + z * z / self.total
-        return (middle - half) / scale, (middle + half) / scale
+        from scipy import stats  # takes long
+
+        ends = stats.binomtest(self.good, self.total).proportion_ci(0.95, "wilson")
+        return float(ends.low), float(ends.high)
 
 
 def latex_environments(text: str) -> Count:

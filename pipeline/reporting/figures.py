@@ -4,6 +4,7 @@ Series colours are Okabe and Ito's, as the page's variables --s1 to --s6; marker
 texts come from data and are shown as they are: no mathematics is read out of dollar signs.
 """
 
+import html
 import io
 import re
 import warnings
@@ -183,7 +184,7 @@ def _svg(figure: Figure, description: str, frame: bool = True) -> str:
     text = re.sub(r"<[^>]*>", lambda tag: _themed(tag[0]), text)  # in texts < and > are escaped
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r"\n\s*", "\n", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(description)}" ', 1)
 
 
 def _themed(tag: str) -> str:
@@ -192,9 +193,3 @@ def _themed(tag: str) -> str:
     tag = re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)  # only what is referred to needs a name
     return re.sub(r" ?font-family: [^;\"]*;?", "", tag)
-
-
-def _attribute(text: str) -> str:
-    for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        text = text.replace(sign, name)
-    return text

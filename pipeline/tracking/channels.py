@@ -1,5 +1,6 @@
 """Ways to tell people: Slack's webhook, a plain one, mail. Each is told once, and gets no more than half a minute."""
 
+import html
 import http.client
 import json
 import os
@@ -83,8 +84,7 @@ def _in_time(work: Callable[[], None]) -> str | None:
 
 def _slack_text(message: Message) -> str:
     """Slack reads &, < and > as marks of its own."""
-    text = f"*{message.title}*\n{message.text}"
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(f"*{message.title}*\n{message.text}", quote=False)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

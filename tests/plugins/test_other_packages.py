@@ -52,7 +52,7 @@ def test_a_task_of_another_package_from_installation_to_sweep(
     assert "did you mean scale" in run(*DUPLET, "config", config, "rating.scales=1").stderr
 
     # a table is one of its own
-    table = "".join(f"{text},{i % 5}\n" for i, text in enumerate(("a superb view indeed", "an awful meal") * 20))
+    table = "".join(f"the view of room {i} was superb,{i % 5}\n" for i in range(40))
     (tmp_path / "own.csv").write_text("Comment,Rating\n" + table)
     begun = run(*DUPLET, "init", "own.csv", "--task", "rating", "--output", "own.yaml", "--json")
     assert json.loads(begun.stdout)["columns"] == {"text": "Comment", "stars": "Rating"}, begun.stderr
