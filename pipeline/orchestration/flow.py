@@ -117,6 +117,10 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
         return _run(config, wanted, command, say)
 
 
+def _to_do(planned: Plan, wanted: list[Stage]) -> list[Stage]:
+    return [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
+
+
 def _kernel(config: Config, work: list[Stage]) -> str:
     """Which recurrent layers run. Raises InputError where workers would start without those that are wanted."""
     recurrent = library.planned(config.model.kernel, config.train.gpus)
@@ -130,7 +134,7 @@ def _kernel(config: Config, work: list[Stage]) -> str:
 def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
     root, planned = Path(config.root), plan(config)
-    work = [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
+    work = _to_do(planned, wanted)
     recurrent = _kernel(config, work)
     where = address(config.tracking.uri, root)
     tracking = Tracking(

@@ -65,9 +65,9 @@ def test_layers_of_ours_are_asked_for_only_where_workers_would_start(
     monkeypatch.setattr(library, "found", lambda: library.without("its own are not built"))
     planned, wanted = flow.plan(config), flow.stages_of(config, "evaluate")
     with pytest.raises(InputError, match=r"model\.kernel=own cannot be had"):
-        flow._kernel(config, planned, wanted)
-    flow._kernel(config, planned, flow.stages_of(config, "tokenize"))
+        flow._kernel(config, flow._to_do(planned, wanted))
+    flow._kernel(config, flow._to_do(planned, flow.stages_of(config, "tokenize")))
     for stage in wanted:
         planned.folder(stage.name).mkdir(parents=True)
         (planned.folder(stage.name) / manifest.NAME).write_text("{}")
-    flow._kernel(config, planned, wanted)
+    flow._kernel(config, flow._to_do(planned, wanted))
