@@ -55,7 +55,7 @@ def path_at_home(text: str) -> Path:
 
 
 def check_root(root: Path) -> None:
-    """Raises InputError where the root that a command was given is no folder."""
+    """Raises InputError where the root that a command was given is not a folder."""
     if not root.is_dir():
         raise InputError(f"no folder {root}: give --root, the `root` of the runs' configuration")
 
