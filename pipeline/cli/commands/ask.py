@@ -4,9 +4,9 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 
@@ -26,8 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm-model", metavar="NAME", help=f"the language model's name there (the variable {MODEL})")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds to wait for it (60)")
     parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
-    parser.add_argument("--uri", help="MLflow's address, if not the one under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
@@ -35,8 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the start and of the sample (1)")
     parser.add_argument("--characters", type=int, default=3_000_000, metavar="N", help="of the text read (3000000)")
     parser.add_argument("--no-picture", action="store_true", help="leave out the norms of ds_t/ds_k")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies (runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

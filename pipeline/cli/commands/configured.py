@@ -1,8 +1,10 @@
-"""What verbs that take a configuration have in common."""
+"""What verbs have in common: a configuration, and where runs lie."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
+
+from pipeline.core.atomic_files import path_here
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -14,6 +16,13 @@ def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings by dotted path, train.epochs=3"
     )
+
+
+def root_arguments(parser: argparse.ArgumentParser, of_run: bool = False) -> None:
+    """Where runs lie, and where MLflow knows them; `of_run`: for a verb over a run, which may say so itself."""
+    shown = "the folder of all runs (default: the run's, or runs)" if of_run else "where runs and mlflow.db lie (runs)"
+    parser.add_argument("--root", type=path_here, default=None if of_run else "runs", help=shown)
+    parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 
 def verify_argument(parser: argparse.ArgumentParser) -> None:

@@ -2,8 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.progress import Talk
 
@@ -14,8 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("onnx", "torch"), default="onnx", help="default: onnx")
     parser.add_argument("--int8", action="store_true", help="eight-bit weights (LSTM), with their cost in the card")
     parser.add_argument("--output", type=path_here, help="default: ROOT/export/NAME-TO, -int8 added for eight bits")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where mlflow.db lies (default: runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,10 +4,9 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
-from pipeline.core.atomic_files import path_here
+from pipeline.cli.commands import configured
 from pipeline.core.errors import InputError
 
 MAX_LENGTH = 1_000_000
@@ -23,8 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens of chance P together")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws (1)")
     parser.add_argument("--beam", type=int, metavar="N", help="the likeliest text by beam search, nothing drawn")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where mlflow.db lies (default: runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

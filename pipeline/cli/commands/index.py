@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.progress import Talk
@@ -67,8 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
     parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
-    parser.add_argument("--uri", help="MLflow's address, if not the one under root")
+    configured.root_arguments(parser)
 
 
 def _count(text: str) -> int:

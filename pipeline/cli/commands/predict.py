@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.progress import Talk
 
@@ -25,8 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delimiter", metavar="SIGN", help='between the fields of a CSV or TSV input, such as ";"')
     parser.add_argument("--backend", choices=("onnx", "mxnet"), help="default: onnx where the task has it")
     parser.add_argument("--restart", action="store_true", help="do not go on with a run that was cut off")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where mlflow.db lies (default: runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser)
 
 
 def _output(text: str) -> str:

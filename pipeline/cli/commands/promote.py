@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.atomic_files import as_json, path_here
+from pipeline.cli.commands import configured
+from pipeline.core.atomic_files import as_json
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--back", action="store_true", help="return the alias to the version that had it before")
     parser.add_argument("--reason", help="kept with the move")
-    parser.add_argument("--root", type=path_here, help="the folder of all runs (default: the run's, or runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser, of_run=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 
 
@@ -18,8 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=path_here, metavar="FILE",
         help="make the page anew here; without it, the page of the evaluation's folder",
     )  # fmt: skip
-    parser.add_argument("--root", type=path_here, help="the folder of all runs (default: the run's, or runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser, of_run=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.atomic_files import check_root, path_here
+from pipeline.cli.commands import configured
+from pipeline.core.atomic_files import check_root
 from pipeline.core.errors import DupletError
 from pipeline.core.progress import Talk
 
@@ -18,8 +19,7 @@ COLUMNS = ("made", "name", "stages", "value", "size", "folder", "MLflow run")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which root, and where its runs are known."""
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the runs lie (runs)")
-    parser.add_argument("--uri", help="MLflow's address, if not under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

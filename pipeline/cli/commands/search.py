@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
 from pipeline.core.progress import Talk
@@ -29,8 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
     parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the MLflow database lies")
-    parser.add_argument("--uri", help="MLflow's address, if not the one under root")
+    configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
