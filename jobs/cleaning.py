@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from jobs import folder as folders
 from jobs import retention, supervise
-from jobs.retention import Say
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError
 from pipeline.core.manifest import Manifest
+from pipeline.core.progress import Say
 from pipeline.distributed import job_folder
 from pipeline.registry import disk, finished, mlflow_registry
 from pipeline.registry.finished import Made, Stage, Unfinished

@@ -9,12 +9,13 @@ import re
 import statistics
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import SPLITS, ChecksConfig, Config
 from pipeline.core import atomic_files, manifest
+from pipeline.core.progress import Say
 from pipeline.distributed import job_folder
 from pipeline.tracking import Address, Tracking
 
@@ -252,9 +253,7 @@ def figures(rows: list[Row]) -> Iterator[tuple[str, float]]:
         yield "data_check/" + re.sub(r"[^\w/ .-]", "_", row.name), row.tonight
 
 
-def show(
-    rows: list[Row], nights: int, folder: Path, where: Address, config: Config, say: Callable[[str], None]
-) -> None:
+def show(rows: list[Row], nights: int, folder: Path, where: Address, config: Config, say: Say) -> None:
     """Puts table and picture into a job's folder and into its MLflow run.
 
     Args:

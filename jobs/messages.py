@@ -5,7 +5,6 @@ an endpoint that is dead: what it did not take is sent with the next night, or b
 """
 
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from jobs.spec import JobSpec
 from jobs.texts import shell
 from pipeline.config import Config, MessagesConfig
 from pipeline.core.event_log import Lines
+from pipeline.core.progress import Say
 from pipeline.core.redaction import hide
 from pipeline.distributed import job_folder
 from pipeline.tracking import address, channels
@@ -23,7 +23,6 @@ from pipeline.tracking.channels import Message
 
 SPOOL = "messages.jsonl"
 LASTS_S = 7 * 24 * 3600.0
-Say = Callable[[str], None]
 
 
 def add(schedule: Schedule, due: str, exit_code: int, reason: str, job: JobSpec, config: Config | None) -> bool:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from jobs.supervise import Supervisor, holding
 from pipeline.config import Config, load_config, variables
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.core.redaction import hide
 from pipeline.distributed import job_folder, launcher
 from pipeline.tracking import address
@@ -35,7 +36,6 @@ OWED = timedelta(days=7)  # how long a date is tried again that began and was no
 UNCHECKED = "DUPLET_UNCHECKED"  # set where a person takes the data as it is
 BEGAN = "began, and was killed or is at work"  # the word on a date until there is another
 SPARE, SPARE_BYTES = "spare", 1 << 16  # room for verdicts on a full disk
-Say = Callable[[str], None]
 
 
 class Verdict(NamedTuple):

@@ -9,7 +9,7 @@ import contextlib
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from jobs.spec import JobSpec
 from jobs.targets import ENDED
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.distributed import job_folder
 from pipeline.registry import disk, finished, mlflow_registry
 from pipeline.registry.mlflow_registry import Version
@@ -30,7 +31,6 @@ from pipeline.tracking.client import Address
 LOCK = ".gc.lock"
 NIGHT = re.compile(r"(?P<schedule>.+)-(?P<date>\d{8}-\d{4})")
 FOLDERS = (*disk.STAGES, "rejudged")
-Say = Callable[[str], None]
 
 
 class Night(NamedTuple):

@@ -14,6 +14,7 @@ from jobs.schedule import LOG, SCHEDULE, Schedule
 from jobs.texts import cron_command, shell
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, TryAgain
+from pipeline.core.progress import Say
 
 SCRIPT = "schedule.sh"
 PAUSES_S = (0, 15, 30, 60, 120, 240)  # before each try to hand over the next link
@@ -138,7 +139,7 @@ def links(schedule: Schedule, also_running: bool = False) -> list[str]:
     return output.split()
 
 
-def mend(schedule: Schedule, say: Callable[[str], None], pause: Callable[[float], None]) -> str | None:
+def mend(schedule: Schedule, say: Say, pause: Callable[[float], None]) -> str | None:
     """Hands the next link over where the script could not; None where one waits, else why there is none.
 
     Args:

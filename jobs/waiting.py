@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.config import WaitForConfig
 from pipeline.core.errors import TryAgain
+from pipeline.core.progress import Say
 
 POLL_S = 30.0
 QUIET_S = 60.0  # a file that was not written for so long is whole; one that grows between two looks is not
@@ -43,7 +44,7 @@ def look(pattern: Path) -> Look:
 
 
 def wait(
-    settings: WaitForConfig, folder: Path, patient: bool, say: Callable[[str], None], pause: Callable[[float], None],
+    settings: WaitForConfig, folder: Path, patient: bool, say: Say, pause: Callable[[float], None],
 ) -> None:  # fmt: skip
     """Returns when the data is there, large enough and no longer growing.
 

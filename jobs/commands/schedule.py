@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from jobs.commands import submit
 from jobs.commands.dry_run import show
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError
+from pipeline.core.progress import Say
 
 if TYPE_CHECKING:
     from jobs.schedule import Schedule
@@ -216,14 +216,14 @@ def _remove(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mend_chain(schedule: "Schedule", say: Callable[[str], None]) -> None:
+def _mend_chain(schedule: "Schedule", say: Say) -> None:
     from jobs import slurm_schedule
 
     if os.environ.get(slurm_schedule.BROKEN) and (problem := slurm_schedule.mend(schedule, say, time.sleep)):
         say(f"warning: {problem}")
 
 
-def _keep(schedule: "Schedule", say: Callable[[str], None]) -> None:
+def _keep(schedule: "Schedule", say: Say) -> None:
     """Removes what nights.keep does not keep; whatever comes of that, the night is as it was."""
     from jobs import nights, retention
     from pipeline.registry import disk
@@ -240,7 +240,7 @@ def _keep(schedule: "Schedule", say: Callable[[str], None]) -> None:
             say(f"warning: old nights were not removed: {error}")
 
 
-def _send(schedule: "Schedule", say: Callable[[str], None]) -> None:
+def _send(schedule: "Schedule", say: Say) -> None:
     """Sends the messages that wait, and tells a monitor that the night has a verdict; a dead endpoint costs nothing."""
     from jobs import messages, nights
     from jobs.schedule import STAMP
@@ -305,9 +305,7 @@ def _named(date: str, schedule: "Schedule") -> list[datetime]:
     return dates.named(date, schedule.cron)
 
 
-def _part(
-    args: argparse.Namespace, schedule: "Schedule", by_hand: list[datetime] | None, say: Callable[[str], None]
-) -> int:
+def _part(args: argparse.Namespace, schedule: "Schedule", by_hand: list[datetime] | None, say: Say) -> int:
     from jobs import nights
     from jobs.schedule import PARTS
 

@@ -8,11 +8,13 @@ import contextlib
 import re
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from pipeline.core.redaction import hide
 
+Say = Callable[[str], None]  # takes a line for the person
 # Lines of this form also move the bar: what is done, how many of how many, and what there is to say about it.
 STEP = re.compile(r"(?P<name>[\w ]+?) (?P<done>[\d,]+)/(?P<total>[\d,]+): (?P<rest>.*)")
 # These lines stand between steps without ending them.

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, GateError, InputError, TryAgain, full_disk
+from pipeline.core.progress import Say
 from pipeline.distributed import heartbeat, job_folder
 from pipeline.distributed.heartbeat import Watch
 
@@ -53,7 +54,7 @@ def threads_per_worker(workers: int, wanted: int | None) -> int:
     return wanted or max(1, (os.cpu_count() or 1) // workers)
 
 
-def check_resources(workers: int, gpus: bool, say: Callable[[str], None]) -> None:
+def check_resources(workers: int, gpus: bool, say: Say) -> None:
     """Warns when workers outnumber cores.
 
     Raises:
@@ -90,9 +91,7 @@ def usable_gpus(visible: str | None, installed: int) -> int:
     return count
 
 
-def run(
-    job: Job, workers: int, threads: int, min_stall_s: float, say: Callable[[str], None], tick: Callable[[], None]
-) -> None:
+def run(job: Job, workers: int, threads: int, min_stall_s: float, say: Say, tick: Callable[[], None]) -> None:
     """Runs a job to its end; `tick` is called about twice a second meanwhile.
 
     A SIGTERM or SIGINT to this process is passed on to the workers, which finish their step and save; a second one
@@ -219,7 +218,7 @@ def outliving_parent() -> Iterator[None]:
             sys.exit(1)
 
 
-def _follow(path: Path, offset: int, say: Callable[[str], None]) -> int:
+def _follow(path: Path, offset: int, say: Say) -> int:
     """Says the whole lines added to a file since an offset; returns the new one."""
     if not path.exists():
         return offset
@@ -238,7 +237,7 @@ class _Ending:
     The ranks themselves are asked, by a file that they look for: Horovod's launcher would kill them within seconds.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], job: Job, say: Callable[[str], None]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], job: Job, say: Say) -> None:
         self.process, self.work, self.token, self.say = process, Path(job.work), job.token, say
         self.signals = 0
         self.asked_at: float | None = None

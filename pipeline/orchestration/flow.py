@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from pipeline.config import Config
 from pipeline.core import atomic_files, fingerprints, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
+from pipeline.core.progress import Say
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage
-from pipeline.orchestration.stage import Plan, Say, Stage, StageContext
+from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking, address

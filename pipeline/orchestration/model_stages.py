@@ -12,11 +12,12 @@ from pipeline.config import SPLITS, Config, SplitName
 from pipeline.core import manifest
 from pipeline.core.event_log import Spool
 from pipeline.core.manifest import KeyParts
+from pipeline.core.progress import Say
 from pipeline.distributed import launcher
 from pipeline.ingest import leaks
 from pipeline.ingest.places import fingerprint
 from pipeline.orchestration import summary
-from pipeline.orchestration.stage import Say, Stage, StageContext
+from pipeline.orchestration.stage import Stage, StageContext
 from pipeline.reporting import folder as reporting
 from pipeline.tokenization.encoder import forms
 

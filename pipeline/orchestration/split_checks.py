@@ -16,6 +16,7 @@ from pipeline.config import SPLITS, Config
 from pipeline.config.plugins import part
 from pipeline.config.sources import CollectionSource, PairsSource, SplitName
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.core.record_schema import missing_name
 from pipeline.ingest import listing, pairs
 from pipeline.ingest.places import shown_address
@@ -33,7 +34,7 @@ class Finding(NamedTuple):
     remedy: str | None = None  # None: to mend the split's file or share
 
 
-def check(config: Config, ingested: Path, needed: Iterable[str], say: Callable[[str], None]) -> None:
+def check(config: Config, ingested: Path, needed: Iterable[str], say: Say) -> None:
     """Says what is odd about the splits of an ingested folder.
 
     Args:

@@ -1,16 +1,15 @@
 """What a stage is to the flow: its key, its work, what it tells a person and what it gives to tracking."""
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.config import Config, SplitName
 from pipeline.core.manifest import KeyParts
+from pipeline.core.progress import Say
 from pipeline.tracking import Tracking
-
-Say = Callable[[str], None]
 
 
 class Plan(NamedTuple):

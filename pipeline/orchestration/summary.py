@@ -1,12 +1,13 @@
 """What a stage did, in one line for the terminal, and what its counts give cause to warn of."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import SPLITS, Config, smaller_is_better
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.ingest.leaks import sentence
 from pipeline.ingest.rows import TWO_TEXTS
 
@@ -69,7 +70,7 @@ def tokenize(counts: dict[str, Any], config: Config) -> list[str]:
     return [f"tokenize: {'; '.join(parts)}", *(f"note: {note}" for note in counts.get("notes", []))]
 
 
-def check_tokens(counts: dict[str, Any], config: Config, needed: Iterable[str], say: Callable[[str], None]) -> None:
+def check_tokens(counts: dict[str, Any], config: Config, needed: Iterable[str], say: Say) -> None:
     """Warns where many of a split's tokens are unknown.
 
     Args:

@@ -6,7 +6,6 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from pipeline import tracking
 from pipeline.config import Config, PromoteConfig, check_config, loading, values
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
+from pipeline.core.progress import Say
 from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
@@ -23,7 +23,6 @@ from pipeline.reporting import folder as reporting
 from pipeline.tokenization import stage as tokenization
 from pipeline.tracking import journal
 
-Say = Callable[[str], None]
 LONGEST_REASON = 2000  # characters: a tag that is cut at its length is no JSON
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.evaluation.analysis import Analyzer, stemmer_for
 from pipeline.search import bm25_index, hnsw_build, index_store, segments
 from pipeline.search.catalogue import Catalogue, Place
@@ -35,8 +36,6 @@ WORDS_PER_SEGMENT = CHARACTERS_PER_SEGMENT // 5  # where segments are joined
 WORDS_REMEMBERED = 1 << 18
 READING_TOLD_S = 10.0
 UNCOUNTED = Counts(documents=0, passages=0, vectors=0, dead_documents=0)  # until they are counted
-
-Say = Callable[[str], None]
 
 
 @dataclass

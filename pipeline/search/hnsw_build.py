@@ -1,11 +1,11 @@
 """Giving an index its HNSW graph: linking the vectors, and choosing the effort by recall against exact search."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from pipeline.core.progress import Say
 from pipeline.search.hnsw import EFFORTS, Graph, recall
 from pipeline.search.index_store import Settings, Snapshot
 from pipeline.search.searcher import Searcher
@@ -16,9 +16,7 @@ RECALL_AT = 10
 QUERY_WORDS = 12  # of a passage without a title, asked to measure recall
 
 
-def link(
-    snapshot: Snapshot, encoder: Encodes, graph: Graph | None, settings: Settings, say: Callable[[str], None]
-) -> dict[str, Any]:
+def link(snapshot: Snapshot, encoder: Encodes, graph: Graph | None, settings: Settings, say: Say) -> dict[str, Any]:
     """Sets `snapshot.graph` to one of all its vectors; returns effort, recall and rows, or nothing if it falls short.
 
     Args:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.search import index_store
 from pipeline.search.connections import BACKLOG, Connection
 from pipeline.search.explain import Explanation, Side, by_words, explain
@@ -375,7 +376,7 @@ def hosts_of(host: str) -> frozenset[str] | None:
     return frozenset({str(address), *({"localhost", "127.0.0.1", "::1"} if address.is_loopback else ())})
 
 
-def serve(index: Path, host: str, port: int, say: Callable[[str], None], open_searcher: Callable[[], Searcher]) -> None:
+def serve(index: Path, host: str, port: int, say: Say, open_searcher: Callable[[], Searcher]) -> None:
     """Serves until SIGINT or SIGTERM. Raises InputError where the address cannot be listened on."""
     app = application(index, open_searcher, hosts_of(host))
     try:
@@ -399,7 +400,7 @@ def serve(index: Path, host: str, port: int, say: Callable[[str], None], open_se
 class _Server(uvicorn.Server):
     """Says where it listens once it does, and ends quietly."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None], announced: str) -> None:
+    def __init__(self, config: uvicorn.Config, say: Say, announced: str) -> None:
         super().__init__(config)
         self._say, self._announced, self._told = say, announced, False
 

@@ -4,12 +4,13 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core import atomic_files, credentials, deadline
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line, unusable
+from pipeline.core.progress import Say
 from pipeline.core.redaction import MASK, hide
 from pipeline.tracking import database
 from pipeline.tracking.lending import lend
@@ -86,7 +87,7 @@ def local(root: Path) -> Address:
     return at(database.address_of(root / "mlflow.db"), root)
 
 
-def connect(where: Address, say: Callable[[str], None] = lambda _: None) -> tuple[Any, Any]:
+def connect(where: Address, say: Say = lambda _: None) -> tuple[Any, Any]:
     """The mlflow module and a client, set up for an address: quiet, quick to give up, and telling nobody else.
 
     A SQLite database is made, or brought to this MLflow's version, first.

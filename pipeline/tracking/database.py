@@ -8,13 +8,13 @@ import re
 import sqlite3
 import time
 import urllib.parse
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, one_line
+from pipeline.core.progress import Say
 from pipeline.distributed import launcher
 
 _ADDRESS = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>[^?]+)(?P<query>\?.*)?", re.DOTALL)
@@ -50,7 +50,7 @@ def absolute(uri: str) -> str:
     return address_of(path.absolute(), (match and match["query"]) or "")
 
 
-def prepare(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
+def prepare(path: Path, artifacts: str, say: Say) -> None:
     """Makes the database, or brings it to this MLflow's version, unless it is that already.
 
     Args:
@@ -101,7 +101,7 @@ def _is_current(path: Path) -> bool:
     return version is not None and version in known.get_heads()
 
 
-def _make(path: Path, artifacts: str, say: Callable[[str], None]) -> None:
+def _make(path: Path, artifacts: str, say: Say) -> None:
     if not path.exists():
         with atomic_files.new_database(path) as new:
             _to_newest(new, artifacts)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from pipeline.core import credentials
 from pipeline.core.event_log import Point, Reader, Spool
+from pipeline.core.progress import Say
 from pipeline.distributed import launcher
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address
@@ -44,7 +45,7 @@ class Tracking:
     _open: ClassVar[list["Tracking"]] = []
 
     def __init__(
-        self, where: Address, experiment: str, name: str, say: Callable[[str], None], system_metrics: bool,
+        self, where: Address, experiment: str, name: str, say: Say, system_metrics: bool,
         goes_on: Sequence[str] = (), spool_mb: int = 64, max_wait_s: float = 30.0, keep: bool = False,
         apart: bool = True, idle: bool = False, later: bool = False,
     ) -> None:  # fmt: skip

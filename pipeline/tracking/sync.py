@@ -3,12 +3,13 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core import deadline
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.tracking import journal as journals
 from pipeline.tracking.client import Address, address, at, local
 from pipeline.tracking.journal import Journal
@@ -29,7 +30,7 @@ class Outcome(NamedTuple):
     said: str
 
 
-def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Outcome]:
+def sync(root: Path, uri: str | None, say: Say) -> Iterator[Outcome]:
     """Sends every journal under a root, the oldest first; one that MLflow has wholly taken is removed.
 
     A server whose answer did not end, or that took too long for a whole journal, is not asked for the journals that
@@ -65,7 +66,7 @@ def sync(root: Path, uri: str | None, say: Callable[[str], None]) -> Iterator[Ou
             yield _send(journal, where, say, slow)
 
 
-def _send(journal: Journal, where: Address, say: Callable[[str], None], slow: set[str]) -> Outcome:
+def _send(journal: Journal, where: Address, say: Say, slow: set[str]) -> Outcome:
     """Adds the address to `slow` where its answer did not end."""
     _end_killed(journal)
     sender = None

@@ -18,6 +18,7 @@ from mxnet import autograd, gluon, nd
 from pipeline.config import Config, smaller_is_better
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.distributed.launcher import SAMPLES
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
@@ -42,7 +43,7 @@ class Log(Protocol):
 
 
 def fit(
-    task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Callable[[str], None],
+    task: Task, network: gluon.Block, config: Config, world: World, folder: Path, log: Log, say: Say,
     beat: Callable[[str, int], None] = lambda phase, update: None, pretrained_rows: np.ndarray | None = None,
 ) -> State:  # fmt: skip
     """Trains until the epochs or updates are done or patience ends; goes on from the newest checkpoint under `folder`.
@@ -144,7 +145,7 @@ def resume(
     world: World,
     folder: Path,
     log: Log,
-    say: Callable[[str], None],
+    say: Say,
 ) -> State:
     """Loads the newest whole checkpoint that rank 0 finds into network and optimizer, on every rank."""
     newest, warnings = checkpoint.newest(folder) if world.rank == 0 else (None, [])
@@ -231,7 +232,7 @@ class Run:
     world: World
     folder: Path
     log: Log
-    say: Callable[[str], None]
+    say: Say
     beat: Callable[[str, int], None]
     state: State
     meter: Meter

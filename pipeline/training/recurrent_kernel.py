@@ -4,18 +4,17 @@ Both compute the same but for float noise (tests/models/test_kernel.py), so the 
 training keeps what it began with, as only then its bits repeat.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library, operator
 
 CODES = ("", "avx2", "avx512")  # what a worker has, as the others read it
 
 
-def agree(setting: str, before: str, world: World, say: Callable[[str], None]) -> tuple[str, str]:
+def agree(setting: str, before: str, world: World, say: Say) -> tuple[str, str]:
     """Decides what runs recurrent layers from here on. Every rank must call it.
 
     Args:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mxnet import autograd, gluon, nd
 from pipeline.config import Config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
 from pipeline.tasks.base import Task
@@ -75,7 +75,7 @@ def again(
     network: gluon.Block,
     config: Config,
     world: World,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Computes the update that `folder` holds, on every rank alike.
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from pipeline.config import Config, check_config
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.core.event_log import Spool
+from pipeline.core.progress import Say
 from pipeline.core.redaction import hide
 from pipeline.distributed.heartbeat import Heart
 from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
@@ -42,7 +42,7 @@ NO_MEMORY = re.compile(
 )
 
 
-def train(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
     task = task_of(config, Path(job.tokenized))
     task.taught = Path(job.others["teach"]) if "teach" in job.others else None
@@ -79,7 +79,7 @@ def train(job: Job, config: Config, world: World, say: Callable[[str], None], he
             shutil.copytree(samples, output / SAMPLES)
 
 
-def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
     task = task_of(config, Path(job.tokenized))
     network = task.network()
@@ -96,7 +96,7 @@ def evaluate(job: Job, config: Config, world: World, say: Callable[[str], None],
         (Path(job.output) / "result.json").write_text(atomic_files.as_json(metrics), encoding="utf-8")
 
 
-def replay(job: Job, config: Config, world: World, say: Callable[[str], None], heart: Heart) -> None:
+def replay(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Computes again the update that a training kept in `job.trained`; rank 0 writes the result as result.json."""
     task = task_of(config, Path(job.tokenized))
     network = task.network()
@@ -193,7 +193,7 @@ def _wait_for(outcome: Path) -> None:
         time.sleep(0.05)
 
 
-def _sayer(work: Path, rank: int) -> Callable[[str], None]:
+def _sayer(work: Path, rank: int) -> Say:
     """Rank 0's lines go to the progress file, which the launching process reads out; other ranks are silent."""
 
     def say(line: str) -> None:

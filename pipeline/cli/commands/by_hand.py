@@ -5,14 +5,13 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
-from pipeline.core.progress import Talk
+from pipeline.core.progress import Say, Talk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +136,7 @@ def _train(
     blank: str,
     folder: Path,
     tracking: Any,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """Trains the net by hand; `nets` are the one that it began as and the one that it became."""
     import numpy as np
@@ -173,7 +172,7 @@ def _picture(
     size: int,
     folder: Path,
     tracking: Any,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, list[float]]:
     """Draws the norms of ds_t/ds_k over t - k and keeps picture and numbers in the run."""
     import mxnet as mx

@@ -1,21 +1,19 @@
 """What eight-bit weights cost: the validation's metrics with both, by ONNX Runtime."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, smaller_is_better
 from pipeline.config.plugins import part
 from pipeline.core import manifest
+from pipeline.core.progress import Say
 from pipeline.serving.export.model_card import LIMIT
 from pipeline.serving.onnx import graph_cache
 
 SPLIT = "valid"
 
 
-def measure(
-    config: Config, trained: Path, fp32: Path, int8: Path, tokenized_key: str, say: Callable[[str], None]
-) -> dict[str, Any]:
+def measure(config: Config, trained: Path, fp32: Path, int8: Path, tokenized_key: str, say: Say) -> dict[str, Any]:
     """The metrics of fp32 and int8 on the validation split, and the relative loss; or why they were not measured.
 
     Args:

@@ -1,18 +1,16 @@
 """A trained folder as ONNX: the export that people use without MXNet, and the cache that encoding makes itself."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.plugins import part
 from pipeline.core import atomic_files, manifest
+from pipeline.core.progress import Say
 from pipeline.serving import model_folder
 from pipeline.serving.export import int8_cost, model_card
 from pipeline.serving.model_folder import read_config, read_parameters
 from pipeline.serving.onnx.graph_cache import check, ensure_graphs, key_parts, onnx_of, save, write_graphs
-
-Say = Callable[[str], None]
 
 
 def export(trained: Path, output: Path, int8: bool, say: Say) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.progress import Say
 from pipeline.ingest import jsonl, places, tables
 from pipeline.ingest.rows import BadRow, Row, shorten, without_nan
 from pipeline.serving.predict.base import Predictor
@@ -29,8 +30,6 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet")
 ROWS_PER_BATCH = 1024
 PARTIAL_FORMAT = 2  # of what gathers beside the output
 STDIN = STDOUT = "-"
-
-Say = Callable[[str], None]
 
 
 @dataclass
