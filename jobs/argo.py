@@ -9,8 +9,8 @@ from typing import Any
 
 from jobs import kubernetes as pods
 from jobs import kubernetes_schedule
-from jobs.kubernetes_schedule import config_map, resource_name
-from jobs.schedule import PARTS, SCHEDULE, Schedule
+from jobs.kubernetes_schedule import ALONE, command, config_map, resource_name
+from jobs.schedule import PARTS, Schedule
 
 # the date, as Argo's {{workflow.scheduledTime}} has it, on the clock of the schedule's zone
 DATE = "{{workflow.scheduledTime}}"
@@ -39,12 +39,11 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         "steps": [[{"name": step, "template": step}] for step, _ in steps],
     }]  # fmt: skip
     for step, stages in steps:
-        command = [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
         templates.append({
             "name": step,
             "metadata": {kind: pod["metadata"][kind] for kind in ("labels", "annotations") if kind in pod["metadata"]},
             **beside,
-            "container": {**container, "name": "main", "command": [*command, "--date", DATE, *stages]},
+            "container": {**container, "name": "main", "command": [*command("run"), "--date", DATE, *stages]},
             # what is wrong with the input, or refused, is so the next time too
             "retryStrategy": {
                 "limit": job.retries, "retryPolicy": "Always",
@@ -69,10 +68,7 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         "spec": {
             "schedules": [schedule.cron],
             **({"timezone": schedule.zone} if schedule.zone else {}),
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": 3600,
-            "successfulJobsHistoryLimit": 7,
-            "failedJobsHistoryLimit": 7,
+            **ALONE,
             "workflowSpec": workflow,
         },
     }

@@ -74,6 +74,11 @@ def refusal(folder: Path, error: OSError) -> DupletError:
     )
 
 
+def resumed(spec: JobSpec) -> str:
+    """What goes on with a job that has ended unfinished, for the end of a sentence."""
+    return f"`{shell('duplet', 'jobs', 'resume', spec.id, '--root', spec.root)}` goes on"
+
+
 def write_handle(folder: Path, handle: str) -> None:
     """Notes the target's own name for the job."""
     atomic_files.write_text(folder / HANDLE, handle)

@@ -18,7 +18,7 @@ import yaml
 from jobs import spec as specs
 from jobs import strategic_merge
 from jobs.client import Client
-from jobs.folder import Record
+from jobs.folder import Record, resumed
 from jobs.spec import JobSpec
 from jobs.targets import JobState
 from jobs.texts import shell
@@ -384,11 +384,6 @@ def _suspend(record: Record, suspend: bool) -> None:
 def name_of(record: Record) -> str:
     """The MPIJob's name, as it was handed over."""
     return (record.handle or "").partition("/")[2] or resource_name(record.spec)
-
-
-def resumed(spec: JobSpec) -> str:
-    """What goes on with the job of a spec."""
-    return f"`{shell('duplet', 'jobs', 'resume', spec.id, '--root', spec.root)}` goes on"
 
 
 def taken_back(spec: JobSpec, because: DupletError, *what: str) -> None:

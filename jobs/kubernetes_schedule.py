@@ -11,6 +11,10 @@ from pipeline.core import atomic_files, naming
 from pipeline.core.errors import DupletError, InputError
 
 MANIFEST = "schedule.yaml"
+ALONE = {  # of a CronJob and of a CronWorkflow
+    "concurrencyPolicy": "Forbid", "startingDeadlineSeconds": 3600,
+    "successfulJobsHistoryLimit": 7, "failedJobsHistoryLimit": 7,
+}  # fmt: skip
 
 
 def resource_name(schedule: Schedule) -> str:
@@ -40,14 +44,17 @@ def config_map(schedule: Schedule) -> dict[str, Any]:
     }
 
 
+def command(action: str) -> list[str]:
+    """That of a pod for an action of `duplet schedule`."""
+    return [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", action, f"{pods.GIVEN}/{SCHEDULE}"]
+
+
 def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     """ConfigMap and CronJob, and a second one for `verdict_by`. Raises as `config_map`."""
     job, config = schedule.job, config_map(schedule)
     metadata = config["metadata"]
     name, labels = metadata["name"], metadata["labels"]
-    template = pods.single_pod(
-        job, name, labels, [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "run", f"{pods.GIVEN}/{SCHEDULE}"]
-    )
+    template = pods.single_pod(job, name, labels, command("run"))
     template["spec"]["restartPolicy"] = "Never"
     run: dict[str, Any] = {
         "backoffLimit": job.retries,
@@ -60,12 +67,7 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         run["activeDeadlineSeconds"] = job.walltime_min * 60
     documents = [config, _cron_job(schedule, metadata, schedule.cron, run)]
     if schedule.check_cron:
-        check = pods.single_pod(
-            job,
-            name,
-            labels,
-            [pods.PYTHON, "-P", "-m", "pipeline.cli", "schedule", "check", f"{pods.GIVEN}/{SCHEDULE}"],
-        )
+        check = pods.single_pod(job, name, labels, command("check"))
         check["spec"]["restartPolicy"] = "Never"
         check["spec"]["containers"][0]["resources"] = pods.SMALL
         named = metadata | {"name": naming.within(f"{name}-check", 52)}
@@ -83,10 +85,7 @@ def _cron_job(schedule: Schedule, metadata: dict[str, Any], cron: str, run: dict
         "spec": {
             "schedule": cron,
             **({"timeZone": schedule.zone} if schedule.zone else {}),
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": 3600,
-            "successfulJobsHistoryLimit": 7,
-            "failedJobsHistoryLimit": 7,
+            **ALONE,
             "jobTemplate": {"metadata": {"labels": metadata["labels"]}, "spec": run},
         },
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from jobs import client, supervise
 from jobs import folder as folders
-from jobs import supervise
 from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState
@@ -74,26 +74,14 @@ exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if supervised:
             return JobState("running" if noted else "queued", noted.get("reason", ""))
-        again = f"`{shell('duplet', 'jobs', 'resume', record.spec.id, '--root', record.spec.root)}` goes on"
-        return JobState("lost", f"its supervisor is gone (killed, or the machine went down): {again}", 75)
+        return JobState(
+            "lost", f"its supervisor is gone (killed, or the machine went down): {folders.resumed(record.spec)}", 75
+        )
 
     def logs(self, record: Record, follow: bool) -> Iterator[str]:
         """Lines of the log file."""
-        while not (record.folder / folders.LOG).exists():
-            if not follow or self.state(record).name in ENDED:
-                return
-            time.sleep(POLL_S)
-        rest = b""
-        with (record.folder / folders.LOG).open("rb") as file:
-            while True:
-                ended = not follow or self.state(record).name in ENDED  # before reading, so that nothing is missed
-                *lines, rest = (rest + file.read()).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in lines)
-                if ended:
-                    break
-                time.sleep(POLL_S)
-        if rest:
-            yield rest.decode("utf-8", "replace")
+        ended = lambda: self.state(record).name in ENDED
+        return client.lines_of(record.folder / folders.LOG, follow, ended, ask_s=POLL_S, look_s=POLL_S)
 
     def cancel(self, record: Record) -> None:
         """Sends the supervisor a SIGTERM."""

@@ -77,9 +77,7 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     """
     noted = job_folder.read(folder, job_folder.WORKERS)
     reached = states.newest_checkpoint(Path(noted["work"])) if "work" in noted else 0
-    finished = len(
-        atomic_files.finished(folder.parent.parent, f"*/*/{manifest.NAME}")
-    )  # stages, of this job or another
+    finished = len(atomic_files.finished(folder.parent.parent, f"*/*/{manifest.NAME}"))  # stages, of any job
     stands = [*job_folder.read(folder, STANDS).get("stands", []), [finished, reached]]
     atomic_files.write_text(folder / STANDS, json.dumps({"stands": stands}))
     # before an update whoever stops it is more likely in the way than the wall time
@@ -87,10 +85,10 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
     if len(stands) >= most and all(stand == stands[-1] for stand in stands[-most:]):
         reason = f"no progress in {most} starts (update {reached}): raise walltime_min"
         ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
-        atomic_files.write_text(folder / folders.STATE, json.dumps(ended))
+        folders.write_state(folder, ended)
         return _leave(ended)
     state = {**folders.load(folder).state(), "state": "requeued", "reason": f"saved at update {reached} on a signal"}
-    atomic_files.write_text(folder / folders.STATE, json.dumps(state))
+    folders.write_state(folder, state)
     if slurm_job is not None and shutil.which("scontrol"):
         done = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
         if done.returncode:

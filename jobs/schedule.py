@@ -170,11 +170,8 @@ def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
 
 def environment(schedule: Schedule) -> dict[str, str]:
     """What `keep_environment` kept."""
-    try:
-        values = json.loads((schedule.folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        return {str(name): str(value) for name, value in values.items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    values = atomic_files.json_object(schedule.folder / ENVIRONMENT)
+    return {str(name): str(value) for name, value in values.items()}
 
 
 def load(folder: Path) -> Schedule:

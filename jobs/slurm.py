@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs import client
 from jobs.client import Client
-from jobs.folder import LOG, Record
+from jobs.folder import LOG, Record, resumed
 from jobs.spec import JobSpec
 from jobs.targets import ENDED, JobState, StateName
 from jobs.texts import in_double_quotes, one_line, shell
@@ -31,7 +31,6 @@ STATES: dict[str, StateName] = {
     "SUSPENDED": "running", "RESIZING": "running", "COMPLETED": "finished", "CANCELLED": "cancelled",
 }  # fmt: skip
 STOPPED = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")  # from outside: another start goes on
-ASK_S, LOOK_S = 5.0, 0.5  # between questions to SLURM, and looks at a log
 
 
 def script(spec: JobSpec) -> str:
@@ -116,6 +115,12 @@ def quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(value) & set(" \t\"'\\") else value
 
 
+def handed_over(path: Path, *options: str) -> str:
+    """SLURM's id for the job of a batch script."""
+    output = CLIENT.run("sbatch", "--parsable", *options, str(path))
+    return output.strip().splitlines()[-1].split(";")[0]
+
+
 class Slurm:
     """See `jobs.targets.Target`. The job's folder must be on a file system that all hosts share."""
 
@@ -140,8 +145,7 @@ class Slurm:
 
     def submit(self, spec: JobSpec, folder: Path) -> str:
         """Returns SLURM's job id."""
-        output = CLIENT.run("sbatch", "--parsable", str(folder / SCRIPT))
-        return output.strip().splitlines()[-1].split(";")[0]
+        return handed_over(folder / SCRIPT)
 
     def state(self, record: Record) -> JobState:
         """What SLURM says while it knows the job, then what the job itself left in its folder."""
@@ -157,17 +161,14 @@ class Slurm:
         if noted.get("state") in ENDED:
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if name is None:
-            again = f"`{shell('duplet', 'jobs', 'resume', record.spec.id, '--root', record.spec.root)}` goes on"
-            return JobState("lost", f"SLURM no longer knows job {record.handle}, which left no word: {again}", 75)
+            gone = f"SLURM no longer knows job {record.handle}, which left no word"
+            return JobState("lost", f"{gone}: {resumed(record.spec)}", 75)
         return JobState(name, reason, code)
 
     def _ask(self, job: str) -> tuple[StateName | None, str, int | None]:
         """State, reason and exit code: from the controller, or where it has forgotten the job, from accounting."""
         fields = (self._queue or {}).get(job, {})
-        if STATES.get(fields.get("JobState", ""), "failed") not in (
-            "queued",
-            "running",
-        ):  # ended
+        if STATES.get(fields.get("JobState", ""), "failed") not in ("queued", "running"):  # ended
             output = CLIENT.run("scontrol", "--oneliner", "show", "job", job, allow="Invalid job id")
             fields = dict(word.split("=", 1) for word in output.split() if "=" in word) if output else {}
         if not fields:
@@ -188,9 +189,7 @@ class Slurm:
 
     def logs(self, record: Record, follow: bool) -> Iterator[str]:
         """The log file's lines."""
-        return client.lines_of(
-            record.folder / LOG, follow, lambda: self.state(record).name in ENDED, ask_s=ASK_S, look_s=LOOK_S
-        )
+        return client.lines_of(record.folder / LOG, follow, lambda: self.state(record).name in ENDED)
 
     def cancel(self, record: Record) -> None:
         """A job that waits leaves the queue; one that runs saves and stops."""

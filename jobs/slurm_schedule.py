@@ -162,9 +162,8 @@ def mend(schedule: Schedule, say: Say, pause: Callable[[float], None]) -> str | 
 
 def _link(schedule: Schedule) -> str:
     begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
-    path = str(schedule.folder / SCRIPT)
-    output = slurm.CLIENT.run("sbatch", "--parsable", f"--begin={begin}", "--dependency=singleton", path)
-    return f"SLURM job {output.strip().splitlines()[-1].split(';')[0]}"
+    job = slurm.handed_over(schedule.folder / SCRIPT, f"--begin={begin}", "--dependency=singleton")
+    return f"SLURM job {job}"
 
 
 def remove(schedule: Schedule) -> None:

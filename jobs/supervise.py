@@ -23,7 +23,6 @@ from typing import IO, Any
 from jobs import folder as folders
 from jobs import states
 from jobs.states import Failure
-from jobs.texts import shell
 from pipeline.config import load_config
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, TryAgain
@@ -165,8 +164,7 @@ class Supervisor:
         if (self.folder / folders.CANCEL).exists():
             return self._end("cancelled", f"stopped{at}{lost}", TryAgain.exit_code, workers)
         why = f"wall time of {self.spec.walltime_min} min reached" if self.walltime_reached else "stopped by a signal"
-        again = shell("duplet", "jobs", "resume", self.spec.id, "--root", self.spec.root)
-        reason = f"{why}{at}{lost}; `{again}` goes on"
+        reason = f"{why}{at}{lost}; {folders.resumed(self.spec)}"
         return self._end("failed", reason, TryAgain.exit_code, workers)
 
     def _end(self, state: str, reason: str, code: int, workers: int) -> int:
