@@ -5,8 +5,6 @@ whose root lies on the disk. Prints a JSON object: for each command its exit cod
 lacked.
 """
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -14,15 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pipeline.cli.main
+from tests.small_disk import duplet
 
 LACKING_KB = (0, 4, 8, 12, 20, 32, 52, 84, 136)
-
-
-def duplet(*arguments: str) -> tuple[int, str]:
-    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = pipeline.cli.main.main(list(arguments))
-    return code, said.getvalue()
 
 
 def of_sizes(disk: Path, *arguments: str) -> dict[str, Any]:

@@ -1,20 +1,14 @@
 """A disk that is too small, for real, on tmpfs of many sizes: one sentence and exit 75, never SIGBUS or a traceback."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests import small_disk
 from tests.search.conftest import topical, write_lines
 from tests.search.models import model_folder
-from tests.training.test_full_disk import OWN_MOUNTS
-
-SCRIPT = Path(__file__).with_name("full_disk.py")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +16,7 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[
     """What tests/search/full_disk.py printed."""
     folder = tmp_path_factory.mktemp("full")
     disk = folder / "disk"
-    disk.mkdir()
-    refused = subprocess.run(
-        [*OWN_MOUNTS, "mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True, text=True
-    ).stderr.strip()
-    if refused:
-        pytest.skip(f"no tmpfs can be mounted here, neither as root nor in a namespace: {refused}")
+    small_disk.need_mounts(disk)
     model = model_folder(folder / "model", [f"own{i}" for i in range(200)])
     documents = write_lines(folder / "docs.jsonl", (d._asdict() for d in topical(200)))
     config: dict[str, Any] = {
@@ -36,13 +25,8 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[
         "tracking": {"uri": "http://127.0.0.1:9", "max_wait_s": 0.1},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    paths = os.pathsep.join([str(SCRIPT.parents[2]), *filter(None, sys.path)])
-    command = [sys.executable, str(SCRIPT), str(disk), str(model), str(documents), str(folder / "config.yaml")]
-    done = subprocess.run(
-        [*OWN_MOUNTS, *command], capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": paths}
-    )
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)  # -7: SIGBUS
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    program = Path(__file__).with_name("full_disk.py")
+    return small_disk.printed(program, disk, model, documents, folder / "config.yaml")
 
 
 @pytest.mark.parametrize("command", ["index", "captions", "export"])

@@ -5,7 +5,6 @@ tried to what came of it.
 """
 
 import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -15,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pipeline.cli.main
 from pipeline.distributed import heartbeat
 from pipeline.training import checkpoint
+from tests.small_disk import duplet
 
 BALLAST = "ballast"
 
@@ -28,13 +27,6 @@ def fill(disk: Path, left_kb: int = 0) -> None:
         while left_kb == 0 or shutil.disk_usage(disk).free > 1024 * left_kb:
             file.write(b"\0" * 4096)
             file.flush()
-
-
-def duplet(*arguments: str) -> dict[str, Any]:
-    """Exit code and standard error of a command."""
-    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-        code = pipeline.cli.main.main(list(arguments))
-    return {"code": code, "said": said.getvalue()}
 
 
 def stage(disk: Path, config: str, verb: str, left_kb: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A training that is stopped and killed ends with the very parameters and history of an undisturbed one."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,18 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.conftest import duplet_command, last_json
+from tests.jobs.local_jobs import assert_bitwise_equal
 
 pytestmark = pytest.mark.workers
-
-
-def trained(root: Path) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    (folder,) = (root / "train").glob("[0-9a-f]*")
-    with np.load(folder / "parameters.npz") as arrays:
-        return dict(arrays), json.loads((folder / "history.json").read_text())
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], root: Path, update: int) -> list[int]:
@@ -67,11 +60,7 @@ def test_stopped_and_killed_training_ends_bitwise_equal(
     finished = duplet("train", config, f"root={disturbed}")
     assert finished.returncode == 0, finished.stderr
     assert "going on from update-" in finished.stderr
-    (expected, expected_history), (got, got_history) = trained(undisturbed), trained(disturbed)
-    assert expected.keys() == got.keys()
-    for name in expected:
-        assert expected[name].tobytes() == got[name].tobytes(), name
-    assert expected_history == got_history
+    assert_bitwise_equal(disturbed, undisturbed)
 
 
 def test_a_killed_rank_ends_the_command_with_a_sentence(
