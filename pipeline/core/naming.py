@@ -6,10 +6,25 @@ letters, digits and hyphens do, and two things share a name only if they are the
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 from pipeline.core import atomic_files
 
 HASH = 8  # hex digits: among 1,000 things of one readable part, two alike by a chance of 1 in 9,000
+
+
+def dotted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What nested objects hold, by dotted path; an empty object is a value too.
+
+    >>> list(dotted({"model": {"cell": "lstm", "layers": 2}}))
+    [('model.cell', 'lstm'), ('model.layers', 2)]
+    """
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from dotted(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def slug(text: str, most: int = 40, empty: str = "unnamed") -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, load_config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.orchestration import flow
+from pipeline.reporting.tables import plain
 from pipeline.tracking import Tracking, address
 
 MOST = 100
@@ -131,8 +131,4 @@ def table_of(config: Config, seeds: list[int], spreads: dict[str, Spread]) -> st
         table.add_row(
             name, f"{value.mean:.4f}", f"{value.low:.3f} to {value.high:.3f}", f"{value.deviation:.4f}", *figures
         )
-    console = Console(width=120, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line.rstrip() for line in capture.get().strip("\n").splitlines()]
-    return "\n".join([*lines, "", "95 % interval: of the mean over seeds, on the same test data"]) + "\n"
+    return f"{plain(120, table)}\n\n95 % interval: of the mean over seeds, on the same test data\n"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config, config_model, load_config, safe_yaml, smaller_is_better, values
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.orchestration import flow
+from pipeline.reporting.tables import plain
 from pipeline.tracking import Tracking, address
 from pipeline.tracking.database import address_of
 
@@ -308,7 +308,4 @@ class Sweep:
                 f"{trial.seconds:.0f}",
                 trial.note or (trial.run_id or "untracked")[:8],
             )
-        console = Console(width=160, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()) + "\n"
+        return plain(160, table) + "\n"

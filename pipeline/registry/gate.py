@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import PromoteConfig, smaller_is_better
@@ -11,6 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference
 from pipeline.reporting.folder import Evaluation
+from pipeline.reporting.tables import plain
 
 
 class Row(NamedTuple):
@@ -135,8 +135,5 @@ def table_text(decision: Decision, candidate: str, champion: str | None) -> str:
             cells += [f"{row.champion:.4f}", f"{row.candidate - row.champion:+.4f}{star}"]
             cells += [f"{d.low:+.4f} to {d.high:+.4f}" if d else "–"]
         table.add_row(*cells)
-    console = Console(width=100, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+    lines = [line for line in plain(100, table).splitlines() if line]
     return "\n".join([*lines, "", f"{decision.examples:,} {decision.unit}; > what the gate looks at; * p ≤ 0.05"])

@@ -4,6 +4,7 @@ The first run is what the others are compared with. Differences are paired over 
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.evaluation.judged import Judged
 from pipeline.reporting import captions_page, figures, page
 from pipeline.reporting.figures import Series
 from pipeline.reporting.folder import Evaluation
+from pipeline.reporting.tables import plain
 
 RANDOMISATIONS = 10_000
 EXAMPLES = 8  # of each change of sides
@@ -120,10 +122,10 @@ def _settings(runs: list[Evaluation]) -> list[Setting]:
     """Settings, data, versions and commits that are not the same in all runs."""
     flat = []
     for run in runs:
-        values = dict(page.flat("", run.run.get("configuration", {})))
+        values = dict(page.flat(run.run.get("configuration", {})))
         values |= {f"version of {name}": version for name, version in run.run.get("versions", {}).items()}
         for stage, entry in run.run.get("stages", {}).items():
-            counts = page.flat("", _rounded(entry.get("counts") or {}))
+            counts = page.flat(_rounded(entry.get("counts") or {}))
             values |= {f"{stage}: {name}": value for name, value in counts if stage != "tokenize" or "vocab" in name}
         commit = str(run.run.get("git_commit") or "–")
         values |= {"test data": str(run.run.get("test_data", "–")), "commit": commit[:10] + "+" * commit.endswith("+")}
@@ -153,9 +155,9 @@ def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
             kind,
             name,
             [_mean(run, kind, name) for run in runs],
-            [_difference(pair, name, runs[0].samples, runs[0].seed) for pair in pairs],
+            [_paired(pair, name, judged.difference, runs[0].samples, runs[0].seed) for pair in pairs],
             [len(pair[0].ids) if pair else 0 for pair in pairs],
-            [_p(pair, name, runs[0].seed) for pair in pairs],
+            [_paired(pair, name, judged.randomised, RANDOMISATIONS, runs[0].seed) for pair in pairs],
         )
         for name in names
     ]
@@ -166,18 +168,12 @@ def _mean(run: Evaluation, kind: str, name: str) -> Interval | None:
     return None if entry["mean"] is None else Interval(entry["mean"], entry["low"], entry["high"])
 
 
-def _difference(pair: tuple[Judged, Judged] | None, name: str, samples: int, seed: int) -> Difference | None:
+def _paired(pair: tuple[Judged, Judged] | None, name: str, by: Callable[..., Any], samples: int, seed: int) -> Any:
+    """What a function says of both sides of a metric; None where one of them does not have it."""
     if pair is None or not all(name in rows.metrics for rows in pair):
         return None
     key = ("model", name)
-    return judged.difference((pair[0], key), (pair[1], key), samples, seed)
-
-
-def _p(pair: tuple[Judged, Judged] | None, name: str, seed: int) -> float | None:
-    if pair is None or not all(name in rows.metrics for rows in pair):
-        return None
-    key = ("model", name)
-    return judged.randomised((pair[0], key), (pair[1], key), RANDOMISATIONS, seed)
+    return by((pair[0], key), (pair[1], key), samples, seed)
 
 
 def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> Changes:
@@ -244,38 +240,33 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
 def text(comparison: Comparison) -> str:
     """Plain-text tables."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(width=110, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
-    with console.capture() as capture:
-        settings = Table("differs in", *comparison.names, box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in comparison.settings:
-            settings.add_row(row.name, *row.values)
-        console.print(settings if comparison.settings else "settings and data are the same")
-        others = [f"{name} − {comparison.names[0]}" for name in comparison.names[1:]]
-        table = Table("metric", *comparison.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
-        for metric in comparison.metrics:
-            cells = [f"{m.mean:.4f}\n{m.low:.3f}–{m.high:.3f}" if m else "–" for m in metric.means]
-            for one, p in zip(metric.differences, metric.p):
-                star = "*" if p is not None and p <= SIGNIFICANT else " "
-                cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}\np {p:.4f}" if one else "–")
-            table.add_row(metric.name, *cells)
-        console.print(table)
-        console.print("* p ≤ 0.05 by a paired randomisation test; ranges are 95 % bootstrap intervals\n", markup=False)
-        if not comparison.same_test_data:
-            console.print(f"{OTHER_DATA}\n", markup=False, highlight=False)
-        for change in comparison.changes:
-            against = f" against {change.reference}" if change.reference else ""
-            title = f"{change.metric}{against}, {comparison.names[0]} → {comparison.names[change.run]}"
-            console.print(f"{title}: {_counted(change)}", markup=False, highlight=False)
-            for side, listed in change.examples.items():
-                for example in listed[:3]:
-                    line = (
-                        f"  {side}: {example.before:.2f} → {example.after:.2f}  {' '.join(example.text.split())[:80]}"
-                    )
-                    console.print(line, markup=False, highlight=False)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    settings = Table("differs in", *comparison.names, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in comparison.settings:
+        settings.add_row(row.name, *row.values)
+    others = [f"{name} − {comparison.names[0]}" for name in comparison.names[1:]]
+    table = Table("metric", *comparison.names, *others, box=box.SIMPLE_HEAD, pad_edge=False)
+    for metric in comparison.metrics:
+        cells = [f"{m.mean:.4f}\n{m.low:.3f}–{m.high:.3f}" if m else "–" for m in metric.means]
+        for one, p in zip(metric.differences, metric.p):
+            star = "*" if p is not None and p <= SIGNIFICANT else " "
+            cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}\np {p:.4f}" if one else "–")
+        table.add_row(metric.name, *cells)
+    lines = ["* p ≤ 0.05 by a paired randomisation test; ranges are 95 % bootstrap intervals\n"]
+    if not comparison.same_test_data:
+        lines.append(f"{OTHER_DATA}\n")
+    for change in comparison.changes:
+        against = f" against {change.reference}" if change.reference else ""
+        title = f"{change.metric}{against}, {comparison.names[0]} → {comparison.names[change.run]}"
+        lines.append(f"{title}: {_counted(change)}")
+        for side, listed in change.examples.items():
+            for example in listed[:3]:
+                words = " ".join(example.text.split())[:80]
+                lines.append(f"  {side}: {example.before:.2f} → {example.after:.2f}  {words}")
+    told = settings if comparison.settings else "settings and data are the same"
+    return plain(110, told, table, *map(Text, lines)).strip("\n")
 
 
 def _counted(change: Changes) -> str:

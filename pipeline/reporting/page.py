@@ -16,7 +16,7 @@ from markupsafe import Markup
 from pipeline.config import task_spec
 from pipeline.config.heads import HEADS
 from pipeline.config.plugins import part
-from pipeline.core import atomic_files
+from pipeline.core import atomic_files, naming
 from pipeline.core.errors import InputError
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Interval, mean_interval
@@ -83,7 +83,7 @@ def build(evaluation: Evaluation) -> str:
         "own": _own(evaluation),
         "alignments": [_alignment(entry) for entry in evaluation.alignments[:MAX_ALIGNMENTS]],
         "data": _data(evaluation.run),
-        "settings": list(islice(flat("", evaluation.run.get("configuration", {})), MAX_SETTINGS)),
+        "settings": list(islice(flat(evaluation.run.get("configuration", {})), MAX_SETTINGS)),
     }
     return environment().get_template("report.html.j2").render(context)
 
@@ -280,17 +280,11 @@ def _data(run: dict[str, Any]) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for stage, entry in run.get("stages", {}).items():
         rows.append((f"{stage}: folder", f"{entry.get('key')} ({entry.get('created')}, {entry.get('seconds')} s)"))
-        rows += [(f"{stage}: {name}", value) for name, value in flat("", entry.get("counts") or {})]
+        rows += [(f"{stage}: {name}", value) for name, value in flat(entry.get("counts") or {})]
         rows += [(f"{stage}: SHA-256 of {name}", value) for name, value in (entry.get("sha256") or {}).items()]
     return [(cut(name), cut(value)) for name, value in rows[:MAX_SETTINGS]]
 
 
-def flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Nested settings by dotted path.
-
-    >>> flat("", {"model": {"cell": "lstm", "layers": 2}})
-    [('model.cell', 'lstm'), ('model.layers', '2')]
-    """
-    if isinstance(value, dict) and value:
-        return [row for key, item in value.items() for row in flat(f"{prefix}.{key}" if prefix else str(key), item)]
-    return [(prefix, cut("" if value in ({}, [], None) else value))]
+def flat(value: Any) -> list[tuple[str, str]]:
+    """Nested settings by dotted path, to be shown."""
+    return [(path, cut("" if item in ({}, [], None) else item)) for path, item in naming.dotted(value)]

@@ -248,11 +248,16 @@ def table_text(compared: dict[str, Any], title: str) -> str:
         if entry["difference"] and system != "random":  # that chance is worse is no news
             cells = [_difference_cell(entry["difference"][name]) for name in names]
             table.add_row(f"{system} − {reference}", *cells)
-    console = Console(width=TABLE_WIDTH, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
+    return "\n".join([plain(TABLE_WIDTH, table), *_notes(compared)]).strip("\n") + "\n"
+
+
+def plain(width: int, *parts: Any) -> str:
+    """Tables and texts of rich as plain text of at most so many columns."""
+    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False, _environ={})
     with console.capture() as capture:
-        console.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    return "\n".join([*lines, *_notes(compared)]).strip("\n") + "\n"
+        for part in parts:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def _notes(compared: dict[str, Any]) -> list[str]:

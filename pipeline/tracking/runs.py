@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.core import credentials
+from pipeline.core import credentials, naming
 from pipeline.core.event_log import Point, Reader, Spool
 from pipeline.core.progress import Say
 from pipeline.distributed import launcher
@@ -185,7 +185,8 @@ class Tracking:
     def params(self, values: dict[str, Any]) -> None:
         """Flattened settings of the current run."""
         if self.on:
-            self._write(do="params", run=self._current(), values=dict(_flat("", values)))
+            shown = {name: str(value)[:_PARAM_CHARACTERS] for name, value in naming.dotted(values)}
+            self._write(do="params", run=self._current(), values=shown)
 
     def tags(self, values: dict[str, str]) -> None:
         """Tags of the current run."""
@@ -409,11 +410,3 @@ def _fresh() -> str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
-    else:
-        yield prefix, str(value)[:_PARAM_CHARACTERS]

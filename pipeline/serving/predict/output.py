@@ -3,7 +3,6 @@
 import csv
 import itertools
 import json
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import atomic_files
+from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 
 ROWS_AT_ONCE = 1024
@@ -37,19 +37,8 @@ def names_beside(names: Iterable[str], columns: Collection[str]) -> dict[str, st
 
 def json_line(value: Any) -> bytes:
     """A line of JSON, in which a number that JSON does not have is null."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, default=str)
+    text = as_json(value, ensure_ascii=False, default=str)
     return text.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def finish(partial: Path, output: Path, kind: str) -> dict[str, str]:
