@@ -19,13 +19,12 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import Record
 from pipeline.core.scratch_database import ScratchDatabase
-from pipeline.ingest import click_models, id_text, listing, pages, tables
+from pipeline.ingest import click_models, document_rows, id_text, listing, pages, tables
 from pipeline.ingest.click_models import MOST_SHOWN, Fit, Impressions
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.pages import Pages
 from pipeline.ingest.rows import (
-    TWO_TEXTS,
     BadRow,
     Row,
     as_id,
@@ -81,7 +80,7 @@ class Ingest:
         self, config: Config, source: ClicksSource, folder: Path, tools: tuple[Ledger, Scratch, Output]
     ) -> None:
         self._config, self._source, self._folder = config, source, folder
-        self._ledger, self._scratch, self._output = tools
+        self._ledger, self._scratch, self._output = self._tools = tools
         self._limit = config.ingest.max_row_kb * 1024
         self._salt = os.environ.get(SALT, "").encode("utf-8")
         if source.sessions == "hash" and not self._salt:
@@ -97,36 +96,14 @@ class Ingest:
                 read_pages(self._config, self._source, self._source.pages, known, self._ledger, self._keep_page)
                 self._clicks(known)
         else:
-            self._documents(listing.files(self._source.documents or ""))
+            read = lambda file: id_text.read_texts(file, self._source.encoding, self._limit)
+            document_rows.keep(listing.rows(listing.files(self._source.documents or ""), read), self._tools)
             self._clicks(None)
 
     def _keep_page(self, page_id: str, page: Page) -> None:
-        self._add(page_id, page.title, without_title(page.title, page.text))
-
-    def _add(self, document_id: str, title: str, body: str) -> None:
-        self._scratch.add_document(document_id, title, body)
-        self._output.add_document(document_id, with_title(title, body))
-
-    def _documents(self, files: list[str]) -> None:
-        for row in listing.rows(files, lambda file: id_text.read_texts(file, self._source.encoding, self._limit)):
-            try:
-                if row.problem:
-                    raise row.problem
-                document_id = as_id(row.values, "id")
-                title = as_text(row.values, "title", required=False)
-                body = without_title(title, as_text(row.values, "text", required=False))
-                if not title and not body:
-                    raise BadRow("empty text", "'text' is empty")
-                if (known := self._scratch.document(document_id)) not in (None, (title, body)):
-                    raise BadRow(TWO_TEXTS, f"document id {document_id[:60]!r} is another text's")
-            except BadRow as problem:
-                self._ledger.quarantine("documents", row, problem)
-                continue
-            if known is not None:
-                self._ledger.duplicate("documents")
-            else:
-                self._ledger.kept("documents")
-                self._add(document_id, title, body)
+        body = without_title(page.title, page.text)
+        self._scratch.add_document(page_id, page.title, body)
+        self._output.add_document(page_id, with_title(page.title, body))
 
     def _clicks(self, known: Pages | None) -> None:
         """Reads the log, fits the model and writes the pairs."""
@@ -173,11 +150,9 @@ class Ingest:
 
     def _parse(self, row: Row) -> tuple[str, list[str], set[str]]:
         """The query, the documents shown, each once and from the top, and those clicked. Raises BadRow."""
-        if row.problem:
-            raise row.problem
-        columns = self._source.columns
-        query = one_form(as_text(row.values, columns.query))
-        documents = list(dict.fromkeys(self._list(row.values, columns.shown)))
+        values, columns = row.checked(), self._source.columns
+        query = one_form(as_text(values, columns.query))
+        documents = list(dict.fromkeys(self._list(values, columns.shown)))
         if not documents:
             raise BadRow("missing field", f"{columns.shown!r} names no document")
         if len(documents) > MOST_SHOWN:

@@ -8,7 +8,7 @@ from pipeline.config import SplitShares
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import Record
-from pipeline.ingest import beir, id_text, listing, readers
+from pipeline.ingest import beir, document_rows, id_text, listing, readers
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output
 from pipeline.ingest.rows import (
@@ -20,7 +20,6 @@ from pipeline.ingest.rows import (
     as_text,
     short_hash,
     with_title,
-    without_title,
 )
 from pipeline.ingest.scratch import Missing, Scratch
 from pipeline.ingest.splits import shares_to_cut, split_of
@@ -80,13 +79,13 @@ class Ingest:
         tools: tuple[Ledger, Scratch, Output],
     ) -> None:
         self._source, self._seed, self._shares, self._limit = source, seed, shares, limit_bytes
-        self._ledger, self._scratch, self._output = tools
+        self._ledger, self._scratch, self._output = self._tools = tools
         self._places = locate(source)
         self._reader = readers.COLLECTIONS[source.format]
 
     def run(self) -> None:
         """Raises InputError: a file is absent, cannot be read or holds no rows."""
-        self._documents()
+        document_rows.keep(self._rows(self._reader.documents, self._places.documents), self._tools)
         for split, files in self._places.queries.items():
             self._queries(split, files)
         if self._source.train_on_titles:
@@ -94,30 +93,10 @@ class Ingest:
         for split, files in self._places.judgements.items():
             self._judgements(split, files)
 
-    def _documents(self) -> None:
-        for row in self._rows(self._reader.documents, self._places.documents):
-            try:
-                values = self._values(row)
-                document_id = as_id(values, "id")
-                title = as_text(values, "title", required=False)
-                body = without_title(title, as_text(values, "text", required=False))
-                if not title and not body:
-                    raise BadRow("empty text", "'text' is empty")
-                if self._scratch.document(document_id) not in (None, (title, body)):
-                    raise BadRow(TWO_TEXTS, f"document id {document_id[:60]!r} is another text's")
-            except BadRow as problem:
-                self._ledger.quarantine("documents", row, problem)
-                continue
-            if self._scratch.add_document(document_id, title, body):
-                self._ledger.kept("documents")
-                self._output.add_document(document_id, with_title(title, body))
-            else:
-                self._ledger.duplicate("documents")
-
     def _queries(self, split: SplitName | None, files: list[str]) -> None:
         for position, row in enumerate(self._rows(self._reader.queries, files), start=1):
             try:
-                values = self._values(row)
+                values = row.checked()
                 query_id = str(position) if self._source.query_ids == "position" else as_id(values, "id")
                 text = as_text(values, "text")
                 if self._scratch.query(split or "", query_id) not in (None, text):
@@ -136,7 +115,7 @@ class Ingest:
         read = id_text.read_triples if self._source.triples else self._reader.judgements
         for row in self._rows(read, files):
             try:
-                values = self._values(row)
+                values = row.checked()
                 query_id, document_id = as_id(values, "query"), as_id(values, "document")
                 relevance = as_relevance(values, "relevance", self._source.grades)
                 told, query = self._query(file_split, query_id)
@@ -201,9 +180,3 @@ class Ingest:
         yield from listing.rows(files, lambda address: read(address, self._source.encoding, self._limit))
         if self._ledger.total_read() == before:
             raise InputError(f"{listing.shown(files)} holds no rows; give a file that does")
-
-    @staticmethod
-    def _values(row: Row) -> Mapping[Any, Any]:
-        if row.problem:
-            raise row.problem
-        return row.values

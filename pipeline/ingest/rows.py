@@ -56,6 +56,12 @@ class Row(NamedTuple):
     shown: str  # the row, shortened
     problem: BadRow | None = None  # why `values` could not be read
 
+    def checked(self) -> Mapping[Column, Any]:
+        """The values. Raises BadRow where they could not be read."""
+        if self.problem:
+            raise self.problem
+        return self.values
+
 
 def as_text(values: Mapping[Column, Any], column: Column, required: bool = True) -> str:
     """The clean text of a field; "" if it is absent or empty and not required.
