@@ -20,6 +20,7 @@ from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking, address
+from pipeline.tracking.journal import STAGE_TAG
 
 STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Train(), Evaluate())
 
@@ -155,7 +156,7 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     try:
         tracking.params(config.shown)
         tracking.tags({"duplet.command": command, "duplet.recurrent": recurrent, **_provenance(), **job_folder.tags()})
-        tracking.tags({f"duplet.key.{stage}": parts.key for stage, parts in planned.parts.items()})
+        tracking.tags({f"{STAGE_TAG}{stage}": parts.key for stage, parts in planned.parts.items()})
         context = StageContext(config, planned, command, tracking, say)
         stages = {}
         for stage in wanted:

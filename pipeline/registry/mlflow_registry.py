@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import InputError, TryAgain
-from pipeline.tracking.client import ABSENT, Address, asked, copied
+from pipeline.tracking.client import Address, asked, copied, if_there
+from pipeline.tracking.journal import STAGE_TAG, stage_keys
 from pipeline.tracking.listing import pages
 from pipeline.tracking.logged import model_of
 
 ALIAS = "champion"
 # tags of a version
-TRAINED, EVALUATED = "duplet.key.train", "duplet.key.evaluate"
+TRAINED, EVALUATED = f"{STAGE_TAG}train", f"{STAGE_TAG}evaluate"
 BEFORE, MOVE = "duplet.before", "duplet.move"
 _TAG_CHARACTERS = 5000
 
@@ -43,12 +44,8 @@ class Registry:
     def champion(self) -> Version | None:
         """The version that has the alias, if any."""
         with asked(self.where, f"model {self.name}") as (_, client):
-            try:
-                number = client.get_registered_model(self.name).aliases.get(ALIAS)
-            except Exception as error:
-                if getattr(error, "error_code", "") in ABSENT:
-                    return None
-                raise
+            model = if_there(client.get_registered_model, self.name)
+            number = model and model.aliases.get(ALIAS)
             return None if number is None else self.version(int(number))
 
     def version(self, number: int) -> Version:
@@ -102,11 +99,7 @@ class Registry:
     def remove(self, version: Version) -> None:
         """Takes a version out of the registry; one that is gone already is no error."""
         with asked(self.where, f"{version}") as (_, client):
-            try:
-                client.delete_model_version(self.name, str(version.number))
-            except Exception as error:
-                if getattr(error, "error_code", "") not in ABSENT:
-                    raise
+            if_there(client.delete_model_version, self.name, str(version.number))
 
     def history(self) -> list[dict[str, Any]]:
         """What the move tags of all versions say, the oldest first."""
@@ -198,7 +191,7 @@ def keys_of_run(where: Address, run_id: str) -> dict[str, str]:
         tags, key = run.data.tags, run.data.params.get("key")
         if run.info.run_name in ("train", "evaluate") and key:
             return {run.info.run_name: str(key)}
-        return {name.removeprefix("duplet.key."): v for name, v in tags.items() if name.startswith("duplet.key.")}
+        return stage_keys(tags)
 
 
 def evaluation_of_run(where: Address, run_id: str, into: Path) -> Path:

@@ -17,7 +17,7 @@ from pipeline.core.progress import Say
 from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
-from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry, Version, stage_run
+from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, TRAINED, Registry, Version, stage_run
 from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.reporting import folder as reporting
 from pipeline.tokenization import stage as tokenization
@@ -232,7 +232,7 @@ def _judge_again(champion: Version, run: EvaluatedRun, store: Path, say: Say) ->
 
 def _trained(champion: Version, run: EvaluatedRun, store: Path) -> Path:
     """The champion's trained folder: here, or as its training logged it."""
-    key = champion.tags.get("duplet.key.train")
+    key = champion.tags.get(TRAINED)
     if key and (run.root / "train" / key / manifest.NAME).exists():
         return run.root / "train" / key
     if champion.run_id is None:

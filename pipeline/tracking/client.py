@@ -13,6 +13,7 @@ from pipeline.core.errors import DupletError, InputError, TryAgain, one_line, un
 from pipeline.core.progress import Say
 from pipeline.core.redaction import MASK, hide
 from pipeline.tracking import database
+from pipeline.tracking.journal import STAGE_TAG
 from pipeline.tracking.lending import lend
 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")  # codes of MLflow's errors for what is not there
@@ -156,6 +157,16 @@ def asked(where: Address, wanted: str) -> Iterator[tuple[Any, Any]]:
         raise TryAgain(f"MLflow at {place} does not answer when asked for {wanted}: {reason}") from None
 
 
+def if_there(call: Any, *names: str) -> Any:
+    """What a call of MLflow gives; None where it has nothing of that name."""
+    try:
+        return call(*names)
+    except Exception as error:
+        if getattr(error, "error_code", "") in ABSENT:
+            return None
+        raise
+
+
 def model_of_run(where: Address, run_id: str, store: Path) -> Path:
     """The folder "model" that a run's training logged: its own, its train child's, or its equal's that ran before.
 
@@ -168,7 +179,7 @@ def model_of_run(where: Address, run_id: str, store: Path) -> Path:
     with asked(where, f"run {run_id}") as (mlflow, client):
         run = client.get_run(run_id)
         runs = [run, *client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")]
-        if key := run.data.tags.get("duplet.key.train"):  # up to date already, so without a child
+        if key := run.data.tags.get(f"{STAGE_TAG}train"):  # up to date already, so without a child
             runs += client.search_runs([run.info.experiment_id], f"params.key = '{key}'")
         for one in runs:
             if one.info.run_name == "train" and client.list_artifacts(one.info.run_id, "model"):

@@ -18,7 +18,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ JOURNAL, SENT, FILES, LOG = "journal.jsonl", "sent.json", "files", "sender.log"
 CLOSED = "closed"  # an empty file: its command has no more to say
 _TOLD = ("experiment", "address", "tags", "values", "source", "profile")  # what may hold a secret
 WRITER, SENDER = "writer", "sender"  # locks
+STAGE_TAG = "duplet.key."  # + a stage's name: a tag of a command's run
 MB = 2**20
 
 
@@ -141,9 +142,13 @@ def _keys_of(folder: Path, _bytes: int, _changed_ns: int) -> frozenset[str]:
         str(key)
         for entry in Journal(folder).entries()
         if entry["do"] == "tags"
-        for name, key in entry["values"].items()
-        if name.startswith("duplet.key.")
+        for key in stage_keys(entry["values"]).values()
     )
+
+
+def stage_keys(tags: Mapping[str, str]) -> dict[str, str]:
+    """Stage -> its key, of those that a command needed, from the tags of its run."""
+    return {name.removeprefix(STAGE_TAG): key for name, key in tags.items() if name.startswith(STAGE_TAG)}
 
 
 @contextlib.contextmanager

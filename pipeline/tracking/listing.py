@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from pipeline.tracking.client import Address, asked
+from pipeline.tracking.journal import stage_keys
 from pipeline.tracking.sender import ASKED
-
-STAGE_TAG = "duplet.key."  # + a stage's name: the key of a stage that a command needed
 
 
 class Known(NamedTuple):
@@ -40,10 +39,9 @@ def known(where: Address) -> list[Known]:
 
 def _known(run: Any) -> Known:
     tags, info = run.data.tags, run.info
-    keys = {name.removeprefix(STAGE_TAG): value for name, value in tags.items() if name.startswith(STAGE_TAG)}
     ended = (info.end_time or info.start_time or 0) / 1000
     return Known(
-        info.run_id, tags.get("mlflow.parentRunId"), info.run_name or "", run.data.params.get("key"), keys,
+        info.run_id, tags.get("mlflow.parentRunId"), info.run_name or "", run.data.params.get("key"), stage_keys(tags),
         info.status, ended, ASKED in tags,
     )  # fmt: skip
 

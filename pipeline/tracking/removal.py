@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pipeline.core import atomic_files
-from pipeline.tracking.client import ABSENT, Address, asked
+from pipeline.tracking.client import Address, asked, if_there
 
 
 class StageRun(NamedTuple):
@@ -19,7 +19,7 @@ class StageRun(NamedTuple):
 def with_stages(where: Address, run_id: str) -> list[StageRun]:
     """A run and the runs of its stages, those in the bin too; none where it is gone. Raises TryAgain."""
     with asked(where, f"run {run_id}") as (mlflow, client):
-        if (run := _found(client.get_run, run_id)) is None:
+        if (run := if_there(client.get_run, run_id)) is None:
             return []
         view = mlflow.entities.ViewType.ALL
         below = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", view)
@@ -36,7 +36,7 @@ def remove(where: Address, run_ids: Iterable[str]) -> None:
     """
     with asked(where, "run") as (_, client):
         for run_id in run_ids:
-            if (run := _found(client.get_run, run_id)) is None:
+            if (run := if_there(client.get_run, run_id)) is None:
                 continue
             if run.info.lifecycle_stage == "active":
                 client.delete_run(run_id)
@@ -48,22 +48,12 @@ def remove(where: Address, run_ids: Iterable[str]) -> None:
 
 
 def _remove_model(where: Address, client: Any, model_id: str) -> None:
-    if (model := _found(client.get_logged_model, model_id)) is not None:
+    if (model := if_there(client.get_logged_model, model_id)) is not None:
         location = model.artifact_location
         client.delete_logged_model(model_id)
         _remove_files(location)
     if where.database and model_id in _store(where)._get_deleted_logged_models():
         _store(where)._hard_delete_logged_model(model_id)
-
-
-def _found(get: Any, name: str) -> Any:
-    """What MLflow has under a name; None where it has nothing."""
-    try:
-        return get(name)
-    except Exception as error:
-        if getattr(error, "error_code", "") in ABSENT:
-            return None
-        raise
 
 
 def _remove_files(address: str) -> None:
