@@ -12,10 +12,12 @@ ones); a query has three words of one passage.
     vectors   Duplet's index of vectors of 128 numbers (of words' own random vectors; no network encodes), by HNSW
     faiss     IndexHNSWFlat with the same vectors, links and effort, nothing else: no texts, no deletions, in memory
 
-The last line is one JSON object. Needs about 2.5 kB of disk a passage under --root.
+The recall of both is against the ten best by comparing every passage in float32. The last line is one JSON object. Needs
+about 2.5 kB of disk a passage under --root.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
@@ -223,11 +225,27 @@ def search_faiss(made: Path, queries: Path, effort: int = 100) -> dict[str, Any]
     return found | {"open_s": opened, "effort": effort}
 
 
+def exact(passages: Path, queries: Path) -> dict[str, Any]:
+    """The best by comparing every passage, in float32."""
+    encodes = encoder()
+    asked = encodes.encode("query", queries.read_text().splitlines()).vectors
+    scores, ids = np.full((len(asked), K), -np.inf, np.float32), np.full((len(asked), K), -1)
+    texts, first = (row["text"] for row in rows(passages)), 0
+    while block := list(itertools.islice(texts, ROWS_AT_ONCE)):
+        near = asked @ encodes.encode("document", block).vectors.T
+        scores = np.concatenate([scores, near], axis=1)
+        ids = np.concatenate([ids, np.broadcast_to(np.arange(first, first + len(block)), near.shape)], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
+        first += len(block)
+    return {"found": [[f"p{row}" for row in one] for one in ids.tolist()]}
+
+
 BUILDS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "words": build_words, "bm25s": build_bm25s, "vectors": build_vectors, "faiss": build_faiss
 }  # fmt: skip
-SEARCHES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
-    "words": search_words, "bm25s": search_bm25s, "vectors": search_vectors, "faiss": search_faiss
+SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {
+    "words": search_words, "bm25s": search_bm25s, "vectors": search_vectors, "faiss": search_faiss, "exact": exact
 }  # fmt: skip
 
 
@@ -303,6 +321,11 @@ def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
             share = hnsw.recall(found[second]["found"], found[first]["found"])
             found[f"{first} in {second}"] = share
             print(f"{100 * share:.1f} % of the {K} that {first} gives are among those of {second}")
+    if by_vectors := [system for system in systems if system in ("vectors", "faiss")]:
+        best = measured("search", "exact", str(passages), str(queries))["found"]
+        for system in by_vectors:
+            found[system]["recall"] = agreement(best, found[system]["found"])
+            print(f"{system}: recall@{K} against exact search {found[system]['recall']:.3f}")
     for system in systems:
         found[system].pop("found")
     return found

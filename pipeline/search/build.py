@@ -29,6 +29,7 @@ from pipeline.search.segments import Encodes, Segment
 
 EXACT_UP_TO = {False: 20_000, True: 1_000_000}  # vectors, of a text each or of a token each
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
+SEGMENTS = 16  # a segment grows to this part of the index: each takes milliseconds to open, so a large index has few
 MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settings that come with a model
 # A segment is made in memory: of long documents it takes fewer than settings.documents_per_segment.
 CHARACTERS_PER_SEGMENT = 8_000_000  # with late interaction and eight bits some 300 MB of vectors
@@ -145,7 +146,7 @@ class Update:
             self.delete(self._catalogue.not_named())
             self._catalogue.forget_names()
         waiting: list[Document] = []
-        characters = 0
+        characters, size = 0, self._segment_size()
         try:
             for document in documents:
                 if (place := self._known(document)) is not None:
@@ -156,9 +157,9 @@ class Update:
                     continue
                 waiting.append(document)
                 characters += len(document.text)
-                if len(waiting) == self.settings.documents_per_segment or characters >= CHARACTERS_PER_SEGMENT:
+                if len(waiting) >= size or characters >= CHARACTERS_PER_SEGMENT:
                     self._encode(waiting, changed)
-                    waiting, characters = [], 0
+                    waiting, characters, size = [], 0, self._segment_size()
             self._encode(waiting, changed)
         except KeyboardInterrupt:
             raise TryAgain(
@@ -189,6 +190,11 @@ class Update:
         return state
 
     # --- encoding -----------------------------------------------------------------------------------------------------
+    def _segment_size(self) -> int:
+        """How many documents the next segment holds: with few in the index, little is lost where it is killed."""
+        held = sum(len(segment.table) for segment in self._opened.values())
+        return max(self.settings.documents_per_segment, held // SEGMENTS)
+
     def _usable(self, folder: Path) -> Segment | None:
         """A segment's folder opened; None where it was left half-written or is of another model."""
         try:
@@ -273,7 +279,8 @@ class Update:
     def _compacted(self, order: list[str]) -> list[str]:
         """The segments to publish: those mostly dead, or many small ones, are copied into full ones."""
         living = {name: len(self._catalogue.rows(name)) for name in order}
-        size, alive = self.settings.documents_per_segment, sum(living.values())
+        alive = sum(living.values())
+        size = max(self.settings.documents_per_segment, alive // SEGMENTS)
         dead = sum(len(self._opened[name].table) for name in order) - alive
         most = {name: len(self._opened[name].words) for name in order}  # words
         small = [name for name in order if living[name] * 2 < size and most[name] * 2 < WORDS_PER_SEGMENT]

@@ -193,7 +193,8 @@ class Searcher:
         snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
         assert snapshot.graph is not None
         vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
-        vectors_allowed = snapshot.alive_vectors if allowed is None else allowed[snapshot.passage_of_vector]
+        unfiltered = allowed is None or allowed is snapshot.alive_passages
+        vectors_allowed = snapshot.alive_vectors if unfiltered else allowed[snapshot.passage_of_vector]
         reach = min(int(vectors_allowed.sum()), 16 * count)
         while True:
             hits = snapshot.graph.search(vectors, min(count, reach), effort, vectors_allowed)

@@ -109,7 +109,7 @@ class Segment:
         passages = self.passages[chosen].copy()
         passages[:, 0] = place[passages[:, 0]]
         vocabulary = self.vocabulary
-        words = [[vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]]]
+        words = [[vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]].tolist()]
                  for p in chosen.tolist()]  # fmt: skip
         return Part([self.document(row) for row in rows.tolist()], passages, self.codes.take(chosen), words)
 
