@@ -1,5 +1,7 @@
 """Queries against an opened index: by the model, by words (BM25), or by a mix of both scores."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.fusion import Mix, Pool, mix_of
+from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
 from pipeline.search.index_store import Snapshot
 from pipeline.search.passages import Span, places_of
@@ -21,6 +24,7 @@ FUSED = (
 CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
 SORTED = 1000  # passages that are sorted at first
 EXAMPLES_LOOKED_AT = 100  # documents
+NOT_ENCODED = Encoded(np.zeros((0, 0), np.float32))
 COMMON_SHARE = 0.2  # a word in a greater share of passages is marked only when the query has no rarer one
 
 
@@ -44,6 +48,20 @@ class Ranked(NamedTuple):
     documents: np.ndarray  # (n,) int64 rows
     scores: np.ndarray  # (n,) float32
     passages: np.ndarray  # (n,) int64, the best one of each
+
+
+@dataclass
+class Asked:
+    """A query, whose words are scored once, however many rankings ask for their scores."""
+
+    encoded: Encoded  # empty where the ranking is by words alone
+    words: list[str]
+    index: WordIndex
+
+    @cached_property
+    def word_scores(self) -> np.ndarray:
+        """(P,) float32: BM25's. Raises InputError where they are damaged."""
+        return _finite(self.index.scores(self.words))
 
 
 class Searcher:
@@ -102,12 +120,10 @@ class Searcher:
         return self.fields.documents(where)[self.snapshot.document_of]
 
     def _ranked(self, query: str, words: list[str], k: int, mode: Mode, allowed: np.ndarray) -> Ranked:
-        if mode == "words":
-            return self.by_words(words, k, allowed)
-        encoded = self.encoder.encode("query", [query])
-        if mode == "model":
-            return self.by_model(encoded, words, k, allowed)
-        return self.by_both(encoded, words, k, allowed)
+        encoded = NOT_ENCODED if mode == "words" else self.encoder.encode("query", [query])
+        asked = Asked(encoded, words, self.snapshot.words)
+        ranking = {"words": self.by_words, "model": self.by_model, "hybrid": self.by_both}[mode]
+        return ranking(asked, k, allowed)
 
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""
@@ -136,38 +152,37 @@ class Searcher:
         return mode, notices
 
     # --- rankings -----------------------------------------------------------------------------------------------------
-    def by_words(self, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
+    def by_words(self, asked: Asked, k: int, allowed: np.ndarray) -> Ranked:
         """BM25's k best documents, of those that hold a word of the query; here as below, of allowed passages alone."""
-        scores = _finite(self.snapshot.words.scores(words))
-        rows = np.flatnonzero((scores > 0) & allowed)
-        return self._best(rows, scores[rows], k)
+        rows = np.flatnonzero((asked.word_scores > 0) & allowed)
+        return self._best(rows, asked.word_scores[rows], k)
 
-    def by_model(self, query: Encoded, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
+    def by_model(self, asked: Asked, k: int, allowed: np.ndarray) -> Ranked:
         """The model's k best documents; a document counts as its best passage does."""
         if self.pairs_only:
-            rows = self.by_words(words, max(k, FUSED), allowed).passages
-            return self._best(rows, self.scores_of(query, rows), k)
+            rows = self.by_words(asked, max(k, FUSED), allowed).passages
+            return self._best(rows, self.scores_of(asked.encoded, rows), k)
         if self.snapshot.graph is not None and 10 * allowed.sum() >= self.snapshot.alive_passages.sum():
-            return self.approximate(query, k, self.snapshot.state.approximate["effort"], allowed)
-        return self.exact(query, k, allowed)
+            return self.approximate(asked.encoded, k, self.snapshot.state.approximate["effort"], allowed)
+        return self.exact(asked.encoded, k, allowed)
 
-    def by_both(self, query: Encoded, words: list[str], k: int, allowed: np.ndarray) -> Ranked:
+    def by_both(self, asked: Asked, k: int, allowed: np.ndarray) -> Ranked:
         """The k best documents by the mix of both scores, of those that either ranking gives first.
 
         A document's scores are its best passages'; the passage shown is the one that the model finds best.
         """
         settings = self.snapshot.state.settings
         if settings.weight in (0, 1):
-            return self.by_model(query, words, k, allowed) if settings.weight else self.by_words(words, k, allowed)
+            return self.by_model(asked, k, allowed) if settings.weight else self.by_words(asked, k, allowed)
         depth = max(k, FUSED)
-        both = [self.by_model(query, words, depth, allowed), self.by_words(words, depth, allowed)]
+        both = [self.by_model(asked, depth, allowed), self.by_words(asked, depth, allowed)]
         documents = np.unique(np.concatenate([ranked.documents for ranked in both]))
         if not len(documents):
             return both[0]
         starts, ends = (np.searchsorted(self.snapshot.document_of, documents, side) for side in ("left", "right"))
         rows = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
         firsts = np.cumsum(ends - starts) - (ends - starts)
-        by_model, by_words = self.scores_of(query, rows), _finite(self.snapshot.words.scores(words))[rows]
+        by_model, by_words = self.scores_of(asked.encoded, rows), asked.word_scores[rows]
         best = self._best(rows, by_model, len(documents))
         model = np.maximum.reduceat(by_model, firsts)
         pool = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
@@ -193,8 +208,9 @@ class Searcher:
         snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
         assert snapshot.graph is not None
         vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
-        unfiltered = allowed is None or allowed is snapshot.alive_passages
-        vectors_allowed = snapshot.alive_vectors if unfiltered else allowed[snapshot.passage_of_vector]
+        vectors_allowed = snapshot.alive_vectors
+        if allowed is not None and allowed is not snapshot.alive_passages:
+            vectors_allowed = allowed[snapshot.passage_of_vector]
         reach = min(int(vectors_allowed.sum()), 16 * count)
         while True:
             hits = snapshot.graph.search(vectors, min(count, reach), effort, vectors_allowed)

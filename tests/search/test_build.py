@@ -293,6 +293,17 @@ def test_segments_join_and_keep_rows(indexed: Make) -> None:
     assert part.words == whole.words
 
 
+def test_segments_grow_with_the_index(indexed: Make) -> None:
+    documents = topical(180)
+    index = indexed(documents[:140], documents_per_segment=2)
+    sizes = [len(segment.table) for segment in index.open().snapshot.segments]
+    assert sum(sizes) == 140 and len(sizes) <= 2 * build.SEGMENTS, "not 70 of two"
+    for night in range(20):
+        index.update(documents[140 + 2 * night :][:2])
+    sizes = [len(segment.table) for segment in index.open().snapshot.segments]
+    assert sum(sizes) == 180 and len(sizes) <= 2 * build.SEGMENTS, "small ones of many updates are joined"
+
+
 def test_long_documents_make_segments_of_fewer(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "CHARACTERS_PER_SEGMENT", 2_000)
     monkeypatch.setattr(build, "WORDS_PER_SEGMENT", 400)

@@ -185,6 +185,14 @@ def test_whole_weights_are_one_ranking(indexed: Make, head: str) -> None:
             assert searcher.search(query, 30, "hybrid") == searcher.search(query, 30, mode)
 
 
+@pytest.mark.parametrize("pointwise", [False, True])
+def test_hybrid_scores_words_once(indexed: Make, monkeypatch: pytest.MonkeyPatch, pointwise: bool) -> None:
+    searcher = indexed(topical(20), pointwise=pointwise).open()
+    true, scored = searcher.snapshot.words.scores, []
+    monkeypatch.setattr(searcher.snapshot.words, "scores", lambda words: scored.append(words) or true(words))
+    assert searcher.search("wing lift", 3, "hybrid").results and len(scored) == 1
+
+
 def test_hybrid_finds_what_only_words_find(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searcher, "FUSED", 3)
     index = indexed(topical(40), weight=0.001)

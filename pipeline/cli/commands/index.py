@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=1000,
         metavar="N",
-        help="how many documents are encoded at a time (new index only)",
+        help="how many documents are encoded at a time (new index only); more as the index grows",
     )
     parser.add_argument(
         "--bits", type=int, choices=(8, 32), default=8, help="of a new index: bits a number of its vectors (8)"
