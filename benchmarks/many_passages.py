@@ -12,8 +12,8 @@ ones); a query has three words of one passage.
     vectors   Duplet's index of vectors of 128 numbers (of words' own random vectors; no network encodes), by HNSW
     faiss     IndexHNSWFlat with the same vectors, links and effort, nothing else: no texts, no deletions, in memory
 
-The recall of both is against the ten best by comparing every passage in float32. The last line is one JSON object. Needs
-about 2.5 kB of disk a passage under --root.
+The recall of both is against the ten best by comparing every passage in float32. The last line is one JSON object.
+Needs about 2.5 kB of disk a passage under --root.
 """
 
 import argparse
