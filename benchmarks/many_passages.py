@@ -324,7 +324,7 @@ def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
     if by_vectors := [system for system in systems if system in ("vectors", "faiss")]:
         best = measured("search", "exact", str(passages), str(queries))["found"]
         for system in by_vectors:
-            found[system]["recall"] = agreement(best, found[system]["found"])
+            found[system]["recall"] = hnsw.recall(found[system]["found"], best)
             print(f"{system}: recall@{K} against exact search {found[system]['recall']:.3f}")
     for system in systems:
         found[system].pop("found")
