@@ -71,8 +71,12 @@ class Registry:
                     for name, value in tags.items():
                         client.set_model_version_tag(self.name, version.version, name, value)
                     return self.version(int(version.version))
-            source = _source(client, training)
-            version = client.create_model_version(self.name, source, training, tags={TRAINED: key, **tags})
+            run = client.get_run(training)
+            model = model_of(client, run)
+            source = f"models:/{model}" if model else f"{run.info.artifact_uri}/model"
+            version = client.create_model_version(  # a server takes a model for a source only where it is named twice
+                self.name, source, training, tags={TRAINED: key, **tags}, model_id=model
+            )
             return self.version(int(version.version))
 
     def move(self, to: Version, expected: Version | None, tags: dict[str, str]) -> None:
@@ -164,13 +168,6 @@ def _said(value: str) -> dict[str, Any] | None:
         return None
     known = isinstance(said, dict) and isinstance(said.get("action"), str) and isinstance(said.get("to"), int)
     return said if known else None
-
-
-def _source(client: Any, training: str) -> str:
-    """The MLflow model that a training logged, else the folder of its files."""
-    run = client.get_run(training)
-    model = model_of(client, run)
-    return f"models:/{model}" if model else f"{run.info.artifact_uri}/model"
 
 
 def stage_run(where: Address, stage: str, key: str) -> str | None:
