@@ -7,10 +7,10 @@ this machine's own clock.
 
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobs import zones
+from jobs import clock, zones
 from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -201,4 +201,4 @@ def begin(expression: str, zone: str | None, now: datetime) -> str:
 
 
 if __name__ == "__main__":
-    print(begin(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, datetime.now(UTC)))
+    print(begin(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, clock.now()))

@@ -4,11 +4,10 @@ The spool is `messages.jsonl` in the schedule's folder, of the same sealed lines
 an endpoint that is dead: what it did not take is sent with the next night, or by `duplet schedule check`, for a week.
 """
 
-import time
 from datetime import datetime
 from pathlib import Path
 
-from jobs import dates
+from jobs import clock, dates
 from jobs import folder as folders
 from jobs.schedule import LOG, STAMP, Schedule
 from jobs.spec import JobSpec
@@ -36,7 +35,7 @@ def add(schedule: Schedule, due: str, exit_code: int, reason: str, job: JobSpec,
         return False
     log = job.folder / folders.LOG if job.folder.exists() else schedule.folder / LOG
     message = Message(schedule.name, due, exit_code, hide(reason), _run(job, config), str(log), channels.host())
-    lines.append({"do": "message", "at": time.time(), **message._asdict()})
+    lines.append({"do": "message", "at": clock.seconds(), **message._asdict()})
     return True
 
 
@@ -59,7 +58,7 @@ def send(schedule: Schedule, settings: MessagesConfig, say: Say) -> int:
     dead: dict[str, str] = {}
     left = set()
     for entry in entries:
-        if entry["do"] != "message" or time.time() - entry["at"] > LASTS_S:
+        if entry["do"] != "message" or clock.seconds() - entry["at"] > LASTS_S:
             continue
         message = Message(**{name: entry[name] for name in Message._fields})
         for name, way in channels.named(settings):

@@ -6,14 +6,14 @@ configuration's with a hash of root and path, so that no two share a crontab's p
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from jobs import dates, zones
+from jobs import clock, dates, zones
 from jobs import folder as folders
 from jobs import spec as specs
 from jobs.spec import JobSpec
@@ -100,7 +100,7 @@ def make(path: str, overrides: list[str], options: dict[str, str | None], settin
         **settings, "verdict_by": around.messages.verdict_by, "cron": cron,
         "max_wait_min": around.wait_for.max_wait_min if around.wait_for.path else None,
         "zone": _zone(settings.get("zone"), target), "name": "unnamed",
-        "created": datetime.now(UTC).astimezone().isoformat(timespec="minutes"), "job": job.model_dump(mode="json"),
+        "created": clock.now().astimezone().isoformat(timespec="minutes"), "job": job.model_dump(mode="json"),
     })  # fmt: skip
     name = naming.unique(job.name, job.root, schedule.configuration, most=LONGEST_NAME, empty="schedule")
     for old in listed(Path(job.root)):

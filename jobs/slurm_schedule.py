@@ -6,9 +6,8 @@ keeps two from running at once. The allocation is the training's own.
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 
-from jobs import dates, programs, slurm, zones
+from jobs import clock, dates, programs, slurm, zones
 from jobs.cron import alone, check_command, markers, run_command, with_block
 from jobs.schedule import LOG, SCHEDULE, Schedule
 from jobs.texts import cron_command, shell
@@ -161,7 +160,7 @@ def mend(schedule: Schedule, say: Say, pause: Callable[[float], None]) -> str | 
 
 
 def _link(schedule: Schedule) -> str:
-    begin = dates.begin(schedule.cron, schedule.zone, datetime.now(UTC))
+    begin = dates.begin(schedule.cron, schedule.zone, clock.now())
     job = slurm.handed_over(schedule.folder / SCRIPT, f"--begin={begin}", "--dependency=singleton")
     return f"SLURM job {job}"
 

@@ -1,11 +1,11 @@
 """Data that may come late: whether it is there, whole, and waiting for it."""
 
 import glob
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs import clock
 from pipeline.config import WaitForConfig
 from pipeline.core.errors import TryAgain
 from pipeline.core.progress import Say
@@ -63,7 +63,7 @@ def wait(
     while True:
         seen = look(path)
         enough = seen.files > 0 and seen.bytes >= settings.min_mb * MB
-        if enough and (seen == before or time.time() - seen.written > QUIET_S):
+        if enough and (seen == before or clock.seconds() - seen.written > QUIET_S):
             return
         if left <= 0:
             raise Late(f"no data: {_lack(settings, path, seen, enough)}; it is looked for again on the next dates")

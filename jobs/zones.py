@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
+from jobs import clock as clocks
 from pipeline.core.errors import InputError, guess
 
 SYSTEM = Path("/etc/localtime")  # of this machine's daemons; a person's TZ may name another
@@ -62,7 +63,7 @@ def clock(zone: str | None, now: datetime | None = None) -> datetime:
     >>> clock("Asia/Shanghai", datetime(2026, 11, 29, 18, 0, tzinfo=UTC)).isoformat()
     '2026-11-30T02:00:00'
     """
-    return (now or datetime.now(UTC)).astimezone(ZoneInfo(zone) if zone else None).replace(tzinfo=None)
+    return (now or clocks.now()).astimezone(ZoneInfo(zone) if zone else None).replace(tzinfo=None)
 
 
 def moment(when: datetime, zone: str | None, after: datetime | None = None) -> datetime:

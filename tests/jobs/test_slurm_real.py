@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs import folder, slurm
+from jobs import folder, nights, slurm
 from jobs.folder import Record
 
 _location = importlib.util.spec_from_file_location("slurm_cluster", Path(__file__).with_name("slurm_cluster.py"))
@@ -161,5 +161,5 @@ def test_a_schedule_is_a_chain_of_which_one_link_works(
     while found := queue():  # the link at work goes on to its end, and no other begins
         assert found in (["RUNNING"], ["COMPLETING"]) and time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.5)
-    [verdict] = (folder / "verdicts.jsonl").read_text().splitlines()
-    assert (json.loads(verdict)["exit_code"], json.loads(verdict)["reason"]) == (0, "done")
+    [verdict] = nights.verdicts(folder)
+    assert (verdict.exit_code, verdict.reason) == (0, "done")

@@ -1,0 +1,40 @@
+"""What time it is, for everything that happens on dates: the machine's clock, which a rehearsal moves.
+
+DUPLET_CLOCK names a file with the seconds that this clock is ahead of the machine's. It is a file, so that work that is
+started by cron or SLURM, with the environment of long ago, sees it move as well.
+"""
+
+import math
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.core.errors import InputError
+
+VARIABLE = "DUPLET_CLOCK"
+
+
+def seconds() -> float:
+    """As time.time(). Raises InputError where the file of DUPLET_CLOCK holds no number."""
+    path = os.environ.get(VARIABLE)
+    return time.time() + (_ahead(Path(path)) if path else 0.0)
+
+
+def now() -> datetime:
+    """An aware time. Raises InputError as `seconds` does, and where the clock is moved out of the calendar."""
+    moved = seconds()
+    try:
+        return datetime.fromtimestamp(moved, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InputError(f"{VARIABLE}={os.environ[VARIABLE]} moves the clock out of the calendar") from None
+
+
+def _ahead(path: Path) -> float:
+    try:
+        ahead = float(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{VARIABLE}={path} must name a file with a number of seconds ({error})") from None
+    if not math.isfinite(ahead):
+        raise InputError(f"{VARIABLE}={path} must name a file with a number of seconds, not {ahead}")
+    return ahead
