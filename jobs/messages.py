@@ -4,12 +4,16 @@ The spool is `messages.jsonl` in the schedule's folder, of the same sealed lines
 an endpoint that is dead: what it did not take is sent with the next night, or by `duplet schedule check`, for a week.
 """
 
+import contextlib
+import errno
+import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jobs import clock, dates
 from jobs import folder as folders
-from jobs.schedule import LOG, STAMP, Schedule
+from jobs.schedule import LOG, STAMP, Schedule, with_spare
 from jobs.spec import JobSpec
 from jobs.texts import shell
 from pipeline.config import Config, MessagesConfig
@@ -29,14 +33,25 @@ def add(schedule: Schedule, due: str, exit_code: int, reason: str, job: JobSpec,
 
     Args:
         config: of the date's job, where it could be read.
+
+    Raises:
+        OSError: the disk takes it not even in the room that is kept for it.
     """
     lines = Lines(schedule.folder / SPOOL)
     if any(entry["do"] == "message" and entry["due"] == due for entry, _ in lines.read()):
         return False
     log = job.folder / folders.LOG if job.folder.exists() else schedule.folder / LOG
     message = Message(schedule.name, due, exit_code, hide(reason), _run(job, config), str(log), channels.host())
-    lines.append({"do": "message", "at": clock.seconds(), **message._asdict()})
+    _append(schedule, {"do": "message", "at": clock.seconds(), **message._asdict()})
     return True
+
+
+def _append(schedule: Schedule, entry: dict[str, Any]) -> None:
+    def write() -> None:
+        if not Lines(schedule.folder / SPOOL).append(entry):  # which holds it in memory, where it would be lost
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with_spare(schedule.folder, write)
 
 
 def _run(job: JobSpec, config: Config | None) -> str:
@@ -70,7 +85,8 @@ def send(schedule: Schedule, settings: MessagesConfig, say: Say) -> int:
             if name in dead:
                 left.add(message.due)
             else:
-                lines.append({"do": "sent", "due": message.due, "way": name})
+                with contextlib.suppress(OSError):  # a disk that is as full as that: it is sent twice
+                    _append(schedule, {"do": "sent", "due": message.due, "way": name})
     return len(left)
 
 

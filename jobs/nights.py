@@ -21,7 +21,7 @@ from typing import NamedTuple
 from jobs import data_checks, dates, messages, on_cluster, waiting
 from jobs import folder as folders
 from jobs import spec as specs
-from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule
+from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule, with_spare
 from jobs.spec import JobSpec
 from jobs.supervise import Supervisor, holding
 from pipeline.config import Config, load_config, variables
@@ -35,7 +35,6 @@ from pipeline.tracking import address
 OWED = timedelta(days=7)  # how long a date is tried again that began and was not done
 UNCHECKED = "DUPLET_UNCHECKED"  # set where a person takes the data as it is
 BEGAN = "began, and was killed or is at work"  # the word on a date until there is another
-SPARE, SPARE_BYTES = "spare", 1 << 16  # room for verdicts on a full disk
 
 
 class Verdict(NamedTuple):
@@ -75,15 +74,7 @@ def verdicts(folder: Path) -> list[Verdict]:
 def note(folder: Path, verdict: Verdict) -> None:
     """Adds a line to the verdicts; on a full disk in the room that was kept for it. Raises OSError."""
     line = json.dumps(verdict._asdict())
-    spare = folder / SPARE
-    try:
-        atomic_files.add_line(folder / VERDICTS, line)
-    except OSError:
-        spare.unlink(missing_ok=True)
-        atomic_files.add_line(folder / VERDICTS, line)
-    with contextlib.suppress(OSError):
-        if not spare.exists():
-            spare.write_bytes(bytes(SPARE_BYTES))
+    with_spare(folder, lambda: atomic_files.add_line(folder / VERDICTS, line))
 
 
 def pending(schedule: Schedule, done: list[Verdict], now: datetime) -> list[datetime]:
@@ -198,7 +189,10 @@ def _tell(schedule: Schedule, when: datetime, verdict: Verdict, say: Say) -> Non
     if normal and not (config and config.nights.messages.normal_too):
         return
     restarts = f"; the training was started again {verdict.restarts} times" if verdict.restarts else ""
-    messages.add(schedule, verdict.due, verdict.exit_code, verdict.reason + restarts, job, config)
+    try:
+        messages.add(schedule, verdict.due, verdict.exit_code, verdict.reason + restarts, job, config)
+    except OSError as error:
+        say(f"warning: nobody is told of {verdict.due}, since the message could not be kept ({error.strerror})")
 
 
 def words(folder: Path) -> dict[str, str]:

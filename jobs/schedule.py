@@ -4,8 +4,9 @@ Its folder is ROOT/schedules/NAME: `schedule.json`, `verdicts.jsonl` with a line
 configuration's with a hash of root and path, so that no two share a crontab's part, a DAG or a CronJob.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ OWN = (SCHEDULE, CONFIG, ENVIRONMENT)
 STAMP = "%Y-%m-%dT%H:%M"
 PARTS = ("ingest", "ingest,tokenize", "ingest,tokenize,train")  # what a night may be done in, before its verdict
 CLUSTER = {"slurm": "slurm", "kubernetes": "kubernetes", "argo": "kubernetes"}  # whose settings a schedule's job has
+SPARE, SPARE_BYTES = "spare", 1 << 16  # room for verdicts and messages on a full disk
 LONGEST_NAME = 40  # with what the targets and a date add, within the 52 characters of a CronJob's name
 
 
@@ -150,6 +152,19 @@ def save(schedule: Schedule) -> Path:
 def kept(folder: Path) -> dict[str, bytes]:
     """The files that say what a schedule is, as they are now."""
     return {path.name: path.read_bytes() for name in OWN if (path := folder / name).exists()}
+
+
+def with_spare(folder: Path, write: Callable[[], None]) -> None:
+    """Writes into a schedule's folder; on a full disk in the room that is kept there for it. Raises OSError."""
+    spare = folder / SPARE
+    try:
+        write()
+    except OSError:
+        spare.unlink(missing_ok=True)
+        write()
+    with contextlib.suppress(OSError):
+        if not spare.exists():
+            spare.write_bytes(bytes(SPARE_BYTES))
 
 
 def put_back(folder: Path, files: dict[str, bytes]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from jobs import messages, nights
+from jobs import clock, messages, nights
 from jobs import schedule as schedules
 from jobs.commands import schedule as verb
 from jobs.nights import Verdict
@@ -259,7 +259,7 @@ def test_a_date_has_one_message_and_each_way_gets_it_once(nightly: Schedule, hoo
 def test_after_a_week_a_message_is_left(nightly: Schedule, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     messages.add(nightly, "2026-11-23T02:00", 75, "no data", nightly.job, None)
     later = time.time() + messages.LASTS_S + 1
-    monkeypatch.setattr(messages.time, "time", lambda: later)
+    monkeypatch.setattr(clock, "seconds", lambda: later)
     assert messages.send(nightly, MessagesConfig(webhook=hook.address), pytest.fail) == 0 and not hook.got
 
 

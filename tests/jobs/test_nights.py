@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs import data_checks, nights, states, waiting
+from jobs import data_checks, messages, nights, states, waiting
 from jobs import folder as folders
 from jobs import schedule as schedules
 from jobs.nights import Verdict
@@ -21,6 +21,7 @@ from jobs.states import Failure
 from pipeline.config import WaitForConfig
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.event_log import Lines
 from pipeline.core.manifest import KeyParts
 from pipeline.distributed import job_folder
 
@@ -193,8 +194,8 @@ def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypat
     """The disk has as much room as the spare file takes."""
     made = Verdict("2026-11-22T02:00", "j", 75, "no space is left", 1.0, {})
     nights.note(nightly.folder, made)
-    spare, append = nightly.folder / nights.SPARE, atomic_files.add_line
-    assert spare.stat().st_size == nights.SPARE_BYTES
+    spare, append = nightly.folder / schedules.SPARE, atomic_files.add_line
+    assert spare.stat().st_size == schedules.SPARE_BYTES
 
     def full(path: Path, line: str) -> None:
         if spare.exists():
@@ -206,6 +207,23 @@ def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypat
     monkeypatch.setattr(atomic_files, "add_line", full)
     nights.note(nightly.folder, made._replace(due="2026-11-23T02:00"))
     assert [v.due[:10] for v in nights.verdicts(nightly.folder)] == ["2026-11-22", "2026-11-23"]
+
+
+def test_a_full_disk_keeps_the_message_of_its_night(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the spare file is gone there is room; a message in memory alone would be lost with the process."""
+    nights.note(nightly.folder, Verdict("2026-11-22T02:00", "j", 0, "", 1.0, {}))
+    spare, append = nightly.folder / schedules.SPARE, Lines.append
+    monkeypatch.setattr(Lines, "append", lambda lines, entry: not spare.exists() and append(lines, entry))
+    assert messages.add(nightly, "2026-11-23T02:00", 75, "no space is left", nightly.job, None)
+    assert not messages.add(nightly, "2026-11-23T02:00", 75, "no space is left", nightly.job, None)
+    entries = [entry for entry, _ in Lines(nightly.folder / messages.SPOOL).read()]
+    assert [entry["reason"] for entry in entries] == ["no space is left"]
+    assert spare.exists()  # for the next one
+    monkeypatch.setattr(Lines, "append", lambda lines, entry: False)
+    said: list[str] = []
+    play_one = Verdict("2026-11-24T02:00", "j", 75, "no space is left", 1.0, {})
+    nights._tell(nightly, datetime(2026, 11, 24, 2), play_one, said.append)
+    assert "nobody is told of 2026-11-24T02:00" in said[0] and "No space" in said[0]
 
 
 def test_the_last_word_on_a_date_counts(tmp_path: Path) -> None:
