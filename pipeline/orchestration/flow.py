@@ -19,7 +19,7 @@ from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage
 from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
-from pipeline.tracking import Tracking, address
+from pipeline.tracking import Tracking
 from pipeline.tracking.journal import STAGE_TAG
 
 STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Train(), Evaluate())
@@ -138,18 +138,11 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     root, planned = Path(config.root), plan(config)
     work = _to_do(planned, wanted)
     recurrent = _kernel(config, work)
-    where = address(config.tracking.uri, root)
-    tracking = Tracking(
-        where,
-        config.tracking.experiment,
-        config.name,
-        say,
-        config.tracking.system_metrics,
-        job_folder.runs(job_folder.folder()),
+    tracking = Tracking.of(
+        config, config.name, say, config.tracking.system_metrics, goes_on=job_folder.runs(job_folder.folder()),
         keep=job_folder.folder() is not None,  # for the next start, and for whoever supervises the job
         idle=not work,
-        **config.tracking.sending,
-    )
+    )  # fmt: skip
     job_folder.keep_run(None, tracking.journal)
     job_folder.keep_stages({stage: parts.key for stage, parts in planned.parts.items()})
     ended = "FAILED"

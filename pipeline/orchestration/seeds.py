@@ -17,7 +17,7 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.orchestration import flow
 from pipeline.reporting.tables import plain
-from pipeline.tracking import Tracking, address
+from pipeline.tracking import Tracking
 
 MOST = 100
 
@@ -70,11 +70,7 @@ class Seeds:
             DupletError or a subclass: a run's own sentence; the same command goes on with what is left.
         """
         config, command = self.configs[0], " ".join([self.path, *self.overrides])
-        tracking = Tracking(
-            address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
-            f"{config.name}: {len(self.configs)} seeds", self.say, system_metrics=False,
-            **config.tracking.sending,
-        )  # fmt: skip
+        tracking = Tracking.of(config, f"{config.name}: {len(self.configs)} seeds", self.say)
         ended, results = "FAILED", []
         try:
             tracking.tags({"duplet.seeds": str(len(self.configs)), "duplet.command": command})

@@ -20,7 +20,7 @@ from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, one_line
 from pipeline.orchestration import flow
 from pipeline.reporting.tables import plain
-from pipeline.tracking import Tracking, address
+from pipeline.tracking import Tracking
 from pipeline.tracking.database import address_of
 
 if TYPE_CHECKING:
@@ -165,12 +165,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with atomic_files.lock(self.folder / "lock"):
             study = self._study()
-            config = self.config
-            tracking = Tracking(
-                address(config.tracking.uri, Path(config.root)), config.tracking.experiment,
-                f"{config.name}: sweep", self.say, system_metrics=False, goes_on=self._before(),
-                **config.tracking.sending,
-            )  # fmt: skip
+            tracking = Tracking.of(self.config, f"{self.config.name}: sweep", self.say, goes_on=self._before())
             ended = "FAILED"
             try:
                 self._keep(tracking.journal)

@@ -119,15 +119,14 @@ class Desk:
         except InputError:
             return True
 
-    def holds(self, searcher: Searcher, index: str | None, generation: int) -> bool:
-        """Whether rows of that generation of that index are rows of the searcher's.
+    def check(self, searcher: Searcher, index: str | None, generation: int) -> None:
+        """Raises InputError unless rows of that generation of that index are rows of the searcher's.
 
         Without the index's id, a generation that another index has had here too may be that one's.
         """
-        state = searcher.snapshot.state
-        if index is None and generation <= self._other_indexes:
-            return False
-        return generation == state.generation and index in (None, state.id)
+        state, other = searcher.snapshot.state, index is None and generation <= self._other_indexes
+        if other or generation != state.generation or index not in (None, state.id):
+            raise InputError(CHANGED)
 
     async def serve(self, work: Callable[[Searcher], T]) -> T:
         """Runs `work` in a thread when it is its turn. Raises TryAgain when the line is too long."""
@@ -229,15 +228,13 @@ def _about(searcher: Searcher) -> dict[str, Any]:
 
 def _document(desk: Desk, searcher: Searcher, index: str, generation: int, passage_row: int) -> str:
     """The whole document of a passage, below its title."""
-    if not desk.holds(searcher, index, generation):
-        raise InputError(CHANGED)
+    desk.check(searcher, index, generation)
     document = searcher.document_of(passage_row)
     return f"{document.title}\n\n{document.text}" if document.title else document.text
 
 
 def _explain(desk: Desk, searcher: Searcher, asked: AskedWhy) -> dict[str, Any]:
-    if not desk.holds(searcher, asked.index, asked.generation):
-        raise InputError(CHANGED)
+    desk.check(searcher, asked.index, asked.generation)
     text, snapshot = searcher.passage_text(asked.passage_row), searcher.snapshot
     if snapshot.state.model is None:
         return explanation_json(by_words(snapshot.words, searcher.encoder, asked.query, text))

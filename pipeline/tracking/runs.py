@@ -16,17 +16,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.core import credentials, naming
 from pipeline.core.event_log import Point, Reader, Spool
 from pipeline.core.progress import Say
 from pipeline.distributed import launcher
 from pipeline.tracking import journal as journals
-from pipeline.tracking.client import Address
+from pipeline.tracking.client import Address, address
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.machine import Machine
 from pipeline.tracking.sender import follow
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 STOPPED_WAIT_S = 10.0  # at the end of a run that a signal stopped: whoever sent it waits
 _TAG_CHARACTERS, _PARAM_CHARACTERS = 5000, 500
@@ -81,6 +84,13 @@ class Tracking:
         with self._guarded("the run's journal cannot be written"):
             self._begin(goes_on, spool_mb * journals.MB)
         Tracking._open.append(self)
+
+    @classmethod
+    def of(cls, config: "Config", name: str, say: Say, system_metrics: bool = False, **more: Any) -> "Tracking":
+        """A run that goes where a configuration says; `more` as of `Tracking`."""
+        settings = config.tracking
+        where = address(settings.uri, Path(config.root))
+        return cls(where, settings.experiment, name, say, system_metrics, **settings.sending, **more)
 
     def _begin(self, goes_on: Sequence[str], max_bytes: int) -> None:
         if self._above is not None:

@@ -59,8 +59,9 @@ class Untracked:
 
     run_id, journal, on = None, None, False
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
+    @classmethod
+    def of(cls, *_: object, **__: object) -> "Untracked":
+        return cls()
 
     def stage(self, _: str) -> "Untracked":
         return self
