@@ -8,6 +8,8 @@ from pipeline.evaluation import judged as rows
 from pipeline.evaluation.judged import Judged
 from pipeline.reporting import tables
 
+NOTHING = ("mean", "low", "high")
+
 
 def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:
     """All systems' metrics with 95 % intervals, and each one's paired difference to `reference`.
@@ -23,31 +25,22 @@ def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[
     drawn = dict(zip(known, rows.resampled([(judged, key) for key in known], samples, seed)))
     observed = {key: rows.observed(judged, key) for key in known}
 
-    def difference(system: str, metric: str) -> dict[str, float | None]:
+    def interval(system: str, metric: str) -> tables.Figure:
+        own = system, metric
+        return tables.interval_of(observed[own], drawn[own]) if own in observed else dict.fromkeys(NOTHING)
+
+    def difference(system: str, metric: str) -> tables.Figure:
         own, other = (system, metric), (reference, metric)
         if own not in observed or other not in observed:
-            return {"mean": None, "low": None, "high": None, "p": None}
+            return dict.fromkeys((*NOTHING, "p"))
         return tables.interval_of(observed[own] - observed[other], drawn[own] - drawn[other], with_p=True)
 
-    nothing: dict[str, float | None] = {"mean": None, "low": None, "high": None}
-    systems = {
-        system: {
-            "metrics": {
-                m: tables.interval_of(observed[system, m], drawn[system, m]) if (system, m) in observed else nothing
-                for m in metrics
-            },
-            "difference": {m: difference(system, m) for m in metrics}
-            if reference in judged.systems and system != reference
-            else {},
-        }
-        for system in judged.systems
-    }
     return {
         "unit": judged.unit,
         "counted": len(judged.ids),
         "samples": samples,
         "reference": reference,
-        "systems": systems,
+        "systems": tables.of_systems(judged.systems, metrics, reference, interval, difference),
     }
 
 

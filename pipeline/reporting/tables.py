@@ -1,7 +1,7 @@
 """What an evaluation says: systems side by side with intervals, their table, and wins and losses query by query."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from pipeline.evaluation.judged import MODEL, shown
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
 
 TABLE_WIDTH = 100  # columns
+Figure = dict[str, float | None]  # mean, low, high and, of a difference, p
+Asked = Callable[[str, str], Figure]  # of a system and a metric
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------
@@ -55,13 +57,13 @@ def comparison(
     observed = table.mean(axis=0)
     means = bootstrap.resampled_means(table, samples, seed)
 
-    def interval(name: str, metric: str) -> dict[str, float]:
+    def interval(name: str, metric: str) -> Figure:
         i = columns[name, metric]
-        return bootstrap.Interval(float(observed[i]), *bootstrap.percentiles(means[:, i]))._asdict()
+        return interval_of(float(observed[i]), means[:, i])
 
-    def difference(name: str, metric: str) -> dict[str, float]:
+    def difference(name: str, metric: str) -> Figure:
         i, j = columns[name, metric], columns[reference, metric]
-        return bootstrap.difference(float(observed[i] - observed[j]), means[:, i] - means[:, j])._asdict()
+        return interval_of(float(observed[i] - observed[j]), means[:, i] - means[:, j], with_p=True)
 
     return {
         "unit": "queries",
@@ -71,15 +73,7 @@ def comparison(
         "documents": judgements.documents,
         "samples": samples,
         "reference": reference,
-        "systems": {
-            name: {
-                "metrics": {m: interval(name, m) for m in measured},
-                "difference": {m: difference(name, m) for m in measured}
-                if reference in systems and name != reference
-                else {},
-            }
-            for name in systems
-        },
+        "systems": of_systems([*systems], measured, reference, interval, difference),
     }
 
 
@@ -203,7 +197,22 @@ def graded_comparison(
     }
 
 
-def interval_of(observed: float, resampled: np.ndarray, with_p: bool = False) -> dict[str, float | None]:
+def of_systems(
+    names: Sequence[str], measured: Sequence[str], reference: str, interval: Asked, difference: Asked
+) -> dict[str, Any]:
+    """System -> its metrics, and their differences to the reference's, where that is another one of them."""
+    return {
+        name: {
+            "metrics": {metric: interval(name, metric) for metric in measured},
+            "difference": {metric: difference(name, metric) for metric in measured}
+            if reference in names and name != reference
+            else {},
+        }
+        for name in names
+    }
+
+
+def interval_of(observed: float, resampled: np.ndarray, with_p: bool = False) -> Figure:
     """A figure with the 95 % interval of its resamples, and as a difference its p; all None where it does not exist."""
     values: dict[str, float]
     if with_p:

@@ -6,7 +6,9 @@ import tempfile
 from pathlib import Path
 
 from pipeline.cli.commands import configured
+from pipeline.core import atomic_files
 from pipeline.core.atomic_files import as_json, path_here
+from pipeline.core.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +24,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the tables."""
-    from pipeline.core import atomic_files
-    from pipeline.core.errors import InputError
     from pipeline.registry import resolve_run
     from pipeline.reporting import folder
 
@@ -53,8 +53,6 @@ def _trials(name: str) -> list[str]:
     A sweep notes them as its configuration named the root, which may be relative or have been moved: those under the
     root that the sweep's own folder lies in (ROOT/sweeps/NAME) come first.
     """
-    from pipeline.core import atomic_files
-    from pipeline.core.errors import InputError
 
     path = atomic_files.path_at_home(name) / "results.json"
     if not path.is_file():
