@@ -1,6 +1,11 @@
-"""How much of the files that this process has mapped is in its memory."""
+"""How much memory this process holds: of the files that it has mapped, and of Python's objects."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def resident(folder: Path) -> int:
@@ -12,3 +17,12 @@ def resident(folder: Path) -> int:
         elif own and line.startswith("Rss:"):
             held += int(line.split()[1])
     return held
+
+
+def most_traced(work: Callable[[], T]) -> tuple[T, int]:
+    """What some work returns, and the most bytes that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

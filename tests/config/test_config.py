@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import check_config, config_model, load_config
 from pipeline.core.errors import InputError
+from tests.mapped import most_traced
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 GOOD: dict[str, Any] = {"ingest": {"source": {"format": "docstrings"}}}
@@ -295,13 +295,12 @@ def test_a_file_of_a_gigabyte_is_refused_and_not_held(tmp_path: Path) -> None:
     path = write(tmp_path, "name: x\n")
     with path.open("ab") as file:
         file.truncate(1 << 30)
-    tracemalloc.start()
-    try:
+
+    def refused() -> None:
         with pytest.raises(InputError, match=r"is not valid YAML: .* characters are more than"):
             load_config(path)
-        assert tracemalloc.get_traced_memory()[1] < 10_000_000
-    finally:
-        tracemalloc.stop()
+
+    assert most_traced(refused)[1] < 10_000_000
 
 
 def test_a_key_with_a_line_end_is_told_on_one_line(tmp_path: Path) -> None:

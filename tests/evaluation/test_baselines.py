@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from pipeline.core.errors import DupletError
 from pipeline.evaluation import baselines, ranking
 from pipeline.evaluation.baselines import bm25, random_ranking
 from pipeline.evaluation.ranking import Judgements, evaluate
+from tests.mapped import most_traced
 
 DOCUMENTS = [
     ["the", "cat", "sat", "on", "the", "mat"],
@@ -139,13 +139,12 @@ def test_three_thousand_queries_never_make_a_whole_matrix(listed: bool) -> None:
     documents = [[words[i] for i in row] for row in rng.integers(0, 2000, (size, 12))]
     queries = [document[:3] for document in documents]
     judgements = paired(size)
-    tracemalloc.start()
-    try:
-        found = bm25(documents, queries, judgements, 100, listed=listed)
-        chance = random_ranking(judgements, 100, 1, listed=listed)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    (found, chance), peak = most_traced(
+        lambda: (
+            bm25(documents, queries, judgements, 100, listed=listed),
+            random_ranking(judgements, 100, 1, listed=listed),
+        )
+    )
     assert peak < 64e6 < size * size * 8
     assert evaluate(found, judgements)["mrr@10"].mean() > 0.8
     assert listed or evaluate(chance, judgements)["mrr@10"].mean() < 0.05

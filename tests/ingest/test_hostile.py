@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import zstandard
 
 from pipeline.core.errors import InputError
 from pipeline.ingest import images, places, trec
+from tests.mapped import most_traced
 
 HALF = {"max_quarantined_share": 0.9}
 MB = 1 << 20
@@ -42,12 +42,7 @@ def test_a_packed_line_of_sixty_megabytes_is_one_bad_row_and_never_held(form: st
     header = b"" if form == "jsonl" else row.replace(b"a", b"query").replace(b"b", b"document")
     path = tmp_path / f"long.{form}.zst"
     zstd_of(path, header + row, 60, b"x", b"\n" + row.replace(b"a", b"c"))
-    tracemalloc.start()
-    try:
-        found = ingest({"format": form, "path": str(path)}, max_row_kb=64, **HALF)
-        held = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, held = most_traced(lambda: ingest({"format": form, "path": str(path)}, max_row_kb=64, **HALF))
     assert found.counts["records"]["kept"] == 2 and found.counts["quarantine_reasons"] == {"too long": 1}
     assert held < 8 * MB, held
 
@@ -173,13 +168,8 @@ def test_a_sentence_without_an_end_is_one_bad_row_and_never_held(tmp_path: Path,
     word = b"1\ta\ta\tDET\tDT\t_\t2\tdet\t_\t_\n"
     path = tmp_path / "s.conllu"
     path.write_bytes(word + b"\n" + word * 100_000 + b"\n" + word.replace(b"\ta\t", b"\tb\t"))
-    tracemalloc.start()
-    try:
-        source = {"format": "conllu", "paths": {"train": str(path)}}
-        found = ingest(source, task="tagging", max_row_kb=64, **HALF)
-        held = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    source = {"format": "conllu", "paths": {"train": str(path)}}
+    found, held = most_traced(lambda: ingest(source, task="tagging", max_row_kb=64, **HALF))
     assert found.counts["records"]["kept"] == 2 and found.counts["quarantine_reasons"] == {"too long": 1}
     assert held < 4 * MB, held
 

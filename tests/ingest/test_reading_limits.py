@@ -3,7 +3,6 @@
 import gzip
 import os
 import tempfile
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.config import check_config
 from pipeline.core.errors import InputError
 from pipeline.ingest import places, stage
+from tests.mapped import most_traced
 
 SOURCES: dict[str, tuple[dict[str, Any], bytes]] = {
     "jsonl": ({"format": "jsonl"}, b'{"query": "a", "document": "b"}\n'),
@@ -87,12 +87,7 @@ def peak(source: dict[str, Any], folder: Path) -> int:
     # one split, for each has a row group of its own to fill
     ingest = {"source": source, "split": {"valid": 0, "test": 0}}
     config = check_config({"name": "t", "ingest": ingest}, "test")
-    tracemalloc.start()
-    try:
-        stage.run(config, folder)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return most_traced(lambda: stage.run(config, folder))[1]
 
 
 def pair_rows(n: int) -> str:
@@ -130,12 +125,7 @@ def test_a_line_that_unpacks_to_sixty_megabytes_is_one_bad_row(pack: Any, tmp_pa
     path.write_bytes(pack(b"query\tdocument\na\tb\n" + b"x" * 60_000_000 + b"\nc\td\n"))
     ingest = {"source": {"format": "tsv", "path": str(path)}, "max_row_kb": 64, "max_quarantined_share": 0.5}
     config = check_config({"name": "t", "ingest": ingest}, "test")
-    tracemalloc.start()
-    try:
-        counts = stage.run(config, tmp_path)
-        held = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    counts, held = most_traced(lambda: stage.run(config, tmp_path))
     assert counts["records"]["kept"] == 2 and counts["quarantine_reasons"] == {"too long": 1}
     assert held < 5_000_000
 

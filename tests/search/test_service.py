@@ -197,18 +197,7 @@ server.serve(index, "127.0.0.1", 0, lambda line: print(line, flush=True),
 @pytest.fixture
 def address(index: Indexed) -> Iterator[str]:
     """Of a server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(index.folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split()[0]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+    yield from served(index)
 
 
 def ask(address: str, body: bytes, path: str = "api/search") -> tuple[int, dict[str, Any]]:
@@ -359,7 +348,7 @@ HALVES = (
 )
 
 
-def served(index: Indexed, constants: str) -> Iterator[str]:
+def served(index: Indexed, constants: str = "") -> Iterator[str]:
     code = SERVE.replace("index = Path", f"from pipeline.search import connections\n{constants}\nindex = Path")
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(index.folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,6 +1,9 @@
 """A tiny configuration of every task over an embedded source; what the tests that hold for every task run on."""
 
+from pathlib import Path
 from typing import Any
+
+from pipeline.config import Config, check_config
 
 CODE = {"format": "python", "of": "package", "max_records": 300}
 
@@ -92,3 +95,14 @@ def small(name: str, root: str, **train: Any) -> dict[str, Any]:
     base |= {"evaluate": {"bootstrap_samples": 20}, **SMALL[name]}
     schedule = {"schedule": {"warmup_updates": 2}, "threads_per_worker": 1, "log_every_updates": 2, "epochs": 2}
     return base | {"train": schedule | SMALL[name]["train"] | train}
+
+
+def drawn(task: str, source: str, root: Path, **more: Any) -> Config:
+    """A task over 150 drawn scenes; arguments replace whole sections."""
+    data: dict[str, Any] = {
+        "name": "drawn", "root": str(root), "task": task,
+        "ingest": {"source": {"format": source, "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
+        "model": {"embedding": 8, "hidden": 8}, "evaluate": {"bootstrap_samples": 20},
+        "tracking": {"system_metrics": False, "send": "later"},
+    }  # fmt: skip
+    return check_config(data | more, "test")

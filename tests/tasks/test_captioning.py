@@ -1,5 +1,6 @@
 """Where the image enters, drawn scenes, images that are none, given vectors, AlexNet's features, judging, the page."""
 
+import functools
 import io
 import json
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from mxnet import nd
 from PIL import Image
 
-from pipeline.config import CaptioningConfig, Config, ModelConfig, check_config
+from pipeline.config import CaptioningConfig, Config, ModelConfig
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions
@@ -28,6 +29,7 @@ from pipeline.reporting import captions_page
 from pipeline.tasks.base import task_of
 from pipeline.tasks.images import GRID, VECTOR, Images
 from tests.networks import alexnet, fresh
+from tests.tasks.examples import drawn
 
 
 # --- where the image enters -------------------------------------------------------------------------------------------
@@ -77,17 +79,7 @@ def test_step_by_step_is_all_steps_at_once(inject: str, shape: tuple[int, ...]) 
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
-def of_scenes(root: Path, **more: Any) -> Config:
-    data: dict[str, Any] = {
-        "name": "scenes",
-        "root": str(root),
-        "task": "captioning",
-        "ingest": {"source": {"format": "scenes", "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
-        "model": {"embedding": 8, "hidden": 8},
-        "evaluate": {"bootstrap_samples": 20},
-        "tracking": {"system_metrics": False, "send": "later"},
-    }
-    return check_config(data | more, "test")
+of_scenes = functools.partial(drawn, "captioning", "scenes")
 
 
 def test_scenes_of_test_show_things_never_seen_together(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Questions about drawn scenes: true and even answers, networks against formulas, learning what only both tell."""
 
+import functools
 import json
 import re
 from collections import Counter, defaultdict
@@ -12,26 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from mxnet import autograd, nd
 
-from pipeline.config import Config, ModelConfig, check_config
+from pipeline.config import ModelConfig
 from pipeline.ingest import images, scene_questions
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.scene_questions import KINDS, PLACES
 from pipeline.models.question_answerer import QuestionAnswerer
 from pipeline.orchestration import flow
 from pipeline.reporting import captions_page
+from tests.tasks.examples import drawn
 
-
-def of_questions(root: Path, **more: Any) -> Config:
-    data: dict[str, Any] = {
-        "name": "questions",
-        "root": str(root),
-        "task": "visual_question",
-        "ingest": {"source": {"format": "scene_questions", "count": 150}, "split": {"valid": 0.2, "test": 0.2}},
-        "model": {"embedding": 8, "hidden": 8},
-        "evaluate": {"bootstrap_samples": 20},
-        "tracking": {"system_metrics": False, "send": "later"},
-    }
-    return check_config(data | more, "test")
+of_questions = functools.partial(drawn, "visual_question", "scene_questions")
 
 
 # --- the drawn source -------------------------------------------------------------------------------------------------
