@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SPLITS, Config
+from pipeline.config import SPLITS, Config, task_specs
 from pipeline.config.source_spec import source_specs
 from pipeline.config.sources import CollectionSource
 from pipeline.core.errors import InputError, TryAgain
@@ -135,7 +135,10 @@ def _check_task(config: Config) -> None:
     formats = config.spec.sources
     if formats and source.format not in formats:
         raise InputError(f"task {config.task} needs a source of format {' or '.join(formats)}, not {source.format}")
-    tasks = ("matching",) if isinstance(source, CollectionSource) else readers.reader_of(source).tasks(source)
+    if isinstance(source, CollectionSource):
+        tasks = tuple(name for name, spec in task_specs().items() if spec.relevance)
+    else:
+        tasks = readers.reader_of(source).tasks(source)
     if tasks and config.task not in tasks:
         raise InputError(f"ingest.source of format {source.format} is for task {' or '.join(tasks)}, not {config.task}")
 
