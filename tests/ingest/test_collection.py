@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import check_config
 from pipeline.core.errors import InputError
 from pipeline.ingest import stage
-from pipeline.ingest.collection import with_title, without_title
+from pipeline.ingest.rows import with_title, without_title
 
 SMART_DOCUMENTS = """.I 1
 .T
