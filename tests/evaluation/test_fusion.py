@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.fusion import WEIGHTS, Pool, fuse, mix_of, pooled, spread
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, rank_collection
-
-
-def judged(relevance: np.ndarray) -> Judgements:
-    rows, columns = np.indices(relevance.shape)
-    return Judgements(rows.ravel(), columns.ravel(), relevance.ravel(), *relevance.shape)
+from tests.evaluation.test_ranking import judged
 
 
 def pool_of(model: np.ndarray, words: np.ndarray, judgements: Judgements, depth: int) -> tuple[Pool, Ranking, Ranking]:

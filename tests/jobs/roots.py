@@ -25,3 +25,8 @@ def stage(root: Path, name: str, own: str, days: float = 0.0, configuration: str
     written["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 86_400 * days))
     (folder / manifest.NAME).write_text(json.dumps(written))
     return parts.key
+
+
+def names(keys: dict[str, str], *stages: str) -> set[str]:
+    """The folders of keys by stage, or of some stages, under their root."""
+    return {f"{stage}/{key}" for stage, key in keys.items() if not stages or stage in stages}

@@ -20,7 +20,7 @@ from pipeline.core.errors import InputError, TryAgain
 from pipeline.distributed import job_folder
 from pipeline.registry import finished, mlflow_registry
 from pipeline.tracking import listing
-from tests.jobs.roots import stage
+from tests.jobs.roots import names, stage
 from tests.killing import at_every_step
 
 Spec = Callable[..., JobSpec]
@@ -57,10 +57,6 @@ def old(path: Path, days: float) -> Path:
 
 def clean(root: Path, days: float = 7, keep_runs: int | None = None, dry_run: bool = False) -> cleaning.Outcome:
     return cleaning.collect(root, days, keep_runs, dry_run, lambda _: None)
-
-
-def names(keys: dict[str, str], *stages: str) -> set[str]:
-    return {f"{stage}/{key}" for stage, key in keys.items() if not stages or stage in stages}
 
 
 def there(root: Path) -> set[str]:

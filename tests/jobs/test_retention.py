@@ -22,7 +22,7 @@ from pipeline.distributed import job_folder
 from pipeline.registry import mlflow_registry
 from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, Registry
 from pipeline.tracking import removal
-from tests.jobs.roots import stage
+from tests.jobs.roots import names, stage
 from tests.killing import at_every_step
 
 Spec = Callable[..., JobSpec]
@@ -74,10 +74,6 @@ def some(tmp_path: Path, job_spec: Spec) -> Nights:
     root = tmp_path / "runs"
     (root / "schedules" / NAME).mkdir(parents=True)
     return Nights(root, job_spec)
-
-
-def names(keys: dict[str, str], *stages: str) -> set[str]:
-    return {f"{stage}/{key}" for stage, key in keys.items() if not stages or stage in stages}
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

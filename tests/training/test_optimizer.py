@@ -49,7 +49,7 @@ def build(world: World, seed: int = 1, **options: Any) -> tuple[Small, Optimizer
     return network, Optimizer(network, OptimizerConfig(**options), world)
 
 
-def values_of(network: Small) -> dict[str, np.ndarray]:
+def values_of(network: gluon.Block) -> dict[str, np.ndarray]:
     return {name: p.data().asnumpy() for name, p in parameters_of(network).items()}
 
 

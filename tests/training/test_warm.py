@@ -11,8 +11,8 @@ import pytest
 from mxnet import gluon
 
 from pipeline.core.errors import InputError
-from pipeline.models.parameters import parameters_of
 from pipeline.training import warm_start
+from tests.training.test_optimizer import values_of
 
 
 class Small(gluon.Block):
@@ -26,15 +26,11 @@ class Small(gluon.Block):
         self.initialize(mx.init.Normal(1.0))
 
 
-def values(network: gluon.Block) -> dict[str, np.ndarray]:
-    return {name: p.data().asnumpy() for name, p in parameters_of(network).items()}
-
-
 def folder(path: Path, tokens: list[str], network: gluon.Block | None = None) -> Path:
     path.mkdir()
     (path / "vocabulary.json").write_text(json.dumps({"idx_to_token": tokens}))
     if network is not None:
-        np.savez(path / "parameters.npz", **values(network))
+        np.savez(path / "parameters.npz", **values_of(network))
     return path
 
 
@@ -42,9 +38,9 @@ def test_rows_follow_their_tokens(tmp_path: Path) -> None:
     old, new = Small(4), Small(5)
     trained = folder(tmp_path / "trained", ["<pad>", "<unk>", "gone", "stays"], old)
     tokenized = folder(tmp_path / "tokenized", ["<pad>", "<unk>", "stays", "new", "newer"])
-    before = values(new)
+    before = values_of(new)
     said = warm_start.start_from(trained, new, tokenized)
-    after, given = values(new), values(old)
+    after, given = values_of(new), values_of(old)
     np.testing.assert_array_equal(after["embedding"][:3], given["embedding"][[0, 1, 3]])
     np.testing.assert_array_equal(after["embedding"][3:], before["embedding"][3:])
     np.testing.assert_array_equal(after["layer.weight"], given["layer.weight"])
@@ -55,7 +51,7 @@ def test_an_equal_size_does_not_mean_equal_tokens(tmp_path: Path) -> None:
     old, new = Small(3), Small(3)
     trained = folder(tmp_path / "trained", ["<pad>", "a", "b"], old)
     warm_start.start_from(trained, new, folder(tmp_path / "tokenized", ["<pad>", "b", "a"]))
-    np.testing.assert_array_equal(values(new)["embedding"], values(old)["embedding"][[0, 2, 1]])
+    np.testing.assert_array_equal(values_of(new)["embedding"], values_of(old)["embedding"][[0, 2, 1]])
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -117,7 +113,7 @@ def test_words_and_both_directions_of_a_cloze_network_start_another_task(tmp_pat
     old, new = Layers("embedding", 4, {"both.forwards.layers": "f", "both.backwards.layers": "f"}), encoder()
     trained = of_task(tmp_path / "old", "cloze", ["<pad>", "a", "b"], old)  # the last row is the blank's
     said = warm_start.start_from(trained, new, folder(tmp_path / "new", SHUFFLED), "classification")
-    before, after = values(old), values(new)
+    before, after = values_of(old), values_of(new)
     np.testing.assert_array_equal(after["embedding"], before["embedding"][[0, 2, 1]])
     for d, place in (("f", "both.forwards"), ("b", "both.backwards")):
         for layer, part in itertools.product((0, 1), ("h2h_weight", "i2h_bias", "h2h_bias")):
@@ -136,10 +132,12 @@ def test_words_and_both_directions_of_a_cloze_network_start_another_task(tmp_pat
 def test_a_language_model_starts_what_reads_forwards(tmp_path: Path) -> None:
     old, new = Layers("words.weight", 3, {"layers": "f"}), encoder()
     trained = of_task(tmp_path / "old", "language_model", ["<pad>", "a", "b"], old)
-    kept = values(new)["encoder.layers.0.b_h2h_weight"]
+    kept = values_of(new)["encoder.layers.0.b_h2h_weight"]
     said = warm_start.start_from(trained, new, folder(tmp_path / "new", SHUFFLED), "tagging")
-    np.testing.assert_array_equal(values(new)["encoder.layers.0.f_h2h_weight"], values(old)["layers.0.f_h2h_weight"])
-    np.testing.assert_array_equal(values(new)["encoder.layers.0.b_h2h_weight"], kept)
+    np.testing.assert_array_equal(
+        values_of(new)["encoder.layers.0.f_h2h_weight"], values_of(old)["layers.0.f_h2h_weight"]
+    )
+    np.testing.assert_array_equal(values_of(new)["encoder.layers.0.b_h2h_weight"], kept)
     assert "2 layers, forwards" in said
 
 
