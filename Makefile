@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages bench-memory search-engine torture torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages bench-memory search-engine torture rehearsal torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ bench: setup  ## speed and quality beside sentence-transformers, in an environme
 
 torture: setup  ## kills trainings KILLS times (100) at random moments: the outcome must not differ by a bit
 	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/torture.py --kills $(or $(KILLS),100)
+
+rehearsal: setup  ## thirty nights of a schedule with all that goes wrong, clock moved: champions, messages and disk must be right
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/rehearsal.py $(if $(FOLDER),--folder $(FOLDER))
 
 torture-index: setup  ## kills `duplet index` KILLS times (1,000) at random moments: the old index or the new one is left
 	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/index_torture.py --kills $(or $(KILLS),1000)
