@@ -6,7 +6,7 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages bench-memory search-engine torture rehearsal torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages first-minutes bench-memory search-engine torture rehearsal torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ load-search: setup  ## 20,000 requests to a search server, and others beside 2,0
 
 bench-passages: setup  ## an index of PASSAGES (100,000) made-up passages beside bm25s and faiss: memory, seconds, size, speed
 	@$(BIN)/python benchmarks/many_passages.py --passages $(or $(PASSAGES),100000)
+
+first-minutes: setup  ## 1,000 documents to a page that answers, untrained and trained, by three commands: some minutes
+	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/first_minutes.py
 
 bench-memory: setup  ## peak memory of each stage over 100,000 and 1,000,000 records; about 15 minutes and 4 GB of disk
 	@$(BIN)/python benchmarks/memory.py

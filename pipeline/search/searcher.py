@@ -267,17 +267,17 @@ class Searcher:
         return self._passage(row)[0]
 
     def examples(self, count: int) -> list[str]:
-        """Titles of documents that could be queries, spread over the index; always the same."""
+        """Titles of documents that could be queries, each of other words, spread over the index; always the same."""
         alive = np.flatnonzero(self.snapshot.alive)
-        titles: list[str] = []
+        titles: dict[tuple[str, ...], str] = {}  # by their words: of "Release 1.2" and "Release 1.3" one is enough
         for place in alive[:: max(1, len(alive) // EXAMPLES_LOOKED_AT)][: 2 * EXAMPLES_LOOKED_AT].tolist():
             at = int(np.searchsorted(self.snapshot.document_starts, place, "right")) - 1
             segment = self.snapshot.segments[at]
             title = str(segment.table["title"][place - int(self.snapshot.document_starts[at])].as_py())
             words = [token for token in words_of(self.encoder.tokens("query", title)) if token.isalpha()]
-            if " " in title and 2 <= len(words) <= 8 and len(title) <= 60 and title not in titles:  # else a file's name
-                titles.append(title)
-        return titles[:: max(1, len(titles) // count)][:count]
+            if " " in title and 2 <= len(words) <= 8 and len(title) <= 60:  # else a file's name
+                titles.setdefault(tuple(words), title)
+        return [*titles.values()][:: max(1, len(titles) // count)][:count]
 
     def passage_text(self, row: int) -> str:
         """What the model sees of a passage. Raises InputError where there is none that can be found."""

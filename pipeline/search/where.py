@@ -1,7 +1,7 @@
 """Filters on documents' fields: `lang=zh and date>=2024`.
 
     filter      = comparison { "and" comparison }
-    comparison  = field ( "=" | "!=" | "<" | "<=" | ">" | ">=" | "~" ) value
+    comparison  = field ( "=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "~" ) value
 
 A value with blanks stands in quotes. `~`: the field contains the value. Letters' case makes no difference. A date is
 compared as far as the value goes: date=2024 are all days of 2024, and date<=2024-03 goes to the end of March.
@@ -22,13 +22,15 @@ MAX_CHARACTERS = 500
 ALIASES = {"lang": "language"}
 MAX_CHOICES = 8  # values of a field that the page offers
 MAX_COUNTED = 200_000  # documents that are looked through for them
+OFFERED_SHARE = 0.1  # of the documents have a field that is offered at least
 _COMPARISON = re.compile(
-    r"""\s*([A-Za-z][A-Za-z0-9_]*)\s*(!=|<=|>=|=|<|>|~)\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+))\s*(?:(and)\b|$)""",
+    r"""\s*([A-Za-z][A-Za-z0-9_]*)\s*(!=|<=|>=|==|=|<|>|~)\s*(?:"([^"]*)"|'([^']*)'|([^\s"'=<>~][^\s"']*))\s*(?:(and)\b|$)""",
     re.IGNORECASE,
 )
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?")
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "~": lambda value, wanted: str(wanted) in str(value),
 }  # fmt: skip
 EXAMPLE = "write such as 'language=en and date>=2024'"
@@ -121,16 +123,20 @@ class Fields:
     def _values(self, field: str) -> dict[int, Any]:
         if field not in self._read:
             told = ", ".join(sorted(self._read)) or "none but id, title and text"
-            raise InputError(f"no document has a field {field!r}{guess(field, self._read)} ({told})")
+            raise InputError(f"no document has a field {field!r}{guess(field, self._read, 0.6)} ({told})")
         return self._read[field]
 
     def choices(self) -> dict[str, list[tuple[str, int]]]:
-        """Fields of a few values, each with how many documents have it: what the page offers to choose."""
-        if int(self._snapshot.alive.sum()) > MAX_COUNTED:
+        """Fields of a few values, each with how many documents have it: what the page offers to choose.
+
+        Fields that most documents have stand first; those that few have would stand in the way.
+        """
+        documents = int(self._snapshot.alive.sum())
+        if documents > MAX_COUNTED:
             return {}
         choices = {}
-        for name, values in sorted(self._read.items()):
-            if name in ("url", "path"):
+        for name, values in sorted(self._read.items(), key=lambda column: (-len(column[1]), column[0])):
+            if name in ("url", "path") or len(values) < OFFERED_SHARE * documents:
                 continue
             if name == "date":
                 counts = Counter(str(value)[:4] for value in values.values())

@@ -45,7 +45,7 @@ def test_filters_let_through_what_pandas_does(indexed: Make) -> None:
         "date<2024-03-01 and date>2022": (days < "2024-03-01") & (days.dt.year > 2022) & (table["date"] != "2024"),
         "author~li": table["author"].str.lower().str.contains("li", na=False),
         'author="ann li" and language = zh AND date>2024-02': table["author"] == "Ann Li",
-        "draft=true": table["draft"].notna(),
+        "draft==true": table["draft"].notna(),
     }
     for where, wanted in cases.items():
         if "2024-03-01" in where:  # a date of a year alone compares as text does
@@ -87,7 +87,10 @@ def test_nothing_passes(indexed: Make) -> None:
     [
         ("langage=en", "no document has a field 'langage'; did you mean language?"),
         ("xyz=1", r"no document has a field 'xyz' \(author, date, draft, language, pages\)"),
+        ("aged=3", r"no document has a field 'aged' \("),
         ("language", "cannot be read at 'language': write such as"),
+        ("language==", "cannot be read at 'language==': write such as"),
+        ("pages=>3", "cannot be read at 'pages=>3'"),
         ("language=en or pages=3", "cannot be read at"),
         ("language=en and", "cannot be read at ''"),
         ('author="Ann', "cannot be read at"),
@@ -115,3 +118,10 @@ def test_choices_are_fields_of_few_values(indexed: Make) -> None:
         "author": [("Ann Li", 1), ("Bo", 1)], "date": [("2024", 3), ("2023", 1), ("2022", 1)],
         "language": [("en", 3), ("zh", 1), ("ZH", 1)], "pages": [("3", 1), ("12", 1), ("7", 1)],
     }  # fmt: skip
+    assert [*found] == ["date", "language", "pages", "author"], "what most have stands first"
+
+
+def test_fields_that_few_documents_have_are_not_offered(indexed: Make) -> None:
+    rows = [{"size": i % 2} | ({"rare": i} if i < 2 else {}) for i in range(21)]
+    documents = [Document(f"d{i}", "", "wing", json.dumps(row)) for i, row in enumerate(rows)]
+    assert [*Fields(indexed(documents).open().snapshot).choices()] == ["size"]
