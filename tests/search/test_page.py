@@ -189,6 +189,17 @@ def test_chips_filter_and_the_address_keeps_them(address: str, browser: Browser)
     browser.until(f"{RESULTS} === 5")
 
 
+def test_chips_take_one_line_on_a_phone(address: str, browser: Browser) -> None:
+    browser.view(390, 844)
+    browser.open(f"{address}#q=wing+moon")
+    browser.until("document.querySelectorAll('#chips .chip').length === 2")
+    height = browser.run("return document.querySelector('#chips').offsetHeight")
+    browser.run("const chips = document.querySelector('#chips'), chip = chips.children[0];"
+                "for (let i = 0; i < 30; i++) chips.append(chip.cloneNode(true))")  # fmt: skip
+    assert browser.run("return document.querySelector('#chips').offsetHeight") <= height + 16, "a scroll bar at most"
+    assert browser.run("return document.documentElement.scrollWidth") == 390
+
+
 def test_links_lead_to_the_web_or_to_the_whole_text(address: str, browser: Browser) -> None:
     browser.open(f"{address}#q=wing")
     browser.until(f"{RESULTS} === 5")
