@@ -87,7 +87,7 @@ def test_nothing_passes(indexed: Make) -> None:
     [
         ("langage=en", "no document has a field 'langage'; did you mean language?"),
         ("xyz=1", r"no document has a field 'xyz' \(author, date, draft, language, pages\)"),
-        ("aged=3", r"no document has a field 'aged' \("),
+        ("days=3", r"no document has a field 'days' \("),
         ("language", "cannot be read at 'language': write such as"),
         ("language==", "cannot be read at 'language==': write such as"),
         ("pages=>3", "cannot be read at 'pages=>3'"),
