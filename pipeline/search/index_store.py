@@ -157,10 +157,10 @@ def read_state(folder: Path) -> State:
             )
         return _checked(content)
     except (FileNotFoundError, NotADirectoryError):
-        what = "is not a finished index" if folder.exists() else "does not exist"
-        raise InputError(
-            f"{folder} {what}: build it with `duplet index --documents … --output {shlex.quote(str(folder))}`"
-        ) from None
+        what, documents, output = "does not exist: build it", "…", shlex.quote(str(folder))
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):  # where no index can be put
+            what, documents, output = "is not a finished index: build one of what is there", output, "NEW"
+        raise InputError(f"{folder} {what} with `duplet index --documents {documents} --output {output}`") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete {folder} and run `duplet index` again") from None
 

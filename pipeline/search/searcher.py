@@ -110,7 +110,9 @@ class Searcher:
         marked = self._worth_marking(words)
         results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(best, 1)]
         if not results and not any("no document" in notice for notice in notices):
-            notices.append("no document holds a word of the query")
+            searched = not words or self.snapshot.words.analyzer.terms(words)
+            stopped = "all words of the query are so frequent in any text that ranking by words leaves them out"
+            notices.append("no document holds a word of the query" if searched else stopped)
         return Answer(results, notices)
 
     def _allowed(self, where: str | None) -> np.ndarray:

@@ -137,7 +137,10 @@ def test_mistakes_are_told_in_a_sentence(
         (("index", other, "--documents", documents, "--output", index), "was built with model"),
         (("index", model, "--documents", documents, "--output", documents), "exists and is not an index"),
         (("search", new, "wing"), "does not exist: build it with `duplet index --documents"),
-        (("search", tmp_path, "wing"), "is not a finished index"),
+        (
+            ("search", tmp_path, "wing"),
+            f"build one of what is there with `duplet index --documents {tmp_path} --output",
+        ),
         (("search", index, " "), "the query is empty"),
         (("search", index, "wing", "--k", 0), "--k 0 must be at least 1"),
         (("search", index, "wing", "--model", other), "whose vectors cannot be compared"),
