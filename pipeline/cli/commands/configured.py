@@ -1,6 +1,7 @@
 """What verbs have in common: a configuration, and where runs lie."""
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Shorthands for where the work runs."""
     parser.add_argument("--workers", type=int, help="as train.workers=N")
     parser.add_argument("--gpus", action="store_true", help="as train.gpus=true")
+
+
+def stop_by_sigterm() -> None:
+    """From here on a SIGTERM stops the command as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     """Builds or updates; a table of counts goes to stdout."""
     output: Path = args.output.absolute()
     before = _check(args, output)
-    signal.signal(signal.SIGTERM, _stop)
+    configured.stop_by_sigterm()
     from pipeline.core import atomic_files
     from pipeline.search.build import Update
     from pipeline.search.documents import parse_columns
@@ -177,10 +176,6 @@ def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: T
         say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
     names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
     return {name: mix[name] for name in names if name in mix}
-
-
-def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _reader(args: argparse.Namespace, output: Path, before: "State | None", scratch: Path) -> Any:

@@ -2,10 +2,8 @@
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
             asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT]
             identity = atomic_files.digest(asked)
-            signal.signal(signal.SIGTERM, _interrupt)
+            configured.stop_by_sigterm()
             try:
                 at = files.predict_file(
                     predictor, args.input, kind, atomic_files.path_at_home(args.output), output_kind, identity, limit,
@@ -75,7 +73,3 @@ def run(args: argparse.Namespace) -> int:
     elif not to_stdout:
         print(args.output)
     return 0
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
