@@ -15,6 +15,12 @@ class ImageConfig(Settings):
         description="What the network sees of an image. trained: a small convolutional network over its pixels. "
         "alexnet: MXNet's AlexNet, with the parameters of weights. given: the vectors that the source has as images.",
     )
+    net: Literal["deep", "light"] = Field(
+        default="deep",
+        description="features=trained: deep has five convolutions, the first over every pixel. light has three, each "
+        "over every other place of the one before, and sets the mean of a picture's values to 0 and their variance to "
+        "1 after each: a third of the time.",
+    )
     weights: OwnPlace | None = Field(
         default=None,
         description="AlexNet's parameter file of Gluon's model zoo, for features=alexnet alone.",

@@ -10,22 +10,33 @@ from pipeline.models.decoder import Decoder
 from pipeline.models.search import State
 from pipeline.models.words import Words
 
-# channels and strides of the small net's convolutions: a place of the last sees 33 pixels across
-CONVOLUTIONS = ((24, 1), (48, 2), (48, 2), (64, 2), (64, 1))
+# channels and strides of the small nets' convolutions: a place of the last sees 33 pixels across, or 15
+CONVOLUTIONS = {"deep": ((24, 1), (48, 2), (48, 2), (64, 2), (64, 1)), "light": ((32, 2), (64, 2), (64, 2))}
+EPSILON = 1e-5  # added to a variance
+
+
+def normalized(x: nd.NDArray, axes: tuple[int, ...]) -> nd.NDArray:
+    """x with mean 0 and variance 1 over `axes`."""
+    x = nd.broadcast_sub(x, x.mean(axis=axes, keepdims=True))
+    return nd.broadcast_div(x, ((x * x).mean(axis=axes, keepdims=True) + EPSILON).sqrt())
 
 
 class SmallNet(gluon.Block):
-    """Five convolutions over (N, S, S, 3) uint8 pictures, without normalization: nothing depends on the batch."""
+    """Convolutions over (N, S, S, 3) uint8 pictures; nothing depends on the batch.
 
-    def __init__(self, size_px: int, **kwargs: Any) -> None:
+    deep: five, without normalization. light: three, each picture's values normalized after each (Ba et al., "Layer
+    normalization", 2016).
+    """
+
+    def __init__(self, size_px: int, kind: str = "deep", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        side, inputs = size_px, 3
+        side, inputs, self.kind = size_px, 3, kind
         with self.name_scope():
             self.layers = gluon.nn.Sequential()
-            for channels, stride in CONVOLUTIONS:
+            for channels, stride in CONVOLUTIONS[kind]:
                 self.layers.add(
                     gluon.nn.Conv2D(
-                        channels, 3, strides=stride, padding=1, activation="relu", in_channels=inputs,
+                        channels, 3, strides=stride, padding=1, in_channels=inputs,
                         weight_initializer=init.MSRAPrelu(slope=0.0),
                     )
                 )  # fmt: skip
@@ -36,7 +47,10 @@ class SmallNet(gluon.Block):
         """(N, places, width) the last convolution's grid, row by row."""
         x = pictures.astype("float32").transpose((0, 3, 1, 2)) / 64
         x = nd.broadcast_sub(x, x.mean(axis=(2, 3), keepdims=True))  # how light a picture is says nothing
-        return self.layers(x).reshape((0, 0, -1)).swapaxes(1, 2)
+        for convolution in self.layers:
+            x = convolution(x)
+            x = nd.relu(normalized(x, (1, 2, 3)) if self.kind == "light" else x)
+        return x.reshape((0, 0, -1)).swapaxes(1, 2)
 
 
 class Captioner(gluon.Block):
@@ -51,17 +65,19 @@ class Captioner(gluon.Block):
     Args:
         inject: "first", "every" or "attention".
         shape: of one image: (S, S, 3) pictures, for the small net; (D,) a vector; (L, W) a grid.
+        net: the small net's kind.
     """
 
     def __init__(
-        self, config: ModelConfig, vocabulary: int, inject: str, shape: tuple[int, ...], **kwargs: Any
-    ) -> None:
+        self, config: ModelConfig, vocabulary: int, inject: str, shape: tuple[int, ...], net: str = "deep",
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.inject = inject
         embedding = config.embedding
         with self.name_scope():
             self.words = Words(vocabulary, embedding)
-            self.net = SmallNet(shape[0]) if len(shape) == 3 else None
+            self.net = SmallNet(shape[0], net) if len(shape) == 3 else None
             grid = (self.net.places, self.net.width) if self.net else shape
             if inject == "attention":
                 self.position = self.params.get("position", shape=(1, *grid), init=init.Normal(0.1))

@@ -71,7 +71,7 @@ class Captioning(Task):
         """See Captioner."""
         return Captioner(
             self.config.model, len(self.vocabulary), self.options.inject, self.images.shape,
-            prefix="captioner_",
+            self.options.net, prefix="captioner_",
         )  # fmt: skip
 
     # --- training -----------------------------------------------------------------------------------------------------

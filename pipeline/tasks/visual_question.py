@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from mxnet import Context, nd
 
 from pipeline.config.tasks.visual_question import VisualQuestionConfig
 from pipeline.core.atomic_files import as_json
+from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions, metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged
@@ -74,10 +76,16 @@ class VisualQuestion(LabelTask):
         _ = self.classes, self._seen
 
     def network(self) -> QuestionAnswerer:
-        """One output per answer."""
+        """One output per answer. Raises InputError: blocks of convolutions over places that are no square's."""
+        shape, blocks = self.images.shape, self.options.blocks
+        if blocks and len(shape) == 2 and math.isqrt(shape[0]) ** 2 != shape[0]:
+            raise InputError(
+                f"visual_question.blocks={blocks} needs a square grid, and the images have {shape[0]} places: set "
+                "visual_question.blocks=0"
+            )
         return QuestionAnswerer(
             self.config.model, shards.vocabulary_size(self.folder), len(self.names),
-            self.options.fusion, self.images.shape, prefix="answerer_",
+            self.options.fusion, shape, blocks, self.options.net, prefix="answerer_",
         )  # fmt: skip
 
     # --- training -----------------------------------------------------------------------------------------------------

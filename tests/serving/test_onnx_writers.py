@@ -89,6 +89,15 @@ def test_answerer_equals_mxnet(fusion: str, features: str, tmp_path: Path) -> No
     check(tmp_path / "m", rows_of("visual_question", TEXTS, image))
 
 
+@pytest.mark.parametrize(("blocks", "net", "features"), [(0, "light", "trained"), (2, "light", "trained"),
+                                                         (1, "deep", "trained"), (2, "deep", "given")])  # fmt: skip
+def test_steered_answerer_equals_mxnet(blocks: int, net: str, features: str, tmp_path: Path) -> None:
+    image = (24, 24, 3) if features == "trained" else (9, 5)
+    options = {"blocks": blocks, "net": net, "features": features}
+    write_task(tmp_path / "m", config_of("visual_question", visual_question=options), image)
+    check(tmp_path / "m", rows_of("visual_question", TEXTS, image))
+
+
 # --- the numbers behind them ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("attention", ("luong", "bahdanau"))
 def test_attention_and_nats_are_those_of_teacher_forcing(attention: str, tmp_path: Path) -> None:

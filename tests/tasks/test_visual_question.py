@@ -1,6 +1,7 @@
 """Questions about drawn scenes: true and even answers, networks against formulas, learning what only both tell."""
 
 import functools
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ import pytest
 from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig
+from pipeline.core.errors import InputError
 from pipeline.ingest import images, scene_questions
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.scene_questions import KINDS, PLACES
@@ -102,8 +104,11 @@ def test_runs_over_several_seeds_see_the_same_scenes(tmp_path: Path) -> None:
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
-def answerer(fusion: str, shape: tuple[int, ...], scale: float | None = 0.7, pooling: Any = "max") -> QuestionAnswerer:
-    network = QuestionAnswerer(ModelConfig(embedding=3, hidden=4, dropout=0.0, pooling=pooling), 7, 5, fusion, shape)
+def answerer(
+    fusion: str, shape: tuple[int, ...], scale: float | None = 0.7, pooling: Any = "max", **more: Any
+) -> QuestionAnswerer:
+    model = ModelConfig(embedding=3, hidden=4, dropout=0.0, pooling=pooling)
+    network = QuestionAnswerer(model, 7, 5, fusion, shape, **more)
     mx.random.seed(2)
     np.random.seed(2)
     network.initialize()
@@ -116,9 +121,12 @@ def weights_of(network: QuestionAnswerer) -> dict[str, np.ndarray]:
     return {name: p.data().asnumpy() for name, p in network._collect_params_with_prefix().items()}
 
 
-@pytest.mark.parametrize(("fusion", "shape"), [("concat", (6,)), ("product", (6,)), ("attention", (9, 6))])
-def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None:
-    network = answerer(fusion, shape)
+@pytest.mark.parametrize(
+    ("fusion", "shape", "blocks"),
+    [("concat", (6,), 0), ("product", (6,), 0), ("attention", (9, 6), 0), ("attention", (9, 6), 2)],
+)
+def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...], blocks: int) -> None:
+    network = answerer(fusion, shape, blocks=blocks)
     seen = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     ids, lengths = nd.array([[2, 3], [4, 5], [6, 0]], dtype="int32"), nd.array([3, 2], dtype="int32")
     logits, weights = network(network.embedding.data(), ids, lengths, nd.array(seen))
@@ -134,23 +142,49 @@ def test_fusions_are_their_formulas(fusion: str, shape: tuple[int, ...]) -> None
         vector = np.tanh(seen @ w["vector.weight"].T + w["vector.bias"])
         joined = np.tanh(question @ w["question.weight"].T + w["question.bias"]) * vector
     else:
-        places = (seen + w["position"]) @ w["place.weight"].T + w["place.bias"]
-        compared = relu(places * (1 + question @ w["question.weight"].T)[:, None])
+        compared = seen + w["position"]
+        for i in range(blocks):
+            compared = steered(compared, question, {part: w[f"blocks.{i}.{part}"] for part in PARTS})
+        if not blocks:
+            places = compared @ w["place.weight"].T + w["place.bias"]
+            compared = relu(places * (1 + question @ w["question.weight"].T)[:, None])
         scores = np.exp(compared @ w["score.weight"][0])
         chances = scores / scores.sum(axis=1, keepdims=True)
         assert weights is not None
         np.testing.assert_allclose(weights.asnumpy(), chances, rtol=1e-4)
+        largest = [compared.max(axis=1)] if blocks else []
         joined = np.concatenate(
-            [(compared * chances[:, :, None]).sum(axis=1), compared.sum(axis=1) / 3, question], axis=1
+            [(compared * chances[:, :, None]).sum(axis=1), compared.sum(axis=1) / 3, *largest, question], axis=1
         )
     between = relu(joined @ w["between.weight"].T + w["between.bias"])
     np.testing.assert_allclose(logits.asnumpy(), between @ w["output.weight"].T + w["output.bias"], atol=1e-5)
 
 
+PARTS = [f"{layer}.{part}" for layer in ("alone", "around", "steer") for part in ("weight", "bias")]
+
+
+def steered(places: np.ndarray, question: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
+    """(N, 9, C) places of a 3 x 3 grid after a steered block, place by place and neighbour by neighbour."""
+    where = np.array([(right, down) for down in (-1, 0, 1) for right in (-1, 0, 1)], np.float32)
+    places = np.concatenate([places, np.tile(where, (len(places), 1, 1))], axis=2)
+    x = np.maximum(places @ w["alone.weight"][:, :, 0, 0].T + w["alone.bias"], 0)
+    z = np.zeros_like(x) + w["around.bias"]
+    for at, near in itertools.product(range(9), repeat=2):
+        down, right = near // 3 - at // 3, near % 3 - at % 3
+        if abs(down) <= 1 and abs(right) <= 1:
+            z[:, at] += x[:, near] @ w["around.weight"][:, :, 1 + down, 1 + right].T
+    z, question = (
+        (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5) for x in (z, question)
+    )
+    scale, shift = np.split(question @ w["steer.weight"].T + w["steer.bias"], 2, axis=1)
+    return x + np.maximum((1 + scale[:, None]) * z + shift[:, None], 0)
+
+
 @pytest.mark.parametrize("pooling", ["max", "max_mean"])
-@pytest.mark.parametrize("fusion", ["concat", "product", "attention"])
+@pytest.mark.parametrize("fusion", ["concat", "product", "attention", "blocks"])
 def test_every_parameter_learns_from_pictures(fusion: str, pooling: Any) -> None:
-    network = answerer(fusion, (16, 16, 3), scale=None, pooling=pooling)
+    more = {"blocks": 2, "net": "light"} if fusion == "blocks" else {}
+    network = answerer("attention" if more else fusion, (16, 16, 3), scale=None, pooling=pooling, **more)
     pictures = nd.array(np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3)), dtype="uint8")
     ids = nd.array(np.random.default_rng(1).integers(2, 7, (9, 2)), dtype="int32")
     lengths = nd.array([9, 8], dtype="int32")
@@ -185,6 +219,48 @@ def test_answers_need_the_question_and_the_picture(tmp_path: Path) -> None:
     assert found["test/accuracy"] > 0.97
     for alone in ("question_only", "frequent"):
         assert found[f"test/{alone}/accuracy"] < 0.65
+
+
+def on_grid(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, str, str]:
+    """A 5 x 5 grid of marks of two kinds as (25, 2) vectors, a question about it and the answer, each as likely.
+
+    place: whether the mark of a kind is in the upper or the lower part. near: whether the mark of a kind has that of
+    the other kind above it.
+    """
+    grid, name = np.zeros((25, 2), np.float32), ("first", "second")
+    which = int(rng.integers(2))
+    answer = int(rng.integers(2))
+    if kind == "place":
+        grid[int(rng.integers(10)) + 15 * answer, which] = 1
+        grid[int(rng.integers(10)) + 15 * int(rng.integers(2)), 1 - which] = 1
+        return grid, f"where is the {name[which]} ?", ("up", "down")[answer]
+    upper = int(rng.integers(20))
+    lower = upper + 5 if answer else int(rng.choice([n for n in range(25) if n not in (upper, upper + 5)]))
+    grid[upper, 1 - which], grid[lower, which] = 1, 1
+    return grid, f"what is above the {name[which]} ?", ("nothing", "mark")[answer]
+
+
+@pytest.mark.learns
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("kind", "blocks"), [("place", 0), ("near", 1)])
+def test_a_grid_tells_places_and_neighbours(kind: str, blocks: int, tmp_path: Path) -> None:
+    """Each needs a part of its own: the places' vectors, and the steered convolutions."""
+    rng = np.random.default_rng(0)
+    grids, asked, answers = zip(*(on_grid(kind, rng) for _ in range(1500)))
+    questions = list(zip(range(len(grids)), asked, answers))
+    options = {"fusion": "attention", "features": "given", "blocks": blocks}
+    found, _ = trained_on_vectors(tmp_path, np.stack(grids), questions, visual_question=options)
+    assert found["test/accuracy"] > 0.95
+
+
+def test_blocks_need_the_places_of_a_square(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"blocks=1 needs fusion=attention"):
+        of_questions(tmp_path, visual_question={"fusion": "concat", "blocks": 1})
+    grids = np.random.default_rng(0).normal(size=(60, 6, 2)).astype(np.float32)
+    questions = [(i, "what ?", "this" if i % 2 else "that") for i in range(len(grids))]
+    options = {"features": "given", "blocks": 1}
+    with pytest.raises(InputError, match=r"blocks=1 needs a square grid, and the images have 6 places"):
+        trained_on_vectors(tmp_path, grids, questions, visual_question=options)
 
 
 def trained_on_vectors(

@@ -1,8 +1,8 @@
 """An image and a question about it to an answer."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.images import ImageConfig, files
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
@@ -18,6 +18,20 @@ class VisualQuestionConfig(ImageConfig):
         "al. 2015). attention: the question is compared with each place of the image and chooses among them (Yang et "
         "al. 2016).",
     )
+
+    blocks: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0,
+        description="Residual blocks of convolutions over the places of an image, which the question steers before it "
+        "chooses among them (FiLM, Perez et al. 2018). More of them join what lies further apart, and take longer. For "
+        "fusion=attention alone, on as many places as a square has.",
+        examples=[2],
+    )
+
+    @model_validator(mode="after")
+    def _blocks_over_places(self) -> Self:
+        if self.blocks and self.fusion != "attention":
+            raise ValueError(f"blocks={self.blocks} needs fusion=attention, which reads the places of an image")
+        return self
 
     @property
     def over_places(self) -> bool:

@@ -12,7 +12,8 @@ from pipeline.core.errors import InputError
 from pipeline.serving.onnx.graphs import Arrays, Graph
 from pipeline.tasks.image_reading import DEVIATION, MEAN
 
-STRIDES = (1, 2, 2, 2, 1)  # of pipeline.models.captioner.CONVOLUTIONS
+STRIDES = {"deep": (1, 2, 2, 2, 1), "light": (2, 2, 2)}  # of pipeline.models.captioner.CONVOLUTIONS
+EPSILON = 1e-5  # of pipeline.models.captioner
 # AlexNet's layers in the model zoo, by place: of a convolution the stride and the padding.
 ALEXNET = {0: (4, 2), 2: (1, 2), 4: (1, 1), 5: (1, 1), 6: (1, 1)}
 POOLED = (0, 2, 6)  # convolutions that a maximum over 3 x 3 places, 2 apart, follows
@@ -41,14 +42,27 @@ def seen(graph: Graph, images: str, options: ImageConfig, arrays: Arrays) -> str
         return _alexnet(graph, pixels, alexnet_arrays(Path(str(options.weights))), options.over_places)
     x = graph.op("Div", pixels, graph.weight(np.float32(64)))
     x = graph.op("Sub", x, graph.op("ReduceMean", x, graph.weight(np.array([2, 3])), keepdims=1))
-    for i, stride in enumerate(STRIDES):
-        x = _convolution(graph, x, arrays, f"net.layers.{i}", stride, 1)
+    for i, stride in enumerate(STRIDES[options.net]):
+        x = convolution(graph, x, arrays, f"net.layers.{i}", stride, 1)
+        x = graph.op("Relu", normalized(graph, x, (1, 2, 3)) if options.net == "light" else x)
     return _places(graph, x)
 
 
-def _convolution(graph: Graph, x: str, arrays: Arrays, name: str, stride: int, pad: int) -> str:
+def convolution(
+    graph: Graph, x: str, arrays: Arrays, name: str, stride: int, pad: int, activation: str | None = None
+) -> str:
+    """gluon's Conv2D. `activation`: an ONNX operator, such as Relu."""
     weights = [graph.weight(arrays[f"{name}.{part}"], f"{name}.{part}") for part in ("weight", "bias")]
-    return graph.op("Relu", graph.op("Conv", x, *weights, strides=[stride] * 2, pads=[pad] * 4))
+    y = graph.op("Conv", x, *weights, strides=[stride] * 2, pads=[pad] * 4)
+    return graph.op(activation, y) if activation else y
+
+
+def normalized(graph: Graph, x: str, axes: tuple[int, ...]) -> str:
+    """`pipeline.models.captioner.normalized`."""
+    over = graph.weight(np.array(axes))
+    x = graph.op("Sub", x, graph.op("ReduceMean", x, over, keepdims=1))
+    variance = graph.op("ReduceMean", graph.op("Mul", x, x), over, keepdims=1)
+    return graph.op("Div", x, graph.op("Sqrt", graph.op("Add", variance, graph.weight(np.float32(EPSILON)))))
 
 
 def _places(graph: Graph, x: str) -> str:
@@ -62,7 +76,7 @@ def _alexnet(graph: Graph, pixels: str, arrays: Arrays, over_places: bool) -> st
         pixels = graph.op("Sub" if name == "mean" else "Div", pixels, amount)
     x = pixels
     for layer, (stride, pad) in ALEXNET.items():
-        x = _convolution(graph, x, arrays, f"features.{layer}", stride, pad)
+        x = convolution(graph, x, arrays, f"features.{layer}", stride, pad, "Relu")
         if layer in POOLED:
             x = graph.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
     if over_places:

@@ -4,6 +4,7 @@ A state is (R, H) for each layer and part, a row per text being written: `state_
 What the first graph gives beside them, the memory, goes into every step as it is.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -87,14 +88,18 @@ def answerer(config: Config, arrays: Arrays) -> Graphs:
     if attends:
         places = shape[0]
         added = graph.op("Add", seen, graph.weight(arrays["position"], "position"))
-        turned = graph.op("Add", dense(graph, question, arrays, "question"), graph.weight(np.float32(1)))
-        product = graph.op("Mul", dense(graph, added, arrays, "place"), graph.op("Unsqueeze", turned, axis_1))
-        compared = graph.op("Relu", product)  # (N, L, H)
+        if options.blocks:
+            compared = _steered(graph, added, question, options.blocks, arrays)  # (N, L, H)
+        else:
+            turned = graph.op("Add", dense(graph, question, arrays, "question"), graph.weight(np.float32(1)))
+            product = graph.op("Mul", dense(graph, added, arrays, "place"), graph.op("Unsqueeze", turned, axis_1))
+            compared = graph.op("Relu", product)
         weights = graph.op("Softmax", dense(graph, compared, arrays, "score"), axis=1)  # (N, L, 1)
         chosen = graph.op("ReduceSum", graph.op("Mul", compared, weights), axis_1, keepdims=0)
         total = graph.op("ReduceSum", compared, axis_1, keepdims=0)
         share = graph.op("Mul", total, graph.weight(np.float32(places**-0.5)))
-        joined = graph.op("Concat", chosen, share, question, axis=1)
+        largest = [graph.op("ReduceMax", compared, axis_1, keepdims=0)] if options.blocks else []
+        joined = graph.op("Concat", chosen, share, *largest, question, axis=1)
     else:
         flat = graph.op("Reshape", seen, graph.weight(np.array([0, shape[0]])))
         vector = dense(graph, flat, arrays, "vector", "Tanh" if options.fusion == "product" else "Relu")
@@ -108,6 +113,28 @@ def answerer(config: Config, arrays: Arrays) -> Graphs:
     if attends:
         graph.output(graph.op("Squeeze", weights, graph.weight(np.array([2]))), "weights", np.float32, ("N", places))
     return {ANSWERER: graph.model()}
+
+
+def _steered(graph: Graph, places: str, question: str, blocks: int, arrays: Arrays) -> str:
+    """(N, L, W) places through `pipeline.models.question_answerer.SteeredBlock`s, each steered by (N, Q)."""
+    count = arrays["position"].shape[1]
+    side = math.isqrt(count)
+    question = pictures.normalized(graph, question, (1,))
+    x = graph.op("Transpose", places, perm=[0, 2, 1])
+    x = graph.op("Reshape", x, graph.weight(np.array([0, 0, side, side])))
+    axes, line = graph.weight(np.array([2, 3])), np.linspace(-1, 1, side, dtype=np.float32)
+    where = graph.weight(np.stack(np.meshgrid(line, line))[None], "coordinates")
+    rows = graph.op("Concat", graph.op("Shape", x, start=0, end=1), graph.weight(np.array([2, side, side])), axis=0)
+    where = graph.op("Expand", where, rows)
+    for i in range(blocks):
+        x = pictures.convolution(graph, graph.op("Concat", x, where, axis=1), arrays, f"blocks.{i}.alone", 1, 0, "Relu")
+        z = pictures.normalized(graph, pictures.convolution(graph, x, arrays, f"blocks.{i}.around", 1, 1), (1,))
+        steer = graph.op("Unsqueeze", dense(graph, question, arrays, f"blocks.{i}.steer"), axes)  # (N, 2 W, 1, 1)
+        scale, shift = graph.ops("Split", 2, steer, axis=1, num_outputs=2)
+        z = graph.op("Mul", z, graph.op("Add", scale, graph.weight(np.float32(1))))
+        x = graph.op("Add", x, graph.op("Relu", graph.op("Add", z, shift)))
+    x = graph.op("Reshape", x, graph.weight(np.array([0, 0, count])))
+    return graph.op("Transpose", x, perm=[0, 2, 1])
 
 
 def _given_shape(arrays: Arrays, model: ModelConfig) -> tuple[int, ...]:
