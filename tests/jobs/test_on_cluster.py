@@ -1,6 +1,7 @@
 """A job inside its allocation: how many workers, when it is queued again, and when not."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from jobs import folder as folders
 from jobs import kubernetes, on_cluster
 from jobs.spec import JobSpec
+from jobs.supervise import Supervisor
 from pipeline.core.errors import TryAgain
 
 Spec = Callable[..., JobSpec]
@@ -106,3 +108,28 @@ def test_no_job_there_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
     assert on_cluster.main([str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("duplet job: ") and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("allocation", "starts"), [("7", 1), (None, 3)])
+def test_ranks_that_saved_unasked_in_an_allocation_were_preempted(
+    job: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch, allocation: str | None, starts: int
+) -> None:
+    """Without a signal to the script: another start would meet the end of the allocation. Elsewhere it is a failure."""
+    attempts: list[int] = []
+    record = folders.load(job)
+    spec = record.spec.model_copy(update={"retries": 2, "pause_s": 0.0})
+    (job / "spec.json").write_text(spec.model_dump_json())
+    monkeypatch.setattr(Supervisor, "_attempt", lambda _, workers: attempts.append(workers) or (75, "saved"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if allocation:
+        monkeypatch.setenv("SLURM_JOB_ID", allocation)
+    try:
+        assert on_cluster.main([str(job)]) == 75
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert len(attempts) == starts
+    assert scontrol.exists() == bool(allocation)
+    if allocation:
+        assert scontrol.read_text() == "requeue 7\n" and state(job)["state"] == "requeued"
