@@ -42,11 +42,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     below.step(at, [row["champion"] for row in rows], where="post", color="tab:green", linewidth=1)
     below.set_ylabel("champion of night")
     below.set_xlabel("morning after night")
+    before, above_line = "", False
     for row in rows:
         if row["what"]:
             below.plot(row["night"], row["champion"], "X" if row["messages"] else "o", color="tab:red", markersize=6)
-            below.annotate(row["what"], (row["night"], row["champion"]), (3, -9), textcoords="offset points",
-                           fontsize=6, rotation=-20, va="top")  # fmt: skip
+        if row["what"] not in ("", before):
+            offset, to = ((-4, 8), "right") if above_line else ((4, -8), "left")
+            below.annotate(row["what"], (row["night"], row["champion"]), offset, textcoords="offset points", fontsize=7,
+                           ha=to, va="center")  # fmt: skip
+            above_line = not above_line
+        before = row["what"]
     for axis in (above, below):
         axis.grid(alpha=0.3)
         axis.tick_params(labelsize=7)
