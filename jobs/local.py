@@ -73,7 +73,8 @@ exec {shell(spec.python, "-P", "-m", "jobs.supervise", str(spec.folder))}
         if noted.get("state") in ENDED:
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if supervised:
-            return JobState("running" if noted else "queued", noted.get("reason", ""))
+            waits = noted.get("state", supervise.WAITING) == supervise.WAITING
+            return JobState("queued" if waits else "running", noted.get("reason", ""))
         return JobState(
             "lost", f"its supervisor is gone (killed, or the machine went down): {folders.resumed(record.spec)}", 75
         )

@@ -57,6 +57,7 @@ def options(spec: JobSpec) -> list[str]:
     per_host = spec.workers_per_host or spec.max_workers
     kind = f"{spec.slurm.gpu_type}:" if spec.slurm.gpu_type else ""
     fewest, most = -(-spec.min_workers // per_host), -(-spec.max_workers // per_host)
+    after = [f"{when}:{job}" for when, job in (("afterok", spec.slurm.after), ("afterany", spec.follows)) if job]
     values = {
         "job-name": f"duplet-{spec.id}",  # no other's, so that scancel --name meets this one alone
         "output": f"{spec.folder / LOG}".replace("%", "%%"),
@@ -71,7 +72,7 @@ def options(spec: JobSpec) -> list[str]:
         "qos": spec.slurm.qos,
         "constraint": spec.slurm.constraint,
         "switches": spec.slurm.switches,
-        "dependency": f"afterok:{spec.slurm.after}" if spec.slurm.after else None,
+        "dependency": ",".join(after) or None,
         "kill-on-invalid-dep": "yes" if spec.slurm.after else None,  # else it would wait for ever
     }
     flags = [f"--{name}={quoted(str(value))}" for name, value in values.items() if value is not None]

@@ -31,6 +31,7 @@ from pipeline.distributed import job_folder, launcher
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2
+WAITING, FOLLOW_S = "queued", 0.5  # the state of a job that follows another, and how often it looks
 KILL_AFTER_S = launcher.GRACE_S + 2 * launcher.LAUNCHER_GRACE_S  # the run ends its workers itself before that
 
 
@@ -56,7 +57,9 @@ class Supervisor:
             signal.signal(number, self._count)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
         workers = self._workers()
-        if self.before and self.before.get("state") != "finished":  # one that is done anew was not interrupted
+        if self._waits(workers):
+            return self._end_stopped(states.failure(self.folder, TryAgain.exit_code, ""), workers)
+        if self.before and self.before.get("state") not in ("finished", WAITING):  # one done anew was not interrupted
             self._note_interruption(workers)
         self._write("running", "", workers=workers, strict=True)
         while True:
@@ -77,6 +80,17 @@ class Supervisor:
             self._write("running", f"starts again in {pause:.0f} s after: {failure.reason}", workers=workers)
             if self._paused(pause):
                 return self._end_stopped(failure, workers)
+
+    def _waits(self, workers: int) -> bool:
+        """Waits for the end of the job that this one follows here; whether a signal came meanwhile."""
+        if self.spec.follows is None or self.spec.target != "local":
+            return False
+        other = self.folder.parent / self.spec.follows
+        self._write(WAITING, f"after {other.name}", workers=workers, strict=True)
+        while supervised(other) and not self.signals:
+            time.sleep(FOLLOW_S)
+        self.began = time.monotonic()
+        return bool(self.signals)
 
     def _workers(self) -> int:
         gpus = launcher.usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), launcher.installed_gpus())

@@ -9,8 +9,9 @@ import yaml
 
 from jobs import spec
 from pipeline.config import Config, load_config, safe_yaml, values
+from pipeline.config.axes import axes_of
 from pipeline.core.errors import InputError
-from pipeline.orchestration.sweep import Sweep, axes_of
+from pipeline.orchestration.sweep import Sweep
 
 SOURCE = {"format": "tsv", "path": "pairs.tsv"}
 # setting, text without quotes, value: by YAML 1.2's core schema where the setting takes numbers or flags

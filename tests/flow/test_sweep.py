@@ -9,9 +9,10 @@ import mlflow
 import pytest
 import yaml
 
+from pipeline.config.axes import axes_of
 from pipeline.core.errors import DupletError, InputError
 from pipeline.orchestration import flow, sweep
-from pipeline.orchestration.sweep import Sweep, axes_of
+from pipeline.orchestration.sweep import Sweep
 from tests.conftest import last_json
 
 

@@ -129,6 +129,22 @@ def test_a_job_that_waits_leaves_the_queue(cluster: Any, submit: Callable[..., R
     assert (again.returncode, again.stdout.strip()) == (0, f"job {record.spec.id} is cancelled already")
 
 
+def test_a_trial_waits_for_the_end_of_the_one_before(
+    cluster: Any, submit: Callable[..., Record], tmp_path: Path
+) -> None:
+    """Whatever that end is: here the first one is cancelled before it has begun."""
+    first = submit("slurm.extra=[--hold]", "--at-most", "1", "train.epochs=1,2").folder
+    ids = sorted(path.name for path in first.parent.iterdir())
+    held, waiting = sorted((folder.load(first.parent / name) for name in ids), key=lambda record: int(record.handle))
+    show = lambda record: cluster.run("scontrol", "--oneliner", "show", "job", str(record.handle))
+    assert f"Dependency=afterany:{held.handle}" in show(waiting)
+    cluster.run("scontrol", "release", str(waiting.handle))
+    wait_for(lambda: "(Dependency)" in slurm.target().state(waiting).reason, waiting)
+    assert duplet("jobs", "cancel", str(held.folder)).returncode == 0
+    wait_for(lambda: slurm.target().state(waiting).name != "queued", waiting)
+    assert duplet("jobs", "wait", str(waiting.folder)).returncode == 0, log(waiting)
+
+
 def test_what_slurm_refuses_leaves_no_job_behind(cluster: Any, tmp_path: Path, submit: Callable[..., Record]) -> None:
     with pytest.raises(AssertionError) as refused:
         submit("slurm.partition=moon")
