@@ -217,7 +217,7 @@ class Rehearsal:
         live = self.trained.get(champion.tags[mlflow_registry.TRAINED], -1) if champion else 0
         others = self.disk.path.stat().st_size if self.disk.path.exists() else 0
         return plan.Morning(night, self.verdicts().get(self.due(night)), live, told, disk.taken(self.root) - others,
-                       disk.taken(self.server.folder), seconds, cpu_s)  # fmt: skip
+                       disk.taken(self.server.folder / "artifacts"), seconds, cpu_s)  # fmt: skip
 
     def registry(self) -> Address:
         """The server's own database, which can be read while the server is dead."""

@@ -39,7 +39,7 @@ class Morning(NamedTuple):
     champion: int  # the night whose model is live; 0: none
     told: int  # messages of this date so far
     root_bytes: int
-    mlflow_bytes: int
+    mlflow_bytes: int  # of the runs' files: rows of removed runs stay until `mlflow gc`
     seconds: float
     cpu_s: float  # processor time of all its processes, but the server's
 
