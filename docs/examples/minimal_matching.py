@@ -11,13 +11,13 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, init, nd
 
-from pipeline.config import ModelConfig
+from pipeline.config import LossConfig, ModelConfig
 from pipeline.models.encoder import Encoder, Pooling, padding_of
-from pipeline.models.losses import in_batch_softmax
 
 WORDS = [f"w{i}" for i in range(12)]
 IDS = {word: i for i, word in enumerate(WORDS, 1)}  # 0 is padding
 EPOCHS, PAIRS_PER_UPDATE = 20, 32
+LOSS = LossConfig(kind="in_batch_softmax", temperature=0.1)
 
 
 class TwoTowers(gluon.Block):
@@ -85,7 +85,7 @@ def main(seed: int = 1) -> float:
             queries, documents = zip(*training[start : start + PAIRS_PER_UPDATE])
             with autograd.record():
                 scores = network(batch(list(queries)), batch(list(documents)))
-                loss = in_batch_softmax(scores, nd.arange(len(queries)), None, temperature=0.1)
+                loss = LOSS.formula.value(nd, scores, nd.arange(len(queries)), None, None, LOSS)
             loss.backward()
             trainer.step(1)  # the loss is a mean already
             total += float(loss.asscalar()) * len(queries)

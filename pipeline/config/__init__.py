@@ -2,12 +2,12 @@
 
 from pipeline.config.base import Settings
 from pipeline.config.loading import check_config, load_config, secrets_sent
+from pipeline.config.losses import LossConfig
 from pipeline.config.nights import ChecksConfig, KeepConfig, MessagesConfig, NightsConfig, WaitForConfig
 from pipeline.config.schema import SPLITS, Config, config_model
 from pipeline.config.sections import (
     EvaluateConfig,
     IngestConfig,
-    LossConfig,
     ModelConfig,
     OptimizerConfig,
     PromoteConfig,

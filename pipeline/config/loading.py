@@ -10,7 +10,9 @@ from typing import Any
 import pydantic
 
 from pipeline.config import safe_yaml
+from pipeline.config.cells import CELLS
 from pipeline.config.heads import HEADS
+from pipeline.config.losses import LOSSES
 from pipeline.config.poolings import POOLINGS
 from pipeline.config.schema import Config, config_model, problems
 from pipeline.config.source_spec import formats
@@ -163,9 +165,13 @@ def stored_config(data: Any, path: Path) -> Config:
     Raises:
         InputError: this version cannot read it.
     """
-    whole = data if isinstance(data, dict) else {}
-    model = whole["model"] if isinstance(whole.get("model"), dict) else {}
-    for table, name in ((TASKS, whole.get("task")), (HEADS, model.get("head")), (POOLINGS, model.get("pooling"))):
+    for table, *path_to in (
+        (TASKS, "task"), (CELLS, "model", "cell"), (HEADS, "model", "head"), (POOLINGS, "model", "pooling"),
+        (LOSSES, "train", "loss", "kind"),
+    ):  # fmt: skip
+        name = data
+        for step in path_to:
+            name = name.get(step) if isinstance(name, dict) else None
         if isinstance(name, str) and name not in table.all:
             extra = _manifest(path.parent).get("extra")
             package = extra.get("package") if isinstance(extra, dict) else None

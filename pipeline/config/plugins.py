@@ -3,10 +3,11 @@
 import functools
 import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import metadata
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pipeline.config.base import Settings
 from pipeline.core.errors import InputError, guess, one_line
 from pipeline.core.version import __version__
 
@@ -49,17 +50,24 @@ class Table(Generic[Thing]):
         kind: what an entry point must be; it has a `name` and an `interface`.
         own: Duplet's, by name. A model in MLflow carries them without an installed package, so no entry point has them.
         check: what is wrong with a thing of that kind, without a point at its end, or None.
+        reserved: the names beside which the section of a thing's `options` would stand; None of kinds without sections.
     """
 
     def __init__(
-        self, noun: str, kind: type[Thing], own: Mapping[str, Any], check: Callable[[Any], str | None] = lambda _: None
+        self,
+        noun: str,
+        kind: type[Thing],
+        own: Mapping[str, Any],
+        check: Callable[[Any], str | None] = lambda _: None,
+        reserved: Collection[str] | None = None,
     ) -> None:
-        self.noun, self.kind, self.own, self._check = noun, kind, own, check
+        self.noun, self.kind, self.own, self._check, self._reserved = noun, kind, own, check, reserved
+        self.plural = f"{noun}{'es' if noun.endswith('s') else 's'}"
 
     @functools.cached_property
     def plugins(self) -> Plugins:
         """What installed packages bring, and a sentence for each thing that cannot be used."""
-        return _brought(f"duplet.{self.noun}s", self.noun, self._problem, self.own)
+        return _brought(f"duplet.{self.plural}", self.noun, self._problem, self.own)
 
     @property
     def brought(self) -> dict[str, Thing]:
@@ -79,7 +87,7 @@ class Table(Generic[Thing]):
         if name not in known:
             raise InputError(
                 f"there is no {self.noun} {name!r}{guess(name, known)} "
-                f"({self.noun}s: {', '.join(known)}); install the package that brings it"
+                f"({self.plural}: {', '.join(known)}); install the package that brings it"
                 + "".join(f"; {problem}" for problem in self.plugins.problems)
             )
         return known[name]
@@ -97,6 +105,15 @@ class Table(Generic[Thing]):
             return f"was made for version {interface} of the interface, and this is {INTERFACE}"
         if name in self.own:
             return f"calls itself {name}, as a {self.noun} of Duplet"
+        if self._reserved is None:
+            return self._check(thing)
+        if not NAME.fullmatch(name) or name in self._reserved:
+            return f"calls itself {name!r}, which is not a name for a {self.noun}"
+        options = thing.options  # type: ignore[attr-defined]
+        if options is not None and not (isinstance(options, type) and issubclass(options, Settings)):
+            return "has options that are no pipeline.config.Settings"
+        if options is not None:
+            options()  # raises where a setting has no default
         return self._check(thing)
 
 

@@ -8,8 +8,9 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.config.base import Name, OwnPlace, Settings
-from pipeline.config.head import Head
+from pipeline.config.cells import CELLS
 from pipeline.config.heads import HEADS
+from pipeline.config.losses import LOSSES, LossConfig
 from pipeline.config.nights import NightsConfig
 from pipeline.config.plugins import Table
 from pipeline.config.poolings import POOLINGS
@@ -32,7 +33,7 @@ from pipeline.core.errors import guess
 from pipeline.core.redaction import MASK, hide_all
 
 Options = TypeVar("Options", bound=Settings)
-TABLES: tuple[Table[Any], ...] = (TASKS, SOURCES, HEADS, POOLINGS)
+TABLES: tuple[Table[Any], ...] = (TASKS, SOURCES, CELLS, HEADS, POOLINGS, LOSSES)
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 
 
@@ -105,18 +106,20 @@ class Config(Settings):
         return self.seed if self.ingest.split.seed is None else self.ingest.split.seed
 
     @property
-    def unused_heads(self) -> tuple[str, ...]:
-        """Heads of other packages that this model has not, whose settings are no part of what is kept."""
-        return tuple(name for name in HEADS.brought if name != self.model.head)
+    def settings(self) -> dict[str, Any]:
+        """All settings, without the sections of what other packages bring and this configuration does not use."""
+        settings = self.model_dump(mode="json")
+        model, loss = settings["model"], settings["train"]["loss"]
+        for section, table, used in ((settings, TASKS, self.task), (model, HEADS, model["head"]),
+                                     (loss, LOSSES, loss["kind"])):  # fmt: skip
+            for name in table.brought.keys() - {used}:
+                section.pop(name, None)
+        return settings
 
     @property
     def shown(self) -> dict[str, Any]:
         """All settings as they may be kept and shown: without what passwords and tokens their addresses hold."""
-        shown: dict[str, Any] = hide_all(self.model_dump(mode="json"))
-        for name in TASKS.brought.keys() - {self.task}:
-            shown.pop(name, None)
-        for name in self.unused_heads:
-            shown["model"].pop(name, None)
+        shown: dict[str, Any] = hide_all(self.settings)
         for name in ("slack", "webhook", "ping"):  # whoever has such an address may use it
             if address := shown["nights"]["messages"][name]:
                 shown["nights"]["messages"][name] = f"{'/'.join(address.split('/')[:3])}/{MASK}"
@@ -141,9 +144,9 @@ class Config(Settings):
     @property
     def model_packages(self) -> dict[str, str]:
         """What of a model another package brings, such as "head cross" -> that package."""
-        named: list[tuple[Table[Any], str]] = [(TASKS, self.task)]
+        named: list[tuple[Table[Any], str]] = [(TASKS, self.task), (CELLS, self.model.cell)]
         if self.spec.heads:
-            named.append((HEADS, self.model.head))
+            named += [(HEADS, self.model.head), (LOSSES, self.train.loss.kind)]
         if self.spec.pooled:
             named.append((POOLINGS, self.model.pooling))
         packages = {f"{table.noun} {name}": table.package_of(name) for table, name in named}
@@ -187,6 +190,8 @@ class Config(Settings):
             raise ValueError(f"teach.scores is for task {able}, not {self.task}")
         if self.train.gpus and self.model.kernel == "own":
             raise ValueError("model.kernel=own is for CPUs, and train.gpus=true: set model.kernel to auto")
+        if self.model.kernel == "own" and self.model.runs == "formula":
+            raise ValueError(f"model.kernel=own has no cell {self.model.cell}: set model.kernel to auto")
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0
@@ -215,26 +220,31 @@ def config_model() -> type[Config]:
     fields: dict[str, Any] = {
         "task": (Literal[tuple(specs)], Config.model_fields["task"]),
         "ingest": (ingest_model(), Config.model_fields["ingest"]),
-        "model": (model := model_model(), model()),
+        "model": (model := _with_brought(ModelConfig, {"cell": CELLS, "head": HEADS, "pooling": POOLINGS}), model()),
+        "train": (train := _with_brought(TrainConfig, {}, loss=_with_brought(LossConfig, {"kind": LOSSES})), train()),
         **{name: (spec.options, spec.options()) for name, spec in specs.items() if spec.options},
     }
     doc = "All settings of a run. Only ingest.source must be given."
     return pydantic.create_model("Config", __base__=Config, __doc__=doc, __module__=__name__, **fields)
 
 
-def model_model() -> type[ModelConfig]:
-    """The section `model` with the names of all heads, and a section for each head with settings of its own."""
-    heads: dict[str, Head] = HEADS.brought
-    about = ModelConfig.model_fields["head"]
-    more = "".join(f" {name}: {head.summary}." for name, head in heads.items())
-    fields: dict[str, Any] = {
-        "head": (Literal[tuple(HEADS.all)], Field(default=about.default, description=f"{about.description}{more}")),
-        "pooling": (Literal[tuple(POOLINGS.all)], ModelConfig.model_fields["pooling"]),
-        **{name: (head.options, head.options()) for name, head in heads.items() if head.options},
-    }
-    return pydantic.create_model(
-        "ModelConfig", __base__=ModelConfig, __doc__=ModelConfig.__doc__, __module__=__name__, **fields
-    )
+def _with_brought(base: type[Settings], tables: dict[str, Table[Any]], **sections: type[Settings]) -> type[Settings]:
+    """A section whose settings know the names of all things in their tables, and which has sections of their options.
+
+    Args:
+        sections: further ones, in place of those of the same name.
+    """
+    fields: dict[str, Any] = {}
+    for setting, table in tables.items():
+        about, brought = base.model_fields[setting], table.brought.items()
+        more = "".join(f" {name}: {thing.summary}." for name, thing in brought if hasattr(thing, "summary"))
+        fields[setting] = (
+            Literal[tuple(table.all)],
+            Field(default=about.default, description=f"{about.description}{more}"),
+        )
+        sections |= {name: thing.options for name, thing in brought if getattr(thing, "options", None)}
+    fields |= {name: (section, section()) for name, section in sections.items()}
+    return pydantic.create_model(base.__name__, __base__=base, __doc__=base.__doc__, __module__=__name__, **fields)
 
 
 @functools.cache

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.base import Filled, OwnPlace, Place, Positive, Settings, Share
+from pipeline.config.cells import CELLS, Cell
 from pipeline.config.head import Head
 from pipeline.config.heads import HEADS
+from pipeline.config.losses import LossConfig
 from pipeline.config.poolings import POOLINGS
 from pipeline.config.sources import Source
 from pipeline.core import credentials
@@ -134,7 +136,7 @@ class TokenizeConfig(Settings):
 class ModelConfig(Settings):
     """The recurrent network that reads a text."""
 
-    cell: Literal["lstm", "gru", "rnn_tanh", "rnn_relu"] = Field(
+    cell: str = Field(
         default="lstm", description="Recurrent cell. gru is smaller and faster than lstm; rnn_… are the simple cells."
     )
     embedding: Positive = Field(default=128, description="Numbers in the vector of one token.")
@@ -193,6 +195,17 @@ class ModelConfig(Settings):
     )
 
     @property
+    def steps_by(self) -> Cell:
+        """The cell. Raises InputError where no installed package brings it."""
+        cell: Cell = CELLS.named(self.cell)
+        return cell
+
+    @property
+    def runs(self) -> str:
+        """`kernel`, or "formula" for a cell that no kernel has."""
+        return self.kernel if self.steps_by.kernel else "formula"
+
+    @property
     def scored_by(self) -> Head:
         """The head. Raises InputError where no installed package brings it."""
         head: Head = HEADS.named(self.head)
@@ -212,37 +225,6 @@ class ModelConfig(Settings):
     def vector_width(self) -> int:
         """Numbers of a vector that a tower gives the head: of a text, or of a token."""
         return 2 * self.embedding if self.scored_by.by_token else self.pooled_width
-
-
-class LossConfig(Settings):
-    """What training on query-document pairs minimizes; other tasks have one loss each and ignore this section."""
-
-    kind: Literal["in_batch_softmax", "hinge", "pointwise"] = Field(
-        default="in_batch_softmax",
-        description="in_batch_softmax: a query's document against all documents of the update. hinge: against some of "
-        "them, by a margin. pointwise: the grade of each pair.",
-    )
-    temperature: Annotated[float, Field(gt=0)] = Field(
-        default=0.1,
-        description="in_batch_softmax: divides the scores. A smaller one looks more at the hardest negatives.",
-    )
-    negatives: Positive = Field(
-        default=8, description="hinge: documents per query, drawn from the other pairs of the update."
-    )
-    margin: Annotated[float, Field(gt=0)] = Field(
-        default=0.2, description="hinge: how far a query's document should score above each negative."
-    )
-    listed_negatives: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Most documents judged irrelevant for a query that join the update as its negatives, drawn anew in "
-        "each epoch. pointwise ignores it.",
-    )
-    grades: Annotated[int, Field(ge=2)] = Field(
-        default=2, description="pointwise: number of grades; relevance is then one of 0 … grades - 1."
-    )
-    link: Literal["softmax", "ordinal"] = Field(
-        default="softmax", description="pointwise: grades as classes (softmax) or in their order (ordinal)."
-    )
 
 
 class ScheduleConfig(Settings):

@@ -74,7 +74,7 @@ class TaskSpec:
         relevance: whether a record is a query and a document with a relevance, so that sources may give negatives,
             lists of documents and a collection.
         teachable: whether it learns from a teacher's scores too.
-        heads: whether the settings head and towers shape its models.
+        heads: whether the settings head, towers and train.loss shape its models.
         goes_on: whether it goes on from a prompt, by its class's `prompt`, `go_on` and `likeliest`.
         mxnet: (config, model folder) -> Predictor on MXNet.
         report: (evaluation folder) -> (title, table of texts with its heads) or None, a section of the run's page.

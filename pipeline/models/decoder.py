@@ -33,7 +33,7 @@ class Decoder(gluon.Block):
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.cell, self.hidden, self.kind = config.cell, config.hidden, attention
-        self.parts = 2 if config.cell == "lstm" else 1  # arrays of a layer's state
+        self.parts = config.steps_by.states  # arrays of a layer's state
         with self.name_scope():
             self.dropout = Dropout(config.dropout)
             self.layers = gluon.nn.Sequential()

@@ -45,7 +45,7 @@ class LanguageModel(gluon.Block):
     def __init__(self, model: ModelConfig, settings: LanguageModelConfig, vocabulary: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hidden, self.residual, self.vocabulary = model.hidden, model.residual, vocabulary
-        self.states_per_layer = 2 if model.cell == "lstm" else 1
+        self.states_per_layer = model.steps_by.states
         with self.name_scope():
             # as Zaremba et al.: small enough for tied weights to begin near equal chances
             start = init.Uniform(0.1)

@@ -8,15 +8,19 @@ carry its state into the text. Reversing each text by its own length cures that 
 calls. Here the padding itself is made harmless, so that the fused bidirectional kernel can be used: every step has
 one more input, 1 on padding and 0 on text, whose fixed weights hold the state at its initial zero while the kernel
 walks over padding.
+
+A cell of another package has no kernel: its formula runs step by step, and padding keeps the state as it is.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mxnet import Context, gluon, init, nd
 
+from pipeline.config.cells import CELLS
 from pipeline.models.kernel import operator
+from pipeline.models.maths import MxnetMaths
 
-GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 # Saturates a float32 sigmoid completely, and is far from overflow when added to any sane activation.
 CLOSED = 1e4
 
@@ -33,7 +37,7 @@ class RecurrentLayer(gluon.Block):
     def __init__(self, cell: str, inputs: int, hidden: int, directions: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cell, self.inputs, self.hidden, self.directions = cell, inputs, hidden, directions
-        rows = GATES[cell] * hidden
+        self.kernel, rows = CELLS.named(cell).kernel, CELLS.named(cell).gates * hidden
         forget = init.LSTMBias(forget_bias=1.0) if cell == "lstm" else init.Zero()
         with self.name_scope():
             for d in "fb"[:directions]:
@@ -53,7 +57,7 @@ class RecurrentLayer(gluon.Block):
                 getattr(self, f"{d}_{name}").data(context)
                 for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
             )
-            if self.directions == 2 and not operator.ready(context):
+            if self.directions == 2 and self.kernel and not operator.ready(context):
                 i2h = nd.concat(i2h, self._padding_weights(i2h_bias + h2h_bias), dim=1)
             weights += [i2h.reshape(-1), h2h.reshape(-1)]
             biases += [i2h_bias, h2h_bias]
@@ -70,6 +74,8 @@ class RecurrentLayer(gluon.Block):
         Returns:
             (T, N, directions * hidden), forward states first; what stands on padding means nothing and must be masked.
         """
+        if not self.kernel:
+            return _by_formula(self.cell, self.hidden, self.directions, x, packed, padding)[0]
         if operator.ready(x.context):
             return operator.recurrent(self.cell, self.hidden, self.directions, x, packed, padding)[0]
         if self.directions == 2:
@@ -116,8 +122,44 @@ def read_on(
     Returns:
         (T, N, hidden), and the states after the last step.
     """
-    if operator.ready(x.context):
+    if not CELLS.named(cell).kernel:
+        y, *after = _by_formula(cell, hidden, 1, x, packed, states=states)
+    elif operator.ready(x.context):
         y, *after = operator.recurrent(cell, hidden, 1, x, packed, states=states)
     else:
         y, *after = nd.RNN(x, packed, *states, mode=cell, state_size=hidden, num_layers=1, state_outputs=True)
     return y, after
+
+
+def _by_formula(
+    cell: str, hidden: int, directions: int, x: nd.NDArray, packed: nd.NDArray, padding: nd.NDArray | None = None,
+    states: Sequence[nd.NDArray] | None = None,
+) -> list[nd.NDArray]:  # fmt: skip
+    """As `operator.recurrent`, by the cell's formula; the states after the last step in any case."""
+    kind = CELLS.named(cell)
+    steps, count, inputs = x.shape
+    rows = kind.gates * hidden
+    sizes = [(rows, inputs), (rows, hidden)] * directions + [(rows,)] * (2 * directions)
+    arrays, begin = [], 0
+    for shape in sizes:
+        end = begin + (shape[0] * shape[1] if len(shape) == 2 else shape[0])
+        arrays.append(nd.slice_axis(packed, axis=0, begin=begin, end=end).reshape(shape))
+        begin = end
+    gates = lambda product: nd.split(product, kind.gates, axis=1) if kind.gates > 1 else [product]
+    given, outputs = [], []
+    for d in range(directions):
+        (i2h, h2h), (i2h_bias, h2h_bias) = arrays[2 * d : 2 * d + 2], arrays[2 * (directions + d) :][:2]
+        read = nd.FullyConnected(x, i2h, i2h_bias, num_hidden=rows, flatten=False)
+        zeros = nd.zeros((count, hidden), ctx=x.context)
+        now = [state[d] for state in states] if states else [zeros] * kind.states
+        made = [zeros] * steps
+        for step in reversed(range(steps)) if d else range(steps):
+            kept = nd.FullyConnected(now[0], h2h, h2h_bias, num_hidden=rows)
+            after = kind.step(MxnetMaths, gates(read[step]), gates(kept), now)
+            if padding is not None:
+                over = nd.broadcast_like(padding[step], zeros)
+                after = [nd.where(over, old, new) for old, new in zip(now, after)]
+            now, made[step] = list(after), after[0]
+        outputs.append(nd.stack(*made, axis=0))
+        given.append(now)
+    return [nd.concat(*outputs, dim=2), *(nd.stack(*parts, axis=0) for parts in zip(*given))]

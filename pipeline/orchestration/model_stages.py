@@ -90,15 +90,13 @@ class Train(WorkerStage):
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         """See Stage."""
-        settings = config.model_dump(mode="json")
+        settings = config.settings
         return KeyParts(
             code=self.VERSION,
             config={
                 "task": config.task,
                 "seed": config.seed,
-                "model": _without(
-                    settings["model"], "vectors", "kernel", *config.unused_heads
-                ),  # vectors: the content is an input
+                "model": _without(settings["model"], "vectors", "kernel"),  # vectors: the content is an input
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION),
                 **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),

@@ -99,7 +99,7 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
     relevance = np.array(_column(ingested, split, "relevance"), np.float32)
     loss, kinds = config.train.loss, config.evaluate.kinds
     learnt = split == "train"
-    if loss.kind == "pointwise" if learnt else "graded" in kinds:
+    if loss.graded if learnt else "graded" in kinds:
         wrong = ~np.isin(relevance, np.arange(loss.grades))
         if wrong.any():
             yield Finding(
@@ -110,10 +110,10 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
             )
         elif split == "valid" and config.train.metric == "auc" and relevance.min() == relevance.max():
             yield Finding(split, "the valid split has one grade only, of which train.metric=auc does not exist", True)
-    if learnt and loss.kind != "pointwise" and not (relevance > 0).any():
+    if learnt and not loss.graded and not (relevance > 0).any():
         yield Finding(split, "the train split has no relevant pair", True)
-    if learnt and loss.listed_negatives and (loss.kind == "pointwise" or not (relevance <= 0).any()):
-        why = "a pointwise loss draws none" if loss.kind == "pointwise" else "no pair of the train split is irrelevant"
+    if learnt and loss.listed_negatives and (loss.graded or not (relevance <= 0).any()):
+        why = f"a {loss.kind} loss draws none" if loss.graded else "no pair of the train split is irrelevant"
         yield Finding(split, f"train.loss.listed_negatives={loss.listed_negatives} does nothing: {why}", False)
     if not learnt and "ranking" in kinds:
         lost = ingested / missing_name(split)

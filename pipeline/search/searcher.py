@@ -314,7 +314,7 @@ def steps(scores: np.ndarray) -> np.ndarray:
 
 def compares_pairs_only(encoder: Encodes) -> bool:
     """Whether the model has no vectors to look up (some heads, graded pairs), so that BM25 must give candidates."""
-    return encoder.config.model.scored_by.index == "candidates" or encoder.config.train.loss.kind == "pointwise"
+    return encoder.config.model.scored_by.index == "candidates" or encoder.config.train.loss.graded
 
 
 def mapped(encoder: Encodes, query: Encoded) -> np.ndarray:

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from mxnet import Context, autograd, gluon, nd
 
-from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
-from pipeline.models import losses
+from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_evaluation
 from pipeline.tasks.base import StepLoss, Task
@@ -51,19 +50,15 @@ class PairBatch(NamedTuple):
 
 
 class Matching(Task):
-    """The task. Ranking losses learn from the relevant pairs alone, the pointwise loss from all."""
+    """The task. Ranking losses learn from the relevant pairs alone, graded ones from all."""
 
     sides = SIDES
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        super().__init__(config, folder)
-        self.pointwise = config.train.loss.kind == "pointwise"
 
     @functools.cached_property
     def examples(self) -> np.ndarray:
         """(N,) int32: the records to learn from."""
         relevance = self.train.relevance
-        if self.pointwise:
+        if self.config.train.loss.graded:
             matching_evaluation.check_grades(relevance, self.config.train.loss.grades, "train")
             return np.arange(len(relevance), dtype=np.int32)
         relevant = np.flatnonzero(relevance > 0).astype(np.int32)
@@ -92,9 +87,8 @@ class Matching(Task):
 
     def network(self) -> Matcher:
         """Towers and head, with one output per logit of the loss."""
-        loss = self.config.train.loss
-        outputs = loss.grades - (loss.link == "ordinal") if self.pointwise else 0
-        return Matcher(self.config.model, shards.vocabulary_size(self.folder), outputs, prefix="matcher_")
+        vocabulary = shards.vocabulary_size(self.folder)
+        return Matcher(self.config.model, vocabulary, self.config.train.loss.outputs, prefix="matcher_")
 
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> PairBatch:
@@ -107,7 +101,7 @@ class Matching(Task):
         tokens = distinct_tokens(text for side in SIDES for text in texts[side])
         sides = {side: chunked(texts[side], tokens, self.rows_per_step) for side in SIDES}
         counts = [len(share) for share in shares]
-        wanted = 0 if self.pointwise else self.config.train.loss.listed_negatives
+        wanted = 0 if self.config.train.loss.graded else self.config.train.loss.listed_negatives
         return PairBatch(
             tokens=tokens,
             real=sum(side.real for side in sides.values()),
@@ -126,13 +120,13 @@ class Matching(Task):
         """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
         wanted = self.config.train.loss.listed_negatives
         chosen = [np.zeros(0, np.int32)]
-        for query, seed in zip(queries.tolist(), draws) if wanted and not self.pointwise else ():
+        for query, seed in zip(queries.tolist(), draws) if wanted and not self.config.train.loss.graded else ():
             chosen.append(np.random.default_rng(seed).permutation(self._known.irrelevant(query))[:wanted])
         return np.concatenate(chosen).astype(np.int32)
 
     def told(self, batch: PairBatch) -> np.ndarray:
         """See Task: how many documents there are, their tokens at most, and their rows."""
-        if self.pointwise:
+        if self.config.train.loss.graded:
             return np.zeros(0, np.int32)
         told = np.zeros(2 + steady(batch.room), np.int32)
         told[:2] = len(batch.documents), batch.sides["document"].steps
@@ -141,7 +135,7 @@ class Matching(Task):
 
     def joined(self, batch: PairBatch, told: np.ndarray, rank: int) -> PairBatch:
         """See Task: the columns of the documents and which of them are no negatives of this worker's queries."""
-        if self.pointwise:
+        if self.config.train.loss.graded:
             return batch
         several, counts = len(told) > 1, np.array(batch.counts)
         height = steady(int(told[:, 0].max())) if several else len(batch.documents)
@@ -162,17 +156,13 @@ class Matching(Task):
 
     def _sampled_negatives(self, excluded: np.ndarray, columns: int, first: int, draws: list[list[int]]) -> np.ndarray:
         """(n, K) distinct columns for each pair, neither its own (`first` + its number) nor excluded; -1 for none."""
-        loss = self.config.train.loss
-        if loss.kind != "hinge":
-            return np.zeros((len(draws), 0), np.int32)
-        chosen = np.full((len(draws), loss.negatives), -1, np.int32)
-        for row, seed in enumerate(draws):
+        drawn = self.config.train.loss.drawn
+        chosen = np.full((len(draws), drawn), -1, np.int32)
+        for row, seed in enumerate(draws if drawn else ()):
             barred = np.append(excluded[1][excluded[0] == row], first + row)
             barred.sort()
             allowed = columns - len(barred)
-            places = np.random.default_rng([*seed, 1]).choice(
-                max(allowed, 0), min(allowed, loss.negatives), replace=False
-            )
+            places = np.random.default_rng([*seed, 1]).choice(max(allowed, 0), min(allowed, drawn), replace=False)
             # the p-th column that is not barred: as many barred ones are before it as stand at p or before, counted so
             chosen[row, : len(places)] = places + np.searchsorted(barred - np.arange(len(barred)), places, side="right")
         return chosen
@@ -184,20 +174,21 @@ class Matching(Task):
         context = table.context
         packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
         own = {side: self._represent(network, side, table, batch, packed.get(side, packed["query"])) for side in SIDES}
-        if not self.pointwise:
+        if not self.config.train.loss.graded:
             return self._ranking_loss(network, own, batch, world)
         logits = network.pair_outputs(own["query"], own["document"])
         grades = nd.array(batch.grades, context)
-        link = losses.graded_softmax if self.config.train.loss.link == "softmax" else losses.ordinal
+        loss, weights = self.config.train.loss, self._weights(batch.grades, context)
+        values = loss.formula.values(nd, logits, grades, loss.formula_options)
         # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
         # of all
         weight = len(batch.grades) * world.size / sum(batch.counts)
-        value = link(logits, grades, self._weights(batch.grades, context)) * weight
+        value = (values if weights is None else values * weights).mean().reshape(1) * weight
         return StepLoss(value, value)
 
     @functools.cached_property
     def _class_weights(self) -> np.ndarray:
-        return losses.balanced(self.train.relevance, self.config.train.loss.grades)
+        return balanced(self.train.relevance, self.config.train.loss.grades)
 
     def _weights(self, grades: np.ndarray, context: Context) -> nd.NDArray | None:
         """(n,) how much each pair of a worker counts; None: all alike."""
@@ -268,16 +259,16 @@ class Matching(Task):
         Each worker gives as many documents of as many tokens as the others, zeros behind its own.
         """
         sampled = float((batch.negatives >= 0).sum())
-        hinge = self.config.train.loss.kind == "hinge"
+        drawn = self.config.train.loss.drawn
         if world.size == 1:
-            return [x.detach() for x in own], 1 / max(sampled if hinge else len(batch.queries), 1)
+            return [x.detach() for x in own], 1 / max(sampled if drawn else len(batch.queries), 1)
         arrays = [_filled(x.detach(), 0, batch.height) for x in own]
         if self.config.model.scored_by.by_token:
             arrays = [_filled(x, 1, batch.steps) for x in arrays]
-        if hinge:  # a mean over negatives, of which a pair has fewer where there are few documents
+        if drawn:  # a mean over negatives, of which a pair has fewer where there are few documents
             arrays.append(nd.full(1, sampled, ctx=own[0].context))
         copies = world.gather_equal(arrays, _named("documents", arrays))
-        if not hinge:
+        if not drawn:
             return copies, world.size / sum(batch.counts)
         return copies[:-1], world.size / nd.maximum(copies[-1].sum(), 1)
 
@@ -308,16 +299,16 @@ class Matching(Task):
             documents = [nd.take(x, order) for x in documents]
         scores = network.score_all(Representation(*_two(queries)), Representation(*_two(documents)))
         positives = nd.arange(rows, ctx=context) + (batch.first + part.start)
-        if loss.kind == "hinge":
-            negatives = batch.negatives[part]
-            value = losses.hinge(scores, positives, nd.array(negatives, context), loss.margin)
-            return value * (share * float((negatives >= 0).sum()))
+        excluded = negatives = None
         places = batch.excluded[:, (batch.excluded[0] >= part.start) & (batch.excluded[0] < part.stop)]
-        excluded = None
-        if places.shape[1]:
+        if loss.drawn:
+            negatives = nd.array(batch.negatives[part], context)
+        elif places.shape[1]:
             places = nd.array(places - [[part.start], [0]], context, "int32")
             excluded = nd.scatter_nd(nd.ones(places.shape[1], ctx=context), places, shape=scores.shape)
-        return losses.in_batch_softmax(scores, positives, excluded, loss.temperature) * (share * rows)
+        over = float((batch.negatives[part] >= 0).sum()) if loss.drawn else rows
+        value = loss.formula.value(nd, scores, positives, excluded, negatives, loss.formula_options)
+        return value * (share * over)
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:

@@ -41,9 +41,9 @@ def _graded(
     loss = config.train.loss
     check_grades(split.relevance, loss.grades, name)
     rows, collection = split.rows, Collection([split.fields["document"]])
-    outputs = loss.grades - (loss.link == "ordinal")
-    logits = score_pairs(network, split.fields["query"], rows["query"], collection, rows["document"], world, outputs)
-    return split.relevance.astype(int), grade_probabilities(logits, loss.link)
+    query = split.fields["query"]
+    logits = score_pairs(network, query, rows["query"], collection, rows["document"], world, loss.outputs)
+    return split.relevance.astype(int), grade_probabilities(logits, loss.grade_link)
 
 
 def _predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

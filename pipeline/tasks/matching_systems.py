@@ -98,12 +98,13 @@ def ranked(config: Config, network: Matcher, queries: Queries, world: World) -> 
 def listed_scores(config: Config, network: Matcher, queries: Queries, world: World) -> np.ndarray:
     """(P,) the model's scores of the judged pairs; of a pointwise model, expected grades."""
     loss, judgements = config.train.loss, queries.judgements
-    graded = loss.kind == "pointwise"
     values = score_pairs(
         network, queries.split.fields["query"], judgements.query_rows, queries.collection, judgements.document_rows,
-        world, (loss.grades - (loss.link == "ordinal")) if graded else 0,
+        world, loss.outputs,
     )  # fmt: skip
-    return np.asarray(grade_probabilities(values, loss.link) @ np.arange(loss.grades)) if graded else values
+    if not loss.graded:
+        return values
+    return np.asarray(grade_probabilities(values, loss.grade_link) @ np.arange(loss.grades))
 
 
 class Words:

@@ -18,7 +18,7 @@ def agree(setting: str, before: str, world: World, say: Say) -> tuple[str, str]:
     """Decides what runs recurrent layers from here on. Every rank must call it.
 
     Args:
-        setting: model.kernel.
+        setting: model.kernel, or "formula" of a cell that no kernel has.
         before: the name of what ran them in that from which this goes on; empty: nothing did.
 
     Returns:
@@ -52,7 +52,7 @@ def _decide(setting: str, before: str, world: World) -> tuple[str, str]:
         raise InputError(library.missing(why))
     if setting == "auto" and before == library.MXNET:
         why = why or library.without("what this goes on from had them").phrase
-    if setting == library.MXNET:
-        why = library.without("model.kernel=mxnet").phrase
+    if setting in (library.MXNET, "formula"):
+        why = library.planned(setting, False)
     operator.use(library.MXNET if why else "own")
     return (library.MXNET, why) if why else (f"own {had}", library.told(f"own {had}"))

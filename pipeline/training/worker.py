@@ -86,7 +86,7 @@ def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> 
     network.initialize(ctx=world.context)
     assert job.trained is not None
     task.trained = Path(job.trained)
-    recurrent_kernel.agree(config.model.kernel, library.ran(task.trained), world, say)
+    recurrent_kernel.agree(config.model.runs, library.ran(task.trained), world, say)
     with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
         set_parameters(network, arrays)
     say("scoring the test split")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
-from pipeline.models.recurrent import GATES, RecurrentLayer
+from pipeline.config.cells import CELLS
+from pipeline.models.recurrent import RecurrentLayer
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -22,7 +23,7 @@ def run(layer: RecurrentLayer, x: nd.NDArray, weights: nd.NDArray) -> tuple[np.n
     return states.asnumpy(), {name: parameter.grad().asnumpy() for name, parameter in names.items()}
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", CELLS.own)
 def test_two_directions_are_two_layers_that_share_only_input_and_loss(cell: str) -> None:
     rng = np.random.default_rng(5)
     x = nd.array(rng.normal(size=(STEPS, TEXTS, INPUTS)))

@@ -13,14 +13,15 @@ import pytest
 from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, check_config
+from pipeline.config.cells import OWN
 from pipeline.core.errors import InputError
 from pipeline.models.encoder import Encoder, padding_of
 from pipeline.models.kernel import build, library, operator
-from pipeline.models.recurrent import GATES, RecurrentLayer, read_on
+from pipeline.models.recurrent import RecurrentLayer, read_on
 from pipeline.orchestration import flow
 from tests.networks import built_layers, look_again
 
-CELLS = tuple(GATES)
+CELLS = tuple(cell.name for cell in OWN)
 CPU = mx.cpu()
 
 

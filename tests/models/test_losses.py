@@ -13,11 +13,25 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
+from pipeline.config import LossConfig
+from pipeline.config.losses import Hinge, InBatchSoftmax, Pointwise
 from pipeline.evaluation.grades import grade_probabilities
-from pipeline.models import losses
+from pipeline.models.losses import balanced
 
 SCORES = np.array([[1.0, 0.5, -0.3, 2.0], [0.2, 0.1, 0.9, -1.0], [0.4, -0.6, 0.0, 0.7]], np.float32)
 GRADES = np.array([2, 0, 1], np.float32)
+
+
+def in_batch_softmax(scores: nd.NDArray, own: nd.NDArray, excluded: nd.NDArray, temperature: float) -> nd.NDArray:
+    return InBatchSoftmax().value(nd, scores, own, excluded, None, LossConfig(temperature=temperature))
+
+
+def hinge(scores: nd.NDArray, own: nd.NDArray, negatives: nd.NDArray, margin: float) -> nd.NDArray:
+    return Hinge().value(nd, scores, own, None, negatives, LossConfig(margin=margin))
+
+
+def pointwise(link: str, logits: nd.NDArray, grades: nd.NDArray) -> nd.NDArray:
+    return Pointwise().values(nd, logits, grades, LossConfig(kind="pointwise", link=link))
 
 
 def softmax_by_hand(scores: np.ndarray, positives: list[int], excluded: np.ndarray, temperature: float) -> float:
@@ -73,22 +87,22 @@ NEGATIVES = np.array([[1, 3], [2, -1], [-1, -1]], np.float32)
 OWN = [0, 1, 2]
 CASES = {
     "in_batch_softmax": (
-        lambda x: losses.in_batch_softmax(x, nd.array(OWN), nd.array(EXCLUDED), 0.5),
+        lambda x: in_batch_softmax(x, nd.array(OWN), nd.array(EXCLUDED), 0.5),
         lambda x: softmax_by_hand(x, OWN, EXCLUDED, 0.5),
         SCORES,
     ),
     "hinge": (
-        lambda x: losses.hinge(x, nd.array(OWN), nd.array(NEGATIVES), 0.25),
+        lambda x: hinge(x, nd.array(OWN), nd.array(NEGATIVES), 0.25),
         lambda x: hinge_by_hand(x, OWN, NEGATIVES.astype(int), 0.25),
         SCORES,
     ),
     "graded_softmax": (
-        lambda x: losses.graded_softmax(x, nd.array(GRADES)),
+        lambda x: pointwise("softmax", x, nd.array(GRADES)).mean().reshape(1),
         lambda x: softmax_by_hand(x, GRADES.astype(int).tolist(), np.zeros(x.shape), 1.0),
         SCORES[:, :3],
     ),
     "ordinal": (
-        lambda x: losses.ordinal(x, nd.array(GRADES)),
+        lambda x: pointwise("ordinal", x, nd.array(GRADES)).mean().reshape(1),
         lambda x: ordinal_by_hand(x, GRADES),
         SCORES[:, :2],
     ),
@@ -115,19 +129,19 @@ def test_excluded_documents_count_neither_in_value_nor_in_gradient() -> None:
     assert low[0] == high[0]
     np.testing.assert_array_equal(low[1], high[1])
     assert low[1][0, 3] == 0
-    open_ = losses.in_batch_softmax(nd.array(SCORES), nd.array(OWN), nd.zeros(SCORES.shape), 0.5)
+    open_ = in_batch_softmax(nd.array(SCORES), nd.array(OWN), nd.zeros(SCORES.shape), 0.5)
     assert open_.asscalar() > CASES["in_batch_softmax"][0](nd.array(SCORES)).asscalar()
 
 
 def test_softmax_with_nothing_but_the_own_document_is_0() -> None:
     excluded = 1 - np.eye(3, 4)
-    value = losses.in_batch_softmax(nd.array(SCORES), nd.array(OWN), nd.array(excluded), 0.05)
+    value = in_batch_softmax(nd.array(SCORES), nd.array(OWN), nd.array(excluded), 0.05)
     assert value.asscalar() == pytest.approx(0, abs=1e-5)
 
 
 def test_softmax_is_finite_at_the_smallest_temperatures() -> None:
     for temperature in (1e-3, 1e-5):
-        loss = lambda x, t=temperature: losses.in_batch_softmax(x, nd.array(OWN), nd.array(EXCLUDED), t)
+        loss = lambda x, t=temperature: in_batch_softmax(x, nd.array(OWN), nd.array(EXCLUDED), t)
         assert np.isfinite(loss(nd.array(SCORES)).asscalar())
         assert np.isfinite(gradient(loss, SCORES)).all()
 
@@ -135,28 +149,28 @@ def test_softmax_is_finite_at_the_smallest_temperatures() -> None:
 def test_own_columns_need_not_be_the_diagonal() -> None:
     own = [3, 0, 1]
     none = np.zeros(SCORES.shape)
-    value = losses.in_batch_softmax(nd.array(SCORES), nd.array(own), nd.array(none), 1.0).asscalar()
+    value = in_batch_softmax(nd.array(SCORES), nd.array(own), nd.array(none), 1.0).asscalar()
     assert value == pytest.approx(softmax_by_hand(SCORES, own, none, 1.0), rel=1e-5)
     negatives = np.array([[0, 1], [2, 3], [3, -1]])
-    value = losses.hinge(nd.array(SCORES), nd.array(own), nd.array(negatives), 0.4).asscalar()
+    value = hinge(nd.array(SCORES), nd.array(own), nd.array(negatives), 0.4).asscalar()
     assert value == pytest.approx(hinge_by_hand(SCORES, own, negatives, 0.4), rel=1e-5)
 
 
 def test_hinge_without_any_negative_is_0_and_moves_nothing() -> None:
-    loss = lambda x: losses.hinge(x, nd.array(OWN), nd.full((3, 2), -1), 0.2)
+    loss = lambda x: hinge(x, nd.array(OWN), nd.full((3, 2), -1), 0.2)
     assert loss(nd.array(SCORES)).asscalar() == 0
     assert (gradient(loss, SCORES) == 0).all()
 
 
 def test_missing_negatives_are_not_column_0() -> None:
     """-1 must change neither the sum nor the number that the mean divides by."""
-    value = losses.hinge(nd.array([[0.0, 9.0, 1.0]] * 2), nd.array([2, 2]), nd.array([[1, -1], [-1, -1]]), 0.5)
+    value = hinge(nd.array([[0.0, 9.0, 1.0]] * 2), nd.array([2, 2]), nd.array([[1, -1], [-1, -1]]), 0.5)
     assert value.asscalar() == pytest.approx(0.5 - 1 + 9)
 
 
 def test_hinge_takes_int32_columns() -> None:
     """As the task gives them."""
-    value = losses.hinge(nd.array(SCORES), nd.arange(3), nd.array(NEGATIVES.astype(np.int32)), 0.25).asscalar()
+    value = hinge(nd.array(SCORES), nd.arange(3), nd.array(NEGATIVES.astype(np.int32)), 0.25).asscalar()
     assert value == pytest.approx(hinge_by_hand(SCORES, OWN, NEGATIVES.astype(int), 0.25), rel=1e-5)
 
 
@@ -198,18 +212,20 @@ def test_contradicting_thresholds_give_no_negative_probability() -> None:
 def test_softmax_probabilities_equal_the_loss() -> None:
     found = grade_probabilities(SCORES[:, :3], "softmax")
     cost = -np.log(found[np.arange(3), GRADES.astype(int)]).mean()
-    assert losses.graded_softmax(nd.array(SCORES[:, :3]), nd.array(GRADES)).asscalar() == pytest.approx(cost, rel=1e-5)
+    value = pointwise("softmax", nd.array(SCORES[:, :3]), nd.array(GRADES)).mean().asscalar()
+    assert value == pytest.approx(cost, rel=1e-5)
 
 
 def test_balanced_weights_are_scikit_learns_and_weigh_each_pair() -> None:
     grades = np.array([0, 0, 0, 2, 2, 1, 0])
-    weights = losses.balanced(grades, 3)
+    weights = balanced(grades, 3)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=grades)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     logits = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
     each = nd.array(weights[grades])
-    found = losses.graded_softmax(nd.array(logits), nd.array(grades), each).asscalar()
+    found = (pointwise("softmax", nd.array(logits), nd.array(grades)) * each).mean().asscalar()
     assert found == pytest.approx(log_loss(grades, softmax(logits, axis=1), sample_weight=expected[grades]), rel=1e-5)
     two = np.concatenate([logits[:, :1], logits[:, :1] - 1], axis=1)
     parts = [ordinal_by_hand(two[i : i + 1], grades[i : i + 1]) * weights[grades[i]] for i in range(7)]
-    assert losses.ordinal(nd.array(two), nd.array(grades), each).asscalar() == pytest.approx(np.mean(parts), rel=1e-5)
+    found = (pointwise("ordinal", nd.array(two), nd.array(grades)) * each).mean().asscalar()
+    assert found == pytest.approx(np.mean(parts), rel=1e-5)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
-from pipeline.config import ModelConfig
-from pipeline.models import losses
+from pipeline.config import LossConfig, ModelConfig
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.matching_evidence import _pooled_share
@@ -213,14 +212,13 @@ def gradients_of(network: Matcher, loss: str) -> dict[str, np.ndarray]:
     with autograd.record():
         query, document = (network.represent(side, table, *texts[side]) for side in SIDES)
         if loss in ("softmax", "ordinal"):
-            link = losses.graded_softmax if loss == "softmax" else losses.ordinal
-            value = link(network.pair_outputs(query, document), nd.array([0, 2, 1, 0]))
+            logits, settings = network.pair_outputs(query, document), LossConfig(kind="pointwise", link=loss)
+            value = settings.formula.values(nd, logits, nd.array([0, 2, 1, 0]), settings).mean()
         else:
             scores, own = network.score_all(query, document), nd.arange(4)
-            if loss == "hinge":
-                value = losses.hinge(scores, own, nd.array([[1, 2], [0, 3], [3, 1], [2, 0]]), 5.0)
-            else:
-                value = losses.in_batch_softmax(scores, own, nd.zeros((4, 4)), 0.5)
+            settings = LossConfig(kind=loss, margin=5.0, temperature=0.5)
+            negatives = nd.array([[1, 2], [0, 3], [3, 1], [2, 0]])
+            value = settings.formula.value(nd, scores, own, nd.zeros((4, 4)), negatives, settings)
     value.backward()
     dense = {name: p.grad().asnumpy() for name, p in parameters_of(network).items() if p.grad_req != "null"}
     return {**dense, "embedding": table.grad.asnumpy()}

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import last_json
 
 PACKAGE = Path(__file__).with_name("rating_package")
 DUPLET = ("-m", "pipeline.cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Bad = dict[str, tuple[str, str, str]]
 
 
 def install(site: Path, name: str, version: str, entry_points: dict[str, dict[str, str]], *modules: Path) -> None:
@@ -35,6 +37,34 @@ def install(site: Path, name: str, version: str, entry_points: dict[str, dict[st
 def environment(site: Path) -> dict[str, str]:
     """That of a process which finds the packages of a folder, and this very Duplet."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parents[2])])}
+
+
+def sentences(run: Run, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A configuration without anything of a package as `duplet config` shows it, and a line for each bad thing."""
+    (folder / "t.yaml").write_text(yaml.safe_dump({"name": "t", "ingest": {"source": {"format": "docstrings"}}}))
+    done = run(*DUPLET, "config", "t.yaml")
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout), done.stderr.splitlines()
+
+
+def refused(run_with: Callable[[Path], Run], folder: Path, group: str, bad: Bad, code: str) -> dict[str, Any]:
+    """Installs packages that cannot be used, each of which must cost its sentence; `sentences`' configuration.
+
+    Args:
+        bad: by name what its class holds (or a line that begins with import), its entry point, and the sentence.
+        code: a module that defines THING, with a place for `body`.
+    """
+    site = folder / "site"
+    for name, (body, point, _) in bad.items():
+        install(site, f"duplet-{name}", "1.0", {group: {point: f"plugin_{name}:THING"}})
+        text = body if body.startswith("import") else code.format(body=body or f'name = "{point}"')
+        (site / f"plugin_{name}.py").write_text(text)
+    shown, lines = sentences(run_with(site), folder)
+    assert len(lines) == len(bad)
+    for name, (_, _, sentence) in bad.items():
+        [line] = [line for line in lines if f"package duplet-{name}:" in line]
+        assert sentence in line
+    return shown
 
 
 def stopped_and_resumed(run: Run, site: Path, folder: Path, config: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.search.open_index import stamp_of
 from pipeline.serving.mlflow_model import pack
 from pipeline.serving.onnx import matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
-from tests.plugins.conftest import DUPLET, Run, install, stopped_and_resumed
+from tests.plugins.conftest import DUPLET, Run, install, refused, stopped_and_resumed
 from tests.plugins.heads_package import duplet_heads
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
@@ -199,27 +199,15 @@ class Own(Head):
     summary = "nothing"
     def features(self, m, query, document): return query.vectors
     {body}
-HEAD = Own()
+THING = Own()
 """
 
 
 def test_packages_whose_heads_cannot_be_used_cost_a_sentence_each(
     with_site: Callable[[Path], Run], tmp_path: Path
 ) -> None:
-    site = tmp_path / "site"
-    for name, (body, point, _) in BAD.items():
-        install(site, f"duplet-{name}", "1.0", {"duplet.heads": {point: f"plugin_{name}:HEAD"}})
-        code = body if body.startswith("import") else CODE.format(body=body or f'name = "{point}"')
-        (site / f"plugin_{name}.py").write_text(code)
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump({"name": "t", "ingest": {"source": {"format": "docstrings"}}}))
-    done = with_site(site)(*DUPLET, "config", "t.yaml")
-    assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["model"]["head"] == "late_interaction"
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(BAD)
-    for name, (_, _, sentence) in BAD.items():
-        [line] = [line for line in lines if f"package duplet-{name}:" in line]
-        assert sentence in line
+    shown = refused(with_site, tmp_path, "duplet.heads", BAD, CODE)
+    assert shown["model"]["head"] == "late_interaction"
 
 
 # --- from installation to an index ------------------------------------------------------------------------------------
@@ -303,7 +291,7 @@ def test_a_head_of_another_package_from_installation_to_an_index(
 
     # without the package its model is refused by name, and everything else works
     without = with_site(tmp_path / "nothing")
-    refused = without(*DUPLET, "predict", str(trained), "--input", "ask.jsonl", "--output", "refused.jsonl")
-    assert refused.returncode == 2
-    assert "is of the head gauss, which no installed package brings: install duplet-heads" in refused.stderr
+    done = without(*DUPLET, "predict", str(trained), "--input", "ask.jsonl", "--output", "refused.jsonl")
+    assert done.returncode == 2
+    assert "is of the head gauss, which no installed package brings: install duplet-heads" in done.stderr
     assert without(*DUPLET, "report", str(evaluated)).returncode == 0

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.config import Config
 from pipeline.config.tasks import SECTIONS
-from tests.plugins.conftest import DUPLET, Run, install, stopped_and_resumed
+from tests.plugins.conftest import DUPLET, Run, install, sentences, stopped_and_resumed
 
 CONFIG: dict[str, Any] = {
     "name": "rating",
@@ -126,12 +126,8 @@ def test_packages_that_cannot_be_used_cost_a_sentence_each(with_site: Callable[[
         install(site, f"duplet-{name}", "1.0", {"duplet.tasks": {task: f"plugin_{name}:TASK"}})
         (site / f"plugin_{name}.py").write_text(code)
     install(site, "duplet-nosource", "1.0", {"duplet.sources": {"tsv": "plugin_thing:TASK"}})
-    good = {"name": "t", "ingest": {"source": {"format": "docstrings"}}}
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(good))
-    done = with_site(site)(*DUPLET, "config", "t.yaml")
-    assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["task"] == "matching"
-    lines = done.stderr.splitlines()
+    shown, lines = sentences(with_site(site), tmp_path)
+    assert shown["task"] == "matching"
     assert len(lines) == len(UNUSABLE) + 1
     for name, (_, _, sentence) in UNUSABLE.items():
         [line] = [line for line in lines if f"package duplet-{name}:" in line]

@@ -29,9 +29,7 @@ def config_of(loss: dict[str, Any] | None = None, **model: Any) -> Config:
 
 def random_network(config: Config, seed: int = 0) -> tuple[Matcher, dict[str, np.ndarray]]:
     """A network whose parameters, biases and norms too, are random and large enough to tell gates apart."""
-    loss = config.train.loss
-    outputs = loss.grades - (loss.link == "ordinal") if loss.kind == "pointwise" else 0
-    network = Matcher(config.model, VOCABULARY, outputs, prefix="matcher_")
+    network = Matcher(config.model, VOCABULARY, config.train.loss.outputs, prefix="matcher_")
     network.initialize(ctx=mx.cpu())
     return network, randomise(network, seed)
 

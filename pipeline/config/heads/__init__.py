@@ -1,9 +1,8 @@
 """The heads: those of Duplet, a file each, and those that installed packages bring (entry points `duplet.heads`)."""
 
-from pipeline.config.base import Settings
 from pipeline.config.head import DotHead, Head
 from pipeline.config.heads import bilinear, cosine, dot, late_interaction, mlp
-from pipeline.config.plugins import NAME, Table
+from pipeline.config.plugins import Table
 
 OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interaction.LateInteraction())
 # Settings of the section `model`, which no head may be named as.
@@ -15,14 +14,8 @@ SETTINGS = (
 
 def _problem(head: Head) -> str | None:
     """What is wrong with a head that a package brings."""
-    if not NAME.fullmatch(head.name) or head.name in SETTINGS:
-        return f"calls itself {head.name!r}, which is not a name for a head"
     if type(head).features is Head.features or not getattr(head, "summary", ""):
         return "has no features or no summary"
-    if head.options is not None and not (isinstance(head.options, type) and issubclass(head.options, Settings)):
-        return "has options that are no pipeline.config.Settings"
-    if head.options is not None:
-        head.options()  # raises where a setting has no default
     if head.index not in ("vectors", "tokens", "candidates", "none"):
         return f"has the index {head.index!r}; it is one of vectors, tokens, candidates, none"
     if head.index == "vectors" and (not isinstance(head, DotHead) or head.by_token):
@@ -32,4 +25,4 @@ def _problem(head: Head) -> str | None:
     return None
 
 
-HEADS: Table[Head] = Table("head", Head, {head.name: head for head in OWN}, _problem)
+HEADS: Table[Head] = Table("head", Head, {head.name: head for head in OWN}, _problem, SETTINGS)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.config.losses import GradedLoss, RankingLoss, named
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -29,17 +30,19 @@ def _metrics(config: Any) -> tuple[Metric, ...]:
 def _check(config: Any) -> None:
     train, loss = config.train, config.train.loss
     most = config.model.scored_by.most_pairs
-    if most is not None and loss.kind != "pointwise" and train.max_pairs_per_update > most:
+    if most is not None and not loss.graded and train.max_pairs_per_update > most:
         raise ValueError(
             f"model.head={config.model.head} scores each query with each document of an update: "
             f"keep train.max_pairs_per_update at {most} or less"
         )
-    if "graded" in config.evaluate.kinds and loss.kind != "pointwise":
-        raise ValueError("evaluate.kinds graded needs train.loss.kind=pointwise, which alone predicts grades")
-    if loss.kind == "pointwise" and "ranking" in config.evaluate.kinds and config.evaluate.candidates == "collection":
+    if "graded" in config.evaluate.kinds and not loss.graded:
         raise ValueError(
-            "a pointwise loss ranks listed candidates only: set evaluate.candidates=listed, or "
-            "evaluate.kinds=[graded], or a ranking loss (train.loss.kind in_batch_softmax or hinge)"
+            f"evaluate.kinds graded needs train.loss.kind={named(GradedLoss)}, which alone predicts grades"
+        )
+    if loss.graded and "ranking" in config.evaluate.kinds and config.evaluate.candidates == "collection":
+        raise ValueError(
+            f"a {loss.kind} loss ranks listed candidates only: set evaluate.candidates=listed, or "
+            f"evaluate.kinds=[graded], or a ranking loss (train.loss.kind {named(RankingLoss)})"
         )
 
 

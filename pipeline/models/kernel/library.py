@@ -104,9 +104,12 @@ def ran(folder: Path) -> str:
 
 
 def planned(kernel: str, gpus: bool) -> str:
-    """What is going to run recurrent layers on this host by the settings model.kernel and train.gpus, in words."""
+    """What is going to run recurrent layers on this host by model.kernel, or "formula" of a cell
+    that no kernel has, and train.gpus, in words."""
     if gpus:
         return told("gpu")
+    if kernel == "formula":
+        return without("by the formula of model.cell").phrase
     return without("model.kernel=mxnet").phrase if kernel == MXNET else found().phrase
 
 

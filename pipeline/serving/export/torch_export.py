@@ -69,11 +69,13 @@ def export(folder: Path, output: Path) -> None:
     """Writes model.safetensors with configuration, vocabulary and tokenizer into `output`, whole or not at all.
 
     Raises:
-        InputError: `output` is something else's folder.
+        InputError: `output` is something else's folder, or PyTorch has no layers of the model's cell.
     """
     began = time.time()
     model_folder.check_output(output)
     config = read_config(folder)
+    if not config.model.steps_by.kernel:
+        raise InputError(f"PyTorch has no recurrent layer of model.cell={config.model.cell}: export to ONNX")
     output.parent.mkdir(parents=True, exist_ok=True)
     about = {"format": "pt", "model": json.dumps(config.shown["model"])}
     with atomic_files.lock(output.with_name(f".{output.name}.lock")), atomic_files.new_folder(output) as new:

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.config import ModelConfig
+from pipeline.config.cells import CELLS, Cell
 from pipeline.config.poolings import POOLINGS
 
 OPSET = 18
@@ -22,7 +23,8 @@ LAYER_NORM_EPSILON = 1e-5  # gluon's
 # cell, output; reset, update, new).
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 KINDS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32,
-         np.dtype(np.int64): TensorProto.INT64, np.dtype(np.uint8): TensorProto.UINT8}  # fmt: skip
+         np.dtype(np.int64): TensorProto.INT64, np.dtype(np.bool_): TensorProto.BOOL,
+         np.dtype(np.uint8): TensorProto.UINT8}  # fmt: skip
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -30,8 +32,8 @@ Arrays = Mapping[str, np.ndarray]
 class Graph:
     """Nodes and weights gathered in order; every method returns the names of what it made."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, within: str = "") -> None:
+        self.name, self._within = name, within
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -77,7 +79,7 @@ class Graph:
 
     def _fresh(self, kind: str) -> str:
         self._made += 1
-        return f"{kind}_{self._made}"
+        return f"{self._within}{kind}_{self._made}"
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -130,6 +132,8 @@ def recurrent(
         name: of the layer in `arrays`, whose names are `NAME.f_i2h_weight` and so on.
         states: initial h, and c of an LSTM, each (D, N, H); none: zeros.
     """
+    if not CELLS.named(cell).kernel:
+        return _by_formula(graph, x, lengths, cell, arrays, name, directions, states)
     w, r, b = recurrent_weights(cell, arrays, name, directions)
     hidden = r.shape[2]
     attributes: dict[str, Any] = {
@@ -144,6 +148,60 @@ def recurrent(
     y, *last = graph.ops(node, 3 if cell == "lstm" else 2, *inputs, *states, **attributes)  # y: (T, D, N, H)
     shape = graph.weight(np.array([0, 0, directions * hidden], np.int64))
     return [graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 1, 3]), shape), *last]
+
+
+def _by_formula(
+    graph: Graph, x: str, lengths: str, cell: str, arrays: Arrays, name: str, directions: int, states: Sequence[str]
+) -> list[str]:
+    """As `recurrent`, of a cell whose formula is the body of a loop over the steps."""
+    kind, zero, outputs, last = CELLS.named(cell), graph.weight(np.array([0])), [], []
+    hidden = arrays[f"{name}.f_h2h_weight"].shape[1]
+    sizes = [graph.op("Shape", x, start=axis, end=axis + 1) for axis in (0, 1)]
+    over = []
+    if lengths:
+        steps = graph.op("Cast", graph.op("Squeeze", sizes[0]), to=TensorProto.INT32)
+        numbers = graph.op("Range", graph.weight(np.int32(0)), steps, graph.weight(np.int32(1)))
+        numbers = graph.op("Unsqueeze", numbers, graph.weight(np.array([1, 2])))
+        ends = graph.op("Unsqueeze", lengths, graph.weight(np.array([0, 2])))
+        over = [graph.op("GreaterOrEqual", numbers, ends)]  # (T, N, 1)
+    nothing = graph.op(
+        "Expand", graph.weight(np.float32(0)), graph.op("Concat", sizes[1], graph.weight(np.array([hidden])), axis=0)
+    )
+    for d, side in enumerate("fb"[:directions]):
+        read = graph.op("MatMul", x, graph.weight(arrays[f"{name}.{side}_i2h_weight"].T, f"{name}.{side}_i2h.T"))
+        read = graph.op("Add", read, graph.weight(arrays[f"{name}.{side}_i2h_bias"], f"{name}.{side}_i2h_bias"))
+        begun = [graph.op("Gather", state, graph.weight(np.int64(d)), axis=0) for state in states]
+        body = _body(kind, arrays, f"{name}.{side}", hidden, bool(over))
+        count = kind.states
+        *after, y = graph.ops(
+            "Scan", count + 1, *(begun or [nothing] * count), read, *over, body=body, num_scan_inputs=1 + len(over),
+            scan_input_directions=[d] * (1 + len(over)), scan_output_directions=[d],
+        )  # fmt: skip
+        if over:
+            y = graph.op("Where", over[0], graph.weight(np.float32(0)), y)
+        outputs.append(y)
+        last.append([graph.op("Unsqueeze", state, zero) for state in after])
+    together = [graph.op("Concat", *parts, axis=0) for parts in zip(*last)]
+    return [graph.op("Concat", *outputs, axis=2), *together]
+
+
+def _body(cell: Cell, arrays: Arrays, name: str, hidden: int, padded: bool) -> onnx.GraphProto:
+    """One step: states (N, H) each, the inputs' product (N, gates * H) and, if padded, (N, 1) whether a text has ended,
+    to the states after it and the first of them once more."""
+    graph = Graph(f"{name}.step", within=f"{name}/")
+    before = [graph.input(f"{name}/state_{i}", np.float32, ("N", hidden)) for i in range(cell.states)]
+    read = graph.input(f"{name}/read", np.float32, ("N", cell.gates * hidden))
+    kept = graph.op("MatMul", before[0], graph.weight(arrays[f"{name}_h2h_weight"].T, f"{name}/h2h.T"))
+    kept = graph.op("Add", kept, graph.weight(arrays[f"{name}_h2h_bias"], f"{name}/h2h_bias"))
+    parts = lambda x: [Value(graph, last_axis(graph, x, i * hidden, (i + 1) * hidden)) for i in range(cell.gates)]
+    maths = OnnxMaths(graph, {}, "", hidden)
+    after = [value.name for value in cell.step(maths, parts(read), parts(kept), [Value(graph, x) for x in before])]
+    if padded:
+        over = graph.input(f"{name}/over", np.bool_, ("N", 1))
+        after = [graph.op("Where", over, old, new) for old, new in zip(before, after)]
+    for i, state in enumerate([*after, after[0]]):
+        graph.output(state, f"{name}/out_{i}", np.float32, ("N", hidden))
+    return helper.make_graph(graph.nodes, graph.name, graph.inputs, graph.outputs, list(graph.weights.values()))
 
 
 def layers(graph: Graph, embedded: str, lengths: str, model: ModelConfig, arrays: Arrays, name: str) -> str:

@@ -57,9 +57,9 @@ def matcher(config: Config, arrays: Arrays) -> onnx.ModelProto:
         represented = _represent(graph, config, arrays, side, ids, lengths)
         sides.append(Texts(*(Value(graph, name) for name in represented)))
     maths = OnnxMaths(graph, arrays, "head", config.model.vector_width, config.model.head_options)
-    if loss.kind == "pointwise":
+    if loss.grade_link:
         logits = maths.output(head.features(maths, *sides)).name
-        chances = _probabilities(graph, logits, loss.grades, loss.link)
+        chances = _probabilities(graph, logits, loss.grades, loss.grade_link)
         graph.output(chances, "probabilities", np.float32, ("N", loss.grades))
         grades = graph.weight(np.arange(loss.grades, dtype=np.float32))
         score = graph.op("MatMul", chances, grades)

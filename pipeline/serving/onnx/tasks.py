@@ -101,14 +101,16 @@ def _around(graph: Graph, embedded: str, ids: str, lengths: str, model: ModelCon
 def language_step(config: Config, arrays: Arrays) -> Graphs:
     """A language model's step: ids (N, T) int32 and states to logits (N, T, V) of the next tokens, and new states.
 
-    States go in as h_0, h_1, … (and c_0, … of an LSTM), each (1, N, H), zeros at a text's beginning, and come out as
-    new_h_0 and so on. T = 1 steps token by token; feeding a longer beginning at once gives the same.
+    States go in as h_0, h_1, … (and c_0, … of an LSTM; h1_0, … of a package's cell with more), each (1, N, H), zeros at
+    a text's beginning, and come out as new_h_0 and so on. T = 1 steps token by token; feeding a longer beginning at
+    once gives the same.
     """
     graph, model = Graph("language_step"), config.model
     ids = graph.input("ids", np.int32, ("N", "T"))
     table = "words.weight" if "words.weight" in arrays else "output.weight"  # tied weights are stored once
     x, width = embed(graph, ids, arrays, table), model.embedding
-    kinds, shape = "hc" if model.cell == "lstm" else "h", (1, "N", model.hidden)
+    kinds = "hc" if model.cell == "lstm" else [f"h{i or ''}" for i in range(model.steps_by.states)]
+    shape = (1, "N", model.hidden)
     for i in range(model.layers):
         states = [graph.input(f"{kind}_{i}", np.float32, shape) for kind in kinds]
         y, *new = recurrent(graph, x, "", model.cell, arrays, f"layers.{i}", 1, states)

@@ -70,7 +70,7 @@ def captioner(config: Config, arrays: Arrays) -> Graphs:
     _first_states(graph, seen, model, arrays)
     if options.inject == "first":
         fresh = graph.op("Expand", graph.weight(np.float32(1)), _rows_by(graph, seen, 1))
-        graph.output(fresh, f"state_{_parts(model) * model.layers}", np.float32, ("N", 1))
+        graph.output(fresh, f"state_{model.steps_by.states * model.layers}", np.float32, ("N", 1))
     return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition(options.inject, width))}
 
 
@@ -144,13 +144,9 @@ def _given_shape(arrays: Arrays, model: ModelConfig) -> tuple[int, ...]:
     return (arrays["decoder.layers.0.f_i2h_weight"].shape[1] - model.embedding,)
 
 
-def _parts(model: ModelConfig) -> int:
-    return 2 if model.cell == "lstm" else 1
-
-
 def _first_states(graph: Graph, summary: str, model: ModelConfig, arrays: Arrays) -> None:
     """`Decoder.start`, as outputs: of (N, S), or zeros without a bridge."""
-    count = _parts(model) * model.layers
+    count = model.steps_by.states * model.layers
     if "decoder.bridge.weight" in arrays:
         states = graph.ops("Split", count, dense(graph, summary, arrays, "decoder.bridge", "Tanh"), axis=1,
                            num_outputs=count)  # fmt: skip
@@ -183,7 +179,7 @@ def _step(model: ModelConfig, arrays: Arrays, condition: _Condition) -> onnx.Mod
     weights (R, L) of the places."""
     graph, attends = Graph("decoder_step"), condition.how in ("luong", "bahdanau")
     last = graph.input("last", np.int32, ("R",))
-    count = _parts(model) * model.layers
+    count = model.steps_by.states * model.layers
     states = [graph.input(f"state_{i}", np.float32, ("R", model.hidden)) for i in range(count)]
     table = graph.weight(arrays["words.table"], "words.table")
     x = graph.op("Gather", table, last)  # (R, E)
@@ -198,7 +194,7 @@ def _step(model: ModelConfig, arrays: Arrays, condition: _Condition) -> onnx.Mod
             graph.output(no, f"new_state_{count}", np.float32, ("R", 1))
         x = graph.op("Concat", x, vector, axis=1)
     if condition.how == "bahdanau":
-        context, weights = _attended(graph, states[-_parts(model)], places, arrays, condition.how)
+        context, weights = _attended(graph, states[-model.steps_by.states], places, arrays, condition.how)
         x = graph.op("Concat", x, context, axis=1)
     top, new = _layers(graph, x, states, model, arrays)
     if condition.how == "luong":
@@ -245,7 +241,7 @@ def _attended(
 
 def _layers(graph: Graph, x: str, states: list[str], model: ModelConfig, arrays: Arrays) -> tuple[str, list[str]]:
     """(R, C) through all recurrent layers, one step: the top one's (R, H), and the new states."""
-    zero, parts, new = graph.weight(np.array([0])), _parts(model), []
+    zero, parts, new = graph.weight(np.array([0])), model.steps_by.states, []
     x = graph.op("Unsqueeze", x, zero)
     for i in range(model.layers):
         before = [graph.op("Unsqueeze", state, zero) for state in states[i * parts : (i + 1) * parts]]

@@ -40,9 +40,7 @@ def set_parameters(network: gluon.Block, arrays: Mapping[str, np.ndarray], kerne
 
 def matcher_of(config: Config, arrays: Mapping[str, np.ndarray]) -> Matcher:
     """The matching network with its trained parameters."""
-    loss = config.train.loss
-    outputs = loss.grades - (loss.link == "ordinal") if loss.kind == "pointwise" else 0
-    network = Matcher(config.model, len(arrays["embedding"]), outputs, prefix="matcher_")
+    network = Matcher(config.model, len(arrays["embedding"]), config.train.loss.outputs, prefix="matcher_")
     set_parameters(network, arrays, config.model.kernel)
     return network
 

@@ -79,28 +79,27 @@ class Scorer:
     """
 
     def __init__(self, config: Config, parameters: Mapping[str, np.ndarray]) -> None:
-        self.head, loss = config.model.scored_by, config.train.loss
-        self.link = loss.link if loss.kind == "pointwise" else None
+        self.head, self.link = config.model.scored_by, config.train.loss.grade_link
         own = {name: array.astype(np.float32) for name, array in parameters.items()
                if name.startswith(("head.", "output."))}  # fmt: skip
         self._maths = NumpyMaths(own, config.model.head_options)
 
     def score_all(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(Nq, Nd) float32 scores; larger is a better match. Of a pointwise model, expected grades."""
-        if self.link is None:
+        if not self.link:
             return np.asarray(self.head.all(self._maths, query, document))
         return every_pair(self.score_pairs, query, document)
 
     def score_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N,) scores of query i with document i, equal to the diagonal of `score_all`."""
-        if self.link is not None:
+        if self.link:
             probabilities = self.grades(query, document)
             return (probabilities @ np.arange(probabilities.shape[1])).astype(np.float32)
         return self._by_chunks(self.head.pairs, query, document)
 
     def grades(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N, G) probabilities of the grades; of a pointwise model alone."""
-        assert self.link is not None, "only a pointwise loss gives grades"
+        assert self.link, "only a loss of grades gives grades"
         return grade_probabilities(self._by_chunks(self._logits, query, document), self.link)
 
     def _logits(self, maths: "NumpyMaths", query: Texts, document: Texts) -> np.ndarray:
@@ -115,7 +114,8 @@ def by_chunks(formula: Callable[[Texts, Texts], np.ndarray], query: Encoded, doc
     if not query.texts:
         return formula(query.padded(), document.padded())
     width = query.vectors.shape[1]
-    order = np.lexsort((query.lengths, document.lengths))
+    by_token = query.offsets is not None
+    order = np.lexsort((query.lengths, document.lengths)) if by_token else np.arange(query.texts)
     parts, start = [], 0
     while start < len(order):
         rows = order[start : start + max(1, COMPARED_PER_CHUNK // (8 * width))]

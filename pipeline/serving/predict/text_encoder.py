@@ -1,8 +1,8 @@
 """Encoding texts and scoring pairs with a trained model: ONNX Runtime by default, MXNet on request."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,14 +11,17 @@ from pipeline.core.errors import InputError
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
 from pipeline.tokenization.encoder import Encoder
 
-__all__ = ["SIDES", "Backend", "Encoded", "TextEncoder"]
-
 SIDES = ("query", "document")
 Backend = Literal["onnx", "mxnet"]
 # Padded tokens of a batch: few enough to stay in the caches (at 4096 fp32 is a fifth slower, int8 a third).
 TOKENS_PER_BATCH = 1024
 # Texts whose ids are held at once, and among which like lengths are put together.
 TEXTS_PER_WINDOW = 20_000
+
+
+def side_by_side(threads: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]:
+    """What calls a function for each of several things, as `map` does, so many at once."""
+    return ThreadPoolExecutor(threads).map if threads > 1 else map
 
 
 class Batch(NamedTuple):
@@ -44,9 +47,9 @@ class TextEncoder:
     def __init__(
         self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1
     ) -> None:
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._map = side_by_side(threads)
         self.config, self.sides = config, SIDES
-        self.pointwise = config.train.loss.kind == "pointwise"
+        self.pointwise = config.train.loss.graded
         self.by_token = config.model.scored_by.by_token
         self._tokenizer, self._represent, self._scorer = tokenizer, represent, scorer
 
@@ -71,8 +74,7 @@ class TextEncoder:
         if not len(lengths):
             return self._empty()
         parts = list(batches(ids, lengths))
-        run = self._pool.map if self._pool else map
-        outputs = list(run(lambda batch: self._batch(side, batch), parts))
+        outputs = list(self._map(lambda batch: self._batch(side, batch), parts))
         if not self.by_token:
             vectors = np.empty((len(lengths), outputs[0][0].shape[1]), np.float32)
             for batch, (values, _) in zip(parts, outputs):
