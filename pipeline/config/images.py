@@ -6,6 +6,10 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import OwnPlace, Settings
 
+# channels and strides of the small nets' convolutions: a place of the last sees 33 pixels across, or 15
+CONVOLUTIONS = {"deep": ((24, 1), (48, 2), (48, 2), (64, 2), (64, 1)), "light": ((32, 2), (64, 2), (64, 2))}
+EPSILON = 1e-5  # added to a variance
+
 
 class ImageConfig(Settings):
     """What a network sees of an image."""

@@ -137,6 +137,18 @@ def graded_metrics(labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray
     }
 
 
+def answered(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """accuracy of N answers, and nats over those that are among the classes; nan where none is.
+
+    Args:
+        labels: (N,) true classes, from C on such that the model has not; probabilities: (N, C).
+    """
+    known = np.flatnonzero(labels < probabilities.shape[1])
+    chances = np.maximum(probabilities[known, labels[known]].astype(np.float64), 1e-30)
+    nats = float(-np.log(chances).mean()) if len(known) else float("nan")
+    return {"accuracy": accuracy(labels, probabilities.argmax(axis=1)), "nats": nats}
+
+
 def weighted_metrics(
     labels: np.ndarray, predicted: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:

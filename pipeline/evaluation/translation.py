@@ -85,6 +85,14 @@ def comparison(
     return compared, signatures
 
 
+def scored(
+    texts: list[str], references: list[list[str]], nats: float, lowercase: bool, tokenizer: str
+) -> dict[str, float]:
+    """What validation measures of texts that were written greedily; `nats` of the references is given."""
+    values = {**judges(lowercase, tokenizer).scores(texts, references), "nats": nats}
+    return values | {"exact": float(exact(texts, references, lowercase).mean())}
+
+
 class Nearest(NamedTuple):
     """Of Q asked texts the nearest known ones."""
 

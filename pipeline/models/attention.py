@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from mxnet import gluon, init, nd
 
-from pipeline.models.encoder import FAR_BELOW
+from pipeline.config.head import FAR_BELOW
 
 
 class Memory(NamedTuple):

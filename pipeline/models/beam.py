@@ -73,14 +73,14 @@ class _Beam:
         return self.best is not None and self.best.score >= bound
 
 
-def taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The rows of a NumPy array."""
-    return array[rows]
+def taken(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    """The rows of each NumPy array."""
+    return [array[rows] for array in arrays]
 
 
 def search(
     step: Step, state: Arrays, memory: Arrays, limits: np.ndarray, border: int, beam: int = 1, alpha: float = 0.0,
-    barred: tuple[int, ...] = (), take: Callable[[Any, np.ndarray], Any] = taken,
+    barred: tuple[int, ...] = (), take: Callable[[Arrays, np.ndarray], Arrays] = taken,
 ) -> list[Found]:  # fmt: skip
     """The likeliest texts that `step` can write.
 
@@ -90,13 +90,13 @@ def search(
         border: the token that begins and ends a text.
         alpha: of the length penalty.
         barred: tokens that are never written.
-        take: (array, (R,) rows) -> those rows of an array of a state or a memory.
+        take: (arrays, (R,) rows) -> those rows of each array of a state or a memory.
     """
     beams = [_Beam(beam, int(limit), alpha) for limit in limits]
     active = np.arange(len(beams))
     if beam > 1:
         each = np.repeat(active, beam)
-        state, memory = ([take(array, each) for array in arrays] for arrays in (state, memory))
+        state, memory = take(state, each), take(memory, each)
     last = np.full(len(beams) * beam, border, np.int32)
     while True:
         chances, state = step(last, state, memory)
@@ -118,8 +118,8 @@ def search(
             break
         last = np.array(tokens, np.int32)
         index = np.array(rows, np.int32)
-        state = [take(array, index) for array in state]
+        state = take(state, index)
         if len(places) < len(active):
-            memory = [take(array, index) for array in memory]
+            memory = take(memory, index)
             active = active[places]
     return [own.best or Found([], 0.0) for own in beams]

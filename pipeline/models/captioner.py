@@ -5,14 +5,11 @@ from typing import Any
 from mxnet import gluon, init, nd
 
 from pipeline.config import ModelConfig
+from pipeline.config.images import CONVOLUTIONS, EPSILON
 from pipeline.models.attention import Memory
 from pipeline.models.decoder import Decoder
 from pipeline.models.search import State
 from pipeline.models.words import Words
-
-# channels and strides of the small nets' convolutions: a place of the last sees 33 pixels across, or 15
-CONVOLUTIONS = {"deep": ((24, 1), (48, 2), (48, 2), (64, 2), (64, 1)), "light": ((32, 2), (64, 2), (64, 2))}
-EPSILON = 1e-5  # added to a variance
 
 
 def normalized(x: nd.NDArray, axes: tuple[int, ...]) -> nd.NDArray:

@@ -7,7 +7,7 @@ from mxnet import gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.dropout import Dropout
-from pipeline.models.encoder import Encoder, padding_of
+from pipeline.models.encoder import Encoder, embedding_of, padding_of, rows_of
 from pipeline.models.sampled import Candidates, sampled_losses
 
 # of each reader the (B, E) words that it expects, its (U, E) part of the table and its (V,) biases
@@ -64,13 +64,7 @@ class Cloze(gluon.Block):
         super().__init__(**kwargs)
         self.width = config.embedding
         with self.name_scope():
-            # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
-            self.embedding = self.params.get(
-                "embedding",
-                shape=(vocabulary + 1, config.embedding * (1 + compare_left)),
-                init=init.Uniform(0.1),
-                grad_req="null",
-            )
+            self.embedding = embedding_of(self, vocabulary + 1, config.embedding * (1 + compare_left))
             self.both = Reader(config, vocabulary, config.directions)
             self.left = Reader(config, vocabulary, 1) if compare_left else None
 
@@ -80,7 +74,7 @@ class Cloze(gluon.Block):
 
     def forward(self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, places: nd.NDArray) -> Expected:
         """What each reader expects. `ids` (T, N) int32 index `table` (U, E or 2 E); for the rest see Reader.forward."""
-        embedded, expected = _rows(table, ids), {}
+        embedded, expected = rows_of(table, ids), {}
         for number, (name, reader) in enumerate(self.readers().items()):
             part = {"axis": -1, "begin": number * self.width, "end": (number + 1) * self.width}
             words = reader(nd.slice_axis(embedded, **part), lengths, places)
@@ -113,13 +107,9 @@ class Cloze(gluon.Block):
             nd.array(np.searchsorted(tokens, ids), context, "int32") for ids in (targets, candidates.ids)
         )
         for name, (words, table, bias) in expected.items():
-            logits = (words * _rows(table, own_rows)).sum(axis=1) + nd.take(bias, own)
+            logits = (words * rows_of(table, own_rows)).sum(axis=1) + nd.take(bias, own)
             against = nd.FullyConnected(
-                words, _rows(table, other_rows), nd.take(bias, others), num_hidden=len(candidates.ids)
+                words, rows_of(table, other_rows), nd.take(bias, others), num_hidden=len(candidates.ids)
             )
             losses[name] = sampled_losses(logits, against, own, candidates)
         return losses
-
-
-def _rows(table: nd.NDArray, ids: nd.NDArray) -> nd.NDArray:
-    return nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])

@@ -2,22 +2,32 @@
 
 from typing import Any
 
-from mxnet import Context, gluon, nd
+from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
-from pipeline.config.head import FAR_BELOW
 from pipeline.config.poolings import POOLINGS
 from pipeline.models.dropout import Dropout
 from pipeline.models.maths import Learning, MxnetSteps
 from pipeline.models.recurrent import RecurrentLayer
-
-__all__ = ["FAR_BELOW", "Encoder", "Pooling", "padding_of"]
 
 
 def padding_of(lengths: nd.NDArray, steps: int) -> nd.NDArray:
     """(N,) int32 lengths to (steps, N, 1) float32: 1 where a text has ended."""
     position = nd.arange(steps, ctx=lengths.context).reshape((-1, 1))
     return nd.broadcast_greater_equal(position, lengths.astype("float32").reshape((1, -1))).expand_dims(2)
+
+
+def embedding_of(block: gluon.Block, vocabulary: int, width: int) -> gluon.Parameter:
+    """The table of a network's tokens, (vocabulary, width).
+
+    Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
+    """
+    return block.params.get("embedding", shape=(vocabulary, width), init=init.Uniform(0.1), grad_req="null")
+
+
+def rows_of(table: nd.NDArray, ids: nd.NDArray) -> nd.NDArray:
+    """The rows of a (U, E) table that ids of any shape name."""
+    return nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])
 
 
 class Encoder(gluon.Block):
@@ -75,3 +85,36 @@ class Pooling(Learning):
         """(T, N, W) and (N,) to what a vector takes from each token, (T, N, 1); None: nothing that is learned."""
         weights: nd.NDArray | None = self._pooling.weights(MxnetSteps(self, lengths), states)
         return weights
+
+
+class TextReader(gluon.Block):
+    """A network that reads a text as one vector: embedding, encoder and pooling, and dropout for what stands above.
+
+    Args:
+        vocabulary: V, the rows of the embedding table.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.embedding = embedding_of(self, vocabulary, config.embedding)
+            self.encoder = Encoder(config)
+            self.pooling = Pooling(config.pooling, config.hidden, config.directions)
+            self.dropout = Dropout(config.dropout)
+
+    def packed(self, context: Context) -> list[nd.NDArray]:
+        """The recurrent parameters, for several calls of `forward`."""
+        return self.encoder.packed(context)
+
+    def read(
+        self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, packed: list[nd.NDArray] | None
+    ) -> nd.NDArray:
+        """(N, pooling.width) vectors of texts.
+
+        Args:
+            table: (U, E) embedding rows that `ids` index; the whole table, or the rows that an update needs.
+            ids: (T, N) int32, time first.
+            lengths: (N,) int32, at least 1.
+        """
+        padding = padding_of(lengths, ids.shape[0])
+        return self.pooling(self.encoder(rows_of(table, ids), padding, packed), lengths, padding)

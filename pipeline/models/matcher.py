@@ -6,7 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.config.head import Texts
-from pipeline.models.encoder import Encoder, Pooling, padding_of
+from pipeline.models.encoder import Encoder, Pooling, embedding_of, padding_of, rows_of
 from pipeline.models.maths import Learning, MxnetMaths, unit
 
 SIDES = ("query", "document")
@@ -29,10 +29,7 @@ class Matcher(gluon.Block):
         self.config = config
         self.by_token = config.scored_by.by_token
         with self.name_scope():
-            # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
-            self.embedding = self.params.get(
-                "embedding", shape=(vocabulary, config.embedding), init=init.Uniform(0.1), grad_req="null"
-            )
+            self.embedding = embedding_of(self, vocabulary, config.embedding)
             self.towers = SIDES if config.towers == "separate" else SIDES[:1]
             for side in self.towers:
                 setattr(self, f"{side}_tower", Tower(config))
@@ -69,7 +66,7 @@ class Matcher(gluon.Block):
             packed: what `packed` gave, to make it once for several calls.
         """
         tower = self.query_tower if side == "query" else self.document_tower
-        return tower(nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1]), lengths, packed)
+        return tower(rows_of(table, ids), lengths, packed)
 
     def score_all(self, query: Representation, document: Representation) -> nd.NDArray:
         """(Nq, Nd) scores; larger is a better match. Cosine and late interaction lie in [-1, 1]."""

@@ -4,12 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
-from mxnet import Context, gluon, init, nd
+from mxnet import gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.captioner import SmallNet, normalized
-from pipeline.models.dropout import Dropout
-from pipeline.models.encoder import Encoder, Pooling, padding_of
+from pipeline.models.encoder import TextReader
 
 
 def coordinates(side: int) -> np.ndarray:
@@ -52,7 +51,7 @@ class SteeredBlock(gluon.Block):
         return x + nd.relu(nd.broadcast_add(nd.broadcast_mul(z, 1 + scale), shift))
 
 
-class QuestionAnswerer(gluon.Block):
+class QuestionAnswerer(TextReader):
     """Logits of the answers from an image and the pooled states of a question.
 
     concat: [q; v], and product: tanh(W q) * tanh(V v), with v one vector of the whole image (Antol et al., "VQA: visual
@@ -76,16 +75,9 @@ class QuestionAnswerer(gluon.Block):
         self, config: ModelConfig, vocabulary: int, answers: int, fusion: str, shape: tuple[int, ...], blocks: int = 0,
         net: str = "deep", **kwargs: Any,
     ) -> None:  # fmt: skip
-        super().__init__(**kwargs)
+        super().__init__(config, vocabulary, **kwargs)
         self.fusion, hidden = fusion, config.hidden
         with self.name_scope():
-            # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
-            self.embedding = self.params.get(
-                "embedding", shape=(vocabulary, config.embedding), init=init.Uniform(0.1), grad_req="null"
-            )
-            self.encoder = Encoder(config)
-            self.pooling = Pooling(config.pooling, hidden, config.directions)
-            self.dropout = Dropout(config.dropout)
             self.net = SmallNet(shape[0], net) if len(shape) == 3 else None
             grid = (self.net.places, self.net.width) if self.net else shape
             self.places = grid[0] if fusion == "attention" else 0  # of an image that get a weight each
@@ -107,10 +99,6 @@ class QuestionAnswerer(gluon.Block):
             self.between = _dense(hidden, joined, activation="relu")
             self.output = _dense(answers, hidden)
 
-    def packed(self, context: Context) -> list[nd.NDArray]:
-        """The recurrent parameters, for several calls of `forward`."""
-        return self.encoder.packed(context)
-
     def forward(
         self, table: nd.NDArray, ids: nd.NDArray, lengths: nd.NDArray, images: nd.NDArray,
         packed: list[nd.NDArray] | None = None,
@@ -118,14 +106,10 @@ class QuestionAnswerer(gluon.Block):
         """(N, A) logits, and with attention the (N, L) weights of the places, else None.
 
         Args:
-            table: (U, E) embedding rows that `ids` index; the whole table, or the rows that an update needs.
-            ids: (T, N) int32, time first.
-            lengths: (N,) int32, at least 1.
+            table, ids, lengths: of the questions, see TextReader.read.
             images: (N, *shape).
         """
-        embedded = nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])
-        padding = padding_of(lengths, ids.shape[0])
-        question = self.pooling(self.encoder(embedded, padding, packed), lengths, padding)
+        question = self.read(table, ids, lengths, packed)
         seen = self.net(images) if self.net else images
         joined, weights = self._joined(question, seen)
         return self.output(self.dropout(self.between(self.dropout(joined)))), weights

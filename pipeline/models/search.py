@@ -6,9 +6,7 @@ import numpy as np
 from mxnet import nd
 
 from pipeline.models import beam as numpy_search
-from pipeline.models.beam import Arrays, Found, length_penalty
-
-__all__ = ["Found", "State", "Step", "length_penalty", "search"]
+from pipeline.models.beam import Arrays, Found
 
 State = list[nd.NDArray]  # arrays of a row per hypothesis
 # last tokens (R,), state, memory -> log probabilities (R, V) of the next token, and the state after them
@@ -26,5 +24,8 @@ def search(
         chances, after = step(nd.array(last, context, "int32"), list(before), list(memories))
         return chances.asnumpy(), after
 
-    take = lambda array, rows: nd.take(array, nd.array(rows, context, "int32"))
+    def take(arrays: Arrays, rows: np.ndarray) -> Arrays:
+        places = nd.array(rows, context, "int32")
+        return [nd.take(array, places) for array in arrays]
+
     return numpy_search.search(stepped, state, memory, limits, border, beam, alpha, barred, take)

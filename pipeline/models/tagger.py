@@ -6,7 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.models.dropout import Dropout
-from pipeline.models.encoder import Encoder, Pooling, padding_of
+from pipeline.models.encoder import Encoder, Pooling, embedding_of, padding_of, rows_of
 
 LETTER_WIDTH, LETTER_HIDDEN = 24, 24
 
@@ -46,10 +46,7 @@ class Tagger(gluon.Block):
         self.words = config.embedding
         extra = 2 * LETTER_HIDDEN if letters else 0
         with self.name_scope():
-            # Rows are updated by themselves (training.optimizer), so no gradient of the whole table is ever made.
-            self.embedding = self.params.get(
-                "embedding", shape=(vocabulary, config.embedding), init=init.Uniform(0.1), grad_req="null"
-            )
+            self.embedding = embedding_of(self, vocabulary, config.embedding)
             self.letters = Letters(letters) if letters else None
             self.encoder = Encoder(config.model_copy(update={"embedding": config.embedding + extra}))
             self.dropout = Dropout(config.dropout)
@@ -80,7 +77,7 @@ class Tagger(gluon.Block):
             lengths: (N,) int32.
             spelled: (W + 1, 2 * LETTER_HIDDEN), what `letters` made; `places`: (T, N) int32 rows of it.
         """
-        embedded = nd.Embedding(ids, table, input_dim=table.shape[0], output_dim=table.shape[1])
+        embedded = rows_of(table, ids)
         if spelled is not None:
             embedded = nd.concat(embedded, nd.take(spelled, places), dim=2)
         states = self.encoder(embedded, padding_of(lengths, ids.shape[0]), packed)

@@ -13,15 +13,15 @@ from pipeline.core.atomic_files import as_json
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions
 from pipeline.evaluation.judged import Judged
+from pipeline.models.beam import Found
 from pipeline.models.captioner import Captioner
-from pipeline.models.search import Found, search
+from pipeline.models.search import search
 from pipeline.reporting import captions_page, system_comparison, tables
 from pipeline.tasks import decoding
-from pipeline.tasks.base import StepLoss, Task, texts_of
-from pipeline.tasks.images import Images
-from pipeline.tasks.teacher_forcing import gather_found, teacher
+from pipeline.tasks.base import StepLoss, texts_of
+from pipeline.tasks.images import ImageTask
+from pipeline.tasks.teacher_forcing import WritingTask, gather_found, mean_nats, teacher
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import load_vocabulary
 from pipeline.tokenization.joining import joined
 
 AT_ONCE = 128  # images whose captions are written side by side
@@ -41,7 +41,7 @@ class CaptionBatch(NamedTuple):
     total: int  # targets of all workers, M
 
 
-class Captioning(Task):
+class Captioning(WritingTask, ImageTask):
     """The task."""
 
     @property
@@ -52,20 +52,9 @@ class Captioning(Task):
     sides = ("caption",)
 
     @functools.cached_property
-    def images(self) -> Images:
-        """What the records' images are."""
-        return Images("captioning", self.options, self.folder)
-
-    @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, 1) int32."""
         return self.train.fields["caption"].lengths_of(self.train.rows["caption"])[:, None]
-
-    @functools.cached_property
-    def vocabulary(self) -> list[str]:
-        """(V,) tokens by id."""
-        ids = load_vocabulary(self.folder)
-        return sorted(ids, key=lambda token: ids[token])
 
     def network(self) -> Captioner:
         """See Captioner."""
@@ -75,30 +64,20 @@ class Captioning(Task):
         )  # fmt: skip
 
     # --- training -----------------------------------------------------------------------------------------------------
-    @functools.cached_property
-    def _seen(self) -> np.ndarray:
-        """The training split's distinct images as the network takes them: mapped, or AlexNet's features in memory."""
-        rows = self.images.rows_of(self.train.fields["image"])
-        return self.images.seen(self.images.raw[rows], Context("cpu"))
-
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> CaptionBatch:
         """See CaptionBatch."""
         lengths = [self.lengths[share, 0] for share in shares]
-        forced = teacher(*self.train.fields["caption"].padded(self.train.rows["caption"][shares[rank]]), self._border)
+        forced = self.forced(self.train, "caption", shares[rank])
         return CaptionBatch(
             tokens=None,
             real=int(lengths[rank].sum()),
             cells=int(len(lengths[rank]) * lengths[rank].max(axis=0).sum()),
-            images=self._seen[self.train.rows["image"][shares[rank]]],
+            images=self.seen[self.train.rows["image"][shares[rank]]],
             inputs=forced.inputs,
             places=forced.places,
             targets=forced.targets,
             total=sum(int(part.sum()) + len(part) for part in lengths),
         )
-
-    @property
-    def _border(self) -> int:
-        return len(self.vocabulary)
 
     def loss(self, network: Captioner, table: nd.NDArray | None, batch: CaptionBatch, world: World) -> StepLoss:
         """Mean cross entropy over all workers' tokens."""
@@ -121,7 +100,7 @@ class Captioning(Task):
             part = seen[start : start + AT_ONCE]
             state, memory = network.look(nd.array(part, context, part.dtype))
             limits = np.full(len(part), limit)
-            hypotheses += search(network.step, state, memory, limits, self._border, beam, 0.0, never)
+            hypotheses += search(network.step, state, memory, limits, self.border, beam, 0.0, never)
         return hypotheses
 
     def _looked(
@@ -132,7 +111,7 @@ class Captioning(Task):
             return []
         seen = self.images.seen(self.images.raw[rows], context)
         state, memory = network.look(nd.array(seen, context, seen.dtype))
-        forced = teacher(*shards.padded([np.array(ids, np.int32) for ids in written]), self._border)
+        forced = teacher(*shards.padded([np.array(ids, np.int32) for ids in written]), self.border)
         weights = network(nd.array(forced.inputs, context, "int32"), state, memory)[2].asnumpy()
         return [part[: len(ids)] for part, ids in zip(weights, written)]
 
@@ -144,36 +123,28 @@ class Captioning(Task):
         hypotheses = self._write(network, seen, world.context, beam)
         return gather_found(dict(zip(own_images.tolist(), hypotheses)), len(rows), world)
 
-    def _tokens(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        return [self.vocabulary[i] for i in ids]
-
-    def _references(self, split: shards.Split) -> list[list[list[str]]]:
-        """The captions' tokens of each distinct image."""
-        references: list[list[list[str]]] = [[] for _ in range(len(split.fields["image"]))]
-        for image, caption in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
-            references[image].append(self._tokens(split.fields["caption"].ids(caption)))
-        return references
-
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Captioner, world: World) -> dict[str, float]:
         """Exact captions, BLEU-1 to 4 and CIDEr of what is written greedily, and nats per token."""
         split = self.judged("valid")
         hypotheses = self._write_split(network, split, world, beam=1)
-        metrics = captions.scores([self._tokens(ids) for ids, _ in hypotheses], self._references(split))
+        metrics = captions.scores(
+            [self.tokens(ids) for ids, _ in hypotheses], decoding.captions_given(split, self.vocabulary)
+        )
         return world.agree(metrics | {"nats": self._nats(network, split, world)}, "validation")
 
     def _nats(self, network: Captioner, split: shards.Split, world: World) -> float:
         """Mean cross entropy per token, the border included."""
-        images, total = self.images.rows_of(split.fields["image"]), np.zeros((1, 2), np.float32)
+        images = self.images.rows_of(split.fields["image"])
         own_records = np.arange(len(split.relevance))[world.rank :: world.size]
-        for start in range(0, len(own_records), AT_ONCE):
+
+        def losses(start: int) -> nd.NDArray:
             part = own_records[start : start + AT_ONCE]
-            forced = teacher(*split.fields["caption"].padded(split.rows["caption"][part]), self._border)
+            forced = self.forced(split, "caption", part)
             seen = self.images.seen(self.images.raw[images[split.rows["image"][part]]], world.context)
-            losses = self._losses(network, CaptionBatch(None, 0, 0, seen, *forced, total=0), world.context)
-            total += np.array([[losses.sum().asscalar(), len(forced.targets)]])
-        everyones = world.gather_numpy(total, "nats").sum(axis=0)
-        return float(everyones[0] / everyones[1])
+            return self._losses(network, CaptionBatch(None, 0, 0, seen, *forced, total=0), world.context)
+
+        return mean_nats(map(losses, range(0, len(own_records), AT_ONCE)), world)
 
     def evaluate(self, network: Captioner, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside the nearest training image's caption and the most frequent one; also predictions.jsonl,
@@ -182,10 +153,10 @@ class Captioning(Task):
         hypotheses = self._write_split(network, split, world, self.options.beam)
         if world.rank > 0:
             return {}
-        references, kind = self._references(split), self.config.tokenize.kind
+        references, kind = decoding.captions_given(split, self.vocabulary), self.config.tokenize.kind
         rows = self.images.rows_of(split.fields["image"])
-        systems: dict[str, list[Any]] = {"model": [self._tokens(ids) for ids, _ in hypotheses]}
-        train = self._references(self.train)
+        systems: dict[str, list[Any]] = {"model": [self.tokens(ids) for ids, _ in hypotheses]}
+        train = decoding.captions_given(self.train, self.vocabulary)
         near = captions.nearest(
             self.images.small(self.images.rows_of(self.train.fields["image"])), self.images.small(rows)
         )
@@ -242,4 +213,4 @@ class Captioning(Task):
         raw = np.stack([self.images.read(row["image"]) for row in rows])
         hypotheses = self._write(network, self.images.seen(raw, context), context, self.options.beam)
         kind = self.config.tokenize.kind
-        return [{"caption": joined(kind, self._tokens(ids)), "score": round(score, 6)} for ids, score in hypotheses]
+        return [{"caption": joined(kind, self.tokens(ids)), "score": round(score, 6)} for ids, score in hypotheses]

@@ -179,6 +179,14 @@ def too_many_sampled(section: str, sampled: int, vocabulary: int) -> InputError:
     )
 
 
+def captions_given(split: "Split", names: list[str]) -> list[list[list[str]]]:
+    """The tokens of all captions of each distinct image of a split."""
+    captions: list[list[list[str]]] = [[] for _ in range(len(split.fields["image"]))]
+    for image, caption in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
+        captions[image].append([names[i] for i in split.fields["caption"].ids(caption)])
+    return captions
+
+
 # --- texts that are written -------------------------------------------------------------------------------------------
 def never_written(copied: bool) -> tuple[int, ...]:
     """Tokens that no search may write; `copied`: an unknown word may, since the source's stands in its place."""
@@ -194,14 +202,12 @@ def with_copies(ids: list[int], tokens: list[str], words: list[str], weights: np
     """Tokens with each unknown one replaced by the source's word that it looked at most.
 
     Args:
-        words: of the source; none: nothing can be copied.
+        words: of the source.
         weights: (T + 1, L) attention while writing.
 
     >>> with_copies([5, UNKNOWN_ID], ["the", "<unk>"], ["der", "Zugspitze"], np.array([[1, 0], [0.2, 0.8], [1, 0]]))
     ['the', 'Zugspitze']
     """
-    if not words:
-        return tokens
     looked_at = weights.argmax(axis=1)
     return [words[at] if i == UNKNOWN_ID else token for i, token, at in zip(ids, tokens, looked_at)]
 

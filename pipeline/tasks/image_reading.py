@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.config import Config
 from pipeline.config.images import ImageConfig
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, one_line
@@ -30,8 +31,8 @@ HOW = ("inject", "fusion")  # the setting of each section that says whether the 
 class ImageReader:
     """All images of a folder of ids, or of a trained model: that has none, but what reads a new one."""
 
-    def __init__(self, section: str, options: ImageConfig, folder: Path) -> None:
-        """`section` is the name of the options' section, for what an error says."""
+    def __init__(self, config: Config, folder: Path) -> None:
+        section, options = config.task, config.options(ImageConfig)
         self.section, self.options, self.folder = section, options, folder
         try:
             self.raw_shape = tuple(json.loads((folder / SHAPE).read_text(encoding="utf-8"))["shape"])

@@ -9,9 +9,8 @@ from mxnet import Context, nd
 from mxnet.gluon.model_zoo import vision
 
 from pipeline.core.errors import InputError
-from pipeline.tasks.image_reading import DEVIATION, GRID, MEAN, VECTOR, ImageReader
-
-__all__ = ["GRID", "VECTOR", "Images"]
+from pipeline.tasks.base import Task
+from pipeline.tasks.image_reading import DEVIATION, MEAN, ImageReader
 
 AT_ONCE = 32  # pictures that go through AlexNet together
 
@@ -45,3 +44,18 @@ class Images(ImageReader):
                 f"{self.section}.weights={path} holds no parameters of the model zoo's AlexNet ({first})"
             ) from None
         return list(net.features)
+
+
+class ImageTask(Task):
+    """A task whose records have an image each."""
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """What the records' images are."""
+        return Images(self.config, self.folder)
+
+    @functools.cached_property
+    def seen(self) -> np.ndarray:
+        """The training split's distinct images as the network takes them: mapped, or AlexNet's features in memory."""
+        rows = self.images.rows_of(self.train.fields["image"])
+        return self.images.seen(self.images.raw[rows], Context("cpu"))

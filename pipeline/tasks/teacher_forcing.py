@@ -1,11 +1,17 @@
 """What tasks that write texts share: teacher forcing, and bringing together what workers wrote."""
 
+import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from mxnet import nd
 
 from pipeline.distributed.world import World
-from pipeline.models.search import Found
+from pipeline.models.beam import Found
+from pipeline.tasks import decoding
+from pipeline.tasks.base import Task
+from pipeline.tokenization import shards
 
 
 class Forced(NamedTuple):
@@ -30,6 +36,37 @@ def teacher(ids: np.ndarray, lengths: np.ndarray, border: int) -> Forced:
     targets[lengths, np.arange(n)] = border
     places = np.flatnonzero(np.arange(steps + 1)[:, None] <= lengths)
     return Forced(inputs, places.astype(np.int32), targets.ravel()[places])
+
+
+class WritingTask(Task):
+    """A task whose network writes texts of one vocabulary, token by token, until the border behind it."""
+
+    @functools.cached_property
+    def vocabulary(self) -> list[str]:
+        """(V,) tokens by id."""
+        return decoding.tokens_by_id(self.folder)
+
+    @property
+    def border(self) -> int:
+        """The token that begins and ends a text, V."""
+        return len(self.vocabulary)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """What ids stand for."""
+        return [self.vocabulary[i] for i in ids]
+
+    def forced(self, split: shards.Split, field: str, records: np.ndarray) -> Forced:
+        """What the decoder reads and must write of a field of these records."""
+        return teacher(*split.fields[field].padded(split.rows[field][records]), self.border)
+
+
+def mean_nats(parts: Iterable[nd.NDArray], world: World) -> float:
+    """The mean over all workers of what each has parts of, (m,) losses each."""
+    total = np.zeros((1, 2), np.float32)
+    for losses in parts:
+        total += np.array([[losses.sum().asscalar(), losses.size]])
+    everyones = world.gather_numpy(total, "nats").sum(axis=0)
+    return float(everyones[0] / everyones[1])
 
 
 def gather_found(own: dict[int, Found], count: int, world: World) -> list[Found]:

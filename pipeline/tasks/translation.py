@@ -16,15 +16,16 @@ from pipeline.core.atomic_files import as_json
 from pipeline.distributed.world import World
 from pipeline.evaluation import phrase_table, translation
 from pipeline.evaluation.judged import Judged, shown
-from pipeline.models.search import Found, search
+from pipeline.models.beam import Found
+from pipeline.models.search import search
 from pipeline.models.translator import Translator
 from pipeline.reporting import system_comparison, tables, translation_plots
 from pipeline.tasks import decoding
-from pipeline.tasks.base import StepLoss, Task, texts_of
+from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.length_bucketing import like_lengths
-from pipeline.tasks.teacher_forcing import gather_found, teacher
+from pipeline.tasks.teacher_forcing import WritingTask, gather_found, mean_nats
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer
 from pipeline.tokenization.joining import joined
 
 HEAT_MAPS = 8  # drawn by evaluate
@@ -46,7 +47,7 @@ class TranslationBatch(NamedTuple):
     total: int  # targets of all workers, M
 
 
-class Translation(Task):
+class Translation(WritingTask):
     """The task."""
 
     @property
@@ -61,12 +62,6 @@ class Translation(Task):
         """(N, 2) int32."""
         return np.stack([self.train.fields[s].lengths_of(self.train.rows[s]) for s in self.sides], axis=1)
 
-    @functools.cached_property
-    def vocabulary(self) -> list[str]:
-        """(V,) tokens by id."""
-        ids = load_vocabulary(self.folder)
-        return sorted(ids, key=lambda token: ids[token])
-
     def network(self) -> Translator:
         """Encoder and decoder over one vocabulary."""
         options = self.options
@@ -77,7 +72,7 @@ class Translation(Task):
         """See TranslationBatch."""
         lengths = [self.lengths[share] for share in shares]
         ids, sizes = self.train.fields["source"].padded(self.train.rows["source"][shares[rank]])
-        forced = teacher(*self.train.fields["target"].padded(self.train.rows["target"][shares[rank]]), self._border)
+        forced = self.forced(self.train, "target", shares[rank])
         return TranslationBatch(
             tokens=None,
             real=int(lengths[rank].sum()),
@@ -89,10 +84,6 @@ class Translation(Task):
             targets=forced.targets,
             total=sum(int(part[:, 1].sum()) + len(part) for part in lengths),
         )
-
-    @property
-    def _border(self) -> int:
-        return len(self.vocabulary)
 
     def loss(self, network: Translator, table: nd.NDArray | None, batch: TranslationBatch, world: World) -> StepLoss:
         """Mean cross entropy, with label smoothing, over all workers' target tokens."""
@@ -124,21 +115,21 @@ class Translation(Task):
         for part in like_lengths(lengths, rank, size, max(1, CELLS // beam)):
             memory, state = network.encode(*_padded([sources[row] for row in part], context))
             limits = decoding.target_limits(lengths[part], options.max_target_share)
-            texts = search(network.step, state, list(memory), limits, self._border, beam, alpha, barred)
+            texts = search(network.step, state, list(memory), limits, self.border, beam, alpha, barred)
             hypotheses |= dict(zip(part.tolist(), texts))
         return hypotheses
 
     def _attention(self, network: Translator, source: np.ndarray, target: list[int], context: Context) -> np.ndarray:
         """(T + 1, L) weights while writing a target and the border behind it."""
         memory, state = network.encode(*_padded([source], context))
-        inputs = nd.array(np.array([[self._border, *target]]).T, context, "int32")
+        inputs = nd.array(np.array([[self.border, *target]]).T, context, "int32")
         weights: np.ndarray = network(inputs, state, memory)[1][0].asnumpy()
         return weights
 
     def _text(self, network: Translator, source: np.ndarray, words: list[str], ids: list[int], context: Context) -> str:
         """The text that ids stand for; unknown words are taken from the source where they looked, if asked for."""
-        tokens = [self.vocabulary[i] for i in ids]
-        if self.options.copy_unknown and UNKNOWN_ID in ids:
+        tokens = self.tokens(ids)
+        if self.options.copy_unknown and words and UNKNOWN_ID in ids:
             tokens = decoding.with_copies(ids, tokens, words, self._attention(network, source, ids, context))
         return joined(self.config.tokenize.kind, tokens)
 
@@ -156,27 +147,24 @@ class Translation(Task):
         )
         hypotheses = gather_found(own_hypotheses, len(field), world)
         kind, lowercase = self.config.tokenize.kind, self.config.tokenize.lowercase
-        to_text = lambda ids: joined(kind, [self.vocabulary[i] for i in ids])
+        to_text = lambda ids: joined(kind, self.tokens(ids))
         targets = split.fields["target"]
         references = [[to_text(targets.ids(row))] for row in split.rows["target"].tolist()]
         texts = [to_text(hypotheses[row].ids) for row in split.rows["source"].tolist()]
-        judge = translation.judges(lowercase, self.options.bleu_tokenizer)
-        metrics = {**judge.scores(texts, references), "nats": nats}
-        metrics["exact"] = float(translation.exact(texts, references, lowercase).mean())
+        metrics = translation.scored(texts, references, nats, lowercase, self.options.bleu_tokenizer)
         return world.agree(metrics, "validation")
 
     def _nats(self, network: Translator, split: shards.Split, world: World) -> float:
         """Mean cross entropy per target token, the border included."""
         lengths = sum(split.fields[side].lengths[split.rows[side]] for side in self.sides)
-        total = np.zeros((1, 2), np.float32)
-        for part in like_lengths(lengths, world.rank, world.size):
+
+        def losses(part: np.ndarray) -> nd.NDArray:
             ids, sizes = split.fields["source"].padded(split.rows["source"][part])
-            forced = teacher(*split.fields["target"].padded(split.rows["target"][part]), self._border)
+            forced = self.forced(split, "target", part)
             batch = TranslationBatch(None, 0, 0, ids.T.copy(), sizes, *forced, total=0)
-            losses = self._losses(network, batch, world.context)
-            total += np.array([[losses.sum().asscalar(), len(forced.targets)]])
-        everyones = world.gather_numpy(total, "nats").sum(axis=0)
-        return float(everyones[0] / everyones[1])
+            return self._losses(network, batch, world.context)
+
+        return mean_nats(map(losses, like_lengths(lengths, world.rank, world.size)), world)
 
     def evaluate(self, network: Translator, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside a translation memory and the source copied; also writes predictions.jsonl, alignments.json and
@@ -226,8 +214,8 @@ class Translation(Task):
         entries = []
         for number, (source, ids) in enumerate(zip(sources, written), 1):
             weights = self._attention(network, source, ids, world.context)
-            columns = [self.vocabulary[i] for i in source]
-            rows = [*(self.vocabulary[i] for i in ids), "(end)"]
+            columns = self.tokens(source)
+            rows = [*self.tokens(ids), "(end)"]
             translation_plots.heat_map(weights, columns, rows, folder / f"attention-{number:02d}.png")
             entry = {"title": " ".join(columns), "rows": rows, "columns": columns, "label": "attention"}
             entry |= {"axes": ["written tokens", "source tokens"], "values": np.round(weights, 4).tolist()}

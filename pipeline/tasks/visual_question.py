@@ -1,6 +1,5 @@
 """Questions about images: an image and a question in, one of the training split's answers out."""
 
-import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from pipeline.models.question_answerer import QuestionAnswerer
 from pipeline.reporting import captions_page, system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, texts_of
-from pipeline.tasks.images import Images
+from pipeline.tasks.images import ImageTask
 from pipeline.tasks.labels import LabelTask, gathered
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
@@ -49,7 +48,7 @@ class Answered(NamedTuple):
     weights: np.ndarray  # (N, L) float32 of the image's places; L is 0 without attention
 
 
-class VisualQuestion(LabelTask):
+class VisualQuestion(LabelTask, ImageTask):
     """Softmax over the answers that the training split names."""
 
     @property
@@ -60,20 +59,9 @@ class VisualQuestion(LabelTask):
     sides = ("question",)
     text, label = "question", "answer"
 
-    @functools.cached_property
-    def images(self) -> Images:
-        """What the records' images are."""
-        return Images("visual_question", self.options, self.folder)
-
-    @functools.cached_property
-    def _seen(self) -> np.ndarray:
-        """The training split's distinct images as the network takes them: mapped, or AlexNet's features in memory."""
-        rows = self.images.rows_of(self.train.fields["image"])
-        return self.images.seen(self.images.raw[rows], Context("cpu"))
-
     def prepare(self) -> None:
         """See Task: the training answers' classes and the images."""
-        _ = self.classes, self._seen
+        _ = self.classes, self.seen
 
     def network(self) -> QuestionAnswerer:
         """One output per answer. Raises InputError: blocks of convolutions over places that are no square's."""
@@ -95,7 +83,7 @@ class VisualQuestion(LabelTask):
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
         own_examples = shares[rank][texts.rows]
-        images = self._seen[self.train.rows["image"][own_examples]]
+        images = self.seen[self.train.rows["image"][own_examples]]
         total = sum(len(share) for share in shares)
         return QuestionBatch(tokens, texts.real, texts.cells, texts, images, self.classes[own_examples], total)
 
@@ -119,11 +107,7 @@ class VisualQuestion(LabelTask):
         split = self.judged("valid")
         answers = self.classes_of(split)
         probabilities = self._answered(network, split, world).probabilities
-        known = np.flatnonzero(answers < len(self.names))
-        chances = np.maximum(probabilities[known, answers[known]].astype(np.float64), 1e-30)
-        values = {"accuracy": metrics.accuracy(answers, probabilities.argmax(axis=1))}
-        values["nats"] = float(-np.log(chances).mean()) if len(known) else float("nan")
-        return world.agree(values, "validation")
+        return world.agree(metrics.answered(answers, probabilities), "validation")
 
     def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside what the question alone, the picture alone and nothing at all tell; also predictions.jsonl and

@@ -21,7 +21,8 @@ from pipeline.core.errors import InputError
 from pipeline.serving import fetching, model_folder
 from pipeline.serving.loading import open_encoder
 from pipeline.serving.predict import scoring, text_encoder
-from pipeline.serving.predict.text_encoder import Encoded, TextEncoder
+from pipeline.serving.predict.scoring import Encoded
+from pipeline.serving.predict.text_encoder import TextEncoder
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
 

@@ -16,7 +16,7 @@ import pytest
 from mxnet import nd
 from PIL import Image
 
-from pipeline.config import CaptioningConfig, Config, ModelConfig
+from pipeline.config import Config, ModelConfig, check_config
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions
@@ -27,7 +27,8 @@ from pipeline.models.captioner import Captioner
 from pipeline.orchestration import flow
 from pipeline.reporting import captions_page
 from pipeline.tasks.base import task_of
-from pipeline.tasks.images import GRID, VECTOR, Images
+from pipeline.tasks.image_reading import GRID, VECTOR
+from pipeline.tasks.images import Images
 from tests.networks import alexnet, fresh
 from tests.tasks.examples import drawn
 
@@ -272,13 +273,19 @@ def test_photographs_are_read_after_horovod_was_loaded(tmp_path: Path) -> None:
         assert done.stdout == said, done.stderr
 
 
+def images_of(options: dict[str, Any], folder: Path) -> Images:
+    source = {"format": "scenes", "count": 9}
+    sections = {"task": "captioning", "captioning": options, "ingest": {"source": source}}
+    return Images(check_config({"name": "t", **sections}, "test"), folder)
+
+
 @pytest.mark.parametrize("inject", ["first", "attention"])
 def test_alexnets_features_are_those_of_the_model_zoo(inject: str, tmp_path: Path) -> None:
     net, pictures, x = alexnet(tmp_path / "alexnet.params")
     vector = net.features(x).asnumpy()
     (tmp_path / images.SHAPE).write_text(json.dumps({"shape": [224, 224, 3]}))
-    options = CaptioningConfig(features="alexnet", weights=str(tmp_path / "alexnet.params"), inject=inject)  # type: ignore[arg-type]
-    found = Images("captioning", options, tmp_path).seen(pictures, mx.cpu())
+    options = {"features": "alexnet", "weights": str(tmp_path / "alexnet.params"), "inject": inject}
+    found = images_of(options, tmp_path).seen(pictures, mx.cpu())
     if inject == "first":
         assert found.shape == (2, *VECTOR)
         np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)
@@ -289,9 +296,7 @@ def test_alexnets_features_are_those_of_the_model_zoo(inject: str, tmp_path: Pat
         np.testing.assert_allclose(found[1, 7], grid[1, :, 1, 1], rtol=1e-4, atol=1e-5)
     (tmp_path / "wrong.params").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"wrong\.params holds no parameters of the model zoo's AlexNet"):
-        Images("captioning", options.model_copy(update={"weights": str(tmp_path / "wrong.params")}), tmp_path).seen(
-            pictures, mx.cpu()
-        )
+        images_of(options | {"weights": str(tmp_path / "wrong.params")}, tmp_path).seen(pictures, mx.cpu())
 
 
 @pytest.mark.parametrize(
@@ -309,7 +314,7 @@ def test_settings_that_do_not_fit_the_images_are_refused(
 ) -> None:
     (tmp_path / images.SHAPE).write_text(json.dumps({"shape": shape}))
     with pytest.raises(InputError, match=sentence):
-        Images("captioning", CaptioningConfig(**options), tmp_path)
+        images_of(options, tmp_path)
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

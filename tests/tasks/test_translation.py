@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, check_config
+from pipeline.config.head import FAR_BELOW
 from pipeline.core.errors import InputError
 from pipeline.evaluation import translation
 from pipeline.ingest import numbers
 from pipeline.models.attention import ATTENTIONS, Memory
+from pipeline.models.beam import length_penalty
 from pipeline.models.decoder import Decoder
-from pipeline.models.encoder import FAR_BELOW
-from pipeline.models.search import length_penalty, search
+from pipeline.models.search import search
 from pipeline.models.translator import Translator
 from pipeline.models.words import Words
 from pipeline.serving.predict.mxnet_tasks import TaskPredictor

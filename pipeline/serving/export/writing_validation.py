@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import CaptioningConfig, Config, TranslationConfig
-from pipeline.config.images import ImageConfig
-from pipeline.config.tasks.visual_question import VisualQuestionConfig
+from pipeline.config import Config, TranslationConfig
 from pipeline.evaluation import captions, metrics
 from pipeline.evaluation import translation as scores
 from pipeline.serving.onnx.written import Feeds, Writer
@@ -31,26 +29,22 @@ def translation(config: Config, folder: Path, graphs: Path, tokenized: Path, spl
     text = lambda ids: joined(config.tokenize.kind, [model.names[i] for i in ids])
     texts = [text(hypotheses[row].ids) for row in rows.tolist()]
     references = [[text(targets[row])] for row in target_rows.tolist()]
-    judge = scores.judges(config.tokenize.lowercase, options.bleu_tokenizer)
-    exact = scores.exact(texts, references, config.tokenize.lowercase)
     losses = []
     for start in range(0, len(rows), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         ids, lengths = fields[0].padded(rows[some])
         losses.append(_nats(model.writer, {"ids": ids, "lengths": lengths}, *fields[1].padded(target_rows[some])))
-    return {**judge.scores(texts, references), "nats": _mean(losses), "exact": float(exact.mean())}
+    return scores.scored(texts, references, _mean(losses), config.tokenize.lowercase, options.bleu_tokenizer)
 
 
 def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
     """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxCaptioner(config, folder, graphs, 1)
-    images, raw = _images(config, config.options(CaptioningConfig), tokenized, split)
+    images, raw = _images(config, tokenized, split)
     parts = [np.arange(start, min(start + AT_ONCE, images)) for start in range(0, images, AT_ONCE)]
     tokens = [[model.names[i] for i in hypothesis.ids] for part in parts for hypothesis in model.write(raw(part), 1)]
-    field, references = split.fields["caption"], [list[list[str]]() for _ in range(images)]
-    for image, row in zip(split.rows["image"].tolist(), split.rows["caption"].tolist()):
-        references[image].append([model.names[i] for i in field.ids(row)])
+    field, references = split.fields["caption"], decoding.captions_given(split, model.names)
     losses = []
     for start in range(0, len(split.relevance), AT_ONCE):
         some = slice(start, start + AT_ONCE)
@@ -63,21 +57,15 @@ def visual_question(config: Config, folder: Path, graphs: Path, tokenized: Path,
     """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxAnswerer(config, folder, graphs, 1)
-    _, raw = _images(config, config.options(VisualQuestionConfig), tokenized, split)
+    _, raw = _images(config, tokenized, split)
     questions = [split.fields["question"].ids(row) for row in split.rows["question"].tolist()]
     chances = model.probabilities(questions, lambda rows: raw(split.rows["image"][rows]))
-    answers = decoding.classes_given(split, len(model.names), "answer")
-    known = np.flatnonzero(answers < len(model.names))
-    right = np.maximum(chances[known, answers[known]].astype(np.float64), 1e-30)
-    nats = float(-np.log(right).mean()) if len(known) else float("nan")
-    return {"accuracy": metrics.accuracy(answers, chances.argmax(axis=1)), "nats": nats}
+    return metrics.answered(decoding.classes_given(split, len(model.names), "answer"), chances)
 
 
-def _images(
-    config: Config, options: ImageConfig, tokenized: Path, split: shards.Split
-) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+def _images(config: Config, tokenized: Path, split: shards.Split) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
     """How many distinct images a split has, and what gives those of (n,) of their rows."""
-    images = ImageReader(config.task, options, tokenized)
+    images = ImageReader(config, tokenized)
     rows = images.rows_of(split.fields["image"])
     return len(rows), lambda chosen: np.asarray(images.raw[rows[chosen]])
 

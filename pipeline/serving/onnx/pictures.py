@@ -7,13 +7,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from onnx import TensorProto
 
-from pipeline.config.images import ImageConfig
+from pipeline.config.images import CONVOLUTIONS, EPSILON, ImageConfig
 from pipeline.core.errors import InputError
 from pipeline.serving.onnx.graphs import Arrays, Graph
 from pipeline.tasks.image_reading import DEVIATION, MEAN
 
-STRIDES = {"deep": (1, 2, 2, 2, 1), "light": (2, 2, 2)}  # of pipeline.models.captioner.CONVOLUTIONS
-EPSILON = 1e-5  # of pipeline.models.captioner
 # AlexNet's layers in the model zoo, by place: of a convolution the stride and the padding.
 ALEXNET = {0: (4, 2), 2: (1, 2), 4: (1, 1), 5: (1, 1), 6: (1, 1)}
 POOLED = (0, 2, 6)  # convolutions that a maximum over 3 x 3 places, 2 apart, follows
@@ -42,7 +40,7 @@ def seen(graph: Graph, images: str, options: ImageConfig, arrays: Arrays) -> str
         return _alexnet(graph, pixels, alexnet_arrays(Path(str(options.weights))), options.over_places)
     x = graph.op("Div", pixels, graph.weight(np.float32(64)))
     x = graph.op("Sub", x, graph.op("ReduceMean", x, graph.weight(np.array([2, 3])), keepdims=1))
-    for i, stride in enumerate(STRIDES[options.net]):
+    for i, (_, stride) in enumerate(CONVOLUTIONS[options.net]):
         x = convolution(graph, x, arrays, f"net.layers.{i}", stride, 1)
         x = graph.op("Relu", normalized(graph, x, (1, 2, 3)) if options.net == "light" else x)
     return _places(graph, x)

@@ -1,9 +1,8 @@
 """Classification, tagging and cloze by ONNX Runtime. Imports no MXNet, and nothing that does."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,13 +13,31 @@ from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session
 from pipeline.serving.onnx.session import Shape
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.text_encoder import Batch, batches
+from pipeline.serving.predict.text_encoder import Batch, batches, side_by_side
 from pipeline.tasks import decoding
 from pipeline.tokenization.encoder import load_tokenizer
 
+Made = TypeVar("Made")
 
-class OnnxTask(FieldPredictor):
-    """A task's one graph, its tokenizer and its vocabulary; so many batches as `threads` go through it at once.
+
+class OnnxTexts(FieldPredictor):
+    """What reads texts with a tokenizer; so many batches as `threads` go through the graphs at once."""
+
+    backend = "onnx"
+
+    def __init__(self, config: Config, folder: Path, threads: int) -> None:
+        super().__init__(config, config.spec.inputs)
+        self._tokenizer, self._map = load_tokenizer(folder), side_by_side(threads)
+
+    def _each(self, work: Callable[[Batch], Made], texts: Sequence[np.ndarray]) -> Iterator[tuple[Batch, Made]]:
+        """Batches of texts, given as (T,) int32 ids each, with what `work` makes of them."""
+        lengths = np.array([len(ids) for ids in texts], np.int32)
+        parts = list(batches(np.concatenate([np.zeros(0, np.int32), *texts]), lengths))
+        return zip(parts, self._map(work, parts))
+
+
+class OnnxTask(OnnxTexts):
+    """A task's one graph, its tokenizer and its vocabulary.
 
     Args:
         folder: the model's; `graphs`: where its graph is, the same if it is exported.
@@ -29,21 +46,11 @@ class OnnxTask(FieldPredictor):
         InputError: a file is missing or damaged.
     """
 
-    backend = "onnx"
     graph: str  # its file
 
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
-        super().__init__(config, config.spec.inputs)
-        self._session, self._tokenizer = session.session(graphs / self.graph), load_tokenizer(folder)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-
-    def _each(
-        self, work: Callable[[Batch], np.ndarray], texts: Sequence[np.ndarray]
-    ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Batches of texts, given as (T,) int32 ids each, with what `work` makes of them."""
-        lengths = np.array([len(ids) for ids in texts], np.int32)
-        parts = list(batches(np.concatenate([np.zeros(0, np.int32), *texts]), lengths))
-        return zip(parts, self._pool.map(work, parts) if self._pool else map(work, parts))
+        super().__init__(config, folder, threads)
+        self._session = session.session(graphs / self.graph)
 
     def _run(self, shape: Shape, ids: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> np.ndarray:
         """The graph's one output, of that shape. Raises InputError."""

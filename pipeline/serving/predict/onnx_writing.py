@@ -3,53 +3,45 @@
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from pipeline.config import CaptioningConfig, Config, TranslationConfig
-from pipeline.config.tasks.visual_question import VisualQuestionConfig
 from pipeline.ingest.pictures import PIXEL
 from pipeline.models.beam import Found
-from pipeline.serving.onnx.written import ANSWERER, IMAGE_ENCODER, SOURCE_ENCODER, Feeds, Writer
+from pipeline.serving.onnx.written import ANSWERER, IMAGE_ENCODER, SOURCE_ENCODER, Writer
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.onnx_tasks import OnnxTask
-from pipeline.serving.predict.text_encoder import Batch, batches
+from pipeline.serving.predict.onnx_tasks import OnnxTask, OnnxTexts
+from pipeline.serving.predict.text_encoder import Batch, side_by_side
 from pipeline.tasks import decoding
 from pipeline.tasks.image_reading import ImageReader
-from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer
+from pipeline.tokenization.encoder import UNKNOWN_ID
 from pipeline.tokenization.joining import joined
 
-T = TypeVar("T")
 AT_ONCE = 32  # images that are looked at together
 
 
-class OnnxTranslator(FieldPredictor):
+class OnnxTranslator(OnnxTexts):
     """{"target", "score"} of each row's source."""
 
-    backend = "onnx"
-
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
-        super().__init__(config, config.spec.inputs)
-        self.names, self._tokenizer = decoding.tokens_by_id(folder), load_tokenizer(folder)
+        super().__init__(config, folder, threads)
+        self.names = decoding.tokens_by_id(folder)
         self.writer = Writer(graphs, SOURCE_ENCODER, len(self.names))
         self._options = config.options(TranslationConfig)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def write(self, sources: Sequence[np.ndarray], width: int, alpha: float) -> list[Found]:
         """The likeliest text for each of the sources, (T,) int32 ids each."""
         options, barred = self._options, decoding.never_written(self._options.copy_unknown)
-        lengths = np.array([len(ids) for ids in sources], np.int32)
 
         def written(batch: Batch) -> list[Found]:
             limits = decoding.target_limits(batch.lengths, options.max_target_share)
-            return self.writer.write(_of_texts(batch), limits, width, alpha, barred)
+            return self.writer.write({"ids": batch.ids, "lengths": batch.lengths}, limits, width, alpha, barred)
 
-        parts = list(batches(np.concatenate([np.zeros(0, np.int32), *sources]), lengths))
         hypotheses: list[Found] = [Found([], 0.0)] * len(sources)
-        for batch, texts in zip(parts, self._pool.map(written, parts) if self._pool else map(written, parts)):
+        for batch, texts in self._each(written, sources):
             for row, text in zip(batch.rows.tolist(), texts):
                 hypotheses[row] = text
         return hypotheses
@@ -66,9 +58,9 @@ class OnnxTranslator(FieldPredictor):
     def _text(self, original: str, source: np.ndarray, hypothesis: Found) -> str:
         """With unknown words taken from the source where they looked, if asked for."""
         tokens = [self.names[i] for i in hypothesis.ids]
-        if self._options.copy_unknown and UNKNOWN_ID in hypothesis.ids:
+        copied = self._options.copy_unknown and UNKNOWN_ID in hypothesis.ids
+        if copied and (words := self._tokenizer.tokens(original)[: len(source)]):
             feeds = {"ids": source[None], "lengths": np.array([len(source)], np.int32)}
-            words = self._tokenizer.tokens(original)[: len(source)]
             tokens = decoding.with_copies(hypothesis.ids, tokens, words, self.writer.attention(feeds, hypothesis.ids))
         return joined(self.config.tokenize.kind, tokens)
 
@@ -83,8 +75,8 @@ class OnnxCaptioner(FieldPredictor):
         self.names = decoding.tokens_by_id(folder)
         self.writer = Writer(graphs, IMAGE_ENCODER, len(self.names))
         self._options = config.options(CaptioningConfig)
-        self.images = ImageReader("captioning", self._options, folder)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.images = ImageReader(config, folder)
+        self._map = side_by_side(threads)
 
     def write(self, raw: np.ndarray, width: int) -> list[Found]:
         """Captions of (N, …) images as ingest left them."""
@@ -94,8 +86,7 @@ class OnnxCaptioner(FieldPredictor):
             return self.writer.write({"images": part}, np.full(len(part), limit), width, 0.0, barred)
 
         parts = [raw[start : start + AT_ONCE] for start in range(0, len(raw), AT_ONCE)]
-        every = self._pool.map(written, parts) if self._pool else map(written, parts)
-        return [hypothesis for part in every for hypothesis in part]
+        return [hypothesis for part in self._map(written, parts) for hypothesis in part]
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not rows:
@@ -116,7 +107,7 @@ class OnnxAnswerer(OnnxTask):
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "answer")[decoding.SPECIAL :]
-        self.images = ImageReader("visual_question", config.options(VisualQuestionConfig), folder)
+        self.images = ImageReader(config, folder)
 
     def probabilities(self, questions: Sequence[np.ndarray], raw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(N, A) float32 of the answers, from (T,) int32 ids of each question; `raw` gives the images of (n,) rows."""
@@ -147,7 +138,3 @@ def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
     address = "data:;base64," + base64.b64encode(file.getvalue()).decode()
     example = {"image": address, "question": "what is shown"}
     return [{column: example[field] for field, column in zip(model.config.spec.inputs, model.fields)}]
-
-
-def _of_texts(batch: Batch) -> Feeds:
-    return {"ids": batch.ids, "lengths": batch.lengths}
