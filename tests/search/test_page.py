@@ -189,6 +189,14 @@ def test_chips_filter_and_the_address_keeps_them(address: str, browser: Browser)
     browser.until(f"{RESULTS} === 5")
 
 
+def test_a_search_that_takes_long_says_so(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing")
+    browser.until(f"{RESULTS} === 5")
+    browser.run("window.fetch = () => new Promise(() => {}); const query = document.querySelector('#query');"
+                "query.value = 'moon'; query.dispatchEvent(new Event('input', {bubbles: true}))")  # fmt: skip
+    browser.until("document.querySelector('#status').textContent === 'searching …'")
+
+
 def test_chips_take_one_line_on_a_phone(address: str, browser: Browser) -> None:
     browser.view(390, 844)
     browser.open(f"{address}#q=wing+moon")
