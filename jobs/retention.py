@@ -54,6 +54,7 @@ class Removal(NamedTuple):
     runs: list[str]
     folders: list[Path]
     where: Address
+    later: bool  # the registry needs some of it still: its job stays, so that a later call finds the rest
 
 
 class Outcome(NamedTuple):
@@ -94,7 +95,7 @@ def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, sa
 
 
 def _bytes(item: Removal) -> int:
-    return sum(disk.taken(path) for path in (*item.folders, item.night.record.folder))
+    return sum(disk.taken(path) for path in (*item.folders, *([] if item.later else [item.night.record.folder])))
 
 
 @contextlib.contextmanager
@@ -135,7 +136,8 @@ def plan(root: Path, keep_nights: int, keep_champions: int, say: Say) -> list[Re
         used |= {stage for version in known.kept for stage in of_version(version)}
     candidates = {stage for night in old for stage in night.stages}
     used = _with_inputs(root, used, candidates)
-    return [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
+    items = [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
+    return [item for item in items if not item.later or item.versions or item.runs or item.folders]
 
 
 def _oldest_first(old: list[Night]) -> list[Night]:
@@ -251,7 +253,8 @@ def _removal(
     paths = [root / stage / key for stage, key in sorted(gone) if (root / stage / key).exists()]
     paths += [path for stage, key in sorted(gone) if (path := root / "work" / f"{stage}-{key}").exists()]
     paths += [path for run in runs if (path := root / "models" / run).exists()]
-    return Removal(night, versions, runs, paths, where)
+    needed = {stage for version in known.kept for stage in of_version(version)}
+    return Removal(night, versions, runs, paths, where, bool(night.stages & needed))
 
 
 # --- how it goes ------------------------------------------------------------------------------------------------------
@@ -266,7 +269,7 @@ def remove(root: Path, item: Removal, say: Say) -> None:
         if not remove_unlocked(path):
             say(f"{path} stays: somebody is at work on it")
             whole = False
-    if whole:
+    if whole and not item.later:
         with contextlib.suppress(FileNotFoundError):
             atomic_files.remove_folder(item.night.record.folder)
 

@@ -293,6 +293,24 @@ def test_champions_and_what_they_rest_on_stay(tracked: tuple[Nights, Registry]) 
     assert registry.champion() == registry.version(2)
 
 
+def test_a_champion_of_old_goes_when_others_have_followed_it(tracked: tuple[Nights, Registry]) -> None:
+    some, registry = tracked
+    keys = job_folder.read(some.root / "jobs" / f"{NAME}-20261102-0200", "stages.json")
+    some.collect(keep_nights=2, champions=1)
+    assert names(keys, "train", "evaluate") <= some.there() and some.collect(keep_nights=2, champions=1).nights == []
+    for number in (5, 6):
+        champion = registry.champion()
+        assert champion is not None
+        move = json.dumps({"action": "promoted", "to": number})
+        registry.move(
+            registry.version(number), champion, {f"{MOVE}.2026112{number}": move, BEFORE: f"{champion.number}"}
+        )
+    done = some.collect(keep_nights=2, champions=1)
+    assert (done.nights, done.versions) == ([f"{NAME} 2026-11-02T02:00", f"{NAME} 2026-11-04T02:00"], 2)
+    assert not names(keys) & some.there() and not (some.root / "jobs" / f"{NAME}-20261102-0200").exists()
+    assert keys["train"] not in runs_there(registry.where).values()
+
+
 def test_a_registry_that_does_not_answer_costs_nothing(some: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in (1, 2, 3):
         some.night(day)
@@ -345,7 +363,8 @@ def test_killed_among_mlflow_s_calls_the_next_call_ends_it(
     assert kills > 8
     assert len(runs_there(registry.where)) == 12  # of four nights, each with two stages
     assert {one.number for one in mlflow_registry.all_versions(registry.where, 1).others} == {5, 6}
-    assert len([name for name in some.there() if name.startswith("jobs/")]) == 2
+    jobs = {name for name in some.there() if name.startswith("jobs/")}
+    assert jobs == {f"jobs/{NAME}-2026110{day}-0200" for day in (2, 4, 5, 6)}  # two of champions, two of the newest
 
 
 def test_the_disk_is_told_by_folder(some: Nights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
