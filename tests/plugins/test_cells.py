@@ -7,6 +7,7 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import yaml
@@ -145,6 +146,21 @@ def test_a_tagger_by_letters_equals_mxnet(installed: None, cell: str, tmp_path: 
     config = task_models.config_of("tagging", {"cell": cell}, tagging={"characters": True, "crf": True})
     task_models.write_task(tmp_path / "m", config)
     check(tmp_path / "m", task_models.rows_of("tagging", TEXTS))
+
+
+def test_an_exported_graph_is_opened_and_one_with_more_within_its_steps_is_not(installed: None, tmp_path: Path) -> None:
+    config = task_models.config_of("classification", {"cell": "minimal"})
+    task_models.write_task(tmp_path, config)
+    graph_cache.write_graphs(config, read_parameters(tmp_path), tmp_path, False)
+    assert graph_cache.ensure_graphs(tmp_path) == tmp_path
+    [path] = tmp_path.glob("*.onnx")
+    model = onnx.load(path)
+    scan = next(node for node in model.graph.node if node.op_type == "Scan")
+    body = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
+    body.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=onnx.helper.make_graph([], "turns", [], [])))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="holds Loop within Scan, which no graph of Duplet holds"):
+        graph_cache.ensure_graphs(tmp_path)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,28 @@ def ensure_graphs(folder: Path) -> Path:
 def check_graph(path: Path) -> None:
     """Raises InputError where a graph has what no graph of ours has: a loop could run for ever.
 
-    That is a graph within a node (Loop, If, Scan), or a function of its own.
+    That is a graph within a node (Loop, If), but for a Scan, which a cell of another package is and which ends with its
+    inputs' rows; a graph within a Scan's; or a function of its own.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, and others for what is no file
         raise InputError(f"{path} is not an ONNX graph ({one_line(error, 200)}): export the model again") from None
-    inner = [node.op_type for node in model.graph.node if any(a.HasField("g") or a.graphs for a in node.attribute)]
-    if inner or model.functions:
-        named = inner[0] if inner else model.functions[0].name
-        raise InputError(f"{path} holds {named}, which no graph of Duplet holds: export the model again")
+    wrong = [function.name for function in model.functions]
+    for node, bodies in _with_bodies(model.graph):
+        if node.op_type != "Scan":
+            wrong.append(node.op_type)
+        wrong += [f"{inner.op_type} within {node.op_type}" for body in bodies for inner, _ in _with_bodies(body)]
+    if wrong:
+        raise InputError(f"{path} holds {wrong[0]}, which no graph of Duplet holds: export the model again")
+
+
+def _with_bodies(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, list[onnx.GraphProto]]]:
+    """The nodes that have graphs within them."""
+    for node in graph.node:
+        bodies = [body for part in node.attribute for body in (*[part.g] * part.HasField("g"), *part.graphs)]
+        if bodies:
+            yield node, bodies
 
 
 def _current(cache: Path, parts: KeyParts) -> bool:
