@@ -57,7 +57,9 @@ def options(spec: JobSpec) -> list[str]:
     per_host = spec.workers_per_host or spec.max_workers
     kind = f"{spec.slurm.gpu_type}:" if spec.slurm.gpu_type else ""
     fewest, most = -(-spec.min_workers // per_host), -(-spec.max_workers // per_host)
-    after = [f"{when}:{job}" for when, job in (("afterok", spec.slurm.after), ("afterany", spec.follows)) if job]
+    after = [
+        f"{when}:{job}" for when, job in (("afterok", spec.slurm.after), ("afterany", ":".join(spec.follows))) if job
+    ]
     values = {
         "job-name": f"duplet-{spec.id}",  # no other's, so that scancel --name meets this one alone
         "output": f"{spec.folder / LOG}".replace("%", "%%"),

@@ -212,8 +212,8 @@ class JobSpec(JobSettings):
     environment: dict[str, str] = Field(
         default={}, description="What whoever submitted had set for NCCL, Horovod and MXNet; only Kubernetes needs it."
     )
-    follows: str | None = Field(
-        default=None, description="The target's name for a job after whose end, good or bad, this one begins."
+    follows: tuple[str, ...] = Field(
+        default=(), description="The target's names for jobs after whose end, good or bad, this one begins."
     )
     min_workers: Count = Field(default=1, description="Least workers that a start takes.")
     max_workers: Count = Field(default=1, description="Most workers that a start takes, as there is room.")

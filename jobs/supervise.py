@@ -31,7 +31,7 @@ from pipeline.distributed import job_folder, launcher
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2
-WAITING, FOLLOW_S = "queued", 0.5  # the state of a job that follows another, and how often it looks
+WAITING, FOLLOW_S = "queued", 0.5  # the state of a job that follows others, and how often it looks
 KILL_AFTER_S = launcher.GRACE_S + 2 * launcher.LAUNCHER_GRACE_S  # the run ends its workers itself before that
 
 
@@ -82,12 +82,12 @@ class Supervisor:
                 return self._end_stopped(failure, workers)
 
     def _waits(self, workers: int) -> bool:
-        """Waits for the end of the job that this one follows here; whether a signal came meanwhile."""
-        if self.spec.follows is None or self.spec.target != "local":
+        """Waits for the end of the jobs that this one follows here; whether a signal came meanwhile."""
+        if not self.spec.follows or self.spec.target != "local":
             return False
-        other = self.folder.parent / self.spec.follows
-        self._write(WAITING, f"after {other.name}", workers=workers, strict=True)
-        while supervised(other) and not self.signals:
+        others = [self.folder.parent / name for name in self.spec.follows]
+        self._write(WAITING, f"after {others[-1].name}", workers=workers, strict=True)
+        while any(map(supervised, others)) and not self.signals:
             time.sleep(FOLLOW_S)
         self.began = time.monotonic()
         return bool(self.signals)

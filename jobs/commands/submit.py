@@ -108,9 +108,9 @@ def run(args: argparse.Namespace) -> int:
         target.check(specs[0])
     handles: list[str] = []
     for at, spec in enumerate(specs):
-        if args.at_most is not None and at >= args.at_most:  # in as many rows, each job behind the one before it
-            before = specs[at - args.at_most].id if spec.target == "local" else handles[at - args.at_most]
-            spec = spec.model_copy(update={"follows": before})
+        if args.at_most is not None:  # in as many rows, each job behind all before it: one of them may be cancelled
+            names = [spec.id for spec in specs] if spec.target == "local" else handles
+            spec = spec.model_copy(update={"follows": tuple(names[at % args.at_most : at : args.at_most])})
         rendered = target.render(spec)
         if args.dry_run:
             show(rendered, {"id": spec.id, "target": spec.target}, args.json)
