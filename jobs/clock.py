@@ -1,7 +1,7 @@
 """What time it is, for everything that happens on dates: the machine's clock, which a rehearsal moves.
 
 DUPLET_CLOCK names a file with the seconds that this clock is ahead of the machine's. It is a file, so that work that is
-started by cron or SLURM, with the environment of long ago, sees it move as well.
+started by cron or SLURM, with the environment of long ago, sees it move as well. What works by a moved clock says so.
 """
 
 import math
@@ -28,6 +28,12 @@ def now() -> datetime:
         return datetime.fromtimestamp(moved, UTC)
     except (ValueError, OverflowError, OSError):
         raise InputError(f"{VARIABLE}={os.environ[VARIABLE]} moves the clock out of the calendar") from None
+
+
+def warning() -> str:
+    """What to tell a person of a clock that is moved; empty where it is the machine's."""
+    path = os.environ.get(VARIABLE)
+    return f"warning: dates go by {VARIABLE}={path}, a clock for rehearsals: without it, schedule again" if path else ""
 
 
 def _ahead(path: Path) -> float:

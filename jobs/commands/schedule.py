@@ -77,6 +77,7 @@ def _make(args: argparse.Namespace) -> int:
     target = args.target or "cron"
     if target not in TARGETS:
         raise InputError(f"--target {target!r} cannot be scheduled on (allowed: {', '.join(TARGETS)})")
+    _warn_of_clock()
     names = ("workers", "workers_per_host", "gpus_per_worker", "cpus_per_worker", "mem_gb", "walltime_min", "retries")
     settings = {
         "cron": args.cron, "zone": args.zone, "target": target, "missed": args.missed, "overlap": args.overlap,
@@ -291,7 +292,17 @@ def _found(args: argparse.Namespace) -> "Schedule":
         schedule = schedules.find(_root(args), name)
     for variable, value in schedules.environment(schedule).items():
         os.environ.setdefault(variable, value)
+    _warn_of_clock()
     return schedule
+
+
+def _warn_of_clock() -> None:
+    from jobs import clock
+    from pipeline.core.progress import Talk
+
+    if warning := clock.warning():
+        with Talk() as say:
+            say(warning)
 
 
 def _named(date: str, schedule: "Schedule") -> list[datetime]:

@@ -1,19 +1,23 @@
 """The clock that a rehearsal moves: what is due, what counts as late, how long messages are kept."""
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs import clock, waiting
+from jobs import clock, cron, waiting
 from jobs import schedule as schedules
 from jobs.spec import JobSpec
+from pipeline.cli.main import main
 from pipeline.config import WaitForConfig
 from pipeline.core.errors import InputError
+from tests.jobs.local_jobs import write
 
 DAY_S = 86_400
 
@@ -42,6 +46,22 @@ def test_dates_go_by_the_moved_clock(moved: Callable[[object], None], job_spec: 
     assert f"{nightly.now():%Y-%m-%d %H:%M}" == "2027-03-28 03:30"
     command = [sys.executable, "-m", "jobs.dates", "0 2 * * *", "UTC"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("2027-03-28T02:00")
+
+
+def test_a_schedule_keeps_a_moved_clock_and_says_so(
+    moved: Callable[[object], None], tmp_path: Path, small_config: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cron, "need", lambda: None)
+    monkeypatch.setattr(cron, "install", lambda schedule: "crontab")
+    moved(DAY_S)
+    assert main(["schedule", str(write(tmp_path, small_config())), "--cron", "0 2 * * *", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert f"warning: dates go by {clock.VARIABLE}={tmp_path / 'clock'}" in captured.err
+    name = json.loads(captured.out.splitlines()[-1])["name"]
+    monkeypatch.delenv(clock.VARIABLE)  # as where cron starts it
+    main(["schedule", "check", name, "--root", str(tmp_path / "runs")])
+    assert f"warning: dates go by {clock.VARIABLE}={tmp_path / 'clock'}" in capsys.readouterr().err
 
 
 def test_data_was_written_long_ago_on_the_moved_clock(moved: Callable[[object], None], tmp_path: Path) -> None:
