@@ -197,6 +197,20 @@ def test_a_search_that_takes_long_says_so(address: str, browser: Browser) -> Non
     browser.until("document.querySelector('#status').textContent === 'searching …'")
 
 
+def test_a_busy_server_is_still_told_when_it_takes_long(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#q=wing")
+    browser.until(f"{RESULTS} === 5")
+    browser.run("window.timers = []; window.setTimeout = (work, ms) => timers.push([work, ms]);"
+                "window.fetch = async () => new Response('{}', {status: 503});"
+                "const query = document.querySelector('#query');"
+                "query.value = 'moon'; query.dispatchEvent(new Event('input', {bubbles: true}));"
+                "timers.pop()[0]()")  # fmt: skip
+    busy = "document.querySelector('#status').textContent.startsWith('Busy')"
+    browser.until(f"{busy} && timers.length === 2")  # it asks again later
+    browser.run("timers[0][0]()")
+    assert browser.run(f"return {busy}") is True
+
+
 def test_chips_take_one_line_on_a_phone(address: str, browser: Browser) -> None:
     browser.view(390, 844)
     browser.open(f"{address}#q=wing+moon")
