@@ -107,7 +107,7 @@ class Table(Generic[Thing]):
             return f"calls itself {name}, as a {self.noun} of Duplet"
         if self._reserved is None:
             return self._check(thing)
-        if not NAME.fullmatch(name) or name in self._reserved:
+        if not NAME.fullmatch(name) or name in self._reserved or hasattr(Settings, name):
             return f"calls itself {name!r}, which is not a name for a {self.noun}"
         options = thing.options  # type: ignore[attr-defined]
         if options is not None and not (isinstance(options, type) and issubclass(options, Settings)):

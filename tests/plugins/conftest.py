@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config import Settings
 from tests.conftest import last_json
 
 PACKAGE = Path(__file__).with_name("rating_package")
@@ -65,6 +66,12 @@ def refused(run_with: Callable[[Path], Run], folder: Path, group: str, bad: Bad,
         [line] = [line for line in lines if f"package duplet-{name}:" in line]
         assert sentence in line
     return shown
+
+
+def names_of(section: type[Settings]) -> set[str]:
+    """What a section's settings, and what it computes of them, are called."""
+    own = {name for name in vars(section) if not name.startswith("_") and not hasattr(Settings, name)}
+    return own | section.model_fields.keys()
 
 
 def stopped_and_resumed(run: Run, site: Path, folder: Path, config: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.search.open_index import stamp_of
 from pipeline.serving.mlflow_model import pack
 from pipeline.serving.onnx import matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
-from tests.plugins.conftest import DUPLET, Run, install, refused, stopped_and_resumed
+from tests.plugins.conftest import DUPLET, Run, install, names_of, refused, stopped_and_resumed
 from tests.plugins.heads_package import duplet_heads
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
@@ -176,7 +176,7 @@ def test_refusals_name_the_head(installed: None, tmp_path: Path, monkeypatch: py
 
 
 def test_no_head_may_be_called_as_a_setting() -> None:
-    assert set(SETTINGS) == ModelConfig.model_fields.keys()
+    assert set(SETTINGS) == names_of(ModelConfig)
     assert problems() == ()
 
 
@@ -185,6 +185,7 @@ BAD = {
     "cosine": ("", "cosine", "has the name of one of Duplet"),
     "liar": ('name = "dot"', "liar", "calls itself dot, as a head of Duplet"),
     "setting": ('name = "hidden"', "setting", "not a name for a head"),
+    "method": ('name = "json"', "method", "not a name for a head"),
     "older": ('name = "older"\n    interface = 0', "older", "version 0 of the interface"),
     "searched": ('name = "searched"\n    index = "vectors"', "searched", "has the index vectors and is no DotHead"),
     "nameless": ("pass", "nameless", "AttributeError"),

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.config import Config
 from pipeline.config.tasks import SECTIONS
-from tests.plugins.conftest import DUPLET, Run, install, sentences, stopped_and_resumed
+from tests.plugins.conftest import DUPLET, Run, install, names_of, sentences, stopped_and_resumed
 
 CONFIG: dict[str, Any] = {
     "name": "rating",
@@ -139,7 +139,7 @@ def test_packages_that_cannot_be_used_cost_a_sentence_each(with_site: Callable[[
 
 
 def test_no_task_may_be_called_as_a_section() -> None:
-    assert set(SECTIONS) == Config.model_fields.keys()
+    assert set(SECTIONS) == names_of(Config)
 
 
 def test_two_packages_with_one_name(with_site: Callable[[Path], Run], tmp_path: Path) -> None:

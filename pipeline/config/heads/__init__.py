@@ -5,10 +5,11 @@ from pipeline.config.heads import bilinear, cosine, dot, late_interaction, mlp
 from pipeline.config.plugins import Table
 
 OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interaction.LateInteraction())
-# Settings of the section `model`, which no head may be named as.
+# Settings and other names of the section `model`, which no head may be named as.
 SETTINGS = (
     "cell", "embedding", "vectors", "vectors_tuned_after", "hidden", "layers", "directions", "dropout", "word_dropout",
     "layer_norm", "residual", "pooling", "towers", "head", "kernel",
+    "head_options", "pooled_width", "runs", "scored_by", "steps_by", "vector_width",
 )  # fmt: skip
 
 

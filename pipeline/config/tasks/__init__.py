@@ -25,10 +25,12 @@ OWN: tuple[TaskSpec, ...] = (
     captioning.TASK,
     visual_question.TASK,
 )
-# Sections of a configuration, which no task may be named as.
+# Sections and other names of a configuration, which no task may be named as.
 SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
     "tracking", "nights", "teach",
+    "data_packages", "metrics", "model_packages", "needed", "options", "packages", "settings", "shown", "spec",
+    "split_seed", "training_files",
 )  # fmt: skip
 
 
