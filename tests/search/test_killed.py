@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
-from pipeline.search import index_store
+from pipeline.search import build, index_store
 from pipeline.search.documents import Document
 from tests.killing import at_every_step
 from tests.search.conftest import Indexed, topical
@@ -45,11 +45,16 @@ def update(index: Indexed, documents: list[Document]) -> None:
         index.update(documents, sync=True)
 
 
-def test_an_update_killed_at_any_step_leaves_the_old_index_or_the_new(indexed: Make) -> None:
+@pytest.mark.parametrize("joined", [False, True])
+def test_an_update_killed_at_any_step_leaves_the_old_index_or_the_new(
+    indexed: Make, monkeypatch: pytest.MonkeyPatch, joined: bool
+) -> None:
     old = topical(9)
-    new = [*(d._replace(text="heart new words") if i == 1 else d for i, d in enumerate(old[:-3])), *topical(14)[-5:]]
+    new = [*(d._replace(text="heart new words") if i == 1 else d for i, d in enumerate(old[:-4])), *topical(13)[-4:]]
     before, after = scores(indexed(old, name="old")), scores(indexed(new, name="new"))
     index = indexed(old)
+    if joined:
+        monkeypatch.setattr(build, "SMALL_SEGMENTS", 0)
     seen = set()
 
     def left(step: int) -> None:
@@ -59,6 +64,7 @@ def test_an_update_killed_at_any_step_leaves_the_old_index_or_the_new(indexed: M
 
     assert at_every_step(lambda: update(index, new), left, writing=True) > 30
     assert seen == {"old", "new"}
+    assert len(index.open().snapshot.segments) == (3 if joined else 4), "two of a document each are joined"
     assert not [path for path in index.folder.rglob("*") if path.name.startswith(".")]
 
 
