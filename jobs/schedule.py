@@ -162,9 +162,8 @@ def with_spare(folder: Path, write: Callable[[], None]) -> None:
     except OSError:
         spare.unlink(missing_ok=True)
         write()
-    with contextlib.suppress(OSError):
-        if not spare.exists():
-            spare.write_bytes(bytes(SPARE_BYTES))
+    with contextlib.suppress(OSError), spare.open("ab") as file:  # a disk that was full may have taken a part of it
+        file.write(bytes(max(0, SPARE_BYTES - file.tell())))
 
 
 def put_back(folder: Path, files: dict[str, bytes]) -> None:

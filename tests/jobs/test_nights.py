@@ -209,6 +209,15 @@ def test_a_full_disk_keeps_the_verdict_of_its_night(nightly: Schedule, monkeypat
     assert [v.due[:10] for v in nights.verdicts(nightly.folder)] == ["2026-11-22", "2026-11-23"]
 
 
+def test_room_that_a_full_disk_did_not_give_back_is_kept_again(nightly: Schedule) -> None:
+    nightly.folder.mkdir(parents=True, exist_ok=True)
+    spare = nightly.folder / schedules.SPARE
+    for taken in (0, 100, schedules.SPARE_BYTES):
+        spare.write_bytes(bytes(taken))
+        nights.note(nightly.folder, Verdict("2026-11-22T02:00", "j", 0, "", 1.0, {}))
+        assert spare.stat().st_size == schedules.SPARE_BYTES
+
+
 def test_a_full_disk_keeps_the_message_of_its_night(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the spare file is gone there is room; a message in memory alone would be lost with the process."""
     nights.note(nightly.folder, Verdict("2026-11-22T02:00", "j", 0, "", 1.0, {}))
