@@ -157,7 +157,8 @@ def read_state(folder: Path) -> State:
             )
         return _checked(content)
     except (FileNotFoundError, NotADirectoryError):
-        what, documents, output = "does not exist: build it", "…", shlex.quote(str(folder))
+        what = "is empty" if folder.is_dir() else "does not exist"
+        what, documents, output = f"{what}: build it", "…", shlex.quote(str(folder))
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):  # where no index can be put
             what, documents, output = "is not a finished index: build one of what is there", output, "NEW"
         raise InputError(f"{folder} {what} with `duplet index --documents {documents} --output {output}`") from None

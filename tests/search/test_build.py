@@ -267,6 +267,10 @@ def test_an_index_of_another_model_format_or_kind_is_refused(indexed: Make, tmp_
         index.open()
     with pytest.raises(InputError, match="exists and is not an index"):
         index.update(topical(3))
+    empty = index.folder.with_name("empty")
+    empty.mkdir()
+    with pytest.raises(InputError, match="empty is empty: build it"):
+        index_store.read_state(empty)
     with pytest.raises(InputError, match="does not exist"):
         index_store.open_snapshot(tmp_path / "nowhere")
 
