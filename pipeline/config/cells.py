@@ -30,11 +30,11 @@ class Cell:
     kernel: ClassVar[bool] = False
     interface: ClassVar[int] = INTERFACE
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
         """The states after a step, (N, H) each.
 
         Args:
-            read: of each gate W x + b; kept: of each gate R h + b, both (N, H).
+            read: of each gate W x + b; carried: of each gate R h + b, both (N, H).
             states: before the step, zeros at first.
         """
         raise NotImplementedError
@@ -47,9 +47,9 @@ class Lstm(Cell):
     summary = "input, forget and output gate"
     gates, states, kernel = 4, 2, True
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
         """See Cell."""
-        i, f, g, o = (x + y for x, y in zip(read, kept))
+        i, f, g, o = (x + y for x, y in zip(read, carried))
         c = m.sigmoid(f) * states[1] + m.sigmoid(i) * m.tanh(g)
         return m.sigmoid(o) * m.tanh(c), c
 
@@ -61,10 +61,10 @@ class Gru(Cell):
     summary = "reset and update gate"
     gates, kernel = 3, True
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
         """See Cell."""
-        update = m.sigmoid(read[1] + kept[1])
-        new = m.tanh(read[2] + m.sigmoid(read[0] + kept[0]) * kept[2])
+        update = m.sigmoid(read[1] + carried[1])
+        new = m.tanh(read[2] + m.sigmoid(read[0] + carried[0]) * carried[2])
         return ((1 - update) * new + update * states[0],)
 
 
@@ -75,9 +75,9 @@ class Tanh(Cell):
     summary = "no gates, tanh"
     kernel = True
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
         """See Cell."""
-        return (m.tanh(read[0] + kept[0]),)
+        return (m.tanh(read[0] + carried[0]),)
 
 
 class Relu(Cell):
@@ -87,9 +87,9 @@ class Relu(Cell):
     summary = "no gates, relu"
     kernel = True
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
         """See Cell."""
-        return (m.relu(read[0] + kept[0]),)
+        return (m.relu(read[0] + carried[0]),)
 
 
 OWN = (Lstm(), Gru(), Tanh(), Relu())

@@ -146,20 +146,20 @@ def _by_formula(
         arrays.append(nd.slice_axis(packed, axis=0, begin=begin, end=end).reshape(shape))
         begin = end
     gates = lambda product: nd.split(product, kind.gates, axis=1) if kind.gates > 1 else [product]
-    given, outputs = [], []
+    outputs, ends = [], []
     for d in range(directions):
         (i2h, h2h), (i2h_bias, h2h_bias) = arrays[2 * d : 2 * d + 2], arrays[2 * (directions + d) :][:2]
         read = nd.FullyConnected(x, i2h, i2h_bias, num_hidden=rows, flatten=False)
         zeros = nd.zeros((count, hidden), ctx=x.context)
         now = [state[d] for state in states] if states else [zeros] * kind.states
-        made = [zeros] * steps
+        y = [zeros] * steps
         for step in reversed(range(steps)) if d else range(steps):
-            kept = nd.FullyConnected(now[0], h2h, h2h_bias, num_hidden=rows)
-            after = kind.step(MxnetMaths, gates(read[step]), gates(kept), now)
+            carried = nd.FullyConnected(now[0], h2h, h2h_bias, num_hidden=rows)
+            after = kind.step(MxnetMaths, gates(read[step]), gates(carried), now)
             if padding is not None:
                 over = nd.broadcast_like(padding[step], zeros)
                 after = [nd.where(over, old, new) for old, new in zip(now, after)]
-            now, made[step] = list(after), after[0]
-        outputs.append(nd.stack(*made, axis=0))
-        given.append(now)
-    return [nd.concat(*outputs, dim=2), *(nd.stack(*parts, axis=0) for parts in zip(*given))]
+            now, y[step] = list(after), after[0]
+        outputs.append(nd.stack(*y, axis=0))
+        ends.append(now)
+    return [nd.concat(*outputs, dim=2), *(nd.stack(*parts, axis=0) for parts in zip(*ends))]

@@ -193,7 +193,7 @@ CODE = """
 from pipeline.config.cells import Cell
 class Own(Cell):
     summary = "nothing"
-    def step(self, m, read, kept, states): return (read[0],)
+    def step(self, m, read, carried, states): return (read[0],)
     {body}
 THING = Own()
 """

@@ -191,11 +191,11 @@ def _body(cell: Cell, arrays: Arrays, name: str, hidden: int, padded: bool) -> o
     graph = Graph(f"{name}.step", within=f"{name}/")
     before = [graph.input(f"{name}/state_{i}", np.float32, ("N", hidden)) for i in range(cell.states)]
     read = graph.input(f"{name}/read", np.float32, ("N", cell.gates * hidden))
-    kept = graph.op("MatMul", before[0], graph.weight(arrays[f"{name}_h2h_weight"].T, f"{name}/h2h.T"))
-    kept = graph.op("Add", kept, graph.weight(arrays[f"{name}_h2h_bias"], f"{name}/h2h_bias"))
+    carried = graph.op("MatMul", before[0], graph.weight(arrays[f"{name}_h2h_weight"].T, f"{name}/h2h.T"))
+    carried = graph.op("Add", carried, graph.weight(arrays[f"{name}_h2h_bias"], f"{name}/h2h_bias"))
     parts = lambda x: [Value(graph, last_axis(graph, x, i * hidden, (i + 1) * hidden)) for i in range(cell.gates)]
     maths = OnnxMaths(graph, {}, "", hidden)
-    after = [value.name for value in cell.step(maths, parts(read), parts(kept), [Value(graph, x) for x in before])]
+    after = [value.name for value in cell.step(maths, parts(read), parts(carried), [Value(graph, x) for x in before])]
     if padded:
         over = graph.input(f"{name}/over", np.bool_, ("N", 1))
         after = [graph.op("Where", over, old, new) for old, new in zip(before, after)]

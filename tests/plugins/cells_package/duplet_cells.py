@@ -18,9 +18,9 @@ class Minimal(Cell):
     summary = "one gate"
     gates = 2
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        gate = m.sigmoid(read[0] + kept[0])
-        return (states[0] + gate * (m.tanh(read[1] + gate * kept[1]) - states[0]),)
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+        gate = m.sigmoid(read[0] + carried[0])
+        return (states[0] + gate * (m.tanh(read[1] + gate * carried[1]) - states[0]),)
 
 
 class Coupled(Cell):
@@ -30,8 +30,8 @@ class Coupled(Cell):
     summary = "an LSTM whose input gate is what its forget gate leaves"
     gates, states = 3, 2
 
-    def step(self, m: Maths, read: Sequence[Any], kept: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        f, g, o = (x + y for x, y in zip(read, kept))
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+        f, g, o = (x + y for x, y in zip(read, carried))
         forget = m.sigmoid(f)
         c = forget * states[1] + (1 - forget) * m.tanh(g)
         return m.sigmoid(o) * m.tanh(c), c
