@@ -101,7 +101,9 @@ def _problem(cell: Cell) -> str | None:
         return "has no summary"
     if cell.kernel:
         return "says that kernels have it, which have Duplet's own alone"
-    return "has no formula" if type(cell).step is Cell.step or min(cell.gates, cell.states) < 1 else None
+    if min(cell.gates, cell.states) < 1:
+        return "has no gate or no state: h itself is the first, and W x + b a gate"
+    return "has no formula" if type(cell).step is Cell.step else None
 
 
 CELLS: Table[Cell] = Table("cell", Cell, {cell.name: cell for cell in OWN}, _problem)

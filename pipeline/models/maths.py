@@ -61,7 +61,8 @@ class MxnetMaths:
         assert self._output is not None, "a head that is learned, or graded, is always built with an output layer"
         return self._output(features)
 
-    def largest(self, x: nd.NDArray) -> nd.NDArray:
+    @staticmethod
+    def largest(x: nd.NDArray) -> nd.NDArray:
         # not max: MXNet gives each of several equal maxima the whole gradient, and a word that stands twice is equal
         # to itself but for rounding, so that the gradient would depend on the batch's shape
         return nd.pick(x, x.detach().argmax(axis=x.ndim - 1), axis=x.ndim - 1)

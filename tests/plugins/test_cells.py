@@ -1,7 +1,7 @@
 """Cells of another package: one formula in MXNet and ONNX, in every task; from installation to a page; bad packages."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig, config_model
 from pipeline.config.cells import CELLS, OWN, Cell
+from pipeline.config.head import Maths
 from pipeline.config.plugins import Brought, Plugins
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
@@ -43,11 +44,21 @@ def stepped(cell: Cell) -> Cell:
     return made
 
 
+class Peaked(Cell):
+    """A cell over more of the arithmetic than gates need."""
+
+    name, summary = "peaked", "as the simple cell, less where one number is large"
+
+    def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
+        peak = m.expanded(m.largest(m.absolute(carried[0])), 1)
+        return (m.tanh(read[0] + carried[0]) / (1 + peak),)
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package's cells in this process, and Duplet's own by their formulas."""
     monkeypatch.setattr(manifest, "versions", lambda *names: {})  # the package is installed in this process alone
-    cells = (duplet_cells.MINIMAL, duplet_cells.COUPLED, *map(stepped, OWN))
+    cells = (duplet_cells.MINIMAL, duplet_cells.COUPLED, Peaked(), *map(stepped, OWN))
     CELLS.__dict__["plugins"] = Plugins({cell.name: Brought("duplet-cells", cell) for cell in cells}, ())
     config_model.cache_clear()
     yield
@@ -106,7 +117,7 @@ def test_a_text_has_the_same_vector_alone_and_among_others(installed: None, cell
 
 # --- ONNX -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize("cell", (*BROUGHT, *STEPPED))
+@pytest.mark.parametrize("cell", (*BROUGHT, *STEPPED, "peaked"))
 def test_the_exported_encoder_equals_mxnet(installed: None, cell: str, directions: int) -> None:
     deep = {"layers": 2, "layer_norm": True, "residual": True} if directions == 2 else {}
     config = config_of(cell=cell, directions=directions, pooling="max_mean", **deep)
@@ -185,7 +196,7 @@ BAD = {
     "liar": ('name = "gru"', "liar", "calls itself gru, as a cell of Duplet"),
     "older": ('name = "older"\n    interface = 0', "older", "version 0 of the interface"),
     "empty": ('name = "empty"\n    step = Cell.step', "empty", "has no formula"),
-    "gateless": ('name = "gateless"\n    gates = 0', "gateless", "has no formula"),
+    "gateless": ('name = "gateless"\n    gates = 0', "gateless", "has no gate or no state"),
     "mute": ('name = "mute"\n    summary = ""', "mute", "has no summary"),
     "fused": ('name = "fused"\n    kernel = True', "fused", "says that kernels have it"),
 }
