@@ -20,6 +20,7 @@ from pipeline.config.plugins import Brought, Plugins
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.models.encoder import padding_of
+from pipeline.models.kernel import library, operator
 from pipeline.models.parameters import parameters_of
 from pipeline.models.recurrent import RecurrentLayer, read_on
 from pipeline.serving.export import torch_export
@@ -67,10 +68,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 # --- formulas ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kernel", ["auto", library.MXNET])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("cell", [cell.name for cell in OWN])
-def test_a_formula_gives_what_the_kernels_give(installed: None, cell: str, directions: int) -> None:
+def test_a_formula_gives_what_the_kernels_give(
+    installed: None, monkeypatch: pytest.MonkeyPatch, cell: str, directions: int, kernel: str
+) -> None:
     """States and gradients of Duplet's own cells over padded texts."""
+    monkeypatch.setattr(operator, "_setting", kernel)
     lengths = nd.array([5, 2, 1], dtype="int32")
     padding = padding_of(lengths, 5)
     found: list[list[np.ndarray]] = []

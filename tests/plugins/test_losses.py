@@ -91,6 +91,11 @@ def test_refusals_name_the_loss(installed: None, tmp_path: Path, monkeypatch: py
         pack.pack(tmp_path, tmp_path / "code")
 
 
+OTHER = """import pipeline.config.losses as losses
+class Own(losses.{kind}):
+    name, summary = "{name}", "nothing"
+THING = Own()
+"""
 BAD = {
     "broken": ("import a_module_that_is_not_there", "broken", "ModuleNotFoundError"),
     "hinge": ("", "hinge", "has the name of one of Duplet"),
@@ -99,6 +104,8 @@ BAD = {
     "property": ('name = "graded"', "property", "not a name for a loss"),
     "older": ('name = "older"\n    interface = 0', "older", "version 0 of the interface"),
     "empty": ('name = "empty"\n    value = RankingLoss.value', "empty", "has no formula"),
+    "gradeless": (OTHER.format(name="gradeless", kind="GradedLoss"), "gradeless", "has no formula"),
+    "neither": (OTHER.format(name="neither", kind="Loss"), "neither", "is neither a RankingLoss nor a GradedLoss"),
     "mute": ('name = "mute"\n    summary = ""', "mute", "has no summary"),
     "asking": ('name = "asking"\n    options = Asking', "asking", "scale"),
     "plain": ('name = "plain"\n    options = dict', "plain", "has options that are no pipeline.config.Settings"),
