@@ -158,3 +158,13 @@ def test_demos_are_listed_and_copied(capsys: pytest.CaptureFixture[str]) -> None
     assert "demo.yaml exists" in capsys.readouterr().err
     assert main.main(["demo", "wikiqs"]) == 2
     assert "did you mean wikiqa?" in capsys.readouterr().err
+
+
+def test_a_task_that_is_none_is_said_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["init", "pairs.csv", "--task", "matchin"])
+    assert ended.value.code == 2
+    assert (
+        "'matchin' is not one of matching, classification, translation; did you mean matching?"
+        in capsys.readouterr().err
+    )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config import task_spec, task_specs
 from pipeline.core.errors import InputError
 
 ROWS = 500  # looked at
@@ -42,6 +41,8 @@ class Table(NamedTuple):
 
 def tasks() -> list[str]:
     """Those that a table may be for."""
+    from pipeline.config import task_specs
+
     return [name for name, spec in task_specs().items() if spec.columns]
 
 
@@ -123,6 +124,8 @@ def columns_for(task: str, table: Table, own_columns: Mapping[str, str]) -> dict
     Raises:
         InputError: a given field or column is none, or a field has no column.
     """
+    from pipeline.config import task_spec
+
     spec, names = task_spec(task), [column.name for column in table.columns]
     for field, name in own_columns.items():
         if field not in spec.columns or name not in names:

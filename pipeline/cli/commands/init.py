@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.cli import guess
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError
+from pipeline.core.errors import guess as guess_name
 
 SHOWN = 60  # characters of an example
 
@@ -18,9 +19,16 @@ SHOWN = 60  # characters of an example
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to look at, and answers to the questions."""
     parser.add_argument("path", nargs="?", help="a folder of documents, or a table (.csv, .tsv, .jsonl, .parquet)")
-    parser.add_argument("--task", choices=guess.tasks(), help="what is learned, if the guess is wrong")
+    parser.add_argument("--task", type=_task, metavar="TASK", help="what is learned, if the guess is wrong")
     parser.add_argument("--columns", nargs="+", metavar="FIELD=COLUMN", help="which columns: query=question")
     parser.add_argument("--output", type=path_here, metavar="FILE", help="the configuration (my.yaml)")
+
+
+def _task(name: str) -> str:
+    """A task's name. Not `choices`: they would be looked up for `--help` too."""
+    if name not in (names := guess.tasks()):
+        raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(names)}{guess_name(name, names)}")
+    return name
 
 
 def run(args: argparse.Namespace) -> int:
