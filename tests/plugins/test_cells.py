@@ -231,7 +231,8 @@ CONFIG: dict[str, Any] = {
     "tokenize": {"min_count": 1},
     "model": {"cell": "coupled", "embedding": 8, "hidden": 8, "dropout": 0.0},
     "train": {
-        "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 10, "log_every_updates": 2,
+        "threads_per_worker": 1, "max_pairs_per_update": 16, "epochs": 60, "patience_validations": None,
+        "log_every_updates": 2,
         "checkpoint_every_updates": 3, "schedule": {"warmup_updates": 2}, "optimizer": {"learning_rate": 0.02},
     },
     "evaluate": {"bootstrap_samples": 20},

@@ -139,7 +139,8 @@ CONFIG: dict[str, Any] = {
     "model": {"head": "cosine", "embedding": 8, "hidden": 8, "dropout": 0.0},
     "train": {
         "loss": {"kind": "circle", "circle": {"scale": 4.0}, "grades": 3},
-        "threads_per_worker": 1, "workers": 2, "max_pairs_per_update": 16, "epochs": 12, "log_every_updates": 2,
+        "threads_per_worker": 1, "workers": 2, "max_pairs_per_update": 16, "epochs": 60, "patience_validations": None,
+        "log_every_updates": 2,
         "checkpoint_every_updates": 3, "schedule": {"warmup_updates": 2}, "optimizer": {"learning_rate": 0.02},
     },
     "evaluate": {"bootstrap_samples": 20},
