@@ -1,5 +1,6 @@
 """Packages that bring something to Duplet, put where Python finds installed ones: no registry is asked."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,6 +22,7 @@ PACKAGE = Path(__file__).with_name("rating_package")
 DUPLET = ("-m", "pipeline.cli")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Bad = dict[str, tuple[str, str, str]]
+WORDS = [a + b for a in ("ba", "do", "ku", "li", "mo") for b in ("ran", "sel", "tip", "vom")]
 
 
 def install(site: Path, name: str, version: str, entry_points: dict[str, dict[str, str]], *modules: Path) -> None:
@@ -66,6 +69,44 @@ def refused(run_with: Callable[[Path], Run], folder: Path, group: str, bad: Bad,
         [line] = [line for line in lines if f"package duplet-{name}:" in line]
         assert sentence in line
     return shown
+
+
+def pairs(folder: Path) -> list[dict[str, str]]:
+    """120 pairs that share two words of three, also written to pairs.jsonl."""
+    rng = np.random.default_rng(3)
+    rows = [{"query": f"{a} {b}", "document": f"{b} {a} {c}"} for a, b, c in (rng.choice(WORDS, 3) for _ in range(120))]
+    write_lines(folder / "pairs.jsonl", rows)
+    return rows
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
+    """A JSON object per line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def printed(run: Run, *command: str) -> str:
+    """What a command that succeeds prints."""
+    done = run(*DUPLET, *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def folders_of(whole: dict[str, Any], folder: Path, package: str, version: str) -> dict[str, Path]:
+    """The stages' folders of a run, of which train's names the package that it needs, and ingest's does not."""
+    folders = {name: folder / stage["folder"] for name, stage in whole["stages"].items()}
+    made = {name: json.loads((stage / "manifest.json").read_text()) for name, stage in folders.items()}
+    assert made["train"]["extra"]["package"] == package
+    assert made["train"]["key_parts"]["libraries"][package] == version
+    assert package not in made["ingest"]["key_parts"]["libraries"]
+    return folders
+
+
+def works_without(without: Run, folders: dict[str, Path], sentence: str) -> None:
+    """Where a package is not installed its model is refused by a sentence, and its evaluation still has a page."""
+    done = without(*DUPLET, "predict", str(folders["train"]), "--input", "ask.jsonl", "--output", "refused.jsonl")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert without(*DUPLET, "report", str(folders["evaluate"])).returncode == 0
 
 
 def names_of(section: type[Settings]) -> set[str]:

@@ -27,7 +27,16 @@ from pipeline.serving.export import torch_export
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import graph_cache, matcher, session
 from tests.plugins.cells_package import duplet_cells
-from tests.plugins.conftest import DUPLET, Run, install, refused, stopped_and_resumed
+from tests.plugins.conftest import (
+    Run,
+    folders_of,
+    install,
+    printed,
+    refused,
+    stopped_and_resumed,
+    works_without,
+    write_lines,
+)
 from tests.serving import task_models
 from tests.serving.networks import config_of, random_network, random_texts, randomise, represent
 from tests.serving.test_onnx_tasks import DEEP, TEXTS, check
@@ -254,37 +263,25 @@ def test_a_cell_of_another_package_from_installation_to_a_page(
         words = [*rng.choice(["x", "y", "z"], 4), "a", "b"]
         text = rng.permutation(words).tolist()
         rows.append({"text": " ".join(text), "label": "ab" if text.index("a") < text.index("b") else "ba"})
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(tmp_path / "texts.jsonl", rows)
     (tmp_path / "classes.yaml").write_text(yaml.safe_dump(CONFIG))
     run = with_site(site)
 
-    def printed(*command: str) -> str:
-        done = run(*DUPLET, *command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    schema = json.loads(printed("config", "schema"))
+    schema = json.loads(printed(run, "config", "schema"))
     assert set(BROUGHT) <= set(schema["$defs"]["ModelConfig"]["properties"]["cell"]["enum"])
     whole = stopped_and_resumed(run, site, tmp_path, "classes.yaml")
     assert whole["metrics"]["test/accuracy"] > 0.6
-    folders = {name: tmp_path / stage["folder"] for name, stage in whole["stages"].items()}
-    made = {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()}
-    assert made["train"]["extra"]["package"] == "duplet-cells"
-    assert made["train"]["key_parts"]["libraries"]["duplet-cells"] == "0.5"
-    assert "duplet-cells" not in made["ingest"]["key_parts"]["libraries"]
+    folders = folders_of(whole, tmp_path, "duplet-cells", "0.5")
     assert "coupled" in (folders["evaluate"] / "report.html").read_text()
 
-    (tmp_path / "ask.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows[:3]))
+    write_lines(tmp_path / "ask.jsonl", [{"text": row["text"]} for row in rows[:3]])
     said = {}
     for backend in ("onnx", "mxnet"):
         trained = str(folders["train"])
-        printed("predict", trained, "--backend", backend, "--input", "ask.jsonl", "--output", f"{backend}.jsonl")
+        printed(run, "predict", trained, "--backend", backend, "--input", "ask.jsonl", "--output", f"{backend}.jsonl")
         lines = (tmp_path / f"{backend}.jsonl").read_text().splitlines()
         said[backend] = [json.loads(line)["probabilities"]["ab"] for line in lines]
     assert said["onnx"] == pytest.approx(said["mxnet"], abs=1e-4)
 
-    without = with_site(tmp_path / "nothing")
-    done = without(*DUPLET, "predict", str(folders["train"]), "--input", "ask.jsonl", "--output", "refused.jsonl")
-    assert done.returncode == 2
-    assert "is of the cell coupled, which no installed package brings: install duplet-cells" in done.stderr
-    assert without(*DUPLET, "report", str(folders["evaluate"])).returncode == 0
+    sentence = "is of the cell coupled, which no installed package brings: install duplet-cells"
+    works_without(with_site(tmp_path / "nothing"), folders, sentence)

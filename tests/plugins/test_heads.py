@@ -24,7 +24,19 @@ from pipeline.search.open_index import stamp_of
 from pipeline.serving.mlflow_model import pack
 from pipeline.serving.onnx import matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
-from tests.plugins.conftest import DUPLET, Run, install, names_of, refused, stopped_and_resumed
+from tests.plugins.conftest import (
+    DUPLET,
+    Run,
+    folders_of,
+    install,
+    names_of,
+    pairs,
+    printed,
+    refused,
+    stopped_and_resumed,
+    works_without,
+    write_lines,
+)
 from tests.plugins.heads_package import duplet_heads
 from tests.serving.networks import config_of, random_network, random_texts, represent
 
@@ -234,7 +246,6 @@ searcher = open_searcher(Path("index"), None, Path("runs"), None)
 results = searcher.search(sys.argv[1], 3, "model").results
 print(json.dumps({result.document.id: result.score for result in results}))
 """
-WORDS = [a + b for a in ("ba", "do", "ku", "li", "mo") for b in ("ran", "sel", "tip", "vom")]
 
 
 @pytest.mark.workers
@@ -244,55 +255,51 @@ def test_a_head_of_another_package_from_installation_to_an_index(
 ) -> None:
     site = tmp_path / "site"
     install(site, "duplet-heads", "0.2", {"duplet.heads": POINTS}, MODULE)
-    rng = np.random.default_rng(3)
-    rows = [{"query": f"{a} {b}", "document": f"{b} {a} {c}"} for a, b, c in (rng.choice(WORDS, 3) for _ in range(120))]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = pairs(tmp_path)
     (tmp_path / "distance.yaml").write_text(yaml.safe_dump(CONFIG))
     run = with_site(site)
 
-    def told(*command: str) -> str:
-        done = run(*DUPLET, *command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     # the schema knows its name and its settings
-    schema = json.loads(told("config", "schema"))
+    schema = json.loads(printed(run, "config", "schema"))
     assert "gauss" in schema["$defs"]["ModelConfig"]["properties"]["head"]["enum"]
-    assert "Divides the squared distance" in told("config", "explain", "model.gauss")
+    assert "Divides the squared distance" in printed(run, "config", "explain", "model.gauss")
     assert "did you mean scale" in run(*DUPLET, "config", "distance.yaml", "model.gauss.scales=1").stderr
 
     # training is stopped and goes on
-    stages = stopped_and_resumed(run, site, tmp_path, "distance.yaml")["stages"]
-    trained, evaluated = (Path(stages[name]["folder"]) for name in ("train", "evaluate"))
+    whole = stopped_and_resumed(run, site, tmp_path, "distance.yaml")
 
     # train's folder needs the package, ingest's does not; the page has the head's own section
-    made = {name: json.loads((tmp_path / stages[name]["folder"] / "manifest.json").read_text()) for name in stages}
-    assert made["train"]["extra"]["package"] == "duplet-heads"
-    assert made["train"]["key_parts"]["libraries"]["duplet-heads"] == "0.2"
-    assert "duplet-heads" not in made["ingest"]["key_parts"]["libraries"]
-    assert "What the distance gave" in (tmp_path / evaluated / "report.html").read_text()
+    folders = folders_of(whole, tmp_path, "duplet-heads", "0.2")
+    assert "What the distance gave" in (folders["evaluate"] / "report.html").read_text()
 
     # both backends and the exported graph say the same, and so does the index
-    (tmp_path / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    write_lines(tmp_path / "ask.jsonl", rows[:3])
     scores = {}
     for backend in ("onnx", "mxnet"):
-        told("predict", "distance.yaml", "--backend", backend, "--input", "ask.jsonl", "--output", f"{backend}.jsonl")
+        printed(
+            run,
+            "predict",
+            "distance.yaml",
+            "--backend",
+            backend,
+            "--input",
+            "ask.jsonl",
+            "--output",
+            f"{backend}.jsonl",
+        )
         lines = (tmp_path / f"{backend}.jsonl").read_text().splitlines()
         scores[backend] = [json.loads(line)["score"] for line in lines]
     assert scores["onnx"] == pytest.approx(scores["mxnet"], abs=1e-4)
     assert max(scores["onnx"]) < 0
-    told("export", "distance.yaml", "--output", "exported")
+    printed(run, "export", "distance.yaml", "--output", "exported")
     onnxruntime.InferenceSession(str(tmp_path / "exported" / "matcher.onnx"))
     documents = [{"id": str(i), "text": row["document"]} for i, row in enumerate(rows[:3])]
-    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
-    told("index", str(trained), "--documents", "documents.jsonl", "--output", "index")
-    assert json.loads(told("search", "index", rows[0]["query"], "--json").splitlines()[0])["results"]
+    write_lines(tmp_path / "documents.jsonl", documents)
+    printed(run, "index", str(folders["train"]), "--documents", "documents.jsonl", "--output", "index")
+    assert json.loads(printed(run, "search", "index", rows[0]["query"], "--json").splitlines()[0])["results"]
     found = json.loads(run("-c", SEARCH, rows[0]["query"]).stdout.splitlines()[-1])
     assert found["0"] == pytest.approx(scores["onnx"][0], abs=1e-3)
 
     # without the package its model is refused by name, and everything else works
-    without = with_site(tmp_path / "nothing")
-    done = without(*DUPLET, "predict", str(trained), "--input", "ask.jsonl", "--output", "refused.jsonl")
-    assert done.returncode == 2
-    assert "is of the head gauss, which no installed package brings: install duplet-heads" in done.stderr
-    assert without(*DUPLET, "report", str(evaluated)).returncode == 0
+    sentence = "is of the head gauss, which no installed package brings: install duplet-heads"
+    works_without(with_site(tmp_path / "nothing"), folders, sentence)

@@ -17,7 +17,17 @@ from pipeline.core import manifest
 from pipeline.core.errors import InputError
 from pipeline.orchestration.model_stages import Train
 from pipeline.serving.mlflow_model import pack
-from tests.plugins.conftest import DUPLET, Run, install, refused, stopped_and_resumed
+from tests.plugins.conftest import (
+    Run,
+    folders_of,
+    install,
+    pairs,
+    printed,
+    refused,
+    stopped_and_resumed,
+    works_without,
+    write_lines,
+)
 from tests.plugins.losses_package import duplet_losses
 
 MODULE = Path(duplet_losses.__file__)
@@ -146,7 +156,6 @@ CONFIG: dict[str, Any] = {
     "evaluate": {"bootstrap_samples": 20},
     "tracking": {"system_metrics": False, "max_wait_s": 0},
 }  # fmt: skip
-WORDS = [a + b for a in ("ba", "do", "ku", "li", "mo") for b in ("ran", "sel", "tip", "vom")]
 
 
 @pytest.mark.workers
@@ -156,49 +165,34 @@ def test_losses_of_another_package_from_installation_to_a_page(
 ) -> None:
     site = tmp_path / "site"
     install(site, "duplet-losses", "0.4", {"duplet.losses": POINTS}, MODULE)
-    rng = np.random.default_rng(3)
-    rows = [{"query": f"{a} {b}", "document": f"{b} {a} {c}"} for a, b, c in (rng.choice(WORDS, 3) for _ in range(120))]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = pairs(tmp_path)
     (tmp_path / "circles.yaml").write_text(yaml.safe_dump(CONFIG))
     run = with_site(site)
 
-    def printed(*command: str) -> str:
-        done = run(*DUPLET, *command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     # the schema knows their names and their settings
-    schema = json.loads(printed("config", "schema"))
+    schema = json.loads(printed(run, "config", "schema"))
     assert set(POINTS) <= set(schema["$defs"]["LossConfig"]["properties"]["kind"]["enum"])
-    assert "Multiplies what is left to learn" in printed("config", "explain", "train.loss.circle")
+    assert "Multiplies what is left to learn" in printed(run, "config", "explain", "train.loss.circle")
 
     # training with two workers is stopped and goes on, and ranks better than chance (1 of 24 documents)
     whole = stopped_and_resumed(run, site, tmp_path, "circles.yaml")
     assert whole["metrics"]["test/mrr@10"] > 0.3
-    folders = {name: tmp_path / stage["folder"] for name, stage in whole["stages"].items()}
-    made = {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()}
-    assert made["train"]["extra"]["package"] == "duplet-losses"
-    assert made["train"]["key_parts"]["libraries"]["duplet-losses"] == "0.4"
-    assert "duplet-losses" not in made["ingest"]["key_parts"]["libraries"]
+    folders = folders_of(whole, tmp_path, "duplet-losses", "0.4")
     assert "circle" in (folders["evaluate"] / "report.html").read_text()
 
     # the loss over drawn negatives, and the one of grades, which predicts grades
     for loss, kinds in (("logistic", "ranking"), ("expected", "graded")):
         more = (f"train.loss.kind={loss}", f"evaluate.kinds=[{kinds}]", "train.epochs=2")
-        stages = json.loads(printed("run", "circles.yaml", *more, "--json").splitlines()[-1])["stages"]
-    (tmp_path / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+        stages = json.loads(printed(run, "run", "circles.yaml", *more, "--json").splitlines()[-1])["stages"]
+    write_lines(tmp_path / "ask.jsonl", rows[:3])
     graded, said = stages["train"]["folder"], {}
     for backend in ("onnx", "mxnet"):
-        printed("predict", graded, "--backend", backend, "--input", "ask.jsonl", "--output", f"{backend}.jsonl")
+        printed(run, "predict", graded, "--backend", backend, "--input", "ask.jsonl", "--output", f"{backend}.jsonl")
         said[backend] = [json.loads(line) for line in (tmp_path / f"{backend}.jsonl").read_text().splitlines()]
         assert [len(row["probabilities"]) for row in said[backend]] == [3, 3, 3]
     for one, other in zip(said["onnx"], said["mxnet"]):
         assert one["score"] == pytest.approx(other["score"], abs=1e-4)
 
     # without the package its models are refused by name, and everything else works
-    without = with_site(tmp_path / "nothing")
-    ask = ("--input", "ask.jsonl", "--output", "refused.jsonl")
-    done = without(*DUPLET, "predict", str(folders["train"]), *ask)
-    assert done.returncode == 2
-    assert "is of the loss circle, which no installed package brings: install duplet-losses" in done.stderr
-    assert without(*DUPLET, "report", str(folders["evaluate"])).returncode == 0
+    sentence = "is of the loss circle, which no installed package brings: install duplet-losses"
+    works_without(with_site(tmp_path / "nothing"), folders, sentence)
