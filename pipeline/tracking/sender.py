@@ -6,6 +6,7 @@ wherever an answer was lost (an error, a kill), MLflow is asked what it has befo
 
 import contextlib
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ POLL_S = 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # between tries, while MLflow does not answer
 ASKED = "duplet.journal"  # a run's tag: which journal's run it is
 BEFORE = "duplet.run_before"  # a run's tag: the id that it had before it was lost
+_RUN_ID = re.compile("[0-9a-f]{32}")
 _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "NOT_FOUND")
 
 
@@ -149,8 +151,8 @@ class Sender:
             return
         mark = f"{self.journal.folder.name}/{name}"
         experiment = self._ask(None, self._find_experiment)
-        if run_id := entry.get("id"):  # of a journal that is done with, or of another process
-            ids = self._ask(None, self._known, run_id)
+        if known := entry.get("id"):  # the id of a run, or the name of a journal that was sent and removed since
+            ids = self._ask(None, self._known if _RUN_ID.fullmatch(known) else self._made_by, known)
         elif self._unsure:
             asked = self._ask(None, self.client.search_runs, [experiment], f"tags.`{ASKED}` = '{mark}'")
             ids = [run.info.run_id for run in asked]
@@ -175,6 +177,11 @@ class Sender:
             if getattr(error, "error_code", "") in _NO:
                 return []
             raise
+
+    def _made_by(self, journal: str) -> list[str]:
+        """The run above the stages that a journal made, of a start that never learned MLflow's id of it."""
+        found = self.client.search_runs([self._find_experiment()], f"tags.`{ASKED}` LIKE '{journal}/%'")
+        return [run.info.run_id for run in found if "mlflow.parentRunId" not in run.data.tags]
 
     def _find_experiment(self) -> str:
         """Raises Refused where MLflow will have no experiment of that name, such as one of 501 characters."""

@@ -307,6 +307,35 @@ def test_a_job_that_goes_on_measures_points_again_and_has_each_once(
     assert train.info.status == "FINISHED"
 
 
+def test_a_job_goes_on_in_the_run_that_sync_sent_between_its_starts(
+    proxy: Proxy, server: Server, tmp_path: Path, say: Say
+) -> None:
+    root = tmp_path / "runs"
+    root.mkdir()
+    where = Address(proxy.uri, None, root)
+    proxy.mode = "refuse"  # the first start never learns MLflow's id of its run
+    first = Tracking(where, "outages", "small", say, False, max_wait_s=0.0)
+    with first.stage("train"):
+        first.metrics({"best": 0.5})
+    first.tags({"start": "first"})
+    first.close("FAILED")
+    assert first.run_id is None
+    assert first.journal is not None
+    proxy.mode = "pass"
+    sent = all_sent(root, say)
+    assert not journals.under(root)
+    second = Tracking(where, "outages", "small", say, False, [first.journal], apart=False)
+    second.tags({"start": "second"})
+    second.close("FINISHED")
+    client = client_of(server.uri)
+    assert second.run_id == sent.run_id
+    (parent, train) = client.search_runs(
+        [client.get_experiment_by_name("outages").experiment_id], order_by=["start_time ASC"]
+    )
+    assert parent.info.run_id == train.data.tags["mlflow.parentRunId"] == sent.run_id
+    assert (parent.info.status, parent.data.tags["start"]) == ("FINISHED", "second")
+
+
 def test_what_mlflow_refuses_is_said_and_takes_nothing_with_it(
     server: Server, tmp_path: Path, said: list[str], say: Say
 ) -> None:
