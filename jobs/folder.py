@@ -21,6 +21,7 @@ from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.distributed import job_folder
 
 HANDLE, STATE, TAGS, LOG, CONFIG = "handle", "state.json", job_folder.TAGS, "log", specs.CONFIG
+JOB_TAG = "duplet.job.id"  # of the job's MLflow run
 CANCEL = "cancel"  # an empty file: the job was cancelled, rather than stopped by somebody else's signal
 
 
@@ -46,7 +47,7 @@ def create(spec: JobSpec, rendered: dict[str, str]) -> Path:
     """
     script = next(iter(rendered))
     tags = {
-        "duplet.job.id": spec.id, "duplet.job.target": spec.target, "duplet.job.folder": str(spec.folder),
+        JOB_TAG: spec.id, "duplet.job.target": spec.target, "duplet.job.folder": str(spec.folder),
         "duplet.job.script": rendered[script][:4900],
     }  # fmt: skip
     content = {specs.SPEC: spec.model_dump_json(indent=1), **rendered, TAGS: json.dumps(tags)}

@@ -243,13 +243,12 @@ def _removal(
     known = registries[where]
     versions = [version for version in known.others if version.tags.get(mlflow_registry.TRAINED) in keys]
     kept_runs = {version.run_id for version in known.kept}
-    run_id = job_folder.run_id(night.record.folder)
-    below = removal.with_stages(where, run_id) if run_id and known.there else []
+    own_run = job_folder.run_id(night.record.folder)
+    of_night = removal.of_job(where, folders.JOB_TAG, night.record.spec.id, own_run) if known.there else []
     used_keys = {key for _, key in used}
-    stay = {run.run_id for run in below if run.run_id in kept_runs or (run.key and run.key in used_keys)}
-    runs = [run.run_id for run in reversed(below) if run.run_id not in stay]
-    if stay and run_id in runs:
-        runs.remove(run_id)  # what stays has its parent
+    stay = {run for run in of_night if run.run_id in kept_runs or (run.key and run.key in used_keys)}
+    stay_ids = {run.run_id for run in stay} | {run.above for run in stay}  # what stays has its run above
+    runs = [run.run_id for run in reversed(of_night) if run.run_id not in stay_ids]
     paths = [root / stage / key for stage, key in sorted(gone) if (root / stage / key).exists()]
     paths += [path for stage, key in sorted(gone) if (path := root / "work" / f"{stage}-{key}").exists()]
     paths += [path for run in runs if (path := root / "models" / run).exists()]

@@ -9,21 +9,35 @@ from pipeline.core import atomic_files
 from pipeline.tracking.client import Address, asked, if_there
 
 
-class StageRun(NamedTuple):
-    """A run of MLflow, and the key of the stage that it is of; None of the run above its stages."""
+class JobRun(NamedTuple):
+    """A run of MLflow, the run above it, and the key of the stage that it is of; None of the run above its stages."""
 
     run_id: str
+    above: str | None
     key: str | None
 
 
-def with_stages(where: Address, run_id: str) -> list[StageRun]:
-    """A run and the runs of its stages, those in the bin too; none where it is gone. Raises TryAgain."""
-    with asked(where, f"run {run_id}") as (mlflow, client):
-        if (run := if_there(client.get_run, run_id)) is None:
-            return []
+def of_job(where: Address, tag: str, job: str, run_id: str | None) -> list[JobRun]:
+    """The runs of a job and those of their stages, each after the one above it, those in the bin too.
+
+    Args:
+        tag, job: what the job's runs are tagged with, and its value.
+        run_id: a run that is the job's besides those that the tag tells, None where none is known.
+
+    Raises:
+        TryAgain: MLflow does not answer.
+    """
+    with asked(where, f"job {job}") as (mlflow, client):
         view = mlflow.entities.ViewType.ALL
-        below = client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", view)
-        return [StageRun(run_id, None), *(StageRun(one.info.run_id, one.data.params.get("key")) for one in below)]
+        experiments = [one.experiment_id for one in client.search_experiments(view)]
+        tops = {run.info.run_id: run for run in client.search_runs(experiments, f"tags.`{tag}` = '{job}'", view)}
+        if run_id and run_id not in tops and (run := if_there(client.get_run, run_id)):
+            tops[run_id] = run
+        found = [JobRun(one, None, None) for one in tops]
+        for top in tops.values():
+            below = client.search_runs([top.info.experiment_id], f"tags.mlflow.parentRunId = '{top.info.run_id}'", view)
+            found += [JobRun(one.info.run_id, top.info.run_id, one.data.params.get("key")) for one in below]
+        return found
 
 
 def remove(where: Address, run_ids: Iterable[str]) -> None:

@@ -293,6 +293,22 @@ def test_champions_and_what_they_rest_on_stay(tracked: tuple[Nights, Registry]) 
     assert registry.champion() == registry.version(2)
 
 
+def test_a_run_that_the_job_s_folder_does_not_know_goes_with_its_night(tracked: tuple[Nights, Registry]) -> None:
+    some, registry = tracked
+    for day in (1, 6):  # as of a start whose run MLflow got behind the command, or by `duplet sync`
+        run = tracking.Tracking(
+            registry.where, "faq", f"unknown-{day}", lambda line: pytest.fail(line), False, apart=False
+        )
+        run.tags({"duplet.job.id": f"{NAME}-202611{day:02}-0200"})
+        with run.stage("ingest"):
+            run.params({"key": f"ingest-{day}"})
+        run.close("FINISHED")
+    some.collect(keep_nights=2, champions=1)
+    left = set(runs_there(registry.where).values())
+    assert {"unknown-6", "ingest-6"} <= left
+    assert not {"unknown-1", "ingest-1"} & left
+
+
 def test_a_champion_of_old_goes_when_others_have_followed_it(tracked: tuple[Nights, Registry]) -> None:
     some, registry = tracked
     keys = job_folder.read(some.root / "jobs" / f"{NAME}-20261102-0200", "stages.json")
