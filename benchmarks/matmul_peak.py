@@ -1,10 +1,12 @@
-"""The machine's matrix-multiply peak, fp32: the best of the libraries that are installed. Speeds are shares of it.
+"""The machine's matrix-multiply peak by precision: the best of the installed libraries. Speeds are shares of it.
 
     .venv/bin/python benchmarks/matmul_peak.py
 
-Asked are MXNet's FullyConnected (oneDNN), MXNet's dot (OpenBLAS) and ONNX Runtime. The last line of stdout is one JSON
-object: for each library, GFLOP/s of as many one-thread processes as there are cores, at the same time and added up (how
-workers train), and of one process on all cores; the best of all as `peak_gflops`, its library as `library`.
+Asked are MXNet's FullyConnected (oneDNN), MXNet's dot (OpenBLAS) and ONNX Runtime in float32; and, where the processor
+has AVX512_BF16, FullyConnected in bfloat16, as the two others have none. The last line of stdout is one JSON object:
+for each library, GFLOP/s of as many one-thread processes as there are cores, at the same time and added up (how workers
+train), and of one process on all cores; the best in float32 as `peak_gflops`, its library as `library`, and the best in
+bfloat16 as `peak_bfloat16_gflops` (null: none).
 """
 
 import argparse
@@ -14,8 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 LIBRARIES = ("onednn", "openblas", "onnxruntime")
+IN_BFLOAT16 = "onednn_bfloat16"
 SIZES = (512, 1024, 2048)  # of square matrices; the best counts, as caches differ
 
 
@@ -39,6 +43,8 @@ def products(library: str, n: int) -> Callable[[], None]:
     a, b = nd.random.uniform(-1, 1, (n, n)), nd.random.uniform(-1, 1, (n, n))
     if library == "openblas":
         return lambda: nd.dot(a, b).wait_to_read()
+    if library == IN_BFLOAT16:
+        a, b = (nd.amp_cast(array, dtype="bfloat16") for array in (a, b))
     return lambda: nd.FullyConnected(a, b, no_bias=True, num_hidden=n).wait_to_read()
 
 
@@ -96,12 +102,14 @@ def main() -> None:
         print(measure(options.child, options.seconds))
         return
     cores, found = len(os.sched_getaffinity(0)), {}
-    for library in LIBRARIES:
+    bfloat16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    for library in (*LIBRARIES, *([IN_BFLOAT16] if bfloat16 else [])):
         workers, one = together(library, cores, 1, options.seconds), together(library, 1, cores, options.seconds)
         found[library] = {"one_thread_processes": round(workers, 1), "one_process": round(one, 1)}
     best = max(LIBRARIES, key=lambda library: max(found[library].values()))
-    peak = max(found[best].values())
-    print(json.dumps({"cores": cores, "libraries": found, "library": best, "peak_gflops": peak}))
+    peaks = {"peak_gflops": max(found[best].values()),
+             "peak_bfloat16_gflops": max(found[IN_BFLOAT16].values()) if bfloat16 else None}  # fmt: skip
+    print(json.dumps({"cores": cores, "libraries": found, "library": best, **peaks}))
 
 
 if __name__ == "__main__":
