@@ -1,12 +1,12 @@
-"""Our recurrent layers beside MXNet's, in turn in one process: layers by themselves, and whole updates of a training.
+"""Our recurrent layers, float32 and bfloat16, beside MXNet's, in turn in one process: by themselves, and whole updates.
 
     .venv/bin/python benchmarks/kernel_speed.py [--rounds 11] [--threads 1 2] [--root runs/bench]
     .venv/bin/python benchmarks/kernel_speed.py --trainings 3 --updates 60 --workers 2 --config configs/demo.yaml
 
-The second measures trainings as a person starts them, in turn too: real tokens/s from after the first updates on, and
-the processor time of all processes from start to end.
+The second measures trainings as a person starts them, in turn too: real tokens/s from after the first updates on, what
+that is in GFLOP/s of the recurrent layers' products, and the processor time of all processes from start to end.
 
-Each round runs both, one after the other; what is told is the median over the rounds of the ratio of their times. With
+Each round runs all, one after the other; what is told is the median over the rounds of the ratio of their times. With
 one thread a time is the process's own processor time, which other programs on the machine disturb less; with more it is
 the clock's. The last line of stdout is one JSON object.
 
@@ -29,6 +29,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "bench.yaml"
+KERNELS = {  # what runs, by settings; the second only where the processor has AVX512_BF16
+    "own": {"model.kernel": "own"}, "bfloat16": {"model.precision": "bfloat16"}, "mxnet": {"model.kernel": "mxnet"},
+}  # fmt: skip
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}
 # cell, steps, texts, inputs, hidden, directions: the layers of configs/bench.yaml; and others
 LAYERS = (
@@ -40,8 +43,8 @@ LAYERS = (
 )
 
 
-def in_turn(once: Callable[[int], None], rounds: int, clock: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Seconds of `once` with our layers and with MXNet's, round by round, after a first one that does not count."""
+def in_turn(once: Callable[[int], None], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of `once` by each of KERNELS, round by round, after a first one that does not count."""
     import mxnet as mx
     from mxnet import nd
 
@@ -50,17 +53,27 @@ def in_turn(once: Callable[[int], None], rounds: int, clock: Callable[[], float]
     operator.use("own")
     if not operator.ready(mx.cpu()):  # else MXNet's layers would be compared with themselves
         sys.exit(f"kernel_speed: {operator.told()}")
-    times: tuple[list[float], list[float]] = ([], [])
+    times: dict[str, list[float]] = {name: [] for name in KERNELS if name != "bfloat16" or not operator.no_bfloat16()}
     for number in range(rounds + 1):
-        for which, kernel in enumerate(("own", "mxnet")):
-            operator.use(kernel)
+        for name, mine in times.items():
+            operator.use("mxnet" if name == "mxnet" else "own", bfloat16=name == "bfloat16")
             nd.waitall()
             began = clock()
             once(number)
             nd.waitall()
             if number:
-                times[which].append(clock() - began)
+                mine.append(clock() - began)
     return times
+
+
+def beside_mxnets(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """By kernel: how many times MXNet's speed it has, the rounds' median, least and most."""
+    found = {}
+    for name in times:
+        ratios = sorted(b / a for a, b in zip(times[name], times["mxnet"]))
+        median = round(statistics.median(ratios), 2)
+        found[name] = {"ratio": median, "from": round(ratios[0], 2), "to": round(ratios[-1], 2)}
+    return found
 
 
 def layer(cell: str, steps: int, texts: int, inputs: int, hidden: int, directions: int) -> Callable[[int], None]:
@@ -126,20 +139,16 @@ def measure(rounds: int, tokenized: Path | None) -> dict[str, Any]:
     clock = time.process_time if threads == 1 else time.perf_counter
     found: dict[str, Any] = {"threads": threads, "layers": []}
     if tokenized is not None:
-        ours, theirs = in_turn(updates(tokenized, rounds + 1), rounds, clock)
-        ratios = sorted(b / a for a, b in zip(ours, theirs))
-        found["update"] = {"ours_s": statistics.median(ours), "mxnet_s": statistics.median(theirs),
-                           "ratio": round(statistics.median(ratios), 2), "from": round(ratios[0], 2),
-                           "to": round(ratios[-1], 2)}  # fmt: skip
+        times = in_turn(updates(tokenized, rounds + 1), rounds, clock)
+        found["update"] = beside_mxnets(times) | {"seconds": {k: statistics.median(v) for k, v in times.items()}}
         print(found["update"], file=sys.stderr, flush=True)
     for cell, steps, texts, inputs, hidden, directions in LAYERS:
         operations = 6.0 * steps * texts * directions * GATES[cell] * hidden * (inputs + hidden)
-        ours, theirs = in_turn(layer(cell, steps, texts, inputs, hidden, directions), rounds, clock)
+        times = in_turn(layer(cell, steps, texts, inputs, hidden, directions), rounds, clock)
         found["layers"].append({
             "layer": f"{cell} T={steps} N={texts} C={inputs} H={hidden} D={directions}",
-            "ours_gflops": round(operations / statistics.median(ours) / 1e9),
-            "mxnet_gflops": round(operations / statistics.median(theirs) / 1e9),
-            "ratio": round(statistics.median(b / a for a, b in zip(ours, theirs)), 2),
+            "gflops": {name: round(operations / statistics.median(mine) / 1e9) for name, mine in times.items()},
+            "ratios": {name: row["ratio"] for name, row in beside_mxnets(times).items()},
         })  # fmt: skip
     return found
 
@@ -164,40 +173,57 @@ def training(config: Path, root: Path, kernel: str, updates: int, workers: int) 
 
     for stage in ("train", "evaluate", "work"):
         shutil.rmtree(root / stage, ignore_errors=True)
-    settings = {"model.kernel": kernel, "train.workers": workers, "train.max_updates": updates,
+    settings = {**KERNELS[kernel], "train.workers": workers, "train.max_updates": updates,
                 "train.validate_every_updates": updates, "train.log_every_updates": 5}  # fmt: skip
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     overrides = [f"{name}={value}" for name, value in settings.items()]
     folder = Path(duplet("train", config, root, *overrides)["stages"]["train"]["folder"])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ran = (folder / "recurrent_layers.txt").read_text().split()[0]
-    if ran != kernel:
+    ran = (folder / "recurrent_layers.txt").read_text().strip()
+    if kernel != ("mxnet" if ran == "mxnet" else "bfloat16" if ran.endswith("_bf16") else "own"):
         sys.exit(f"kernel_speed: {ran} ran in place of {kernel}")
     points = [point.values for point, _ in Spool(folder / "points.jsonl").read(0) if "tokens_per_s" in point.values][1:]
     seconds = sum(values["interval_s"] for values in points)
+    rate = sum(values["tokens_per_s"] * values["interval_s"] for values in points) / seconds
     return {
-        "tokens_per_s": sum(values["tokens_per_s"] * values["interval_s"] for values in points) / seconds,
+        "tokens_per_s": rate,
+        "gflops": rate * products_of_token(config),
         "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "clock_s": time.perf_counter() - began,
     }
 
 
+def products_of_token(config: Path) -> float:
+    """The recurrent layers' products for a real token of a matching model, forward and backward, in 10^9 operations."""
+    from pipeline.config import load_config
+
+    model, operations, inputs = load_config(config).model, 0, load_config(config).model.embedding
+    for _ in range(model.layers):
+        operations += 6 * model.directions * model.steps_by.gates * model.hidden * (inputs + model.hidden)
+        inputs = model.directions * model.hidden
+    return operations / 1e9
+
+
 def trainings(config: Path, root: Path, rounds: int, updates: int, workers: int) -> dict[str, Any]:
-    """Medians of both, and of their ratios round by round, above 1 where ours are better."""
+    """Medians of all, and of their ratios to MXNet's round by round, above 1 where they are better."""
+    from pipeline.models.kernel import library
+
     tokenized_by(config, root)
-    made: dict[str, list[dict[str, float]]] = {"own": [], "mxnet": []}
+    names = [name for name in KERNELS if name != "bfloat16" or not library.found().no_bfloat16]
+    made: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
-        for kernel in list(made)[:: -1 if number % 2 else 1]:
+        for kernel in names[:: -1 if number % 2 else 1]:
             made[kernel].append(training(config, root, kernel, updates, workers))
             print(kernel, made[kernel][-1], file=sys.stderr, flush=True)
     found: dict[str, Any] = {"config": config.name, "workers": workers, "updates": updates, "rounds": rounds}
-    for name in made["own"][0]:
-        pairs = [(ours[name], theirs[name]) for ours, theirs in zip(made["own"], made["mxnet"])]
-        ratios = sorted(a / b if name == "tokens_per_s" else b / a for a, b in pairs)
-        found[name] = {"own": round(statistics.median(a for a, _ in pairs), 1),
-                       "mxnet": round(statistics.median(b for _, b in pairs), 1),
-                       "ratio": round(statistics.median(ratios), 2),
-                       "from": round(ratios[0], 2), "to": round(ratios[-1], 2)}  # fmt: skip
+    for what in made["mxnet"][0]:
+        found[what] = {}
+        for name, rows in made.items():
+            pairs = [(ours[what], theirs[what]) for ours, theirs in zip(rows, made["mxnet"])]
+            ratios = sorted(b / a if what.endswith("_s") and what != "tokens_per_s" else a / b for a, b in pairs)
+            found[what][name] = {"median": round(statistics.median(a for a, _ in pairs), 1),
+                                 "ratio": round(statistics.median(ratios), 2),
+                                 "from": round(ratios[0], 2), "to": round(ratios[-1], 2)}  # fmt: skip
     return found
 
 

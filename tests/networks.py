@@ -47,6 +47,14 @@ def built_layers() -> str:
     return operator.instructions()
 
 
+def needs_bfloat16() -> None:
+    """The test is skipped where our own layers cannot have it."""
+    built_layers()
+    if operator.no_bfloat16():
+        assert "avx512_bf16" not in Path("/proc/cpuinfo").read_text(), operator.no_bfloat16()
+        pytest.skip("the processor has no AVX512_BF16")
+
+
 def look_again() -> None:
     """Has the library looked for anew."""
     library.found.cache_clear()

@@ -192,6 +192,17 @@ class Config(Settings):
             raise ValueError("model.kernel=own is for CPUs, and train.gpus=true: set model.kernel to auto")
         if self.model.kernel == "own" and self.model.runs == "formula":
             raise ValueError(f"model.kernel=own has no cell {self.model.cell}: set model.kernel to auto")
+        if self.model.precision == "bfloat16":
+            for reason, holds in (
+                ("train.gpus=true", self.train.gpus),
+                ("model.kernel=mxnet", self.model.kernel == "mxnet"),
+                (f"model.cell={self.model.cell}, which no kernel has", self.model.runs == "formula"),
+            ):
+                if holds:
+                    raise ValueError(
+                        f"model.precision=bfloat16 is for Duplet's own layers on CPUs, and {reason}: set "
+                        "model.precision to auto or float32"
+                    )
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0

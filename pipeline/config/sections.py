@@ -164,6 +164,13 @@ class ModelConfig(Settings):
         "AVX512. auto: Duplet's where every worker can have them, else MXNet's; a training that goes on keeps what it "
         "began with. Results are the same but for float noise.",
     )
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="Numbers that the products of the recurrent layers multiply in training. bfloat16: rounded to 8 "
+        "binary digits, which is faster and needs processors with AVX512_BF16; sums, parameters, moments and gradients "
+        "stay float32. auto: bfloat16 where every worker can have it, else float32. A trained model is used in "
+        "float32.",
+    )
     directions: Literal[1, 2] = Field(
         default=2, description="1 reads forwards only, 2 forwards and backwards. Task language_model needs 1."
     )

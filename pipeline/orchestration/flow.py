@@ -125,11 +125,14 @@ def _to_do(planned: Plan, wanted: list[Stage]) -> list[Stage]:
 
 def _kernel(config: Config, work: list[Stage]) -> str:
     """Which recurrent layers run. Raises InputError where workers would start without those that are wanted."""
-    recurrent = library.planned(config.model.runs, config.train.gpus)
+    recurrent = library.planned(config.model.runs, config.train.gpus, config.model.precision)
     here = not os.environ.get("DUPLET_LAUNCHER")  # else the workers' hosts are others
     needed = here and any(isinstance(stage, WorkerStage) for stage in work)
     if needed and config.model.kernel == "own" and library.found().path is None:
         raise InputError(library.missing(recurrent))
+    trains = any(isinstance(stage, Train) for stage in work)
+    if here and trains and config.model.precision == "bfloat16" and library.found().no_bfloat16:
+        raise InputError(library.missing_bfloat16(library.found().no_bfloat16))
     return recurrent
 
 

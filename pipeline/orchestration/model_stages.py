@@ -96,7 +96,13 @@ class Train(WorkerStage):
             config={
                 "task": config.task,
                 "seed": config.seed,
-                "model": _without(settings["model"], "vectors", "kernel"),  # vectors: the content is an input
+                # vectors: the content is an input; float32: the keys of before
+                "model": _without(
+                    settings["model"],
+                    "vectors",
+                    "kernel",
+                    *(["precision"] if config.model.precision == "float32" else []),
+                ),
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION),
                 **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),

@@ -69,7 +69,8 @@ def fit(
     if pretrained_rows is not None:
         optimizer.hold(pretrained_rows, config.model.vectors_tuned_after)
     state = resume(task, network, optimizer, world, folder, log, say)
-    state.kernel, phrase = recurrent_kernel.agree(config.model.runs, state.kernel, world, say)
+    model = config.model
+    state.kernel, phrase = recurrent_kernel.agree(model.runs, model.precision, state.kernel, world, say)
     say(f"recurrent layers: {phrase}")
     run = Run(task, network, optimizer, config, world, folder, log, say, beat, state, Meter(), total)
     loader = Loader(task, plan, world, state.position, settings.epochs)

@@ -90,7 +90,7 @@ def again(
     replayed = load(folder)
     if len(replayed.examples) != world.size:
         raise InputError(f"{folder} is of {len(replayed.examples)} workers and these are {world.size}: use as many")
-    recurrent_kernel.agree("auto", replayed.kernel, world, say)
+    recurrent_kernel.agree("auto", "auto", replayed.kernel, world, say)
     began = _restore(folder, network)
     if task.streams:
         own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]

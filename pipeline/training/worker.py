@@ -86,7 +86,8 @@ def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> 
     network.initialize(ctx=world.context)
     assert job.trained is not None
     task.trained = Path(job.trained)
-    recurrent_kernel.agree(config.model.runs, library.ran(task.trained), world, say)
+    # in float32, as it will be used
+    recurrent_kernel.agree(config.model.runs, "float32", library.in_float32(library.ran(task.trained)), world, say)
     with np.load(Path(job.trained) / PARAMETERS, allow_pickle=False) as arrays:
         set_parameters(network, arrays)
     say("scoring the test split")

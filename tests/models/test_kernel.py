@@ -1,6 +1,5 @@
 """Our own recurrent layers against MXNet's, number by number; what they promise bit for bit; where they give way."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,14 +11,12 @@ import numpy as np
 import pytest
 from mxnet import autograd, nd
 
-from pipeline.config import ModelConfig, check_config
+from pipeline.config import ModelConfig
 from pipeline.config.cells import OWN
-from pipeline.core.errors import InputError
 from pipeline.models.encoder import Encoder, padding_of
-from pipeline.models.kernel import build, library, operator
+from pipeline.models.kernel import operator
 from pipeline.models.recurrent import RecurrentLayer, read_on
-from pipeline.orchestration import flow
-from tests.networks import built_layers, look_again
+from tests.networks import built_layers, look_again, needs_bfloat16
 
 CELLS = tuple(cell.name for cell in OWN)
 CPU = mx.cpu()
@@ -32,6 +29,22 @@ def built() -> Iterator[None]:
     yield
     operator.use("auto")
     look_again()
+
+
+# How far from MXNet's float32 a precision may be, by `apart`. Of relu in bfloat16 that holds for the states: a unit
+# that rounding alone switches on or off passes on a whole slope or none, and this for all steps before.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 0.02}
+SWITCHED = 0.5  # for its gradients
+
+
+@pytest.fixture(params=TOLERANCES)
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both precisions in turn."""
+    if request.param == "bfloat16":
+        needs_bfloat16()
+    operator.use("own", request.param == "bfloat16")
+    yield request.param
+    operator.use("own")
 
 
 @pytest.fixture
@@ -66,9 +79,20 @@ def run(encoder: Encoder, x: np.ndarray, lengths: tuple[int, ...], weights: np.n
     return [a.copy() for a in (states.asnumpy(), given.grad.asnumpy(), *parameters)]
 
 
-def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-    """The largest difference, relative to an array's largest value where that is above 1."""
+def apart(ours: list[np.ndarray], theirs: list[np.ndarray], precision: str = "float32") -> float:
+    """The largest difference, relative to an array's largest value where that is above 1; in bfloat16 the largest norm
+    of an array's differences, relative to the array's."""
+    if precision == "bfloat16":
+        return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(ours, theirs) if b.any())
     return max(float(np.abs(a - b).max() / max(1, np.abs(b).max())) for a, b in zip(ours, theirs))
+
+
+def assert_near(ours: list[np.ndarray], theirs: list[np.ndarray], states: int, cell: str, precision: str) -> None:
+    """The first arrays are states, the others gradients."""
+    assert apart(ours[:states], theirs[:states], precision) < TOLERANCES[precision]
+    switched = cell == "rnn_relu" and precision == "bfloat16"
+    assert apart(ours, theirs, precision) < (SWITCHED if switched else TOLERANCES[precision])
+    assert precision == "float32" or apart(ours, theirs) > 1e-5  # else it was not bfloat16
 
 
 SIZES = {
@@ -85,7 +109,7 @@ SIZES = {
 @pytest.mark.parametrize(("layers", "directions"), [(1, 1), (1, 2), (2, 2), (3, 1)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_states_and_gradients_are_mxnets(
-    cell: str, layers: int, directions: int, size: str, mxnets: Callable[[], None]
+    cell: str, layers: int, directions: int, size: str, precision: str, mxnets: Callable[[], None]
 ) -> None:
     inputs, hidden, lengths = SIZES[size]
     rng = np.random.default_rng(7)
@@ -96,11 +120,13 @@ def test_states_and_gradients_are_mxnets(
     mxnets()
     theirs = run(encoder, x, lengths, weights)
     assert np.abs(ours[0]).max() > 0.05 and np.abs(ours[1]).max() > 1e-4
-    assert apart(ours, theirs) < 1e-5
+    assert_near(ours, theirs, 1, cell, precision)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_given_states_their_gradients_and_the_states_after_are_mxnets(cell: str, mxnets: Callable[[], None]) -> None:
+def test_given_states_their_gradients_and_the_states_after_are_mxnets(
+    cell: str, precision: str, mxnets: Callable[[], None]
+) -> None:
     steps, texts, inputs, hidden = 11, 7, 9, 21
     rng = np.random.default_rng(1)
     layer = RecurrentLayer(cell, inputs, hidden, 1)
@@ -122,11 +148,28 @@ def test_given_states_their_gradients_and_the_states_after_are_mxnets(cell: str,
 
     ours = found()
     mxnets()
-    assert apart(ours, found()) < 1e-5
+    assert_near(ours, found(), 1 + parts, cell, precision)
+
+
+def test_factors_of_bfloat16_are_the_nearest_and_sums_are_float32() -> None:
+    """One unit that passes on what it reads: y = x * w, of one token and of two inputs."""
+    needs_bfloat16()
+    tie, tiny, most = 1 + 2.0**-8, 2.0**-130, np.finfo(np.float32).max
+    read = np.array([1.0, tie, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20, 3.14159274, tiny, most, np.inf, np.nan])
+    nearest = np.array([1.0, 1.0, 1 + 2.0**-6, 1 + 2.0**-7, 3.140625, 0.0, np.inf, np.inf, np.nan])
+    x = nd.array(np.stack([read, np.zeros_like(read)], axis=1)[None])
+    packed = nd.array([1, 0, 0, 0, 0])  # i2h of the two inputs, h2h, the biases
+    operator.use("own", bfloat16=True)
+    (y,) = operator.recurrent("rnn_relu", 1, 1, x, packed)
+    np.testing.assert_array_equal(y.asnumpy()[0, :, 0], nearest.astype(np.float32))
+    x = nd.array([[[4097.0, 2.0**-3]]])  # to 4096; with the second factor's product no bfloat16 any more
+    (y,) = operator.recurrent("rnn_relu", 1, 1, x, nd.array([1, 1, 0, 0, 0.015625]))
+    operator.use("own")
+    assert y.asnumpy().item() == 4096 + 0.125 + 0.015625
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_text_has_the_same_bits_alone_and_among_others(cell: str) -> None:
+def test_a_text_has_the_same_bits_alone_and_among_others(cell: str, precision: str) -> None:
     lengths, inputs, hidden = (5, 17, 1, 9, 17, 3, 3, 12), 19, 40
     rng = np.random.default_rng(2)
     x = rng.normal(size=(23, len(lengths), inputs)).astype(np.float32)  # what stands on padding is arbitrary
@@ -140,7 +183,7 @@ def test_a_text_has_the_same_bits_alone_and_among_others(cell: str) -> None:
         assert not together[length:, i].any() and not slopes[length:, i].any()
 
 
-def test_a_number_that_is_none_stays_in_its_text_and_is_not_lost() -> None:
+def test_a_number_that_is_none_stays_in_its_text_and_is_not_lost(precision: str) -> None:
     for cell in CELLS:
         encoder = encoder_of(cell, 1, 2, 6, 18)
         x = np.random.default_rng(0).normal(size=(5, 3, 6)).astype(np.float32)
@@ -222,7 +265,8 @@ import horovod.mxnet as hvd
 hvd.init()
 import numpy as np
 from tests.models import test_kernel as t
-from pipeline.models.kernel import library
+from pipeline.models.kernel import library, operator
+operator.use("own", bfloat16=sys.argv[1] == "bfloat16")
 rng = np.random.default_rng(5)
 digest = hashlib.sha256()
 for cell in t.CELLS:
@@ -236,147 +280,54 @@ print(library.found().phrase, digest.hexdigest(), sep="\\t")
 """
 
 
-def bits(**environment: str) -> list[str]:
+def bits(precision: str = "float32", **environment: str) -> list[str]:
     """What the process says of its kernel, and a digest of all states and gradients."""
     done = subprocess.run(
-        [sys.executable, "-c", BITS], capture_output=True, text=True, env={**os.environ, **environment},
+        [sys.executable, "-c", BITS, precision], capture_output=True, text=True, env={**os.environ, **environment},
         cwd=Path(__file__).parents[2], timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-1].split("\t")
 
 
-def test_bits_repeat_and_do_not_depend_on_the_number_of_threads() -> None:
-    one, again, three = (bits(OMP_NUM_THREADS=n) for n in ("1", "1", "3"))
+def test_bits_repeat_and_do_not_depend_on_the_number_of_threads(precision: str) -> None:
+    one, again, three = (bits(precision, OMP_NUM_THREADS=n) for n in ("1", "1", "3"))
     assert one == again == three
     assert one[0].startswith("Duplet's own")
 
 
 def test_with_avx2_the_same_holds() -> None:
-    which = "(mxnets and not below) or alone or none"
+    which = "not bfloat16 and ((mxnets and not below) or alone or none)"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", which],
         capture_output=True, text=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, timeout=280,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    assert bits(ONEDNN_MAX_CPU_ISA="AVX2")[0] == "Duplet's own (AVX2, float32)"
+    assert bits(ONEDNN_MAX_CPU_ISA="AVX2")[0] in {
+        f"Duplet's own (AVX2, float32; no bfloat16: {why})"
+        for why in ("ONEDNN_MAX_CPU_ISA=AVX2 forbids AVX512_BF16", "the processor has no AVX512_BF16")
+    }
+
+
+def test_bfloat16_can_be_forbidden_alone() -> None:
+    needs_bfloat16()
+    said, digest = bits(ONEDNN_MAX_CPU_ISA="AVX512_CORE")
+    assert said == "Duplet's own (AVX512, float32; no bfloat16: ONEDNN_MAX_CPU_ISA=AVX512_CORE forbids AVX512_BF16)"
+    assert bits() == ["Duplet's own (AVX512, float32 and bfloat16)", digest]
+
+
+def test_bfloat16_is_never_emulated() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BITS, "bfloat16"], capture_output=True, text=True, timeout=250,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 1 and "duplet_recurrent: " in done.stderr and "AVX512_BF16" in done.stderr
 
 
 def test_below_avx2_mxnets_layers_run_and_the_reason_is_said() -> None:
     said = bits(ONEDNN_MAX_CPU_ISA="SSE41")[0]
     assert said == "MXNet's (ONEDNN_MAX_CPU_ISA=SSE41 forbids AVX2, which its own need)"
-
-
-# --- where there is no library ----------------------------------------------------------------------------------------
-@pytest.fixture()
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An environment whose site-packages is an empty folder."""
-    monkeypatch.setattr(library.sysconfig, "get_path", lambda name: str(tmp_path))
-    library.found.cache_clear()
-    yield tmp_path
-    monkeypatch.undo()
-    library.found.cache_clear()
-
-
-def test_not_built(elsewhere: Path) -> None:
-    assert library.found() == (None, "", f"MXNet's (its own are not built: run {library.BUILD})")
-
-
-def test_a_file_that_is_no_library(elsewhere: Path) -> None:
-    library.location().write_bytes(b"not a library")
-    library.checksum().write_text(hashlib.sha256(b"not a library").hexdigest())
-    assert library.found().path is None
-    assert "its own do not load" in library.found().phrase and "\n" not in library.found().phrase
-
-
-@pytest.fixture(scope="module")
-def good() -> tuple[bytes, str]:
-    """The library and its checksum, as built."""
-    return library.location().read_bytes(), library.checksum().read_text()
-
-
-@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "no checksum"])
-def test_a_damaged_library_is_never_loaded_and_is_built_anew(
-    damage: str, good: tuple[bytes, str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, digest = good
-    spoiled = {"cut": whole[: len(whole) // 2], "changed": whole[:-9] + b"x" + whole[-8:], "empty": b""}
-    library.location().write_bytes(spoiled.get(damage, whole))
-    if damage != "no checksum":
-        library.checksum().write_text(digest)
-    assert library.found() == (None, "", f"MXNet's ({library.location()} is damaged: run {library.BUILD})")
-    made = []
-    monkeypatch.setattr(build, "_run", lambda *arguments: (made.append(arguments), _link(arguments, whole)))
-    build.build()
-    assert made and library.whole()
-    library.found.cache_clear()
-    assert library.found().path == library.location()
-
-
-def _link(arguments: tuple[str, ...], library_bytes: bytes) -> None:
-    """In the compiler's place."""
-    Path(arguments[arguments.index("-o") + 1]).write_bytes(library_bytes)
-
-
-def test_a_library_of_other_sources_is_not_taken(good: tuple[bytes, str], elsewhere: Path) -> None:
-    other = library.location().with_name("duplet_recurrent_0123456789abcdef.so")
-    other.write_bytes(good[0])
-    other.with_suffix(".sha256").write_text(good[1])
-    assert library.found().phrase == f"MXNet's (its own are not built: run {library.BUILD})"
-
-
-@pytest.mark.parametrize(
-    ("compiler", "reason"),
-    [
-        ("no-such-compiler", "its own are not built: no no-such-compiler found"),
-        ("false", "its own are not built: false failed: exit code 1"),
-    ],
-)
-def test_a_compiler_that_is_missing_or_broken(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CXX", compiler)
-    build.main()  # raises nothing: set-up goes on
-    assert reason in capsys.readouterr().err
-    assert library.found().phrase == f"MXNet's ({reason})"
-    assert [path.suffix for path in elsewhere.iterdir()] == [".failed"]
-
-
-def test_another_processor_family(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
-    build.main()
-    assert library.found().phrase == "MXNet's (its own are for x86-64 only, this is aarch64)"
-
-
-def test_other_sources_are_another_library(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = library.location()
-    copied = tmp_path / "sources"
-    copied.mkdir()
-    for name in (*library.SOURCES, "build.py"):
-        (copied / name).write_bytes((library.HERE / name).read_bytes() + b"\n")
-    monkeypatch.setattr(library, "HERE", copied)
-    assert library.location() != before
-
-
-def test_the_setting_decides(elsewhere: Path) -> None:
-    """On a host that has none of our own."""
-    none = f"MXNet's (its own are not built: run {library.BUILD})"
-    assert library.planned("auto", gpus=False) == library.planned("own", gpus=False) == none
-    assert library.planned("mxnet", gpus=False) == "MXNet's (model.kernel=mxnet)"
-    assert library.planned("auto", gpus=True) == "MXNet's on a GPU"
-
-
-def test_own_is_refused_before_any_work_where_the_workers_run_here(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "texts.jsonl"
-    source.write_text('{"query": "a", "document": "b"}\n')
-    config = check_config({"name": "own", "root": str(tmp_path / "runs"), "model": {"kernel": "own"},
-                           "ingest": {"source": {"format": "jsonl", "path": str(source)}}}, "test")  # fmt: skip
-    with pytest.raises(InputError, match=r"model\.kernel=own cannot be had, .*not built: .*set model.kernel to auto"):
-        flow.run(config, "own", "train", pytest.fail)
-    assert [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")] == []
 
 
 def test_use_holds_for_the_process(mxnets: Callable[[], None]) -> None:

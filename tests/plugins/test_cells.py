@@ -195,6 +195,10 @@ def test_refusals_name_the_cell(installed: None, tmp_path: Path, monkeypatch: py
     assert config.packages == ("duplet-cells",)
     with pytest.raises(InputError, match=r"model.cell='minima'.*did you mean minimal\?"):
         config_of(cell="minima")
+    with pytest.raises(
+        InputError, match=r"precision=bfloat16 is for .*layers on CPUs, and model.cell=minimal, which no k"
+    ):
+        config_of(cell="minimal", precision="bfloat16")
     with pytest.raises(InputError, match=r"model.kernel=own has no cell minimal: set model.kernel to auto"):
         config_of(cell="minimal", kernel="own")
     with pytest.raises(InputError, match=r"int8 needs model.cell=lstm: ONNX Runtime has no eight-bit minimal"):

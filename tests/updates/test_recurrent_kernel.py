@@ -24,10 +24,10 @@ from pipeline.tasks.base import task_of
 from pipeline.training import checkpoint, loop, recurrent_kernel, replay
 from pipeline.training.batch_plan import Position
 from pipeline.training.loader import Loader
-from tests.networks import built_layers, fresh
+from tests.networks import built_layers, fresh, needs_bfloat16
 
 TASKS = ("matching", "tagging", "language_model")  # both directions into one vector; into all states; given states
-KERNELS = ("own", "mxnet")
+KERNELS = ("own", "mxnet", "bfloat16")  # the last: our own in that precision
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,11 @@ class Trained:
     def __init__(self, made: Callable[..., Any], task: str, folder: Path, kernel: str, updates: int = 4) -> None:
         often = {"max_updates": updates, "checkpoint_every_updates": 1, "validate_every_updates": 2,
                  "keep_checkpoints": 9, "log_every_updates": 1, "schedule": {"warmup_updates": 0}}  # fmt: skip
-        config, _, tokenized = made(task, train=often, model={"kernel": kernel, "dropout": 0.1})
+        layers = {"kernel": kernel}
+        if kernel == "bfloat16":
+            needs_bfloat16()
+            layers = {"precision": "bfloat16"}
+        config, _, tokenized = made(task, train=often, model={"dropout": 0.1, **layers})
         self.task, self.said, self.config = task_of(config, tokenized), list[str](), config
         self.network = fresh(self.task)
         folder.mkdir(exist_ok=True)
@@ -61,6 +65,11 @@ class Trained:
         for name in checkpoint.names(self.folder):
             if name > f"update-{update:08d}":
                 shutil.rmtree(self.folder / name)
+
+
+def name_of(kernel: str, own: str) -> str:
+    """As a checkpoint has it."""
+    return {"own": own, "mxnet": "mxnet", "bfloat16": library.BFLOAT16}[kernel]
 
 
 def assert_same_bits(one: Trained, other: Trained) -> None:
@@ -81,9 +90,9 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     after = Trained(made, task, tmp_path / "killed", kernel)
     assert "going on from update-00000002" in after.said
     assert_same_bits(whole, after)
-    name = own if kernel == "own" else "mxnet"
+    name = name_of(kernel, own)
     assert whole.state.kernel == after.state.kernel == name
-    why = "" if kernel == "own" else " (model.kernel=mxnet)"
+    why = " (model.kernel=mxnet)" if kernel == "mxnet" else ""
     assert whole.layers == after.layers == [f"recurrent layers: {library.told(name)}{why}"]
 
 
@@ -153,7 +162,7 @@ def test_an_update_is_computed_again_to_the_same_bits_by_what_computed_it(
     )  # fmt: skip
     before = {name: p.data().asnumpy() for name, p in parameters_of(network).items()}
     replay.keep(tmp_path / "kept", kept, before, {})
-    assert replay.load(tmp_path / "kept").kernel == (own if kernel == "own" else "mxnet")
+    assert replay.load(tmp_path / "kept").kernel == name_of(kernel, own)
     operator.use("mxnet" if kernel == "own" else "own")  # what the process had before does not count
     found = replay.again(tmp_path / "kept", task, fresh(task), trained.config, world, pytest.fail)
     assert found["same"], found
@@ -169,26 +178,82 @@ def worker(codes: list[int], device: str = "cpu") -> Any:
     ("codes", "setting", "name", "said"),
     [
         ([2, 2], "auto", "own avx512", "Duplet's own (AVX512, float32)"),
-        ([2, 1], "own", "own avx2+avx512", "Duplet's own (AVX2 and AVX512, float32)"),
+        ([3, 3], "auto", "own avx512", "Duplet's own (AVX512, float32)"),
+        ([3, 1], "own", "own avx2+avx512", "Duplet's own (AVX2 and AVX512, float32)"),
         ([2, 0], "auto", "mxnet", "MXNet's (worker 1 cannot have others: `duplet doctor` there says why)"),
         ([2, 0], "mxnet", "mxnet", "MXNet's (model.kernel=mxnet)"),
     ],
 )
 def test_workers_decide_alike(codes: list[int], setting: str, name: str, said: str) -> None:
-    assert recurrent_kernel.agree(setting, "", worker(codes), pytest.fail) == (name, said)
+    assert recurrent_kernel.agree(setting, "float32", "", worker(codes), pytest.fail) == (name, said)
     assert operator.ready(mx.cpu()) == name.startswith("own")
+
+
+IN_BFLOAT16 = (library.BFLOAT16, "Duplet's own (AVX512_BF16, bfloat16)")
+OTHER = "worker 1 cannot have it: `duplet doctor` there says why"
+
+
+@pytest.mark.parametrize(
+    ("codes", "setting", "precision", "before", "found"),
+    [
+        ([3, 3], "auto", "bfloat16", "", IN_BFLOAT16),
+        ([3, 3], "auto", "auto", "", IN_BFLOAT16),
+        ([3, 3], "own", "auto", library.BFLOAT16, IN_BFLOAT16),
+        ([3, 2], "auto", "auto", "", ("own avx512", f"Duplet's own (AVX512, float32) (no bfloat16: {OTHER})")),
+        ([3, 3], "auto", "auto", "own avx512", (
+            "own avx512", "Duplet's own (AVX512, float32) (no bfloat16: what this goes on from had none)")),
+        ([3, 3], "auto", "auto", "mxnet", ("mxnet", "MXNet's (what this goes on from had them)")),
+        ([3, 3], "mxnet", "auto", "", ("mxnet", "MXNet's (model.kernel=mxnet)")),
+        ([3, 3], "formula", "auto", "", ("mxnet", "MXNet's (by the formula of model.cell)")),
+        ([3, 0], "auto", "auto", "", (
+            "mxnet", "MXNet's (worker 1 cannot have others: `duplet doctor` there says why)")),
+    ],
+)  # fmt: skip
+def test_workers_decide_alike_on_bfloat16(
+    codes: list[int], setting: str, precision: str, before: str, found: tuple[str, str]
+) -> None:
+    needs_bfloat16()
+    assert recurrent_kernel.agree(setting, precision, before, worker(codes), pytest.fail) == found
+    assert operator._bfloat16 == (found == IN_BFLOAT16) and operator.ready(mx.cpu()) == found[0].startswith("own")
+
+
+def test_another_precision_than_before_is_said() -> None:
+    needs_bfloat16()
+    for precision, before, codes in (("bfloat16", "own avx512", [3, 3]), ("auto", library.BFLOAT16, [3, 2])):
+        said: list[str] = []
+        recurrent_kernel.agree("auto", precision, before, worker(codes), said.append)
+        assert len(said) == 1 and said[0].endswith("from here on: results differ by the rounding of bfloat16")
+
+
+def test_bfloat16_is_refused_where_one_worker_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_bfloat16()
+    with pytest.raises(InputError, match=r"precision=bfloat16 cannot be had: worker 1 .*to auto or float32"):
+        recurrent_kernel.agree("auto", "bfloat16", "", worker([3, 2]), pytest.fail)
+    monkeypatch.setattr(operator, "no_bfloat16", lambda: "the processor has no AVX512_BF16")
+    with pytest.raises(InputError, match=r"precision=bfloat16 cannot be had: the processor has no AVX512_BF16; set"):
+        recurrent_kernel.agree("auto", "bfloat16", "", worker([2, 3]), pytest.fail)
+
+
+def test_a_model_trained_in_bfloat16_is_evaluated_in_float32_and_nothing_is_said_of_it() -> None:
+    needs_bfloat16()
+    name, said = recurrent_kernel.agree(
+        "auto", "float32", library.in_float32(library.BFLOAT16), worker([3, 3]), pytest.fail
+    )
+    assert (name, said) == ("own avx512", "Duplet's own (AVX512, float32)") and not operator._bfloat16
 
 
 def test_own_is_refused_where_one_worker_lacks_it() -> None:
     with pytest.raises(InputError, match=r"model\.kernel=own cannot be had, .*worker 1 .*set model\.kernel to auto"):
-        recurrent_kernel.agree("own", "", worker([1, 0]), pytest.fail)
+        recurrent_kernel.agree("own", "float32", "", worker([1, 0]), pytest.fail)
 
 
 def test_other_instructions_are_said() -> None:
     said: list[str] = []
-    recurrent_kernel.agree("auto", "own avx512", worker([1, 1]), said.append)
+    recurrent_kernel.agree("auto", "float32", "own avx512", worker([1, 1]), said.append)
     assert len(said) == 1 and "Duplet's own (AVX512, float32) before, and are Duplet's own (AVX2, float32)" in said[0]
-    assert recurrent_kernel.agree("auto", "gpu", worker([0], "gpu"), pytest.fail) == ("gpu", "MXNet's on a GPU")
+    for precision in ("float32", "auto"):
+        on_gpus = recurrent_kernel.agree("auto", precision, "gpu", worker([0], "gpu"), pytest.fail)
+        assert on_gpus == ("gpu", "MXNet's on a GPU")
 
 
 def test_the_kernel_is_no_part_of_a_key_and_none_of_ours_is_for_gpus(made: Callable[..., Any]) -> None:
@@ -200,3 +265,34 @@ def test_the_kernel_is_no_part_of_a_key_and_none_of_ours_is_for_gpus(made: Calla
     data = config.model_dump(mode="json")
     with pytest.raises(InputError, match=r"model\.kernel=own is for CPUs.*set model\.kernel to auto"):
         check_config(data | {"train": data["train"] | {"gpus": True}}, "test")
+
+
+def test_the_precision_is_part_of_a_key_but_float32_has_the_keys_of_before(made: Callable[..., Any]) -> None:
+    keys = {}
+    for precision in ("float32", "bfloat16", "auto"):
+        config, *_ = made("matching", model={"precision": precision})
+        keys[precision] = flow.plan(config).parts[Train.name]
+    assert len({parts.key for parts in keys.values()}) == 3
+    assert "precision" not in keys["float32"].config["model"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"train": {"gpus": True}}, "train.gpus=true"),
+        ({"model": {"kernel": "mxnet"}}, "model.kernel=mxnet"),
+    ],
+)
+def test_bfloat16_is_refused_where_others_than_ours_run(
+    settings: dict[str, Any], reason: str, made: Callable[..., Any]
+) -> None:
+    config, *_ = made("matching", model={"precision": "bfloat16"})
+    data = config.model_dump(mode="json")
+    for section, values in settings.items():
+        data[section] |= values
+    with pytest.raises(
+        InputError, match=rf"model\.precision=bfloat16 is for Duplet's own layers on CPUs, and {reason}"
+    ):
+        check_config(data, "test")
+    data["model"]["precision"] = "auto"
+    check_config(data, "test")

@@ -33,7 +33,7 @@ def main(cases: Path) -> None:
 
 def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
-    operator.use(config.model.kernel)
+    operator.use(config.model.kernel, config.model.precision == "bfloat16" and not operator.no_bfloat16())
     network = fresh(task)
     plan = plan_of(task, config)
     optimizer = Optimizer(network, config.train.optimizer, world)

@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "pairs alone": {"plain": True},
     "MXNet's recurrent layers": {"plain": True, "model": {"kernel": "mxnet"}},
+    "bfloat16": {"plain": True, "model": {"precision": "bfloat16"}},  # float32 where the processor lacks it
     "hinge, fewer documents than negatives": {"train": {"loss": {"kind": "hinge", "negatives": 40}}},
     # several workers score their queries in parts of one or two, one worker all at once
     # the output's bias shifts all scores alike: its gradient is noise, which a slower rate keeps below the bound

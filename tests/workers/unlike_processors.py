@@ -14,7 +14,7 @@ from pipeline.training import recurrent_kernel
 world, found = World(), []
 for setting in ("auto", "own"):
     try:
-        found.append(recurrent_kernel.agree(setting, "", world, print)[0])
+        found.append(recurrent_kernel.agree(setting, "float32", "", world, print)[0])
     except InputError as error:
         found.append(str(error))
 (Path(sys.argv[2]) / f"rank-{world.rank}").write_text("\n".join(found))

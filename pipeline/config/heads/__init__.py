@@ -8,7 +8,7 @@ OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interact
 # Settings and other names of the section `model`, which no head may be named as.
 SETTINGS = (
     "cell", "embedding", "vectors", "vectors_tuned_after", "hidden", "layers", "directions", "dropout", "word_dropout",
-    "layer_norm", "residual", "pooling", "towers", "head", "kernel",
+    "layer_norm", "residual", "pooling", "towers", "head", "kernel", "precision",
     "head_options", "pooled_width", "runs", "scored_by", "steps_by", "vector_width",
 )  # fmt: skip
 

@@ -19,11 +19,14 @@ from pipeline.models.kernel import library
 COMMON = ("-O3", "-std=c++14", "-fPIC", "-fopenmp", "-fno-gnu-unique")
 # What MXNet and `library` look for; all else stays inside. Horovod makes libmxnet's symbols global, among them those of
 # its own build of lib_api, which would take the place of ours.
-EXPORTS = "{ global: initialize; duplet_instruction_set; _op*; _part*; _pass*; _msg*; local: *; };\n"
+EXPORTS = (
+    "{ global: initialize; duplet_instruction_set; duplet_no_bfloat16; _op*; _part*; _pass*; _msg*; local: *; };\n"
+)
 ARITHMETIC = {
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
     "avx2": ("-mavx2", "-mfma"),
 }
+BFLOAT16 = (*ARITHMETIC["avx512"], "-mavx512bf16")
 TIMEOUT_S = 600
 
 
@@ -49,7 +52,13 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".duplet-build-") as folder:
         objects = [_compile(library.HERE / "recurrent_isa.cc", Path(folder) / f"{name}.o", flags)
                 for name, flags in ARITHMETIC.items()]  # fmt: skip
-        objects.append(_compile(library.HERE / "recurrent_op.cc", Path(folder) / "op.o", include))
+        operator: tuple[str, ...] = include
+        try:
+            objects.append(_compile(library.HERE / "recurrent_isa.cc", Path(folder) / "avx512_bf16.o", BFLOAT16))
+            operator = (*include, "-DDUPLET_BF16")
+        except NotBuilt as error:  # a compiler of before 2020
+            print(f"recurrent layers: no bfloat16, as {error}", file=sys.stderr)
+        objects.append(_compile(library.HERE / "recurrent_op.cc", Path(folder) / "op.o", operator))
         objects.append(_compile(shipped, Path(folder) / "api.o", (*include, "-w")))
         exports = Path(folder) / "exports.map"
         exports.write_text(EXPORTS, encoding="ascii")

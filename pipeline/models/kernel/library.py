@@ -19,6 +19,7 @@ SOURCES = ("recurrent.h", "recurrent_products.h", "recurrent_shape.h", "recurren
 BUILD = "`python -m pipeline.models.kernel.build`"
 RAN = "recurrent_layers.txt"  # in a trained folder: the name of what ran
 MXNET = "mxnet"  # the name of MXNet's layers, on the CPU; ours are called "own" and their instructions: "own avx512"
+BFLOAT16 = "own avx512_bf16"  # the name of ours with factors of bfloat16
 
 
 class Found(NamedTuple):
@@ -27,6 +28,7 @@ class Found(NamedTuple):
     path: Path | None
     instructions: str  # "avx512", "avx2"; empty for MXNet's
     phrase: str
+    no_bfloat16: str  # why products cannot have factors of bfloat16; empty: they can
 
 
 def location() -> Path:
@@ -68,32 +70,37 @@ def found() -> Found:
             return without(reason.read_text().strip() if reason.exists() else f"its own are not built: run {BUILD}")
         if not whole():
             return without(f"{path} is damaged: run {BUILD}")
-        ask = ctypes.CDLL(str(path)).duplet_instruction_set
+        opened = ctypes.CDLL(str(path))
+        answers = []
+        for ask in (opened.duplet_instruction_set, opened.duplet_no_bfloat16):
+            ask.restype = ctypes.c_char_p
+            answers.append((ask() or b"").decode())
     except (OSError, ValueError, AttributeError) as error:
         return without(f"its own do not load: {' '.join(str(error).split())[:200]}")
-    ask.restype = ctypes.c_char_p
-    name = ask()
+    name, no_bfloat16 = answers
     if not name:
         limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA")
         why = f"ONEDNN_MAX_CPU_ISA={limit} forbids AVX2" if limit else "the processor has no AVX2"
         return without(f"{why}, which its own need")
-    return Found(path, name.decode(), told(f"own {name.decode()}"))
+    numbers = f"float32; no bfloat16: {no_bfloat16}" if no_bfloat16 else "float32 and bfloat16"
+    return Found(path, name, told(f"own {name}", numbers), no_bfloat16)
 
 
 def without(why: str) -> Found:
     """MXNet's layers, for a reason."""
-    return Found(None, "", f"MXNet's ({why})")
+    return Found(None, "", f"MXNet's ({why})", why)
 
 
-def told(name: str) -> str:
+def told(name: str, numbers: str = "") -> str:
     """A name, as a checkpoint holds it, in words.
 
-    >>> told("own avx512"), told("mxnet"), told("gpu")
-    ("Duplet's own (AVX512, float32)", "MXNet's", "MXNet's on a GPU")
+    >>> told("own avx512"), told(BFLOAT16), told("mxnet"), told("gpu")
+    ("Duplet's own (AVX512, float32)", "Duplet's own (AVX512_BF16, bfloat16)", "MXNet's", "MXNet's on a GPU")
     """
     kind, _, instructions = name.partition(" ")
     if kind == "own":
-        return f"Duplet's own ({instructions.upper().replace('+', ' and ')}, float32)"
+        numbers = numbers or ("bfloat16" if name == BFLOAT16 else "float32")
+        return f"Duplet's own ({instructions.upper().replace('+', ' and ')}, {numbers})"
     return "MXNet's on a GPU" if kind == "gpu" else "MXNet's"
 
 
@@ -103,19 +110,34 @@ def ran(folder: Path) -> str:
     return file.read_text(encoding="utf-8").strip() if file.exists() else MXNET
 
 
-def planned(kernel: str, gpus: bool) -> str:
+def in_float32(name: str) -> str:
+    """The name of the same layers with float32."""
+    return name.removesuffix("_bf16")
+
+
+def planned(kernel: str, gpus: bool, precision: str = "float32") -> str:
     """What is going to run recurrent layers on this host by model.kernel, or "formula" of a cell
-    that no kernel has, and train.gpus, in words."""
+    that no kernel has, train.gpus and model.precision, in words."""
     if gpus:
         return told("gpu")
     if kernel == "formula":
         return without("by the formula of model.cell").phrase
-    return without("model.kernel=mxnet").phrase if kernel == MXNET else found().phrase
+    if kernel == MXNET or found().path is None:
+        return without("model.kernel=mxnet").phrase if kernel == MXNET else found().phrase
+    if precision != "float32" and not found().no_bfloat16:
+        return told(BFLOAT16)
+    reason = f" (no bfloat16: {found().no_bfloat16})" if precision == "auto" else ""
+    return told(f"own {found().instructions}") + reason
 
 
 def missing(phrase: str) -> str:
     """The sentence for who asked for our own where they cannot be had."""
     return f"model.kernel=own cannot be had, the layers would be {phrase}; or set model.kernel to auto"
+
+
+def missing_bfloat16(why: str) -> str:
+    """The sentence for who asked for bfloat16 where it cannot be had."""
+    return f"model.precision=bfloat16 cannot be had: {why}; set model.precision to auto or float32"
 
 
 def _mxnet_version() -> str:

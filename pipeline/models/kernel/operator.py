@@ -10,6 +10,7 @@ from pipeline.models.kernel import library
 
 _failure = ""
 _setting = "auto"
+_bfloat16 = False
 
 
 @functools.cache
@@ -37,10 +38,13 @@ def _registered() -> int | None:
     return None if unknown else handle.value
 
 
-def use(kernel: str) -> None:
-    """From here on MXNet runs recurrent layers in this process (mxnet), or our operator wherever it can (own, auto)."""
-    global _setting
-    _setting = kernel
+def use(kernel: str, bfloat16: bool = False) -> None:
+    """From here on MXNet runs recurrent layers in this process (mxnet), or our operator wherever it can (own, auto).
+
+    bfloat16: the factors of its products, where `library.found` has no reason why not.
+    """
+    global _setting, _bfloat16
+    _setting, _bfloat16 = kernel, bfloat16
 
 
 def ready(context: Context) -> bool:
@@ -51,6 +55,11 @@ def ready(context: Context) -> bool:
 def instructions() -> str:
     """Of our operator, as `library.Found` has them; empty where it cannot be used."""
     return library.found().instructions if _handle() is not None else ""
+
+
+def no_bfloat16() -> str:
+    """Why products of our operator cannot have factors of bfloat16; empty: they can."""
+    return library.found().no_bfloat16 if _handle() is not None else told()
 
 
 def told() -> str:
@@ -82,7 +91,7 @@ def recurrent(
     inputs = [x, *([] if padding is None else [padding]), packed, *(states or [])]
     settings = {
         "cell": cell, "hidden": hidden, "directions": directions, "padded": int(padding is not None),
-        "states": int(states is not None), "keep": int(autograd.is_recording()),
+        "states": int(states is not None), "keep": int(autograd.is_recording()), "bfloat16": int(_bfloat16),
     }  # fmt: skip
     outputs: list[nd.NDArray] = _imperative_invoke(
         _handle(), inputs, list(settings), list(settings.values()), None, False, True

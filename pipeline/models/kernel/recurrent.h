@@ -50,6 +50,6 @@ struct Arithmetic {
   void (*backward)(Layer& layer);
 };
 
-extern const Arithmetic avx512, avx2;
+extern const Arithmetic avx512_bf16, avx512, avx2;
 
 }  // namespace duplet

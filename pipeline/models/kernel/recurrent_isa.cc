@@ -1,4 +1,5 @@
-// Recurrent layers for one instruction set: compiled once with AVX512 (16 floats to a vector) and once with AVX2 (8).
+// Recurrent layers for one instruction set: compiled once with AVX512 (16 floats to a vector), once with AVX2 (8), and
+// once with AVX512_BF16, whose products take factors of bfloat16 (recurrent_products.h).
 //
 // Each output number is summed by one thread in one order, whatever the number of threads and wherever a row stands in
 // its batch: results repeat bit for bit and do not depend on padding or on the other texts.
@@ -13,7 +14,9 @@
 #include <cstring>
 #include <omp.h>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+#define ISA avx512_bf16
+#elif defined(__AVX512F__)
 #define ISA avx512
 #else
 #define ISA avx2
@@ -79,15 +82,16 @@ const float* text_row(const float* array, const Layer& l, int d, I place, I widt
   return array ? array + (d * l.texts + l.order[place]) * width : nullptr;
 }
 
-void steps_forward(Layer& l, const Shape& s, const Part& p, const float* packed_h, const float* bias_n) {
+void steps_forward(Layer& l, const Shape& s, const Part& p, const F* packed_h, const float* bias_n) {
   const I room = l.texts / p.parts + 1, D = l.directions, cw = s.panels * s.units;
-  float* memory = l.take(room * 12 + cw * room);
+  float* memory = l.take(room * (14 + cw + narrow_width(s.hidden)));
   I* rows = reinterpret_cast<I*>(memory);
   I* previous = rows + room;
   const float** a = reinterpret_cast<const float**>(previous + room);
   float** c = (float**)(a + room);
   const float** c_old = (const float**)(c + room);
-  float* c_start = memory + room * 12;  // given first c, each as wide as a row of cells
+  const F** narrowed = (const F**)(c_old + room);
+  float* c_start = memory + room * 14;  // given first c, each as wide as a row of cells
   if (l.c0)
     for (I i = p.part, j = 0; i < l.texts; i += p.parts, j++) {
       memset(c_start + j * cw, 0, sizeof(float) * cw);
@@ -105,13 +109,14 @@ void steps_forward(Layer& l, const Shape& s, const Part& p, const float* packed_
                  : inside                        ? l.cells[p.d] + previous[i] * cw
                                                  : (l.c0 ? c_start + i * cw : nullptr);
     }
+    const F* const* h = as_factors(w.before, a, s.hidden, c_start + room * cw, narrowed);
     for (I panel = 0; panel < s.panels; panel++) {
       for (I i = 0; i < w.n; i++) {
         float* g = l.gates[p.d] + rows[i] * s.width + panel * s.slots * W;
         if (s.cell == GRU) store(g + 3 * W, load(bias_n + panel * W));
         c[i] = g + s.h_from * W;
       }
-      product(w.before, {1, s.hidden, 0}, a, packed_h + panel * s.hidden * s.h_slots * W, s.h_slots, nullptr, c, ADD);
+      product(w.before, {1, s.hidden, 0}, h, packed_h + panel * factors(s.hidden) * s.h_slots * W, s.h_slots, nullptr, c, ADD);
       for (I i = 0; i < w.n; i++)
         activate(l, s, panel, c[i] - s.h_from * W, l.y + l.source[rows[i]] * D * s.hidden + p.d * s.hidden,
                  s.cell == LSTM ? l.cells[p.d] + rows[i] * cw : nullptr, a[i], c_old[i]);
@@ -168,15 +173,17 @@ void slopes(const Shape& s, I panel, const float* g, float* d, const float* dy, 
   }
 }
 
-void steps_backward(Layer& l, const Shape& s, const Part& p, const float* packed_h, float* dgates) {
+void steps_backward(Layer& l, const Shape& s, const Part& p, const F* packed_h, float* dgates) {
   const I room = l.texts / p.parts + 1, D = l.directions, cw = s.panels * s.units;
   const I hw = up(s.hidden, 4 * W) > cw ? up(s.hidden, 4 * W) : cw;  // products write whole panels of four vectors
-  float* memory = l.take(room * 8 + room * (hw + 2 * cw));
+  const I used = s.width - s.h_from * W;  // of a row of gates, from the first that h gives on
+  float* memory = l.take(room * (10 + hw + 2 * cw + narrow_width(used)));
   I* rows = reinterpret_cast<I*>(memory);
   I* previous = rows + room;
   const float** a = reinterpret_cast<const float**>(previous + room);
   float** c = (float**)(a + room);
-  float* dh = memory + room * 8;
+  const F** narrowed = (const F**)(c + room);
+  float* dh = memory + room * 10;
   float* dc = dh + room * hw;
   float* c_start = dc + room * cw;
   memset(dh, 0, sizeof(float) * room * (hw + 2 * cw));
@@ -206,9 +213,10 @@ void steps_backward(Layer& l, const Shape& s, const Part& p, const float* packed
       a[i] = dgates + rows[i] * s.width + s.h_from * W;
     }
     const Span span = s.h_slots == s.slots ? Span{1, s.width, 0} : Span{s.panels, s.h_slots * W, s.slots * W};
+    const F* const* d = as_factors(w.before, a, used, c_start + room * cw, narrowed);
     for (I panel = 0; panel < panels_h; panel++) {
       for (I i = 0; i < w.before; i++) c[i] = dh + i * hw + panel * 4 * W;
-      product(w.before, span, a, packed_h + panel * s.panels * s.h_slots * W * 4 * W, 4, nullptr, c, ADD);
+      product(w.before, span, d, packed_h + panel * factors(s.panels * s.h_slots * W) * 4 * W, 4, nullptr, c, ADD);
     }
   }
   for (I i = p.part, j = 0; i < l.texts; i += p.parts, j++) {
@@ -220,33 +228,8 @@ void steps_backward(Layer& l, const Shape& s, const Part& p, const float* packed
 }
 
 // --- gradients of weights: sums of outer products over packed rows ----------------------------------------------------
-constexpr I RUN = 192;   // rows that are summed while both operands stay in the caches
+constexpr I RUN = 192;   // factors of rows that are summed while both operands stay in the caches
 constexpr I OCTETS = 8;  // tiles of the left operand that are packed together
-
-template <int NV>
-__attribute__((noinline)) void outer_tile(I k, const float* a, const float* b, float* c, I ldc) {
-  V sum[OM][NV];
-#pragma GCC unroll 8
-  for (int m = 0; m < OM; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sum[m][v] = load(c + m * ldc + v * W);
-#pragma GCC unroll 2
-  for (I i = 0; i < k; i++) {
-    V right[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) right[v] = load(b + i * NV * W + v * W);
-#pragma GCC unroll 8
-    for (int m = 0; m < OM; m++) {
-      const V left = all(a[i * OM + m]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) sum[m][v] += left * right[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < OM; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store(c + m * ldc + v * W, sum[m][v]);
-}
 
 // Adds the k outer products of gates' gradients (by address, the columns of octets first to last) and rows of b to the
 // matrix dw (gates * hidden, columns), and the sums of the gradients to db, where that is given.
@@ -254,17 +237,21 @@ void outer(Layer& l, const Shape& s, I k, const float* const* dg, const float* c
            I first, I last, float* dw, float* db) {
   const I vectors = (columns + W - 1) / W, ldc = vectors * W, octets = slots * W / OM;
   float* memory = l.take((last - first) * OM * (ldc + 1) + RUN * ldc + OCTETS * RUN * OM + W);
-  float *sums = memory, *packed_b = sums + (last - first) * OM * ldc, *packed_a = packed_b + RUN * ldc,
-        *totals = packed_a + OCTETS * RUN * OM;
+  float *sums = memory, *totals = sums + (last - first) * OM * ldc;
+  F *packed_b = reinterpret_cast<F*>(totals + (last - first) * OM), *packed_a = packed_b + RUN * ldc;
   memset(sums, 0, sizeof(float) * (last - first) * OM * ldc);
   memset(totals, 0, sizeof(float) * (last - first) * OM);
-  for (I at = 0; at < k; at += RUN) {
-    const I run = least(RUN, k - at);
-    float* to = packed_b;
+  for (I at = 0; at < k; at += RUN * FACTORS) {
+    const I end = least(at + RUN * FACTORS, k), run = factors(end - at);
+    F* to = packed_b;
     for (I v = 0; v < vectors;) {
       const I left = vectors - v, nv = left == 4 ? 2 : least(ON, left);
-      for (I r = 0; r < run; r++)
-        for (I j = 0; j < nv; j++, to += W) store(to, load_some(b[at + r] + (v + j) * W, columns - (v + j) * W));
+      for (I r = at; r < end; r += FACTORS)
+        for (I j = 0; j < nv; j++, to += W) {
+          const I column = (v + j) * W, n = columns - column;
+          const bool both = FACTORS == 2 && r + 1 < end;
+          store_factors(to, joined(load_some(b[r] + column, n), both ? load_some(b[r + 1] + column, n) : V{}));
+        }
       v += nv;
     }
     for (I some = first; some < last; some += OCTETS) {
@@ -276,18 +263,24 @@ void outer(Layer& l, const Shape& s, I k, const float* const* dg, const float* c
         places[j] = (some + j) / octets * s.slots * W + from * W + (some + j) % octets * OM;
         total[j] = *reinterpret_cast<VO*>(totals + (some - first + j) * OM);
       }
-      for (I r = 0; r < run; r++)
+      for (I r = 0; r < run; r++) {
+        const I one = at + r * FACTORS;
+        const bool both = FACTORS == 2 && one + 1 < end;
         for (I j = 0; j < n; j++) {
-          const VO v = *reinterpret_cast<const VO*>(dg[at + r] + places[j]);
-          *reinterpret_cast<VO*>(packed_a + (j * RUN + r) * OM) = v;
+          const VO v = *reinterpret_cast<const VO*>(dg[one] + places[j]);
+          VO next = {};
           total[j] += v;
+          if (both) next = *reinterpret_cast<const VO*>(dg[one + 1] + places[j]), total[j] += next;
+          *reinterpret_cast<VOF*>(packed_a + (j * RUN + r) * OM) = joined(v, next);
         }
+      }
       for (I j = 0; j < n; j++) *reinterpret_cast<VO*>(totals + (some - first + j) * OM) = total[j];
-      const float* pb = packed_b;
+      const F* pb = packed_b;
       for (I v = 0; v < vectors;) {
         const I left = vectors - v, nv = left == 4 ? 2 : least(ON, left);
         for (I j = 0; j < n; j++) {
-          float *c = sums + (some - first + j) * OM * ldc + v * W, *pa = packed_a + j * RUN * OM;
+          float* c = sums + (some - first + j) * OM * ldc + v * W;
+          const F* pa = packed_a + j * RUN * OM;
           if (nv == 3) outer_tile<3>(run, pa, pb, c, ldc);
           else if (nv == 2) outer_tile<2>(run, pa, pb, c, ldc);
           else outer_tile<1>(run, pa, pb, c, ldc);
@@ -325,17 +318,20 @@ void clear_padding(const Layer& l, float* array, I width) {
 void forward(Layer& l) {
   const Shape s(l.cell, l.hidden, l.inputs);
   const I D = l.directions, xs = s.x_slots * W, hs = s.h_slots * W, cw = s.panels * s.units;
-  const I size_x = s.panels * s.inputs * xs, size_h = s.panels * s.hidden * hs, size = size_x + size_h + 2 * s.width;
-  float* packed = l.take(D * size);
+  const I kx = factors(s.inputs), kh = factors(s.hidden);
+  const I size_x = s.panels * kx * xs, size_h = s.panels * kh * hs, size = size_x + size_h;
+  float* memory = l.take(D * (size + 2 * s.width));
+  F* packed = reinterpret_cast<F*>(memory);
+  float* biases = memory + D * size;
 #pragma omp parallel for num_threads(l.threads) schedule(static)
   for (I i = 0; i < D * s.panels; i++) {
     const int d = i / s.panels;
     const I panel = i % s.panels;
     const Direction w = direction(l, s, d, l.parameters);
-    float* mine = packed + d * size;
-    pack_panel(s, panel, s.x_from, s.x_slots, w.wx, s.inputs, mine + panel * s.inputs * xs);
-    pack_panel(s, panel, s.h_from, s.h_slots, w.wh, s.hidden, mine + size_x + panel * s.hidden * hs);
-    float *bias = mine + size_x + size_h + panel * xs, *bias_n = mine + size_x + size_h + s.width + panel * W;
+    F* mine = packed + d * size;
+    pack_panel(s, panel, s.x_from, s.x_slots, w.wx, s.inputs, mine + panel * kx * xs);
+    pack_panel(s, panel, s.h_from, s.h_slots, w.wh, s.hidden, mine + size_x + panel * kh * hs);
+    float *bias = biases + 2 * d * s.width + panel * xs, *bias_n = biases + (2 * d + 1) * s.width + panel * W;
     for (int j = 0; j < xs; j++) {
       const I row = s.row(panel, s.x_from + j / W, j % W);
       // what the recurrent bias adds to n stands inside of r's product
@@ -350,20 +346,23 @@ void forward(Layer& l) {
     const int d = i / chunks;
     const I begin = i % chunks * chunk, m = least(chunk, l.rows - begin);
     const float* a[512];
+    const F* narrowed[512];
     float* c[512];
     for (I r = 0; r < m; r++) a[r] = l.x + l.source[begin + r] * s.inputs;
+    float* room = l.take(m * narrow_width(s.inputs));
+    const F* const* x = as_factors(m, a, s.inputs, room, narrowed);
     for (I panel = 0; panel < s.panels; panel++) {
       for (I r = 0; r < m; r++) c[r] = l.gates[d] + (begin + r) * s.width + panel * s.slots * W;
-      const float* mine = packed + d * size;
-      product(m, {1, s.inputs, 0}, a, mine + panel * s.inputs * xs, s.x_slots, mine + size_x + size_h + panel * xs, c, BIAS);
+      product(m, {1, s.inputs, 0}, x, packed + d * size + panel * kx * xs, s.x_slots, biases + 2 * d * s.width + panel * xs,
+              c, BIAS);
     }
+    l.give(room);
   }
   const I parts = parts_of(l);
 #pragma omp parallel for num_threads(l.threads) schedule(static)
   for (I i = 0; i < D * parts; i++) {
     const Part part{int(i / parts), i % parts, parts};
-    const float* mine = packed + part.d * size;
-    steps_forward(l, s, part, mine + size_x, mine + size_x + size_h + s.width);
+    steps_forward(l, s, part, packed + part.d * size + size_x, biases + (2 * part.d + 1) * s.width);
   }
   clear_padding(l, l.y, D * s.hidden);
   for (int d = 0; l.hn && d < D; d++)
@@ -374,15 +373,16 @@ void forward(Layer& l) {
       for (I j = 0; j < s.hidden; j++) l.hn[to + j] = h ? h[j] : 0.f;
       for (I j = 0; l.cn && j < s.hidden; j++) l.cn[to + j] = c ? c[j] : 0.f;
     }
-  l.give(packed);
+  l.give(memory);
 }
 
 void backward(Layer& l) {
   const Shape s(l.cell, l.hidden, l.inputs);
-  const I D = l.directions, wide = 4 * W, k_x = s.panels * s.x_slots * W, k_h = s.panels * s.h_slots * W;
+  const I D = l.directions, wide = 4 * W, k_x = factors(s.panels * s.x_slots * W), k_h = factors(s.panels * s.h_slots * W);
   const I panels_x = up(s.inputs, wide) / wide, panels_h = up(s.hidden, wide) / wide;
   const I size_x = panels_x * k_x * wide, size_h = panels_h * k_h * wide, size = size_x + size_h;
-  float* packed = l.take(D * size);
+  float* packed_memory = l.take(D * size);
+  F* packed = reinterpret_cast<F*>(packed_memory);
   float* dgates = l.take(D * l.rows * s.width + W);
 #pragma omp parallel for num_threads(l.threads) schedule(static)
   for (I i = 0; i < D * (panels_x + panels_h); i++) {
@@ -407,20 +407,25 @@ void backward(Layer& l) {
 #pragma omp parallel for num_threads(l.threads) schedule(static)
   for (I i = 0; i < chunks; i++) {
     const I begin = i * chunk, m = least(chunk, l.rows - begin);
-    const float* a[512];
+    const float* a[2][512];
+    const F *narrowed[2][512], *const* rows[2];
     float* c[512];
+    float* room = l.take(D * m * narrow_width(s.width));
+    for (int d = 0; d < D; d++) {
+      for (I r = 0; r < m; r++) a[d][r] = dgates + (d * l.rows + begin + r) * s.width + s.x_from * W;
+      rows[d] = as_factors(m, a[d], s.width - s.x_from * W, room + d * m * narrow_width(s.width), narrowed[d]);
+    }
     float* edge = s.inputs % wide ? l.take(m * wide) : nullptr;  // the last panel may be wider than the array
     for (I panel = 0; panel < panels_x; panel++) {
       const bool whole = (panel + 1) * wide <= s.inputs;
       for (I r = 0; r < m; r++)
         c[r] = whole ? l.dx + l.source[begin + r] * s.inputs + panel * wide : edge + r * wide;
-      for (int d = 0; d < D; d++) {
-        for (I r = 0; r < m; r++) a[r] = dgates + (d * l.rows + begin + r) * s.width + s.x_from * W;
-        product(m, span, a, packed + d * size + panel * k_x * wide, 4, nullptr, c, d ? ADD : ZERO);
-      }
+      for (int d = 0; d < D; d++)
+        product(m, span, rows[d], packed + d * size + panel * k_x * wide, 4, nullptr, c, d ? ADD : ZERO);
       for (I r = 0; !whole && r < m; r++)
         memcpy(l.dx + l.source[begin + r] * s.inputs + panel * wide, c[r], sizeof(float) * (s.inputs - panel * wide));
     }
+    l.give(room);
     if (edge) l.give(edge);
   }
   clear_padding(l, l.dx, s.inputs);
@@ -472,7 +477,7 @@ void backward(Layer& l) {
   }
   l.give(memory);
   l.give(dgates);
-  l.give(packed);
+  l.give(packed_memory);
 }
 
 int64_t gates_width(int cell, int64_t hidden) { return Shape(cell, hidden, 1).width; }

@@ -85,14 +85,42 @@ const duplet::Arithmetic* choose() {
   if (!old && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &duplet::avx2;
   return nullptr;
 }
-const duplet::Arithmetic* arithmetic() {
-  static const duplet::Arithmetic* chosen = choose();
-  return chosen;
+// Why products cannot have factors of bfloat16; empty: they can. DUPLET_BF16: the compiler knows the instructions.
+std::string no_bfloat16(const duplet::Arithmetic* in_float32) {
+#if defined(DUPLET_BF16)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx512bf16")) return "the processor has no AVX512_BF16";
+  for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"})
+    if (const char* most = std::getenv(name)) {
+      const std::string limit = most;
+      if (in_float32 == &duplet::avx512 && limit != "AVX512_CORE" && limit != "AVX512_CORE_VNNI") break;
+      return std::string(name) + "=" + limit + " forbids AVX512_BF16";
+    }
+  return in_float32 == &duplet::avx512 ? "" : "the processor has not all of AVX512";
+#else
+  return "the compiler that built them knows no AVX512_BF16";
+#endif
+}
+
+struct Chosen {
+  const duplet::Arithmetic* in_float32 = choose();
+  std::string no_bfloat16 = ::no_bfloat16(in_float32);
+};
+const Chosen& chosen() {
+  static const Chosen once;
+  return once;
+}
+// Null where the processor cannot.
+const duplet::Arithmetic* arithmetic(bool bfloat16) {
+#if defined(DUPLET_BF16)
+  if (bfloat16) return chosen().no_bfloat16.empty() ? &duplet::avx512_bf16 : nullptr;
+#endif
+  return bfloat16 ? nullptr : chosen().in_float32;
 }
 
 // --- attributes -------------------------------------------------------------------------------------------------------
 struct Settings {
-  int cell = 0, hidden = 0, directions = 1, padded = 0, states = 0, keep = 0;
+  int cell = 0, hidden = 0, directions = 1, padded = 0, states = 0, keep = 0, bfloat16 = 0;
   bool good = false;
   explicit Settings(const Attributes& from) {
     auto number = [&](const char* name) {
@@ -105,7 +133,7 @@ struct Settings {
     for (cell = 0; cell < 4 && cell_name->second != names[cell]; cell++) {
     }
     hidden = number("hidden"), directions = number("directions"), padded = number("padded");
-    states = number("states"), keep = number("keep");
+    states = number("states"), keep = number("keep"), bfloat16 = number("bfloat16");
     good = cell < 4 && hidden > 0 && (directions == 1 || directions == 2);
   }
   int cells() const { return cell == duplet::LSTM ? 2 : 1; }
@@ -192,7 +220,7 @@ class Recurrent : public CustomStatefulOp {
       l.hn = out->at(1).data<float>();
       if (s_.cells() == 2) l.cn = out->at(2).data<float>();
     }
-    const auto* a = arithmetic();
+    const auto* a = arithmetic(s_.bfloat16);
     for (int d = 0; d < s_.directions; d++) {
       gates_[d] = take(l.rows * a->gates_width(s_.cell, s_.hidden) + 16);
       if (s_.cell == duplet::LSTM) cells_[d] = take(l.rows * a->cells_width(s_.cell, s_.hidden) + 16);
@@ -220,7 +248,7 @@ class Recurrent : public CustomStatefulOp {
       if (s_.cells() == 2) l.dcn = in->at(2).data<float>(), l.dc0 = out->at(at++).data<float>();
     }
     for (int d = 0; d < s_.directions; d++) l.gates[d] = gates_[d], l.cells[d] = cells_[d];
-    arithmetic()->backward(l);
+    arithmetic(s_.bfloat16)->backward(l);
   }
 
   // What forward and backward share; `in` begins at the data.
@@ -280,7 +308,8 @@ class Recurrent : public CustomStatefulOp {
 
 MXReturnValue create(const Attributes& from, const MXContext&, const Shapes&, const std::vector<int>,
                      CustomStatefulOp** made) {
-  if (!arithmetic()) return refuse("this processor has no AVX2");
+  const bool bfloat16 = Settings(from).bfloat16;
+  if (!arithmetic(bfloat16)) return refuse(bfloat16 ? chosen().no_bfloat16 : "this processor has no AVX2");
   *made = CustomStatefulOp::create<Recurrent>(from);
   (*made)->ignore_warn = true;
   return MX_SUCCESS;
@@ -294,4 +323,7 @@ extern "C" MXReturnValue initialize(int) { return MX_SUCCESS; }
 
 // The instruction set in use, or null where the processor has none that is needed: asked before the library is loaded
 // into MXNet.
-extern "C" const char* duplet_instruction_set() { return arithmetic() ? arithmetic()->name : nullptr; }
+extern "C" const char* duplet_instruction_set() { return chosen().in_float32 ? chosen().in_float32->name : nullptr; }
+
+// Why factors of products cannot be bfloat16; empty: they can.
+extern "C" const char* duplet_no_bfloat16() { return chosen().no_bfloat16.c_str(); }

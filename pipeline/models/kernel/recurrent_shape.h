@@ -39,30 +39,33 @@ Direction direction(const Layer& l, const Shape& s, int d, const float* p) {
   return {p + d * (wx + wh), p + d * (wx + wh) + wx, biases + 2 * d * b, biases + (2 * d + 1) * b};
 }
 
-// One panel of B for products by x or h: (k, slots) from rows of W.
-void pack_panel(const Shape& s, I panel, int from, int slots, const float* w, I k, float* to) {
-  for (I begin = 0; begin < k; begin += 64)
+// One panel of B for products by x or h: (factors(k), slots) from rows of W.
+void pack_panel(const Shape& s, I panel, int from, int slots, const float* w, I k, F* to) {
+  constexpr I SOME = 64;  // floats of a row at a time
+  for (I begin = 0; begin < k; begin += SOME)
     for (int slot = 0; slot < slots; slot++)
       for (int lane = 0; lane < W; lane++) {
-        const I row = s.row(panel, from + slot, lane);
-        float* column = to + slot * W + lane;
-        for (I i = begin; i < least(k, begin + 64); i++) column[i * slots * W] = row < 0 ? 0.f : w[row * k + i];
+        const I row = s.row(panel, from + slot, lane), n = least(SOME, k - begin), last = factors(n);
+        F *column = to + begin / FACTORS * slots * W + slot * W + lane, some[SOME];
+        if (row < 0) memset(some, 0, sizeof some);
+        else narrow(w + row * k + begin, n, some);
+        for (I i = 0; i < last; i++) column[i * slots * W] = some[i];
       }
 }
 
-// One panel of B for products by gates' gradients: (panels * slots * W, nv vectors) from columns `first` on of W.
-void pack_rows(const Shape& s, int from, int slots, const float* w, I columns, I first, int nv, float* to) {
+// One panel of B for products by gates' gradients: (factors(panels * slots * W), nv vectors) from columns `first` on of W.
+void pack_rows(const Shape& s, int from, int slots, const float* w, I columns, I first, int nv, F* to) {
   for (I panel = 0; panel < s.panels; panel++)
     for (int slot = 0; slot < slots; slot++)
-      for (int lane = 0; lane < W; lane++, to += nv * W) {
-        const I row = s.row(panel, from + slot, lane), n = least(nv * W, columns - first);
-        if (row < 0) {
-          memset(to, 0, sizeof(float) * nv * W);
-          continue;
+      for (int lane = 0; lane < W; lane += FACTORS)
+        for (int v = 0; v < nv; v++, to += W) {
+          V row[2] = {};
+          for (int j = 0; j < FACTORS; j++) {
+            const I r = s.row(panel, from + slot, lane + j), column = first + v * W, n = columns - column;
+            if (r >= 0 && n > 0) row[j] = load_some(w + r * columns + column, n);
+          }
+          store_factors(to, joined(row[0], row[1]));
         }
-        memcpy(to, w + row * columns + first, sizeof(float) * n);
-        memset(to + n, 0, sizeof(float) * (nv * W - n));
-      }
 }
 
 }  // namespace
