@@ -40,7 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "pairs alone": {"plain": True},
     "MXNet's recurrent layers": {"plain": True, "model": {"kernel": "mxnet"}},
-    "bfloat16": {"plain": True, "model": {"precision": "bfloat16"}},  # float32 where the processor lacks it
+    # float32 where the processor lacks it
+    "bfloat16": {"plain": True, "model": {"precision": "bfloat16"}, "within": 0.02},
     "hinge, fewer documents than negatives": {"train": {"loss": {"kind": "hinge", "negatives": 40}}},
     # several workers score their queries in parts of one or two, one worker all at once
     # the output's bias shifts all scores alike: its gradient is noise, which a slower rate keeps below the bound
@@ -131,7 +132,8 @@ def test_all_cases_can_be_computed(size: int, computed: Callable[[int], Path]) -
 @pytest.mark.parametrize("name", CASES)
 def test_several_workers_equal_one(name: str, size: int, computed: Callable[[int], Path]) -> None:
     number = list(CASES).index(name)
-    assert_equal(*(computed(n) / f"size-{n}-case-{number}.npz" for n in (1, size)))
+    files = (computed(n) / f"size-{n}-case-{number}.npz" for n in (1, size))
+    assert_equal(*files, within=CASES[name].get("within", 1e-5))
 
 
 def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> None:
