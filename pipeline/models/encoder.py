@@ -6,6 +6,7 @@ from mxnet import Context, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.config.poolings import POOLINGS
+from pipeline.models.devices import positions
 from pipeline.models.dropout import Dropout
 from pipeline.models.maths import Learning, MxnetSteps
 from pipeline.models.recurrent import RecurrentLayer
@@ -13,7 +14,7 @@ from pipeline.models.recurrent import RecurrentLayer
 
 def padding_of(lengths: nd.NDArray, steps: int) -> nd.NDArray:
     """(N,) int32 lengths to (steps, N, 1) float32: 1 where a text has ended."""
-    position = nd.arange(steps, ctx=lengths.context).reshape((-1, 1))
+    position = positions(steps, lengths.context).reshape((-1, 1))
     return nd.broadcast_greater_equal(position, lengths.astype("float32").reshape((1, -1))).expand_dims(2)
 
 

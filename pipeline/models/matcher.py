@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mxnet import Context, gluon, init, nd
+from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.config.head import Texts
@@ -10,7 +10,8 @@ from pipeline.models.encoder import Encoder, Pooling, embedding_of, padding_of, 
 from pipeline.models.maths import Learning, MxnetMaths, unit
 
 SIDES = ("query", "document")
-Representation = Texts  # what a tower makes of N texts: weights are (N, 1) of ones for a head that needs none
+# What a tower makes of N texts. For a head that needs no weights they are (N, 1) of ones, and None while training.
+Representation = Texts
 
 
 class Matcher(gluon.Block):
@@ -118,7 +119,7 @@ class Tower(gluon.Block):
         padding = padding_of(lengths, embedded.shape[0])
         states = self.encoder(embedded, padding, packed)
         if not self.by_token:
-            ones = nd.ones((lengths.shape[0], 1), ctx=states.context)
+            ones = None if autograd.is_recording() else nd.ones((lengths.shape[0], 1), ctx=states.context)
             return Representation(self.pooling(states, lengths, padding), ones)
         halves = nd.concat(unit(self.project(states)), unit(embedded), dim=2) * 0.5**0.5
         vectors = halves.transpose((1, 0, 2))

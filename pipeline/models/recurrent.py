@@ -15,9 +15,11 @@ A cell of another package has no kernel: its formula runs step by step, and padd
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mxnet import Context, gluon, init, nd
 
 from pipeline.config.cells import CELLS
+from pipeline.models.devices import zeros
 from pipeline.models.kernel import operator
 from pipeline.models.maths import MxnetMaths
 
@@ -39,6 +41,7 @@ class RecurrentLayer(gluon.Block):
         self.cell, self.inputs, self.hidden, self.directions = cell, inputs, hidden, directions
         self.kernel, rows = CELLS.named(cell).kernel, CELLS.named(cell).gates * hidden
         forget = init.LSTMBias(forget_bias=1.0) if cell == "lstm" else init.Zero()
+        self._closed: dict[Context, nd.NDArray] = {}
         with self.name_scope():
             for d in "fb"[:directions]:
                 for name, shape, start in (
@@ -58,7 +61,7 @@ class RecurrentLayer(gluon.Block):
                 for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
             )
             if self.directions == 2 and self.kernel and not operator.ready(context):
-                i2h = nd.concat(i2h, self._padding_weights(i2h_bias + h2h_bias), dim=1)
+                i2h = nd.concat(i2h, self._padding_weights(i2h_bias, h2h_bias), dim=1)
             weights += [i2h.reshape(-1), h2h.reshape(-1)]
             biases += [i2h_bias, h2h_bias]
         return nd.concat(*weights, *biases, dim=0)
@@ -83,7 +86,7 @@ class RecurrentLayer(gluon.Block):
                 # tanh has no gate to close: its input on padding must be exactly minus the bias
                 x = nd.broadcast_mul(x, 1 - padding)
             x = nd.concat(x, padding, dim=2)
-        start = nd.zeros((self.directions, x.shape[1], self.hidden), ctx=x.context)
+        start = zeros((self.directions, x.shape[1], self.hidden), x.context)
         return nd.RNN(
             data=x,
             parameters=packed,
@@ -96,17 +99,20 @@ class RecurrentLayer(gluon.Block):
             state_outputs=False,
         )
 
-    def _padding_weights(self, bias: nd.NDArray) -> nd.NDArray:
+    def _padding_weights(self, i2h_bias: nd.NDArray, h2h_bias: nd.NDArray) -> nd.NDArray:
         """The padding input's weights, (gates * hidden, 1), that keep a zero state at zero.
 
         LSTM: the input gate closed, so c = f * 0 + 0 and h = o * tanh(0) = 0. GRU: the update gate at 1, so h = h.
         relu: the activation far below 0. tanh: minus the bias, so that h = tanh(0 + R * 0) = 0.
         """
-        hidden = self.hidden
         if self.cell == "rnn_tanh":
-            return -bias.reshape((-1, 1))
-        closed = {"lstm": (-1, 0, 0, 0), "gru": (0, 1, 0), "rnn_relu": (-1,)}[self.cell]
-        return nd.concat(*(nd.full((hidden, 1), CLOSED * sign, ctx=bias.context) for sign in closed), dim=0)
+            return -(i2h_bias + h2h_bias).reshape((-1, 1))
+        context = i2h_bias.context
+        if context not in self._closed:  # they never change
+            closed = {"lstm": (-1, 0, 0, 0), "gru": (0, 1, 0), "rnn_relu": (-1,)}[self.cell]
+            column = np.repeat(np.array(closed, np.float32), self.hidden) * CLOSED
+            self._closed[context] = nd.array(column.reshape(-1, 1), context)
+        return self._closed[context]
 
 
 def read_on(

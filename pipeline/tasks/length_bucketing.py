@@ -78,6 +78,11 @@ class Chunked(NamedTuple):
     cells: int  # the same with padding
 
     @property
+    def arrays(self) -> list[np.ndarray]:
+        """What the network's device is given: each chunk's ids and lengths, then `back`."""
+        return [*(array for chunk in self.chunks for array in chunk), self.back]
+
+    @property
     def rows(self) -> np.ndarray:
         """(n,) int32: which text stands at each place of the chunks' concatenation, the inverse of `back`."""
         return np.argsort(self.back, kind="stable").astype(np.int32)

@@ -1,6 +1,8 @@
 """Query-document matching: pairs in, a score per pair out, judged as a ranking or as grades."""
 
 import functools
+import itertools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ from mxnet import Context, autograd, gluon, nd
 
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
+from pipeline.models.devices import on_device
 from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.tasks import matching_evaluation
@@ -173,7 +176,15 @@ class Matching(Task):
         assert table is not None, "the matcher's embedding is updated row by row"
         context = table.context
         packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
-        own = {side: self._represent(network, side, table, batch, packed.get(side, packed["query"])) for side in SIDES}
+        arrays = {side: batch.sides[side].arrays for side in SIDES}
+        given = iter(on_device(context, *arrays["query"], *arrays["document"]))
+        own = {
+            side: self._represent(
+                network, side, table, list(itertools.islice(given, len(arrays[side]))), batch.sides[side].steps,
+                packed.get(side, packed["query"]),
+            )
+            for side in SIDES
+        }  # fmt: skip
         if not self.config.train.loss.graded:
             return self._ranking_loss(network, own, batch, world)
         logits = network.pair_outputs(own["query"], own["document"])
@@ -197,21 +208,21 @@ class Matching(Task):
         return nd.array(self._class_weights[grades.astype(np.int64)], context)
 
     def _represent(
-        self, network: Matcher, side: str, table: nd.NDArray, batch: PairBatch, packed: list[nd.NDArray]
-    ) -> Representation:
-        """The worker's texts of one side, chunk by chunk, put back in the order of its pairs."""
-        context = table.context
+        self, network: Matcher, side: str, table: nd.NDArray, texts: list[nd.NDArray], steps: int,
+        packed: list[nd.NDArray],
+    ) -> Representation:  # fmt: skip
+        """The worker's texts of one side, chunk by chunk, put back in the order of its pairs.
+
+        Args:
+            texts: what `Chunked.arrays` gives; steps: tokens of the longest.
+        """
+        *chunks, back = texts
         parts = [
-            network.represent(
-                side, table, nd.array(c.ids, context, "int32"), nd.array(c.lengths, context, "int32"), packed
-            )
-            for c in batch.sides[side].chunks
+            network.represent(side, table, ids, lengths, packed) for ids, lengths in zip(chunks[::2], chunks[1::2])
         ]
-        back = nd.array(batch.sides[side].back, context, "int32")
         if not network.by_token:
             vectors = [part.vectors for part in parts]
             return Representation(nd.take(nd.concat(*vectors, dim=0) if len(parts) > 1 else vectors[0], back), None)
-        steps = batch.sides[side].steps
         return Representation(
             *(nd.take(nd.concat(*(_filled(x, 1, steps) for x in xs), dim=0), back) for xs in zip(*parts))
         )
@@ -241,15 +252,15 @@ class Matching(Task):
         gradients = [x.grad for x in documents]
         if world.size > 1:
             gradients = world.sum_parts(gradients, _named("gradient of documents", gradients))
-        objective = nd.zeros(1, ctx=value.context)
+        products = []
         for x, gradient in zip(
             [*own_arrays["query"], *own_arrays["document"]], [*(x.grad for x in queries), *gradients]
         ):
             for axis, length in enumerate(x.shape[:2]):
                 if gradient.shape[axis] != length:
                     gradient = nd.slice_axis(gradient, axis=axis, begin=0, end=length)
-            objective = objective + (x * gradient).sum()
-        return StepLoss(objective, value)
+            products.append((x * gradient).sum())
+        return StepLoss(functools.reduce(operator.add, products), value)
 
     def _everyones(
         self, own: list[nd.NDArray], batch: PairBatch, world: World

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from mxnet import nd
 
+from pipeline.models.devices import put
+
 EMBEDDING = "embedding"  # the table that is updated row by row
 MEAN, SEEN = "mean:", "mean's updates"  # names in a checkpoint
 
@@ -77,7 +79,7 @@ class Averages:
                 _move(self.means[name], array, left)
         if old is not None:
             _move(old, nd.take(self.arrays[EMBEDDING], index), left)
-            self.means[EMBEDDING][index] = old
+            put(self.means[EMBEDDING], index, old)
             self.seen[tokens] = update + 1
 
     def now(self, updates: int) -> dict[str, nd.NDArray]:

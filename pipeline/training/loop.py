@@ -79,15 +79,16 @@ def fit(
             for update in loader if not state.finished else ():
                 mx.random.seed(replay.update_seed(config.seed, state.update, world.rank))
                 rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, state.update, total)
-                rows = optimizer.rows(update.tokens, update.own)
-                with autograd.record(), bulk(world):
-                    loss = task.loss(network, rows and rows.table(), update.batch, world)
-                run.settle()  # of the update before: the parameters are still those it was computed from
-                loss.objective.backward()
-                results = exchanged(loss.value, interruption.asked, world)
-                norm = optimizer.step(rows, rate, state.update, results[:1])
-                keep_finite(task, results[:1] + norm)
-                run.sent(update, nd.concat(results, norm, dim=0))
+                with bulk(world):
+                    rows = optimizer.rows(update.tokens, update.own)
+                    with autograd.record():
+                        loss = task.loss(network, rows and rows.table(), update.batch, world)
+                    run.settle()  # of the update before: the parameters are still those it was computed from
+                    loss.objective.backward()
+                    results = exchanged(loss.value, interruption.asked, world)
+                    norm = optimizer.step(rows, rate, state.update, results[:1])
+                    keep_finite(task, results[:1], norm)
+                    run.sent(update, nd.concat(results, norm, dim=0))
                 beat("training", state.update)
                 run.log_if_due(rate, loader)
                 run.compare_ranks_if_due()
@@ -122,8 +123,8 @@ def few_pairs(plan: Plan | StreamPlan, workers: int) -> str | None:
 
 
 def bulk(world: World) -> contextlib.AbstractContextManager[None]:
-    """While entered on a GPU, MXNet waits for the device after some operators, not after each; a backward pass does so
-    of itself."""
+    """While entered on a GPU, MXNet waits for the device after so many operators, not after each; a backward pass does
+    so of itself."""
     return mx.engine.bulk(BULK) if world.context.device_type == "gpu" else contextlib.nullcontext()
 
 
@@ -197,9 +198,10 @@ def exchanged(loss: nd.NDArray, asked_to_stop: bool, world: World) -> nd.NDArray
     return pair
 
 
-def keep_finite(task: Task, result: nd.NDArray) -> None:
-    """After an update whose `result` (1,) is not finite a stream's reading goes on from before it, as training does."""
-    zero = 0 * result
+def keep_finite(task: Task, loss: nd.NDArray, norm: nd.NDArray) -> None:
+    """After an update whose loss or norm, (1,), is not finite a stream's reading goes on from before it, as training
+    does."""
+    zero = 0 * (loss + norm) if task.carry else None
     for name, rows in task.carry.items():
         finite = nd.broadcast_like((zero == zero).reshape((1,) * rows.ndim), rows)
         task.carry[name] = nd.where(finite, rows, task.began[name])

@@ -15,6 +15,7 @@ from mxnet import autograd, gluon, nd
 
 from pipeline.config import OptimizerConfig, ScheduleConfig
 from pipeline.distributed.world import World, steady
+from pipeline.models.devices import on_device, put
 from pipeline.models.parameters import parameters_of
 from pipeline.training.averaging import EMBEDDING, Averages
 
@@ -104,12 +105,12 @@ class Optimizer:
         if tokens is None:
             return None
         context, spare = self.world.context, 0
-        index = nd.array(tokens, context, "int32")
+        index, *places = on_device(context, tokens, *(() if own is None else (own,)))
         if self.world.size > 1:
             spare = steady(len(tokens)) - len(tokens)
         values = nd.take(self.table, nd.concat(index, nd.zeros(spare, context, "int32"), dim=0) if spare else index)
         values.attach_grad()
-        return Rows(tokens, index, values, None if own is None else nd.array(own, context, "int32"))
+        return Rows(tokens, index, values, places[0] if places else None)
 
     def step(self, rows: Rows | None, rate: float, update: int, loss: nd.NDArray | None = None) -> nd.NDArray:
         """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
@@ -132,10 +133,8 @@ class Optimizer:
         everything = [*gradients, *touched]
         norm = nd.multi_sum_sq(*everything, num_arrays=len(everything)).sum().sqrt().reshape(1)
         clip = self.config.clip_norm
-        scale = nd.minimum(clip / (norm + 1e-12), 1) if clip else nd.ones(1, ctx=context)
-        scale = scale + 0 * norm  # not a number where the norm is not finite
-        if loss is not None:
-            scale = scale + 0 * loss
+        scale = nd.minimum(clip / (norm + 1e-12), 1) if clip else 1
+        scale = 0 * (norm if loss is None else norm + loss) + scale  # not a number where one of them is not finite
         correction = math.sqrt(1 - BETA2 ** (update + 1)) / (1 - BETA1 ** (update + 1))
         means = None
         if rows is not None:
@@ -156,7 +155,7 @@ class Optimizer:
                     left = nd.slice_axis(free, axis=0, begin=0, end=len(old))
                     values = nd.where(nd.broadcast_like(left, old), values, old)
                 for whole, changed in zip([self.table, *self.moments[EMBEDDING]], [values, *moments[-1]]):
-                    whole[rows.index] = changed
+                    put(whole, rows.index, changed)
         if self.averages:
             index, tokens = (rows.index, rows.tokens) if rows else (None, None)
             self.averages.after(tokens, index, means, update)
@@ -191,7 +190,7 @@ class Optimizer:
             gradient = nd.broadcast_mul(gradient, scale.reshape(shape)) + decay * weight
             changed = self.config.momentum * moment - rate * gradient
             for old, new in ((weight, weight + changed), (moment, changed)):
-                old[:] = nd.where(finite, new, old)
+                nd.where(finite, new, old, out=old)
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments, and the means if any are kept, as named arrays."""

@@ -38,6 +38,9 @@ def test_dropout_masks_are_not_left_to_cudnn() -> None:
         with autograd.record():
             masks.append(Dropout(0.5)(nd.ones((8, 8))).asnumpy())
     assert (masks[0] == masks[1]).all() and (masks[0] != masks[2]).any()
+    x = nd.ones((2, 2))
+    with autograd.record():
+        assert Dropout(0.0)(x) is x  # no copy of all states where nothing is dropped
 
 
 @pytest.mark.parametrize(("context", "operators"), [(mx.gpu(0), loop.BULK), (mx.cpu(), None)])
