@@ -6,13 +6,16 @@ export ROOT
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-jobs test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages first-minutes bench-memory search-engine torture rehearsal torture-index torture-first-command load-search sbom audit ui lock clean
+.PHONY: help setup setup-gpu demo test test-jobs test-null-gpu test-airflow test-serve test-image check coverage docs notebooks settings architecture fuzz bench bench-data bench-passages first-minutes bench-memory search-engine torture rehearsal torture-index torture-first-command load-search sbom audit ui lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-22s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## .venv from requirements.txt; nothing when it is current
 	@bash docker/setup.sh
+
+setup-gpu:  ## .venv-gpu: MXNet for NVIDIA GPUs, Horovod with NCCL; CUDA=cu112 for CUDA 11.2; needs CUDA 11, cuDNN 8 and NCCL 2
+	@DUPLET_MXNET=$(or $(CUDA),cu117) bash docker/setup.sh .venv-gpu
 
 demo: setup  ## query-document matching on real text, from source code to report, in about five minutes
 	@$(BIN)/duplet run configs/demo.yaml
@@ -24,10 +27,15 @@ bench-data: setup  ## rates of ingest, pages, clicks and tokenization, processes
 	@PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/data_rates.py
 
 test: setup  ## the tests, offline, but for those of test-jobs; three files at a time, as many of them wait
-	@$(PYTEST) -m "not jobs" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not jobs and not null_gpu" $(PYTEST_ARGS)
 
 test-jobs: setup  ## whole jobs under the supervisor, a real SLURM, a cron daemon, on two network namespaces: where there is one
 	@$(PYTEST) -m jobs $(PYTEST_ARGS)
+
+test-null-gpu: setup  ## a GPU that computes nothing: MXNet's CUDA wheel (0.5 GB, downloaded once) over libraries of our own
+	@$(BIN)/python tests/null_gpu/build.py
+	@LD_LIBRARY_PATH=$(CURDIR)/.null_gpu/lib PYTHONPATH=$(CURDIR)/.null_gpu/site MXNET_GPU_MEM_POOL_TYPE=Unpooled \
+		$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m null_gpu tests/null_gpu $(PYTEST_ARGS)
 
 test-airflow: setup  ## a schedule's DAG, loaded and run once by the real Airflow, in an environment of its own
 	@bash tests/jobs/airflow_dag.sh

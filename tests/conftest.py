@@ -29,6 +29,7 @@ LONGEST = (
     "training/test_full_disk.py", "tasks/test_visual_question.py", "tasks/test_translation.py", "tasks/test_served.py",
     "tasks/test_language_model.py", "reporting/test_walk.py", "models/test_kernel.py", "tasks/test_teaching.py",
     "serving/test_predict.py", "serving/test_pyfunc.py", "flow/test_learns.py", "workers/test_ranks.py",
+    "null_gpu/test_whole.py", "null_gpu/test_gpu_check.py", "null_gpu/test_paths.py",
     "jobs/test_retention.py", "flow/test_seeds.py", "search/test_train_on.py", "tasks/test_learns_words.py",
 )  # fmt: skip
 

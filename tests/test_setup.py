@@ -34,7 +34,8 @@ case "$1 $2 $3" in
     echo "noise on stdout from pip"; echo "noise on stderr from pip" >&2
     args="$*"; file=${{args##*-r }}
     names=$([ -f "$file" ] && grep -o '^[a-z0-9-]*==' "$file" | tr '\\n' ' ')
-    echo "pip ${{args##*version-check }} $names" >>"{record}"
+    echo "pip ${{args##*version-check }} $names${{HOROVOD_GPU_OPERATIONS:+ for $HOROVOD_GPU_OPERATIONS}}" >>"{record}"
+    for folder in ${{LD_LIBRARY_PATH:-}}; do ls "$folder" >>"{record}.driver"; done
     if [ -n "$FAKE_FAIL" ] && [[ "$args" == *"$FAKE_FAIL"* ]]; then echo "no route to index" >&2; exit 7; fi
     sleep "${{FAKE_SLEEP:-0}}"
     if [[ "$args" == *--editable* ]]; then cp "$0" "$(dirname "$0")/duplet"; fi ;;
@@ -254,6 +255,64 @@ def test_two_calls_at_once_do_the_work_once(checkout: Checkout) -> None:
     assert sorted("setup: done" in text for text in said) == [False, True]
 
 
+# --- for GPUs ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def toolkit(checkout: Checkout) -> Path:
+    """A folder like CUDA 11's, with NCCL; all libraries but the driver's can be loaded."""
+    shutil.copy(REPOSITORY / "docker" / "requirements-gpu.txt", checkout.root / "docker")
+    folder = checkout.root / "cuda"
+    for name in ("bin/nvcc", "include/nccl.h", "lib64/stubs/libcuda.so"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('#!/bin/sh\necho "Cuda compilation tools, release 11.7, V11.7.99"\n')
+    (folder / "include" / "nccl.h").write_text("")
+    (folder / "bin" / "nvcc").chmod(0o755)
+    for name in ("ln", "ls"):
+        (checkout.tools / name).symlink_to(str(shutil.which(name)))
+    checkout.stand_in('"-c import ctypes"*) [[ "$2" != *libcuda.so* && "$2" != *"${{FAKE_LACKS:-none}}"* ]] ;;')
+    return folder
+
+
+@pytest.mark.parametrize("cuda", ["cu112", "cu117"])
+def test_for_gpus_mxnet_is_another_and_horovod_is_built_with_nccl(checkout: Checkout, toolkit: Path, cuda: str) -> None:
+    given = {"DUPLET_MXNET": cuda, "CUDA_HOME": str(toolkit)}
+    done = checkout.setup(".venv-gpu", **given)
+    assert done.returncode == 0, done.stderr
+    _, wheels, sdists, _ = checkout.asked()
+    assert wheels.endswith(f"mxnet-{cuda}==")
+    assert sdists.endswith("horovod==  for NCCL")
+    # Horovod's build imports MXNet, on hosts without a driver too; nothing of that stays
+    assert Path(f"{checkout.record}.driver").read_text().split() == ["libcuda.so.1"] * 2
+    assert checkout.setup(".venv-gpu", **given).stderr == "" and checkout.asked() == []
+    other = "cu112" if cuda == "cu117" else "cu117"
+    assert checkout.setup(".venv-gpu", **given | {"DUPLET_MXNET": other}).returncode == 0
+    assert checkout.asked()[1].endswith(f"mxnet-{other}==")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "environment", "words"),
+    [
+        ("", {"DUPLET_MXNET": "cu121"}, ["DUPLET_MXNET=cu121", "cu112 and cu117"]),
+        ("bin/nvcc", {}, ["no compiler of CUDA", "bin/nvcc", "CUDA_HOME"]),
+        ("include/nccl.h", {}, ["headers of NCCL 2", "HOROVOD_NCCL_HOME"]),
+        ("", {"FAKE_LACKS": "libcudnn.so.8"}, ["libcudnn.so.8 cannot be loaded", "LD_LIBRARY_PATH"]),
+        ("lib64/stubs/libcuda.so", {}, ["neither a driver", "stubs/libcuda.so"]),
+    ],
+)
+def test_what_gpus_need_and_is_not_there_is_said_before_anything_is_made(
+    checkout: Checkout, toolkit: Path, lacking: str, environment: dict[str, str], words: list[str]
+) -> None:
+    if lacking:
+        (toolkit / lacking).unlink()
+    done = checkout.setup(**{"DUPLET_MXNET": "cu117", "CUDA_HOME": str(toolkit), **environment})
+    assert_refused(checkout, done, *words)
+
+
+def test_another_cuda_is_refused(checkout: Checkout, toolkit: Path) -> None:
+    (toolkit / "bin" / "nvcc").write_text('#!/bin/sh\necho "release 12.4, V12.4.99"\n')
+    done = checkout.setup(DUPLET_MXNET="cu117", CUDA_HOME=str(toolkit))
+    assert_refused(checkout, done, "not CUDA 11", str(toolkit))
+
+
 # --- the peer's environment, and continuous integration ---------------------------------------------------------------
 def test_the_peers_environment_is_made_once(checkout: Checkout) -> None:
     (checkout.root / "benchmarks").mkdir()
@@ -273,27 +332,53 @@ def test_the_peers_environment_is_made_once(checkout: Checkout) -> None:
     assert missing.returncode == 2 and len(missing.stderr.splitlines()) == 1 and checkout.asked() == []
 
 
+class Ci:
+    """A folder with .ci/run, a stand-in for make whose tests fail, and one for the program that makes the null GPU."""
+
+    def __init__(self, folder: Path, null_gpu: int = 0, tests: int = 2) -> None:
+        self.root = folder / "repository"
+        (self.root / ".ci").mkdir(parents=True)
+        shutil.copy(REPOSITORY / ".ci" / "run", self.root / ".ci")
+        make = (
+            'echo "make $2 in $PWD with ${DUPLET_DATA-none}"',
+            "[ $2 = test ] || exit 0",
+            'echo "1 failed, 9 passed in 75.31s (0:01:15)"',
+            f'[ {tests} = 0 ] || echo "make: *** [Makefile:1: test] Error {tests}" >&2',
+            f"exit {tests}",
+        )
+        python = (f'[ "$*" = "tests/null_gpu/build.py --seconds 300" ] && exit {null_gpu}',)
+        for path, lines in ((folder / "make", make), (self.root / ".venv" / "bin" / "python", python)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+            path.chmod(0o755)
+        self.environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+    def run(self) -> tuple[int, list[str]]:
+        done = subprocess.run([str(self.root / ".ci" / "run")], capture_output=True, text=True, env=self.environment)
+        return done.returncode, done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("data", ["beside", "given", "absent"])
 def test_ci_finds_the_data_and_ends_with_pytests_closing_line(tmp_path: Path, data: str) -> None:
-    root = tmp_path / "repository"
-    (root / ".ci").mkdir(parents=True)
-    shutil.copy(REPOSITORY / ".ci" / "run", root / ".ci")
-    make = tmp_path / "make"
-    make.write_text(
-        '#!/bin/sh\necho "make $2 in $PWD with ${DUPLET_DATA-none}"\n[ $2 = test ] || exit 0\n'
-        'echo "1 failed, 9 passed in 75.31s (0:01:15)"; echo "make: *** [Makefile:1: test] Error 1" >&2; exit 2\n'
-    )
-    make.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ci = Ci(tmp_path)
     if data == "given":
-        environment["DUPLET_DATA"] = "/given"
+        ci.environment["DUPLET_DATA"] = "/given"
     if data != "absent":
         (tmp_path / "shared" / "data").mkdir(parents=True)
-    done = subprocess.run([str(root / ".ci" / "run")], capture_output=True, text=True, env=environment)
+    code, (*first, _, last) = ci.run()
     value = {"beside": str(tmp_path / "shared" / "data"), "given": "/given", "absent": "none"}[data]
-    *first, _, last = done.stdout.splitlines()
-    assert first[:3] == [f"make {target} in {root} with {value}" for target in ("check", "test-jobs", "test")]
-    assert last == "1 failed, 9 passed in 75.31s (0:01:15)" and done.returncode == 2
+    targets = ("check", "test-jobs", "test-null-gpu", "test")
+    assert first[:4] == [f"make {target} in {ci.root} with {value}" for target in targets]
+    assert last == "1 failed, 9 passed in 75.31s (0:01:15)" and code == 2
+
+
+@pytest.mark.parametrize(("null_gpu", "said"), [(3, ["The tests over the null GPU did not run."]), (1, [])])
+def test_ci_goes_on_without_the_null_gpu(tmp_path: Path, null_gpu: int, said: list[str]) -> None:
+    """3: MXNet's wheel cannot be had, which is no failure; 1: the null GPU cannot be made of it, which is one."""
+    code, (*first, last) = Ci(tmp_path, null_gpu, tests=0).run()
+    targets = [line.split(" in ")[0] for line in first if line.startswith(("make ", "The "))]
+    assert targets == ["make check", "make test-jobs", *said, "make test"]
+    assert last == "1 failed, 9 passed in 75.31s (0:01:15)" and code == (0 if said else 1)
 
 
 # --- the lock file ----------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def check_horovod(probe: dict[str, Any]) -> Check:
     if not (probe.get("gloo") or probe.get("mpi")):
         return Check("Horovod build", "failed", f"{build}: workers cannot talk to each other", REBUILD)
     if "CUDA" in probe.get("features", []) and not probe.get("nccl"):
-        fix = "build it with HOROVOD_GPU_OPERATIONS=NCCL where NCCL 2 is installed"
+        fix = "use the environment of `make setup-gpu`, whose Horovod has NCCL"
         return Check("Horovod build", "warning", f"{build}: GPUs will exchange gradients through the CPU", fix)
     return Check("Horovod build", "ok", build, "")
 

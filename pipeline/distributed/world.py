@@ -123,7 +123,7 @@ def _check_gpu(local_rank: int, size: int) -> None:
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise InputError(
             "train.gpus=true needs MXNet built for CUDA, and this MXNet is built for the CPU alone: "
-            f"use docker/Dockerfile.gpu, {otherwise}"
+            f"use the environment of `make setup-gpu` or docker/Dockerfile.gpu, {otherwise}"
         )
     try:
         gpus = mx.context.num_gpus()
@@ -139,6 +139,6 @@ def _check_gpu(local_rank: int, size: int) -> None:
         )
     if size > 1 and not hvd.nccl_built():
         raise InputError(
-            "train.gpus=true with several workers needs Horovod built with NCCL, and this one is not: build it with "
-            f"HOROVOD_GPU_OPERATIONS=NCCL, as docker/Dockerfile.gpu does, {otherwise}"
+            "train.gpus=true with several workers needs Horovod built with NCCL, and this one is not: use the "
+            f"environment of `make setup-gpu` or docker/Dockerfile.gpu, {otherwise}"
         )
