@@ -9,7 +9,7 @@ vectors' nDCG.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,54 +23,24 @@ from pipeline.serving.predict.text_encoder import TextEncoder
 QUERIES_AT_ONCE = 16
 
 
-def four_bits(encoded: Encoded) -> Codes:
-    """As eight bits, of which the upper four are kept: what half the bytes would cost."""
-    scales = np.abs(encoded.vectors).max(axis=1, initial=0) / 7
-    values = np.rint(encoded.vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
-    return Codes(values, scales.astype(np.float32), encoded.weights, encoded.offsets)
-
-
-def product_quantised(parts: int) -> Callable[[Encoded], tuple[Encoded, int]]:
-    """faiss's product quantiser of `parts` bytes a vector, trained on the vectors themselves."""
-
-    def kept(encoded: Encoded) -> tuple[Encoded, int]:
-        import faiss
-
-        quantiser = faiss.ProductQuantizer(encoded.vectors.shape[1], parts, 8)
-        sample = np.random.default_rng(0).permutation(len(encoded.vectors))[:50_000]
-        quantiser.train(np.ascontiguousarray(encoded.vectors[sample]))
-        made = quantiser.compute_codes(np.ascontiguousarray(encoded.vectors))
-        return Encoded(quantiser.decode(made), encoded.weights, encoded.offsets), made.nbytes
-
-    return kept
-
-
-def size_of(kept: Codes, bits: int) -> int:
-    """Bytes of vectors with scales; weights and offsets are of every way and left out."""
-    scales = 0 if kept.scales is None else kept.scales.nbytes
-    return kept.vectors.size * bits // 8 + scales
+def size_of(kept: Codes) -> int:
+    """Bytes of vectors with scales or book; weights and offsets are of every way and left out."""
+    return sum(array.nbytes for array in (kept.vectors, kept.scales, kept.book) if array is not None)
 
 
 def ways(encoded: Encoded) -> Iterator[tuple[str, Encoded, int]]:
     """Each way's name, the vectors that it gives back, and its bytes."""
     yield "32 bits", encoded, encoded.vectors.nbytes
-    eight = codes.coded(encoded, 8)
-    yield "8 bits", eight.decoded(), size_of(eight, 8)
-    four = four_bits(encoded)
-    yield "4 bits", four.decoded(), size_of(four, 4)
-    for parts in (32, 16):
-        found, size = product_quantised(parts)(encoded)
-        yield f"product quantisation, {parts} bytes", found, size
-    if encoded.offsets is None:
-        return
-    for share in (0.25, 0.5):
-        fewer = codes.coded(codes.pruned(encoded, share), 8)
-        yield f"8 bits, {share:.0%} of tokens left out", fewer.decoded(), size_of(fewer, 8)
-    for factor in (1.5, 2.0, 3.0, 4.0):
-        fewer = codes.coded(codes.pooled(encoded, factor), 8)
-        yield f"8 bits, {factor:g} tokens pooled", fewer.decoded(), size_of(fewer, 8)
-    both = codes.coded(codes.pooled(codes.pruned(encoded, 0.25), 2.0), 8)
-    yield "8 bits, 25% left out, 2 pooled", both.decoded(), size_of(both, 8)
+    fewer = {"": encoded}
+    if encoded.offsets is not None:
+        fewer |= {f", {share:.0%} of tokens left out": codes.pruned(encoded, share) for share in (0.25, 0.5)}
+        fewer |= {f", {factor:g} tokens pooled": codes.pooled(encoded, factor) for factor in (1.5, 2.0, 3.0)}
+        fewer[", 25% left out, 2 pooled"] = codes.pooled(codes.pruned(encoded, 0.25), 2.0)
+    for what, chosen in fewer.items():
+        eight = codes.coded(chosen, 8)
+        for bits in (8, 4, 2):
+            kept = codes.packed(eight, bits) if bits in codes.BOOKED else eight
+            yield f"{bits} bits{what}", kept.decoded(), size_of(kept)
 
 
 def ndcg(encoder: TextEncoder, queries: Encoded, documents: Encoded, relevant: np.ndarray) -> float:

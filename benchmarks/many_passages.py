@@ -9,14 +9,16 @@ ones); a query has three words of one passage.
 
     words     `duplet index --documents` without a model, `duplet search`'s ranking by words, passages shown
     bm25s     its tokenizer with the same stemmer and stop words, the same k1 and b, saved with its texts, mapped
-    vectors   Duplet's index of vectors of 128 numbers (of words' own random vectors; no network encodes), by HNSW
-    faiss     IndexHNSWFlat with the same vectors, links and effort, nothing else: no texts, no deletions, in memory
+    vectors   Duplet's index of vectors of 128 numbers (of words' own random vectors; no network encodes), by clusters
+    tokens    the same by late interaction, a vector a word; as a network would give them, like words' lie together
+    faiss     IndexHNSWFlat with the vectors' (LINKS, EFFORT), nothing else: no texts, no deletions, in memory
 
 The recall of both is against the ten best by comparing every passage in float32. The last line is one JSON object.
 Needs about 2.5 kB of disk a passage under --root.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import resource
@@ -31,9 +33,10 @@ from typing import Any
 import numpy as np
 
 VOCABULARY, WIDTH = 200_000, 128
+LINKS, EFFORT_AT_BUILDING, EFFORT = 32, 80, 200  # of faiss's graph: M, efConstruction, efSearch
 QUERIES, WARM = 200, 20
 K = 10
-SYSTEMS = ("words", "bm25s", "vectors", "faiss")
+SYSTEMS = ("words", "bm25s", "vectors", "tokens", "faiss")
 ROWS_AT_ONCE = 10_000
 
 
@@ -142,59 +145,70 @@ def english() -> list[str]:
     return list(stopwords.STOPWORDS_EN_PLUS)
 
 
-def encoder() -> Any:
-    """As a model: a text is the mean of its words' random vectors, the frequent ones' shorter."""
+def encoder(by_token: bool = False) -> Any:
+    """As a model: a text is the mean of its words' random vectors, the frequent ones' shorter; or its words' vectors.
+
+    By token, a word's vector has a third of noise of its own at each place, as the words around it would make.
+    """
+    from pipeline.config import check_config
     from pipeline.search.words_alone import WordsAlone
-    from pipeline.serving.predict.scoring import Encoded
+    from pipeline.serving.predict.scoring import Encoded, Scorer
 
     place = {word: i for i, word in enumerate(vocabulary())}
+    rarity = np.log1p(np.arange(1, VOCABULARY + 1, dtype=np.float32))
     table = np.random.default_rng(3).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
-    table *= np.log1p(np.arange(1, VOCABULARY + 1, dtype=np.float32))[:, None]
+    noise = np.random.default_rng(4)
 
     class Hashed(WordsAlone):
         def encode(self, side: str, texts: Any) -> Encoded:
-            means = np.stack(
-                [table[[place[w] for w in text.lower().split() if w in place]].sum(axis=0) for text in texts]
-            )
-            return Encoded(means / np.maximum(1e-9, np.linalg.norm(means, axis=1, keepdims=True)))
+            words = [[place[word] for word in text.lower().split() if word in place] for text in texts]
+            if not by_token:
+                means = np.stack([(table[rows] * rarity[rows, None]).sum(axis=0) for rows in words])
+                return Encoded(means / np.maximum(1e-9, np.linalg.norm(means, axis=1, keepdims=True)))
+            rows = np.concatenate(words)
+            vectors = table[rows] + noise.standard_normal((len(rows), WIDTH), np.float32) / 3
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            return Encoded(vectors, rarity[rows], np.cumsum([0, *map(len, words)]))
 
         def score_all(self, query: Encoded, document: Encoded) -> np.ndarray:
-            return np.asarray(query.vectors @ document.vectors.T)
+            return scorer.score_all(query, document)
 
-    return Hashed("word")
+    made = Hashed("word")
+    head = {"head": "late_interaction" if by_token else "cosine", "embedding": WIDTH // 2, "hidden": WIDTH // 2}
+    made.config = check_config(made.config.model_dump(exclude_unset=True) | {"model": head}, "many_passages")
+    scorer = Scorer(made.config, {})
+    return made
 
 
-def build_vectors(passages: Path, made: Path) -> dict[str, Any]:
+def build_vectors(passages: Path, made: Path, by_token: bool = False) -> dict[str, Any]:
     from pipeline.search.build import Update
     from pipeline.search.documents import Table
     from pipeline.search.index_store import ModelStamp, Settings
 
-    stamp = ModelStamp("hashed", "train", str(made), "hashed", "cosine", "matching")
+    encodes = encoder(by_token)
+    stamp = ModelStamp("hashed", "train", str(made), "hashed", encodes.config.model.head, "matching")
     reader = Table(str(passages), {}, made.with_suffix(".bad"), made.parent)
-    settings = Settings(documents_per_segment=20_000)
-    with Update(made, None, encoder(), stamp, settings, lambda line: print(line, file=sys.stderr)) as update:
+    settings = Settings(documents_per_segment=20_000, bits=2 if by_token else 8)
+    with Update(made, None, encodes, stamp, settings, lambda line: print(line, file=sys.stderr)) as update:
         update.put(reader, False)
         state = update.publish()
     return dict(state.approximate or {})
 
 
-def search_vectors(made: Path, queries: Path) -> dict[str, Any]:
+def search_vectors(made: Path, queries: Path, by_token: bool = False) -> dict[str, Any]:
     from pipeline.search import index_store
     from pipeline.search.searcher import Searcher
 
-    encodes = encoder()
+    encodes = encoder(by_token)
     began = time.perf_counter()
     searcher = Searcher(index_store.open_snapshot(made), encodes)
     opened = time.perf_counter() - began
     found = timed(queries, lambda query: [one.document.id for one in searcher.search(query, K, "model").results])
-    effort = (searcher.snapshot.state.approximate or {}).get("effort", 0)
-    return found | {"open_s": opened, "effort": effort, "hnsw": searcher.snapshot.graph is not None}
+    return found | {"open_s": opened, **(searcher.snapshot.state.approximate or {})}
 
 
 def build_faiss(passages: Path, made: Path) -> dict[str, Any]:
     import faiss
-
-    from pipeline.search.hnsw import EFFORT_AT_BUILDING, LINKS
 
     made.mkdir()
     index, encodes = faiss.IndexHNSWFlat(WIDTH, LINKS, faiss.METRIC_INNER_PRODUCT), encoder()
@@ -211,18 +225,18 @@ def build_faiss(passages: Path, made: Path) -> dict[str, Any]:
     return {}
 
 
-def search_faiss(made: Path, queries: Path, effort: int = 100) -> dict[str, Any]:
+def search_faiss(made: Path, queries: Path) -> dict[str, Any]:
     import faiss
 
     encodes = encoder()
     began = time.perf_counter()
     index = faiss.read_index(str(made / "graph"))
     opened = time.perf_counter() - began
-    index.hnsw.efSearch = effort
+    index.hnsw.efSearch = EFFORT
     found = timed(
         queries, lambda query: [f"p{row}" for row in index.search(encodes.encode("query", [query]).vectors, K)[1][0]]
     )
-    return found | {"open_s": opened, "effort": effort}
+    return found | {"open_s": opened}
 
 
 def exact(passages: Path, queries: Path) -> dict[str, Any]:
@@ -242,10 +256,12 @@ def exact(passages: Path, queries: Path) -> dict[str, Any]:
 
 
 BUILDS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
-    "words": build_words, "bm25s": build_bm25s, "vectors": build_vectors, "faiss": build_faiss
+    "words": build_words, "bm25s": build_bm25s, "vectors": build_vectors,
+    "tokens": functools.partial(build_vectors, by_token=True), "faiss": build_faiss,
 }  # fmt: skip
-SEARCHES: dict[str, Callable[..., dict[str, Any]]] = {
-    "words": search_words, "bm25s": search_bm25s, "vectors": search_vectors, "faiss": search_faiss, "exact": exact
+SEARCHES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "words": search_words, "bm25s": search_bm25s, "vectors": search_vectors,
+    "tokens": functools.partial(search_vectors, by_token=True), "faiss": search_faiss, "exact": exact,
 }  # fmt: skip
 
 
@@ -281,8 +297,7 @@ def main() -> None:
         print(json.dumps(BUILDS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))))
         return
     if sys.argv[1:2] == ["search"]:
-        effort = {"effort": int(sys.argv[5])} if len(sys.argv) > 5 else {}
-        print(json.dumps(SEARCHES[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]), **effort)))
+        print(json.dumps(SEARCHES[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--passages", type=int, default=100_000)
@@ -296,7 +311,7 @@ def main() -> None:
 
 def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
     """A line per system as it ends; system -> figures."""
-    from pipeline.search import hnsw
+    from pipeline.search.cluster_build import recall
 
     passages, queries = home / "passages.jsonl", home / "queries"
     write_passages(passages, queries, count)
@@ -305,8 +320,7 @@ def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
     for system in systems:
         made = home / f"{system}.index"
         build = measured("build", system, str(passages), str(made))
-        effort = [str(found["vectors"]["effort"])] if system == "faiss" and found.get("vectors", {}).get("hnsw") else []
-        search = measured("search", system, str(made), str(queries), *effort)
+        search = measured("search", system, str(made), str(queries))
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file()) / 1e6
         found[system] = {**search, "build": build, "disk_mb": size}
         print(
@@ -318,14 +332,17 @@ def compare(home: Path, count: int, systems: list[str]) -> dict[str, Any]:
         )  # fmt: skip
     for first, second in (("words", "bm25s"), ("vectors", "faiss")):
         if first in found and second in found:
-            share = hnsw.recall(found[second]["found"], found[first]["found"])
+            share = recall(found[second]["found"], found[first]["found"])
             found[f"{first} in {second}"] = share
             print(f"{100 * share:.1f} % of the {K} that {first} gives are among those of {second}")
     if by_vectors := [system for system in systems if system in ("vectors", "faiss")]:
         best = measured("search", "exact", str(passages), str(queries))["found"]
         for system in by_vectors:
-            found[system]["recall"] = hnsw.recall(found[system]["found"], best)
+            found[system]["recall"] = recall(found[system]["found"], best)
             print(f"{system}: recall@{K} against exact search {found[system]['recall']:.3f}")
+    if "tokens" in found:
+        told = "exact, as they are few" if "recall" not in found["tokens"] else f"{found['tokens']['recall']:.3f}"
+        print(f"tokens: recall@{K} against exact search {told} (as the index measured it when it was built)")
     for system in systems:
         found[system].pop("found")
     return found

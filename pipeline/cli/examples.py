@@ -65,7 +65,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "by-hand": (("duplet by-hand --updates 300 --no-picture", "a minute of it"),),
     "replay": (("duplet replay runs/work/train-3f2a9c-not-finite-00000120", "the update that failed, once more"),),
     "sync": (("duplet sync --root runs", "after MLflow was down"),),
-    "ui": (("duplet ui", "MLflow's pages: http://127.0.0.1:5000/"),),
+    "ui": (
+        ("duplet ui", "MLflow's pages: http://127.0.0.1:5000/"),
+        ("duplet ui my.yaml --port 5001", "and the address of its newest run"),
+    ),
     "clean": (
         ("duplet clean --dry-run", "what would go, and why"),
         ("duplet clean --keep-runs 3 --days 30", "older runs go too"),

@@ -181,6 +181,12 @@ def stage_run(where: Address, stage: str, key: str) -> str | None:
     return None
 
 
+def command_run(where: Address, run_id: str) -> str:
+    """The run of the command that a stage's run belongs to; itself, if it belongs to none."""
+    with asked(where, f"run {run_id}") as (_, client):
+        return str(client.get_run(run_id).data.tags.get("mlflow.parentRunId", run_id))
+
+
 def keys_of_run(where: Address, run_id: str) -> dict[str, str]:
     """stage -> key of the stages of a run of `duplet run`, or of one stage's run."""
     with asked(where, f"run {run_id}") as (_, client):

@@ -19,15 +19,15 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.progress import Say
 from pipeline.evaluation.analysis import Analyzer, stemmer_for
-from pipeline.search import bm25_index, hnsw_build, index_store, segments
+from pipeline.search import bm25_index, cluster_build, index_store, postings, segments
 from pipeline.search.catalogue import Catalogue, Place
+from pipeline.search.clusters import PASSAGES, Clusters
 from pipeline.search.documents import Document
-from pipeline.search.hnsw import Graph
-from pipeline.search.index_store import GRAPH_NAME, Counts, ModelStamp, Settings, Snapshot, State
+from pipeline.search.index_store import Counts, ModelStamp, Settings, Snapshot, State
 from pipeline.search.searcher import compares_pairs_only
 from pipeline.search.segments import Encodes, Segment
 
-EXACT_UP_TO = {False: 20_000, True: 1_000_000}  # vectors, of a text each or of a token each
+EXACT_UP_TO = {False: 20_000, True: 50_000}  # vectors, of a text each or of a token each
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
 SEGMENTS = 16  # a segment grows to this part of the index: each takes milliseconds to open, so a large index has few
 MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")  # settings that come with a model
@@ -251,7 +251,7 @@ class Update:
         """Writes a segment and makes it the place of its documents."""
         name = atomic_files.digest([self._key, os.urandom(8).hex(), len(part.documents)])[:16]
         folder = self.home / "segments" / name
-        segments.write(folder, part, self._key)
+        segments.write(folder, part, self._key, self.settings.bits)
         segment = self._opened[name] = segments.read(folder)
         self._catalogue.keep(_places(segment))
         self._catalogue.put(_places(segment))
@@ -322,27 +322,26 @@ class Update:
                 vectors=int(snapshot.alive_vectors.sum()) if self.model else 0,
                 dead_documents=int((~alive).sum()),
             )
-            approximate = self._linked(snapshot, counts["vectors"])
-            if approximate:
-                assert snapshot.graph is not None
-                snapshot.graph.write(new / GRAPH_NAME)
+            approximate = self._clustered(snapshot, counts["vectors"], new)
             sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
             atomic_files.write_text(new / segments.NAME, json.dumps({"files": sizes}))
         state = replace(state, counts=counts, approximate=approximate)
         index_store.write_state(self.home, state)
         return state
 
-    def _linked(self, snapshot: Snapshot, vectors: int) -> dict[str, Any]:
-        """Gives the snapshot a graph where it has enough vectors for one; returns what index.json says of it."""
+    def _clustered(self, snapshot: Snapshot, vectors: int, folder: Path) -> dict[str, Any]:
+        """Gives the snapshot clusters where it has enough vectors; returns what index.json says of them."""
         limit = self.settings.approximate_above
         if limit is None:
             limit = EXACT_UP_TO[self.encoder.config.model.scored_by.by_token]
         if vectors <= limit or compares_pairs_only(self.encoder):
             return {}
-        old, graph = self.old, None
-        if old is not None and old.approximate and snapshot.state.segments[: len(old.segments)] == old.segments:
-            graph = Graph.read(self.folder / "generations" / old.generation_name / GRAPH_NAME)
-        return hnsw_build.link(snapshot, self.encoder, graph, self.settings, self.say)
+        old, known, width = self.old, None, snapshot.width
+        if old is not None and old.segments and snapshot.state.segments[: len(old.segments)] == old.segments:
+            before = self.folder / "generations" / old.generation_name
+            known = Clusters.read(before, width or 0) if old.approximate and (before / PASSAGES).exists() else None
+        count = len(old.segments) if old else 0
+        return cluster_build.join(snapshot, self.encoder, known, count, folder, self.settings, self.say)
 
 
 def _state_of(folder: Path) -> State | None:
@@ -390,12 +389,12 @@ def _write_words(folder: Path, chosen: list[Segment], alive: np.ndarray, stemmer
     vocabulary = sorted({term for segment in chosen for word in segment.vocabulary if (term := terms(word))})
     ids = {term: i for i, term in enumerate(vocabulary)}
 
-    def counted() -> Iterator[bm25_index.Counted]:
+    def counted() -> Iterator[postings.Counted]:
         first_passage = first_document = 0
         for segment in chosen:
             here = np.flatnonzero(alive[first_document + segment.passages[:, 0]])
             own_ids = np.array([ids.get(terms(word) or "", -1) for word in segment.vocabulary], np.int64)
-            yield bm25_index.count(own_ids, segment.words, segment.word_offsets, here, first_passage)
+            yield postings.count(own_ids, segment.words, segment.word_offsets, here, first_passage)
             segment.release()
             first_passage += len(segment.passages)
             first_document += len(segment.table)

@@ -2,7 +2,7 @@
 
     INDEX/index.json                replaced atomically; the last thing that an update writes
     INDEX/segments/NAME/            documents and vectors, written once (segments.py)
-    INDEX/generations/000007/       which documents are alive, their ids' order, BM25's arrays, maybe the HNSW graph
+    INDEX/generations/000007/       which documents are alive, their ids' order, BM25's arrays, maybe clusters
 
 A reader opens what index.json names; the files of the generation before stay until the next update, so that a reader
 between two is not disturbed.
@@ -30,13 +30,13 @@ from pipeline.evaluation.bm25 import K1, B
 from pipeline.evaluation.fusion import UNTUNED
 from pipeline.search import segments
 from pipeline.search.bm25_index import WordIndex
-from pipeline.search.hnsw import Graph
+from pipeline.search.clusters import PASSAGES, Clusters
 from pipeline.search.segments import Segment
 
 FORMAT = 3
-NAME, GRAPH_NAME, PLACES = "index.json", "hnsw.faiss", "places.npy"
+NAME, PLACES = "index.json", "places.npy"
 MAPPED = (".npy", ".arrow")  # files that are read through memory maps
-MAX_EFFORT = 10_000  # efSearch; nearest.EFFORTS are smaller
+MAX_EFFORT = 10_000  # clusters looked at; cluster_build.EFFORTS are smaller
 TRIES = 5  # at opening, while writers replace what was named
 
 
@@ -68,10 +68,10 @@ class Settings:
     __pydantic_config__ = STRICT
 
     documents_per_segment: Annotated[int, Field(ge=1)] = 1000
-    # Vectors above which a graph is built. Below, comparing with all of them takes a few milliseconds. None: 20,000, or
-    # 1,000,000 token vectors of late interaction, which are one matrix product all the same.
+    # Vectors above which clusters are made. Below, comparing with all of them takes a few milliseconds. None: see
+    # build.EXACT_UP_TO.
     approximate_above: Count | None = None
-    wanted_recall: Share = 0.95  # of the 10 best, which the graph's effort is chosen to reach
+    wanted_recall: Share = 0.95  # of the 10 best, which the number of clusters looked at is chosen to reach
     recall_queries: Annotated[int, Field(ge=1)] = 100
     # as --columns named them, for later files too
     columns: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")], Column] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Settings:
     model_scale: Scale | None = None
     words_scale: Scale | None = None
     # how vectors are kept: bits a number, and of late interaction the share of tokens left out, and how many become one
-    bits: Literal[8, 32] = 8
+    bits: Literal[2, 4, 8, 32] = 8
     left_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     pooled: Annotated[float, Field(ge=1, le=16, allow_inf_nan=False)] = 1.0
     tokens: Literal["word", "jieba"] = "word"  # of BM25's words, in an index without a model
@@ -99,7 +99,7 @@ class Counts(TypedDict):
 
 
 class Approximate(TypedDict):
-    """Of an HNSW graph: the effort that was chosen, the recall it reached over so many queries, ms a query."""
+    """Of clusters: how many are looked at, the recall it reached over so many queries, ms a query."""
 
     effort: Annotated[int, Field(ge=1, le=MAX_EFFORT)]
     recall: Share
@@ -120,7 +120,7 @@ class State:
     generation: Annotated[int, Field(ge=1)]
     segments: list[Name]
     counts: Counts
-    approximate: Approximate | Nothing  # of no graph
+    approximate: Approximate | Nothing  # without clusters
     created: str
     versions: dict[str, str]
     stemmer: str  # that made this generation's terms
@@ -211,7 +211,7 @@ class Snapshot:
         self.place = np.load(generation / PLACES, allow_pickle=False)
         if self.place.shape != self.alive.shape or self.place.dtype != np.int64:
             raise ValueError(f"{PLACES} has not a number for each document")
-        widths = {(s.codes.vectors.shape[1], s.codes.offsets is None) for s in self.segments}
+        widths = {(s.codes.width, s.codes.offsets is None) for s in self.segments}
         if len(widths) > 1:
             raise ValueError("its segments' vectors differ in length")
         self.width: int | None = None
@@ -227,10 +227,9 @@ class Snapshot:
             segment.release()
         self.document_of = np.concatenate(shifted) if shifted else np.zeros(0, np.int64)
         self.words = WordIndex(generation, len(self.document_of), state.stemmer)
-        self.graph = Graph.read(generation / GRAPH_NAME) if state.approximate else None
-        if self.graph is not None and (self.graph.size, self.graph.width) != (self.vector_starts[-1], self.width):
-            raise ValueError("its HNSW graph has other vectors")
-
+        # of an index that an earlier version gave an HNSW graph: none until its next update
+        clustered = bool(state.approximate) and self.width is not None and (generation / PASSAGES).exists()
+        self.clusters = Clusters.read(generation, self.width or 0) if clustered else None
         mapped = (*(segment.folder for segment in self.segments), generation)
         self._files = {path: path.stat() for folder in mapped for path in folder.iterdir() if path.suffix in MAPPED}
 

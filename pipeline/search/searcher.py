@@ -21,7 +21,9 @@ Mode = Literal["model", "hybrid", "words"]
 FUSED = (
     100  # documents of each ranking whose scores are mixed, and BM25's candidates where the model only compares pairs
 )
-CANDIDATES = 100  # passages (or, of late interaction, tokens for each of the query's) that the graph gives
+CANDIDATES_PER_PROBE = 64  # of late interaction: passages that are compared exactly, for each cluster looked at
+SCORED_AT_ONCE = 1 << 16  # vectors of passages that are compared: 32 MB of 128 numbers
+FEW = 0.25  # a share of all passages: fewer are looked up one by one, more are gone through in order
 SORTED = 1000  # passages that are sorted at first
 EXAMPLES_LOOKED_AT = 100  # documents
 NOT_ENCODED = Encoded(np.zeros((0, 0), np.float32))
@@ -69,12 +71,21 @@ class Searcher:
 
     Args:
         vocabulary: the words that the model knows; None: not known, so that no query is told to have unknown ones.
+
+    Raises:
+        InputError: the index's vectors are none of this model's.
     """
 
     def __init__(self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None) -> None:
         self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
         self.pairs_only = compares_pairs_only(encoder)
         self.fields = Fields(snapshot)
+        width = encoder.config.model.vector_width
+        if snapshot.state.model is not None and snapshot.width not in (None, width):
+            raise InputError(
+                f"{snapshot.folder} is damaged (vectors of {snapshot.width} numbers, the model's have {width}): "
+                "delete it and run `duplet index` again"
+            )
 
     @property
     def best_mode(self) -> Mode:
@@ -157,14 +168,14 @@ class Searcher:
     def by_words(self, asked: Asked, k: int, allowed: np.ndarray) -> Ranked:
         """BM25's k best documents, of those that hold a word of the query; here as below, of allowed passages alone."""
         rows = np.flatnonzero((asked.word_scores > 0) & allowed)
-        return self._best(rows, asked.word_scores[rows], k)
+        return self.best(rows, asked.word_scores[rows], k)
 
     def by_model(self, asked: Asked, k: int, allowed: np.ndarray) -> Ranked:
         """The model's k best documents; a document counts as its best passage does."""
         if self.pairs_only:
             rows = self.by_words(asked, max(k, FUSED), allowed).passages
-            return self._best(rows, self.scores_of(asked.encoded, rows), k)
-        if self.snapshot.graph is not None and 10 * allowed.sum() >= self.snapshot.alive_passages.sum():
+            return self.best(rows, self.scores_of(asked.encoded, rows), k)
+        if self.snapshot.clusters is not None:
             return self.approximate(asked.encoded, k, self.snapshot.state.approximate["effort"], allowed)
         return self.exact(asked.encoded, k, allowed)
 
@@ -177,50 +188,64 @@ class Searcher:
         if settings.weight in (0, 1):
             return self.by_model(asked, k, allowed) if settings.weight else self.by_words(asked, k, allowed)
         depth = max(k, FUSED)
-        both = [self.by_model(asked, depth, allowed), self.by_words(asked, depth, allowed)]
-        documents = np.unique(np.concatenate([ranked.documents for ranked in both]))
+        first, others = self.by_model(asked, depth, allowed), self.by_words(asked, depth, allowed).documents
+        found = [first, self._of_documents(asked.encoded, np.setdiff1d(others, first.documents))]
+        documents, model, passages = (np.concatenate(parts) for parts in zip(*found))
         if not len(documents):
-            return both[0]
-        starts, ends = (np.searchsorted(self.snapshot.document_of, documents, side) for side in ("left", "right"))
-        rows = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
-        firsts = np.cumsum(ends - starts) - (ends - starts)
-        by_model, by_words = self.scores_of(asked.encoded, rows), asked.word_scores[rows]
-        best = self._best(rows, by_model, len(documents))
-        model = np.maximum.reduceat(by_model, firsts)
-        pool = Pool(np.zeros(len(documents), int), documents, model, np.maximum.reduceat(by_words, firsts))
+            return first
+        words = np.array([asked.word_scores[slice(*self._passages_of(row))].max() for row in documents.tolist()])
+        pool = Pool(np.zeros(len(documents), int), documents, model, words.astype(np.float32))
         mix = mix_of(pool, settings.weight)
         if settings.model_scale is not None and settings.words_scale is not None:
             mix = Mix(settings.weight, settings.model_scale, settings.words_scale)
         scores = mix.scores(pool.model, pool.words).astype(np.float32)
         order = np.lexsort((self.snapshot.place[documents], -steps(scores)))[:k]
-        passage_of = dict(zip(best.documents.tolist(), best.passages.tolist()))
-        return Ranked(
-            documents[order], scores[order], np.array([passage_of[d] for d in documents[order].tolist()], np.int64)
-        )
+        return Ranked(documents[order], scores[order], passages[order])
+
+    def _passages_of(self, document: int) -> tuple[int, int]:
+        """The rows of a document's passages: the first, and the one after the last."""
+        start, end = (int(np.searchsorted(self.snapshot.document_of, document, side)) for side in ("left", "right"))
+        return start, end
+
+    def _of_documents(self, query: Encoded, documents: np.ndarray) -> Ranked:
+        """These documents by the model's scores."""
+        rows = [np.arange(*self._passages_of(document)) for document in documents.tolist()]
+        chosen = np.concatenate([np.zeros(0, np.int64), *rows])
+        return self.best(chosen, self.scores_of(query, chosen), len(documents))
 
     def exact(self, query: Encoded, k: int, allowed: np.ndarray | None = None) -> Ranked:
         """Compares with every passage."""
-        parts = (part for segment in self.snapshot.segments for part in segment.codes.parts())
-        scores = [np.zeros(0, np.float32), *(self.encoder.score_all(query, part)[0] for part in parts)]
         rows = np.flatnonzero(self.snapshot.alive_passages if allowed is None else allowed)
-        return self._best(rows, np.concatenate(scores)[rows], k)
+        few = len(rows) < FEW * len(self.snapshot.document_of)
+        return self.best(rows, self.scores_of(query, rows) if few else self.every_score(query)[0][rows], k)
+
+    def every_score(self, queries: Encoded) -> np.ndarray:
+        """(N, P) float32: the model's scores of all passages, dead ones too."""
+        parts = (part for segment in self.snapshot.segments for part in segment.codes.parts())
+        scores = [np.zeros((queries.texts, 0), np.float32), *(self.encoder.score_all(queries, part) for part in parts)]
+        return np.concatenate(scores, axis=1)
 
     def approximate(self, query: Encoded, k: int, effort: int, allowed: np.ndarray | None = None) -> Ranked:
-        """Compares with the passages that the graph gives, twice as many as long as they are too few documents."""
-        snapshot, count = self.snapshot, max(CANDIDATES, 2 * k)
-        assert snapshot.graph is not None
-        vectors = query.vectors if query.offsets is not None else mapped(self.encoder, query)
-        vectors_allowed = snapshot.alive_vectors
-        if allowed is not None and allowed is not snapshot.alive_passages:
-            vectors_allowed = allowed[snapshot.passage_of_vector]
-        reach = min(int(vectors_allowed.sum()), 16 * count)
+        """Compares with the passages that the clusters give, of more clusters as long as they are too few documents."""
+        clusters, alive = self.snapshot.clusters, self.snapshot.alive_passages
+        assert clusters is not None
+        allowed = alive if allowed is None else allowed
+        most = max(1, int(allowed.sum()))
+        vector = None if query.weights is not None else mapped(self.encoder, query)[0]
+        probes = effort if vector is None else effort * -(-int(alive.sum()) // most)  # a filter leaves few in a cluster
         while True:
-            hits = snapshot.graph.search(vectors, min(count, reach), effort, vectors_allowed)
-            rows = np.unique(snapshot.passage_of_vector[hits.rows[hits.rows >= 0]])
-            ranked = self._best(rows, self.scores_of(query, rows), k)
-            if len(ranked.documents) >= k or count >= reach:
+            count = max(CANDIDATES_PER_PROBE * probes, 2 * k)
+            if probes >= len(clusters) or count >= most:
+                return self.exact(query, k, allowed)
+            if vector is not None:
+                rows = clusters.near_vector(vector, probes, allowed)
+            else:
+                assert query.weights is not None
+                rows = clusters.near_tokens(query.vectors, query.weights, probes, count, allowed)
+            ranked = self.best(rows, self.scores_of(query, rows), k)
+            if len(ranked.documents) >= k:
                 return ranked
-            count *= 2
+            probes *= 4
 
     def scores_of(self, query: Encoded, rows: np.ndarray) -> np.ndarray:
         """(n,) float32: the model's scores of these passages."""
@@ -228,11 +253,12 @@ class Searcher:
         scores = np.empty(len(rows), np.float32)
         for segment, start, end in zip(snapshot.segments, snapshot.passage_starts, snapshot.passage_starts[1:]):
             inside = np.flatnonzero((rows >= start) & (rows < end))
-            if len(inside):
-                scores[inside] = self.encoder.score_all(query, segment.codes.take(rows[inside] - start).decoded())[0]
+            for part in segment.codes.divided(rows[inside] - start, SCORED_AT_ONCE):
+                codes = segment.codes.take(rows[inside[part]] - start)
+                scores[inside[part]] = self.encoder.score_all(query, codes.decoded())[0]
         return scores
 
-    def _best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
+    def best(self, rows: np.ndarray, scores: np.ndarray, k: int) -> Ranked:
         """The k best documents among scored passages; equal scores stand by the documents' ids, then by passage."""
         level, reach = steps(_finite(scores)), max(SORTED, 4 * k)
         while reach < len(rows):  # of a million, only the best are worth sorting: those of k documents at least

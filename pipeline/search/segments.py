@@ -1,9 +1,9 @@
 """A segment: some documents, their passages, what the model makes of them, and their words; written once.
 
 Folder: `documents.arrow` (id, title, text, fields, hash), `passages.npy` (P, 3: document row, first and last + 1
-character), `vectors.npy` with `scales.npy` (codes.py) and, of late interaction, `weights.npy` and `offsets.npy` (P + 1:
-a passage's first token); for BM25 `words.npy` (word ids, passage after passage), `word_offsets.npy` (P + 1) and
-`words.json` (id -> word); `segment.json` with every file's size, written last.
+character), `vectors.npy` with `scales.npy` or `book.npy` (codes.py) and, of late interaction, `weights.npy` and
+`offsets.npy` (P + 1: a passage's first token); for BM25 `words.npy` (word ids, passage after passage),
+`word_offsets.npy` (P + 1) and `words.json` (id -> word); `segment.json` with every file's size, written last.
 """
 
 import json
@@ -26,7 +26,7 @@ from pipeline.search.passages import cut, remembered, short_title
 from pipeline.serving.predict.scoring import Encoded
 
 NAME = "segment.json"
-OPTIONAL = ("scales", "weights", "offsets")
+OPTIONAL = ("scales", "weights", "offsets", "book")
 ARRAYS = ("passages", "words", "word_offsets", "vectors", *OPTIONAL)
 PASSAGES_AT_ONCE = 4_000  # encoded: of late interaction with 128 tokens of 128 numbers, 260 MB
 SCHEMA = pa.schema([(name, pa.large_string()) for name in (*Document._fields, "hash")])
@@ -111,7 +111,8 @@ class Segment:
         vocabulary = self.vocabulary
         words = [[vocabulary[i] for i in self.words[self.word_offsets[p] : self.word_offsets[p + 1]].tolist()]
                  for p in chosen.tolist()]  # fmt: skip
-        return Part([self.document(row) for row in rows.tolist()], passages, self.codes.take(chosen), words)
+        own = codes.unpacked(self.codes.take(chosen))
+        return Part([self.document(row) for row in rows.tolist()], passages, own, words)
 
 
 class Part(NamedTuple):
@@ -119,7 +120,7 @@ class Part(NamedTuple):
 
     documents: list[Document]
     passages: np.ndarray  # (P, 3) int64
-    codes: Codes
+    codes: Codes  # without a book, which is made when all of them are there
     words: list[list[str]]
 
 
@@ -166,7 +167,7 @@ def _codes(encoded: Encoded, encoder: Encodes, storage: Storage) -> Codes:
     if encoded.offsets is not None:
         encoded = codes.pruned(encoded, storage.left_out) if storage.left_out else encoded
         encoded = codes.pooled(encoded, storage.pooled) if storage.pooled > 1 else encoded
-    return codes.coded(encoded, storage.bits)
+    return codes.coded(encoded, max(8, storage.bits))
 
 
 def joined(parts: list[Part]) -> Part:
@@ -182,16 +183,18 @@ def joined(parts: list[Part]) -> Part:
     return Part(first, np.concatenate(passages), vectors, [words for part in parts for words in part.words])
 
 
-def write(folder: Path, part: Part, model_key: str) -> None:
-    """Writes a segment's folder, whole or not at all."""
+def write(folder: Path, part: Part, model_key: str, bits: int) -> None:
+    """Writes a segment's folder, whole or not at all; its vectors in so many bits a number."""
+    kept = codes.packed(part.codes, bits) if bits in codes.BOOKED else part.codes
     ids: dict[str, int] = {}
     words = [ids.setdefault(word, len(ids)) for passage_words in part.words for word in passage_words]
     arrays: dict[str, Any] = {
         "passages": part.passages,
-        "vectors": part.codes.vectors,
-        "scales": part.codes.scales,
-        "weights": part.codes.weights,
-        "offsets": part.codes.offsets,
+        "vectors": kept.vectors,
+        "scales": kept.scales,
+        "weights": kept.weights,
+        "offsets": kept.offsets,
+        "book": kept.book,
         "words": np.array(words, np.int32),
         "word_offsets": np.cumsum([0, *map(len, part.words)], dtype=np.int64),
     }
@@ -247,10 +250,9 @@ def _check(segment: Segment) -> None:
         raise ValueError("passages.npy names documents that are not there")
     if not (np.diff(documents) >= 0).all():
         raise ValueError("passages.npy is out of order")
-    if own_codes.vectors.ndim != 2 or own_codes.vectors.dtype != (np.float32 if own_codes.scales is None else np.int8):
-        raise ValueError("vectors.npy has another shape")
-    each = [array for array in (own_codes.scales, own_codes.weights) if array is not None]
-    if any(array.shape != (len(own_codes.vectors),) or array.dtype != np.float32 for array in each):
+    _check_vectors(own_codes)
+    each = [(own_codes.scales, (np.float32,)), (own_codes.weights, (np.float16, np.float32))]
+    if any(a is not None and (a.shape != (len(own_codes.vectors),) or a.dtype not in kinds) for a, kinds in each):
         raise ValueError("its parts differ in length")
     if own_codes.offsets is None:
         whole = len(own_codes.vectors) == len(passages) and own_codes.weights is None
@@ -258,6 +260,16 @@ def _check(segment: Segment) -> None:
         whole = _divides(own_codes.offsets, len(passages), len(own_codes.vectors)) and own_codes.weights is not None
     if not whole or not _divides(segment.word_offsets, len(passages), len(segment.words)):
         raise ValueError("its parts differ in length")
+
+
+def _check_vectors(own: Codes) -> None:
+    """Raises ValueError where vectors are of another kind than their scales, or their book, say."""
+    book, kind = own.book, np.float32 if own.scales is None else np.int8
+    if own.vectors.ndim != 2 or own.vectors.dtype != (kind if book is None else np.uint8):
+        raise ValueError("vectors.npy has another shape")
+    wanted = (own.vectors.shape[1], codes.BOOK)
+    if book is not None and (book.ndim != 3 or book.shape[:2] != wanted or book.dtype != np.float32):
+        raise ValueError("book.npy has another shape")
 
 
 def _divides(offsets: np.ndarray, parts: int, total: int) -> bool:

@@ -3,8 +3,9 @@
     filter      = comparison { "and" comparison }
     comparison  = field ( "=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "~" ) value
 
-A value with blanks stands in quotes. `~`: the field contains the value. Letters' case makes no difference. A date is
-compared as far as the value goes: date=2024 are all days of 2024, and date<=2024-03 goes to the end of March.
+A value that holds blanks or quotes, or begins with a sign, stands in quotes. `~`: the field contains the value. Letters'
+case makes no difference. A date is compared as far as the value goes: date=2024 are all days of 2024, and date<=2024-03
+goes to the end of March.
 """
 
 import operator
@@ -33,7 +34,9 @@ _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "~": lambda value, wanted: str(wanted) in str(value),
 }  # fmt: skip
-EXAMPLE = "write such as 'language=en and date>=2024'"
+EXAMPLE = (
+    "write such as 'language=en and date>=2024'; a value that holds blanks or begins with = < > ~ stands in quotes"
+)
 
 
 class Comparison(NamedTuple):

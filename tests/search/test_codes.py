@@ -7,6 +7,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from pipeline.search import codes
+from pipeline.search.codes import Codes
 from pipeline.serving.predict.scoring import Encoded
 from tests.search.conftest import Indexed, topical
 
@@ -29,19 +30,64 @@ def test_eight_bits_are_at_most_half_a_step_away() -> None:
     assert np.shares_memory(codes.coded(encoded, 32).decoded().vectors, encoded.vectors)
 
 
-@pytest.mark.parametrize("bits", [8, 32])
+def grouped(count: int, parts: int, numbers: int, groups: int = 60, width: int = 16, seed: int = 3) -> np.ndarray:
+    """(count, width) vectors of which every `numbers` together are one of a few, and a little noise."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(parts, groups, numbers))
+    chosen = [centre[rng.integers(0, groups, count)] for centre in centres]
+    return (np.concatenate(chosen, axis=1) + 1e-3 * rng.normal(size=(count, width))).astype(np.float32)
+
+
+def lost(kept: Codes, vectors: np.ndarray) -> float:
+    """The share of the numbers' variance that is not kept."""
+    return float(((kept.numbers() - vectors) ** 2).mean() / vectors.var())
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_book_finds_the_groups_that_there_are(bits: int) -> None:
+    numbers = 8 // bits
+    vectors = grouped(6000, 16 // numbers, numbers)
+    kept = codes.packed(codes.coded(Encoded(vectors), 32), bits)
+    assert kept.book is not None and kept.vectors.dtype == np.uint8 and kept.scales is None
+    assert kept.vectors.nbytes * 32 == vectors.nbytes * bits and kept.width == 16
+    assert lost(kept, vectors) < 1e-3
+    again = codes.packed(codes.unpacked(kept), bits)
+    assert lost(again, vectors) < 2e-3
+    np.testing.assert_array_equal(codes.packed(codes.coded(Encoded(vectors), 32), bits).vectors, kept.vectors)
+
+
+def test_vectors_that_a_book_would_not_make_smaller_stay() -> None:
+    for vectors in (grouped(500, 4, 4), np.zeros((3000, 0), np.float32), late([5000], 15).vectors):
+        eight = codes.coded(Encoded(vectors), 8)
+        assert codes.packed(eight, 2) is eight
+
+
+def kept_in(encoded: Encoded, bits: int) -> Codes:
+    kept = codes.coded(encoded, max(8, bits))
+    if bits in codes.BOOKED:
+        rng = np.random.default_rng(0)
+        book = rng.normal(size=(16 * bits // 8, 256, 8 // bits)).astype(np.float32)
+        bytes_ = rng.integers(0, 256, (len(encoded.vectors), len(book)), np.uint8)
+        kept = kept._replace(vectors=bytes_, scales=None, book=book)
+    return kept
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 32])
 def test_codes_are_taken_joined_and_gone_through_as_texts(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codes, "DECODED_AT_ONCE", 7)
     for encoded in (late([3, 1, 9, 2, 5]), Encoded(late([20]).vectors)):
-        kept, whole = codes.coded(encoded, bits), codes.coded(encoded, bits).decoded()
+        kept = kept_in(encoded, bits)
+        whole = kept.decoded()
         rows = np.array([2, 0, 4])
         for one, other in zip(kept.take(rows).decoded(), whole.take(rows)):
             np.testing.assert_array_equal(one, other)
-        again = codes.joined([kept.take(np.arange(2)), kept.take(np.arange(2, kept.texts))])
-        for one, other in zip(again.decoded(), whole):
-            np.testing.assert_array_equal(one, other)
+        if bits not in codes.BOOKED:  # parts with books of their own are joined in eight bits
+            again = codes.joined([kept.take(np.arange(2)), kept.take(np.arange(2, kept.texts))])
+            for one, other in zip(again.decoded(), whole):
+                np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(kept.picked(np.array([3, 1])), whole.vectors[[3, 1]])
         parts = list(kept.parts())
-        assert len(parts) > (bits == 8) and sum(part.texts for part in parts) == kept.texts
+        assert len(parts) > (bits <= 8) and sum(part.texts for part in parts) == kept.texts
         np.testing.assert_array_equal(np.concatenate([part.vectors for part in parts]), whole.vectors)
 
 
@@ -69,17 +115,24 @@ def test_like_tokens_become_their_mean() -> None:
 
 
 @pytest.mark.parametrize("head", ["cosine", "late_interaction", "bilinear"])
-def test_an_index_in_eight_bits_finds_nearly_the_same(indexed: Make, head: str) -> None:
-    documents = topical(60)
-    exact, small = (indexed(documents, head, name=name, bits=bits) for name, bits in (("a", 32), ("b", 8)))
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_index_in_fewer_bits_finds_nearly_the_same(
+    indexed: Make, monkeypatch: pytest.MonkeyPatch, head: str, bits: int
+) -> None:
+    monkeypatch.setattr(codes, "WORTH", 0)
+    documents = topical(300)
+    exact, small = (indexed(documents, head, name=name, bits=bits, documents_per_segment=300)
+                    for name, bits in (("a", 32), ("b", bits)))  # fmt: skip
     sizes = [sum(path.stat().st_size for path in index.folder.rglob("vectors.npy")) for index in (exact, small)]
-    assert sizes[1] < 0.6 * sizes[0]  # files have headers
+    assert sizes[1] < 0.04 * bits * sizes[0] + 128  # files have headers
     for query in ("wing lift", "moon own3 shore", "heart"):
-        found = [{r.document.id: r.score for r in index.open().search(query, 60).results} for index in (exact, small)]
+        found = [{r.document.id: r.score for r in index.open().search(query, 300).results} for index in (exact, small)]
         scale = max(map(abs, found[0].values()))
-        assert found[0] == pytest.approx(found[1], abs=0.02 * scale)
-    small.update(documents[:30], sync=True)
-    assert len(small.ids("wing lift", 60)) == 30
+        if bits == 8:
+            assert found[0] == pytest.approx(found[1], abs=0.02 * scale)
+        assert np.corrcoef([[one[name] for name in found[0]] for one in found])[0, 1] > 0.99
+    small.update(documents[:130], sync=True)
+    assert len(small.ids("wing lift", 300)) == 130
 
 
 def test_fewer_tokens_make_fewer_vectors(indexed: Make) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.search import hnsw_file_check
-from pipeline.search.hnsw import Graph
+from pipeline.search import searcher
 from tests.planted import Planted
 from tests.search.conftest import Indexed, topical
 
@@ -20,7 +18,7 @@ Make = Callable[..., Indexed]
 
 @pytest.fixture
 def index(indexed: Make) -> Indexed:
-    """With a graph."""
+    """With clusters."""
     return indexed(topical(40), documents_per_segment=20, approximate_above=1, wanted_recall=0.0)
 
 
@@ -37,7 +35,8 @@ def replace(index: Indexed, pattern: str, content: bytes) -> Path:
 
 
 ARRAYS = ("segments/*/passages.npy", "segments/*/vectors.npy", "segments/*/words.npy", "generations/*/alive.npy",
-          "generations/*/bm25-data.npy")  # fmt: skip
+          "generations/*/bm25-data.npy", "generations/*/clusters-centres.npy", "generations/*/clusters-starts.npy",
+          "generations/*/clusters-passages.npy")  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", ARRAYS)
@@ -56,68 +55,61 @@ def test_a_planted_pickle_in_the_place_of_an_array_is_not_unpickled(
         assert not mark.exists()
 
 
-def test_a_planted_pickle_in_the_place_of_the_graph_is_refused(index: Indexed, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    replace(index, "generations/*/hnsw.faiss", pickle.dumps(Planted(mark)))
-    with pytest.raises(InputError, match=r"is damaged \(no HNSW graph\)"):
-        index.open()
-    assert not mark.exists()
-
-
-def spoiled(content: bytes, at: int, form: str, value: int) -> bytes:
-    return content[:at] + struct.pack(form, value) + content[at + struct.calcsize(form) :]
-
-
-def places(content: bytes) -> dict[str, int]:
-    """Where the parts of a graph's file begin."""
-    at, found = 4 + 33, {"width": 4, "rows": 8}
-    for name, size in (("chances", 8), ("places", 4), ("levels", 4), ("offsets", 8), ("neighbours", 4)):
-        found[name] = at
-        at += 8 + struct.unpack_from("<Q", content, at)[0] * size
-    return found | {"entry": at, "storage": at + 20}
-
-
-GRAPHS: dict[str, tuple[str, int, str, int]] = {  # part, bytes into it, how it is written, what stands there then
-    "a neighbour beyond the last row": ("neighbours", 8, "<i", 1 << 30),
-    "a neighbour below none": ("neighbours", 8, "<i", -2),
-    "more rows than there are": ("rows", 0, "<q", 1 << 20),
-    "fewer rows than there are": ("rows", 0, "<q", 3),
-    "another width": ("width", 0, "<i", 1 << 19),
-    "a part longer than the file": ("levels", 0, "<Q", 1 << 60),
-    "a level that there is none of": ("levels", 8, "<i", 99),
-    "offsets that step back": ("offsets", 16, "<Q", 0),
-    "an offset beyond the neighbours": ("offsets", 16, "<Q", 1 << 40),
-    "an entry point that is no row": ("entry", 0, "<i", 1 << 30),
-    "more levels than there are": ("entry", 4, "<i", 50),
-    "vectors of another kind": ("storage", 0, "<4s", b"IxF2"),  # type: ignore[dict-item]
+CLUSTERS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "centres of another width": ("centres", lambda a: a[:, :-1].copy()),
+    "centres that are no numbers": ("centres", lambda a: a * np.float32("nan")),
+    "no centre": ("centres", lambda a: a[:0]),
+    "a centre less": ("centres", lambda a: a[:-1]),
+    "starts that step back": ("starts", lambda a: a[::-1].copy()),
+    "starts beyond the passages": ("starts", lambda a: a * 2),
+    "starts before the first": ("starts", lambda a: a - a[-1] // 2),
+    "passages of another kind": ("passages", lambda a: a.astype(np.float64)),
+    "passages in a table": ("passages", lambda a: a[None]),
 }
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_that_points_outside_of_itself_is_refused(index: Indexed, name: str) -> None:
-    content = min(index.folder.glob("generations/*/hnsw.faiss")).read_bytes()
-    part, offset, form, value = GRAPHS[name]
-    replace(index, "generations/*/hnsw.faiss", spoiled(content, places(content)[part] + offset, form, value))
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_that_point_outside_of_themselves_are_refused(index: Indexed, tmp_path: Path, name: str) -> None:
+    part, change = CLUSTERS[name]
+    path = min(index.folder.glob(f"generations/*/clusters-{part}.npy"))
+    np.save(tmp_path / "changed.npy", change(np.load(path)))
+    replace(index, f"generations/*/clusters-{part}.npy", (tmp_path / "changed.npy").read_bytes())
     with pytest.raises(InputError, match="is damaged"):
         index.open()
 
 
-def test_every_cut_of_a_graph_is_refused_and_the_whole_is_read(tmp_path: Path) -> None:
-    graph = Graph.empty(4)
-    graph.add(np.random.default_rng(0).normal(size=(300, 4)))
-    path = tmp_path / "g"
-    graph.write(path)
-    content = path.read_bytes()
-    assert Graph.read(path).size == 300 and len(content) > 40_000  # with rows on several levels
-    for end in range(0, len(content), 997):
-        path.write_bytes(content[:end])
-        with pytest.raises(ValueError, match=r"\w"):
-            hnsw_file_check.check(path)
-    path.write_bytes(content + b"\0")
-    with pytest.raises(ValueError, match="not all there"):
-        hnsw_file_check.check(path)
-    Graph.empty(4).write(path)
-    assert Graph.read(path).size == 0
+@pytest.mark.parametrize("row", [-1, 40, 1 << 30])
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_a_cluster_of_passages_that_are_not_there_is_refused(
+    indexed: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, row: int
+) -> None:
+    monkeypatch.setattr(searcher, "CANDIDATES_PER_PROBE", 1)
+    index = indexed(topical(40), head, documents_per_segment=20, approximate_above=1, wanted_recall=0.0)
+    path = min(index.folder.glob("generations/*/clusters-passages.npy"))
+    np.save(tmp_path / "changed.npy", np.full_like(np.load(path), row))
+    replace(index, "generations/*/clusters-passages.npy", (tmp_path / "changed.npy").read_bytes())
+    with pytest.raises(InputError, match="the index's clusters are damaged"):
+        index.open().search("wing heart", 3, "model")
+
+
+BOOKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fewer bytes": lambda a: a[:-1],
+    "fewer groups": lambda a: a[:, :-1].copy(),
+    "wider groups": lambda a: np.concatenate([a, a], axis=2),
+    "numbers of another kind": lambda a: a.astype(np.float64),
+    "a table": lambda a: a[0],
+}
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_a_book_that_does_not_fit_its_vectors_is_refused(indexed: Make, tmp_path: Path, name: str) -> None:
+    index = indexed(topical(3000), documents_per_segment=3000, bits=2)
+    path = min(index.folder.glob("segments/*/book.npy"))
+    changed = BOOKS[name](np.load(path))
+    np.save(tmp_path / "changed.npy", changed)
+    replace(index, "segments/*/book.npy", (tmp_path / "changed.npy").read_bytes())
+    with pytest.raises(InputError, match="is damaged"):
+        index.open()
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "..", ""])
@@ -146,7 +138,10 @@ def test_arrays_that_point_outside_of_each_other_are_refused(index: Indexed, tmp
 
 
 def test_no_turned_bit_of_an_index_ends_the_process_or_in_a_traceback(index: Indexed) -> None:
-    for pattern in ("segments/*/documents.arrow", "segments/*/passages.npy", "generations/*/hnsw.faiss"):
+    for pattern in (
+        "segments/*/documents.arrow", "segments/*/passages.npy", "generations/*/clusters-starts.npy",
+        "generations/*/clusters-passages.npy",
+    ):  # fmt: skip
         path = min(index.folder.glob(pattern))
         content = path.read_bytes()
         for place in range(0, len(content), max(1, len(content) // 150)):

@@ -1,5 +1,6 @@
 """What a query finds: against brute force, BM25's baseline and rank fusion's formula."""
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -12,9 +13,9 @@ from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
-from pipeline.search import hnsw_build, searcher
+from pipeline.search import cluster_build, searcher
+from pipeline.search.clusters import Clusters
 from pipeline.search.documents import Document
-from pipeline.search.hnsw import Graph
 from pipeline.search.searcher import Ranked
 from pipeline.serving.predict.scoring import Encoded
 from tests.search.conftest import Indexed, topical
@@ -40,7 +41,7 @@ def brute_force(index: Indexed, documents: list[Document], query: str) -> list[s
 def test_search_ranks_as_the_model_scores(indexed: Make, head: str, approximate_above: int | None) -> None:
     documents = topical(60)
     index = indexed(documents, head, approximate_above=approximate_above, documents_per_segment=25)
-    assert (index.open().snapshot.graph is not None) == (approximate_above is not None)
+    assert (index.open().snapshot.clusters is not None) == (approximate_above is not None)
     for query in ("wing lift", "own3 moon wave", "title6"):
         assert index.ids(query, 10) == brute_force(index, documents, query)[:10]
 
@@ -61,36 +62,90 @@ def test_models_that_compare_pairs_rank_what_words_find(indexed: Make, head: str
     documents = topical(40)
     index = indexed(documents, head, pointwise=head == "cosine", approximate_above=5)
     snapshot = index.open().snapshot
-    assert snapshot.graph is None
+    assert snapshot.clusters is None
     found = index.ids("wing own3", 40)
     holding = {d.id for d in documents if {"wing", "own3"} & {*d.text.split()}}
     assert {*found} == holding
     assert found == [name for name in brute_force(index, documents, "wing own3") if name in holding]
 
 
+@pytest.fixture
+def few_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters choose among as few documents as there are here."""
+    monkeypatch.setattr(searcher, "CANDIDATES_PER_PROBE", 5)
+    monkeypatch.setattr(cluster_build, "EFFORTS", (1, 2, 3, 5, 8))
+
+
+@pytest.mark.usefixtures("few_compared")
+@pytest.mark.parametrize("head", HEADS)
+def test_clusters_give_candidates_of_which_the_dead_are_none(
+    indexed: Make, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    documents = topical(100)
+    index = indexed(documents[:60], head, approximate_above=5, documents_per_segment=20, wanted_recall=0.0)
+    centres = np.load(min(index.folder.glob("generations/*/clusters-centres.npy")))
+    index.update(documents[60:], delete=["d0", "d1", "d2"])
+    found = index.open()
+    clusters = found.snapshot.clusters
+    assert clusters is not None and np.array_equal(clusters.centres, centres), "only new vectors are looked at"
+    monkeypatch.setattr(found, "exact", lambda *_: pytest.fail("compared with everything"))
+    ids = [result.document.id for result in found.search("wing lift own99", 10, "model").results]
+    expected = brute_force(index, documents[3:], "wing lift own99")[:10]
+    assert len({*ids} & {*expected}) >= 5 and ids[0] == expected[0] and not {*ids} & {"d0", "d1", "d2"}
+    assert any(line.startswith("recall@10 of candidates by") for line in index.said)
+
+
 @pytest.mark.parametrize("head", ["cosine", "late_interaction"])
-def test_the_graph_leaves_out_the_dead_and_grows(indexed: Make, head: str) -> None:
-    documents = topical(60)
-    index = indexed(documents[:40], head, approximate_above=5, documents_per_segment=20)
-    index.update(documents[40:], delete=["d0", "d1", "d2"])
+@pytest.mark.parametrize("bits", [2, 32])
+def test_a_passage_is_in_the_clusters_that_its_vectors_are_nearest_to(indexed: Make, head: str, bits: int) -> None:
+    index = indexed(topical(60), head, approximate_above=5, documents_per_segment=20, bits=bits)
+    index.update(topical(90)[60:])
     snapshot = index.open().snapshot
-    assert snapshot.graph is not None and snapshot.graph.size == len(snapshot.passage_of_vector)
-    assert index.ids("wing lift", 10) == brute_force(index, documents[3:], "wing lift")[:10]
-    assert any(line.startswith("recall@10 of the HNSW graph against exact search: 1.000") for line in index.said)
+    assert snapshot.clusters is not None
+    vectors = np.concatenate([segment.codes.numbers() for segment in snapshot.segments])
+    distances = ((vectors[:, None] - snapshot.clusters.centres) ** 2).sum(axis=2)
+    passage_of = np.repeat(np.arange(90), [n for segment in snapshot.segments for n in segment.codes.decoded().lengths])
+    near = distances < distances.min(axis=1, keepdims=True) + 1e-4  # equal words may have equal centres
+    got = [(row, c) for c in range(len(snapshot.clusters)) for row in snapshot.clusters.of(c, 90).tolist()]
+    assert {*got} <= {(int(passage_of[v]), int(c)) for v, c in zip(*near.nonzero())} and len({*got}) == len(got)
+    for vector, row in enumerate(passage_of.tolist()):
+        assert any((row, c) in got for c in np.flatnonzero(near[vector]).tolist())
 
 
-def test_a_graph_that_finds_too_little_is_left_out(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Graph, "search", lambda self, queries, k, *_: searching_nothing(len(queries)))
-    index = indexed(topical(30), approximate_above=5)
-    assert index.open().snapshot.graph is None and index.open().snapshot.state.approximate == {}
-    assert "recall@10 of the HNSW graph is 0.000, under 0.95" in index.said[-1]
+def test_centres_are_found_anew_where_the_index_grew_much(indexed: Make) -> None:
+    index = indexed(topical(20), approximate_above=5)
+    index.update(topical(100)[20:])
+    clusters = index.open().snapshot.clusters
+    assert clusters is not None and len(clusters) == cluster_build.wanted(100) > 2 * cluster_build.wanted(20)
+
+
+def test_an_estimate_takes_the_nearest_centre_that_holds_the_passage_else_the_last_looked_at() -> None:
+    centres = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
+    # passages of the clusters: 0: {0}, 1: {0, 1}, 2: {2, 3}, 3: {4}
+    clusters = Clusters(centres, np.array([0, 1, 3, 5, 6]), np.array([0, 0, 1, 2, 3, 4], np.int32))
+    tokens, weights = np.array([[1, 0], [0, 1]], np.float32), np.array([1.0, 0.1], np.float32)
+    # of two looked at: token 1 gives 1, 0.6, 0 (floor), token 2 gives 0.8, 0.8, 1, 1 and 0 (floor)
+    estimates = {0: 1.08, 1: 0.68, 2: 0.1, 3: 0.1, 4: 0.0}
+    everything = np.ones(5, bool)
+    for count in range(1, 6):
+        rows = clusters.near_tokens(tokens, weights, 2, count, everything)
+        assert rows.tolist() == sorted(rows)
+        got, best = sorted(estimates[row] for row in rows.tolist()), sorted(estimates.values())
+        assert got == best[5 - count :]
+    assert clusters.near_tokens(tokens, weights, 2, 2, everything & (np.arange(5) > 0)).tolist()[0] == 1
+    assert clusters.near_vector(tokens[0], 2, everything).tolist() == [0, 1]
+    assert clusters.near_vector(tokens[1], 1, np.arange(5) != 2).tolist() == [3]
+
+
+def test_clusters_that_give_too_little_are_left_out(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searcher, "CANDIDATES_PER_PROBE", 1)
+    monkeypatch.setattr(cluster_build, "EFFORTS", (1,))
+    monkeypatch.setattr(Clusters, "near_vector", lambda self, vector, probes, allowed: np.arange(20, 30))
+    index = indexed(topical(40), approximate_above=5, wanted_recall=1.0)
+    assert index.open().snapshot.clusters is None and index.open().snapshot.state.approximate == {}
+    assert "under 1: search stays exact" in index.said[-1]
+    assert not [*index.folder.rglob("clusters-*")]
     assert len(index.ids("wing")) == 10
-
-
-def searching_nothing(queries: int) -> object:
-    from pipeline.search.hnsw import Hits
-
-    return Hits(np.full((queries, 1), -1), np.zeros((queries, 1), np.float32))
 
 
 def test_recall_is_measured_with_the_least_effort_that_reaches_it(
@@ -102,11 +157,25 @@ def test_recall_is_measured_with_the_least_effort_that_reaches_it(
 
     def worse(query: Encoded, k: int, effort: int) -> Ranked:
         found = true(query, k, effort)
-        return found if effort >= 400 else Ranked(*(values[: k // 2] for values in found))
+        return found if effort >= 16 else Ranked(*(values[: k // 2] for values in found))
 
     monkeypatch.setattr(searcher, "approximate", worse)
-    found = hnsw_build.measure(searcher, index.settings)
-    assert (found["effort"], found["recall"]) == (400, 1.0)
+    found = cluster_build.measure(searcher, index.settings)
+    assert (found["effort"], found["recall"]) == (16, 1.0)
+
+
+def test_an_index_with_the_graph_of_an_earlier_version_is_searched_exactly(indexed: Make) -> None:
+    documents = topical(60)
+    index = indexed(documents, approximate_above=5, documents_per_segment=25)
+    for path in index.folder.rglob("clusters-*"):
+        path.unlink()
+    listing = min(index.folder.glob("generations/*/segment.json"))
+    files = json.loads(listing.read_text())["files"]
+    listing.write_text(json.dumps({"files": {name: n for name, n in files.items() if not name.startswith("clusters")}}))
+    assert index.open().snapshot.clusters is None
+    assert index.ids("wing lift", 10) == brute_force(index, documents, "wing lift")[:10]
+    index.update(delete=["d0"])
+    assert index.open().snapshot.clusters is not None
 
 
 def test_words_rank_as_the_baseline_does(indexed: Make) -> None:
@@ -241,7 +310,7 @@ def test_of_many_passages_only_the_best_are_sorted(sorted_at_first: int, monkeyp
             wanted: dict[int, int] = {}
             for i in sorted(range(len(rows)), key=lambda i: (-level[i], place[document_of[rows[i]]], rows[i])):
                 wanted.setdefault(int(document_of[rows[i]]), int(rows[i]))
-            ranked = found._best(rows, scores, k)
+            ranked = found.best(rows, scores, k)
             assert list(zip(ranked.documents.tolist(), ranked.passages.tolist())) == list(wanted.items())[:k]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import InputError
+from pipeline.search import searcher
 from pipeline.search.documents import Document
 from pipeline.search.where import Comparison, Fields, parse
 from tests.search.conftest import Indexed, topical
@@ -60,7 +61,7 @@ def test_every_ranking_keeps_to_the_filter(indexed: Make, head: str, mode: Any, 
     many = [document._replace(fields=json.dumps({"part": i % 3})) for i, document in enumerate(topical(60))]
     index = indexed(many, head, approximate_above=1 if graph else None, wanted_recall=0.0)
     searcher = index.open()
-    assert (searcher.snapshot.graph is not None) == (graph and head != "mlp")
+    assert (searcher.snapshot.clusters is not None) == (graph and head != "mlp")
     wanted = {f"d{i}" for i in range(1, 60, 3)}
     everything = [r.document.id for r in searcher.search("wing lift own3", 60, mode).results]
     found = [r.document.id for r in searcher.search("wing lift own3", 60, mode, "part=1").results]
@@ -69,12 +70,28 @@ def test_every_ranking_keeps_to_the_filter(indexed: Make, head: str, mode: Any, 
         assert found == [name for name in everything if name in wanted]
 
 
-def test_a_narrow_filter_is_searched_exactly(indexed: Make) -> None:
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_a_narrow_filter_is_searched_exactly(indexed: Make, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
     many = [document._replace(fields=json.dumps({"n": i})) for i, document in enumerate(topical(60))]
-    index = indexed(many, approximate_above=1, wanted_recall=0.0)
-    searcher = index.open()
-    searcher.approximate = lambda *_: pytest.fail("by the graph")  # type: ignore[method-assign]
-    assert [r.document.id for r in searcher.search("heart", 10, "model", "n=37").results] == ["d37"]
+    index = indexed(many, head, approximate_above=1, wanted_recall=0.0)
+    found = index.open()
+    assert found.snapshot.clusters is not None
+    for name in ("near_tokens", "near_vector"):
+        monkeypatch.setattr(found.snapshot.clusters, name, lambda *_: pytest.fail("by clusters"))
+    assert [r.document.id for r in found.search("heart", 10, "model", "n=37").results] == ["d37"]
+
+
+@pytest.mark.parametrize("head", ["cosine", "late_interaction"])
+def test_a_filter_is_kept_to_by_clusters(indexed: Make, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    monkeypatch.setattr(searcher, "CANDIDATES_PER_PROBE", 2)
+    many = [document._replace(fields=json.dumps({"part": i % 2})) for i, document in enumerate(topical(90))]
+    index = indexed(many, head, approximate_above=1, wanted_recall=0.0)
+    found = index.open()
+    monkeypatch.setattr(found, "exact", lambda *_: pytest.fail("compared with everything"))
+    state = found.snapshot.state
+    object.__setattr__(state, "approximate", {**state.approximate, "effort": 8})
+    ids = [r.document.id for r in found.search("wing lift", 5, "model", "part=1").results]
+    assert len(ids) == 5 and all(int(name[1:]) % 2 for name in ids)
 
 
 def test_nothing_passes(indexed: Make) -> None:
@@ -125,3 +142,11 @@ def test_fields_that_few_documents_have_are_not_offered(indexed: Make) -> None:
     rows = [{"size": i % 2} | ({"rare": i} if i < 2 else {}) for i in range(21)]
     documents = [Document(f"d{i}", "", "wing", json.dumps(row)) for i, row in enumerate(rows)]
     assert [*Fields(indexed(documents).open().snapshot).choices()] == ["size"]
+
+
+@pytest.mark.parametrize("value", ["~x", "<3", ">= 3", "=", "==a", "it's"])
+def test_a_value_of_signs_stands_in_quotes(value: str) -> None:
+    for sign in ("=", "~", "!="):
+        assert parse(f'title{sign}"{value}" and date>2024')[0] == Comparison("title", sign, value)
+        with pytest.raises(InputError, match=r"stands in quotes$"):
+            parse(f"title{sign}{value} and date>2024")

@@ -1,5 +1,6 @@
 """`duplet ui`: MLflow's pages over a root, for one run, on the loopback; and what it refuses."""
 
+import os
 import re
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
+from pipeline.registry import resolve_run
 from pipeline.tracking import address, connect
 
 
@@ -49,6 +51,37 @@ def test_the_pages_of_a_run_are_served_until_stopped(root: Path, tmp_path: Path)
         process.wait(60)
     assert list(here.iterdir()) == []
     assert {path.name for path in root.iterdir()} <= {"mlflow.db", ".mlflow.db.lock", "mlflow-artifacts"}
+
+
+def test_a_configuration_stands_for_the_command_that_ran_it_last(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From any folder: the configuration knows its root."""
+    where = address(None, root)
+    _, client = connect(where)
+    experiment = client.create_experiment("one")
+    (tmp_path / "table.txt").write_text("a table")
+    commands = []
+    for key in ("0a0a", "0b0b", "0b0b"):
+        command = client.create_run(experiment).info.run_id
+        stage = client.create_run(experiment, tags={"mlflow.parentRunId": command}, run_name="evaluate").info.run_id
+        client.log_param(stage, "key", key)
+        client.log_artifact(stage, str(tmp_path / "table.txt"), "evaluation")
+        commands.append(command)
+    asked: list[tuple[object, ...]] = []
+
+    def found(*asked_for: object) -> resolve_run.EvaluatedRun:
+        asked.append(asked_for[:3])
+        return resolve_run.EvaluatedRun(root / "evaluate" / keys.pop(), {}, root, where)
+
+    monkeypatch.setattr(resolve_run, "find", found)
+    monkeypatch.setattr(os, "execve", lambda *_: None)
+    keys = ["0c0c", "0b0b"]
+    assert main(["ui", "my.yaml", "--port", "0"]) in (0, None)
+    assert f"/#/experiments/{experiment}/runs/{commands[2]} " in capsys.readouterr().err
+    assert asked == [("my.yaml", [], None)]
+    assert main(["ui", "my.yaml", "--port", "0"]) == 2
+    assert "has no run of my.yaml: `duplet sync`" in capsys.readouterr().err
 
 
 def test_what_cannot_be_shown_is_said(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,8 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
     parser.add_argument(
-        "--approximate-above", type=_count, metavar="N", help="of a new index: vectors above which HNSW is used "
-        "(20,000; of late interaction 1,000,000 token vectors)",
+        "--approximate-above", type=_count, metavar="N", help="of a new index: vectors above which clusters give "
+        "candidates (20,000; of late interaction 50,000 token vectors)",
     )  # fmt: skip
     parser.add_argument(
         "--documents-per-segment",
@@ -55,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="how many documents are encoded at a time (new index only); more as the index grows",
     )
     parser.add_argument(
-        "--bits", type=int, choices=(8, 32), default=8, help="of a new index: bits a number of its vectors (8)"
+        "--bits", type=int, choices=(2, 4, 8, 32), default=8, help="of a new index: bits a number of its vectors (8)"
     )
     parser.add_argument(
         "--left-out", type=_share, default=LEFT_OUT, metavar="SHARE", help="of late interaction, in a new index: "
@@ -270,6 +270,6 @@ def _print(args: argparse.Namespace, output: Path, state: Any, change: Any, read
         print(f"not in the index: {', '.join(change.not_there[:10])}{' …' if len(change.not_there) > 10 else ''}")
     if state.approximate:
         print(
-            f"HNSW recall@10 against exact search: {state.approximate['recall']:.3f} over "
-            f"{state.approximate['queries']} queries (efSearch {state.approximate['effort']})"
+            f"recall@10 of candidates by clusters against exact search: {state.approximate['recall']:.3f} over "
+            f"{state.approximate['queries']} queries ({state.approximate['effort']} clusters looked at)"
         )

@@ -118,6 +118,7 @@ def _config(path: Path, args: argparse.Namespace) -> "Config":
 
 def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say: Talk) -> int:
     from pipeline.cli.commands import index as index_command
+    from pipeline.cli.commands import stages
     from pipeline.orchestration import flow
 
     result = flow.run(config, shlex.quote(str(args.index)), "evaluate", say)
@@ -133,4 +134,6 @@ def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say
     code = index_command.run(joining)
     if not args.json:
         say(f"the index answers with the model now: `{shlex.join(['duplet', 'search', str(args.index), '--serve'])}`")
+        if result.run_id:
+            say(f"MLflow run {result.run_id} (`{stages.pages(config.root, result.run_id)}` shows it)")
     return code
