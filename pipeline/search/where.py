@@ -3,7 +3,7 @@
     filter      = comparison { "and" comparison }
     comparison  = field ( "=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "~" ) value
 
-A value that holds blanks or quotes, or begins with a sign, stands in quotes. `~`: the field contains the value. Letters'
+A value with blanks or quotes, or a sign at its start, stands in quotes. `~`: the field contains the value. Letters'
 case makes no difference. A date is compared as far as the value goes: date=2024 are all days of 2024, and date<=2024-03
 goes to the end of March.
 """
