@@ -219,7 +219,7 @@ def test_a_folder_is_searched_without_a_model(tmp_path: Path, model: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "2 documents in 2 passages, no model (ranked by words)" in done.stdout
     assert "1 of 3 files put aside in index.quarantine.jsonl; the first: blank.txt: empty text" in done.stderr
-    assert "left out, as not read: 1 .png (1 files)" in done.stderr
+    assert "left out, as not read: 1 .png (1 file)" in done.stderr
     found = last_json(run("search", index, "lifting flow", "--json"))
     assert [result["id"] for result in found["results"]] == ["wing.md"] and found["mode"] == "words"
     assert found["results"][0]["fields"]["url"] == "https://example.org/w"

@@ -37,6 +37,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = sorted({word.strip(".,;").lower() for text in TEXTS.values() for word in text.split()})
     model = model_folder(folder / "model", [word for word in words if word.isalpha()])
     rows = ({"id": name, "title": f"About <i>{name}</i>", "text": text, "language": "de" if name == "tide" else "en",
+             "pages": 2 if name == "heart" else 3,
              "url": "https://example.org/w" if name == "wing" else "javascript:document.title='broken'"}
             for name, text in TEXTS.items())  # fmt: skip
     documents = write_lines(folder / "docs.jsonl", rows)
@@ -176,7 +177,9 @@ def test_chips_filter_and_the_address_keeps_them(address: str, browser: Browser)
     browser.open(f"{address}#q=wing+moon")
     browser.until(f"{RESULTS} === 5")
     chips = "[...document.querySelectorAll('#chips .chip')]"
-    assert browser.run(f"return {chips}.map(chip => chip.textContent)") == ["en 4", "de 1"]
+    assert browser.run(f"return {chips}.map(chip => chip.textContent)") == [
+        "en 4", "de 1", "pages 3 4", "pages 2 1",
+    ], "a number says which field's it is"  # fmt: skip
     browser.run(f"{chips}[1].click()")
     browser.until(f"{RESULTS} === 1")
     assert browser.run("return document.querySelector('.id').textContent") == "tide"
@@ -214,7 +217,7 @@ def test_a_busy_server_is_still_told_when_it_takes_long(address: str, browser: B
 def test_chips_take_one_line_on_a_phone(address: str, browser: Browser) -> None:
     browser.view(390, 844)
     browser.open(f"{address}#q=wing+moon")
-    browser.until("document.querySelectorAll('#chips .chip').length === 2")
+    browser.until("document.querySelectorAll('#chips .chip').length === 4")
     height = browser.run("return document.querySelector('#chips').offsetHeight")
     browser.run("const chips = document.querySelector('#chips'), chip = chips.children[0];"
                 "for (let i = 0; i < 30; i++) chips.append(chip.cloneNode(true))")  # fmt: skip

@@ -212,7 +212,8 @@ def _say_bad(reader: Any, output: Path, say: Talk) -> None:
             f"the first: {'; '.join(reader.reasons)}"
         )
     if left_out := getattr(reader, "left_out", None):
-        say(f"left out, as not read: {reader.told_left_out()} ({left_out.total():,} files)")
+        count = left_out.total()
+        say(f"left out, as not read: {reader.told_left_out()} ({count:,} file{'s' if count > 1 else ''})")
 
 
 def _ids(items: list[str]) -> list[str]:
