@@ -62,10 +62,9 @@ class Codes(NamedTuple):
         """(n, D) float32: the vectors of these rows."""
         vectors = self.vectors[rows]
         if self.book is not None:
-            numbers = np.empty((len(vectors), *self.book.shape[::2]), np.float32)
-            for part, own in enumerate(self.book):
-                numbers[:, part] = own[vectors[:, part]]
-            return numbers.reshape(len(vectors), -1)
+            parts, groups, numbers = self.book.shape
+            places = vectors + groups * np.arange(parts)
+            return np.take(self.book.reshape(-1, numbers), places, axis=0).reshape(len(vectors), parts * numbers)
         if self.scales is None:
             return vectors
         return np.asarray(vectors.astype(np.float32) * self.scales[rows, None])
