@@ -10,6 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.tracking.client import asked, local
 
 HOST = "127.0.0.1"
+TRAINING = "?workflowType=machine_learning"  # MLflow 3 begins with its pages for language models otherwise
 
 
 class Pages(NamedTuple):
@@ -44,4 +45,4 @@ def pages(root: Path, run_id: str | None, port: int) -> Pages:
     command = [sys.executable, "-P", "-W", "ignore", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", where.uri, "--default-artifact-root", where.artifacts]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return Pages(command, {**os.environ, **quiet}, f"http://{HOST}:{port}/{page}")
+    return Pages(command, {**os.environ, **quiet}, f"http://{HOST}:{port}/{page}{TRAINING}")

@@ -29,6 +29,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # between tries, while MLflow does n
 ASKED = "duplet.journal"  # a run's tag: which journal's run it is
 BEFORE = "duplet.run_before"  # a run's tag: the id that it had before it was lost
 _RUN_ID = re.compile("[0-9a-f]{32}")
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # an experiment's tag: MLflow 3 shows training's pages
 _NO = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "NOT_FOUND")
 
 
@@ -197,7 +198,7 @@ class Sender:
         if self._experiment is None:
             known = self.client.get_experiment_by_name(name)
             if known is None:
-                self._experiment = str(self.client.create_experiment(name, self.where.artifacts))
+                self._experiment = str(self.client.create_experiment(name, self.where.artifacts, KIND))
             else:
                 if known.lifecycle_stage == "deleted":
                     self.client.restore_experiment(known.experiment_id)

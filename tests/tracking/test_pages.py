@@ -42,7 +42,8 @@ def test_the_pages_of_a_run_are_served_until_stopped(root: Path, tmp_path: Path)
             said.append(line)
             if "running on" in line:  # "startup complete" comes before the server listens
                 break
-        found = re.search(r"(http://127\.0\.0\.1:\d+/)#/experiments/(\d+)/runs/(\w+)", "".join(said))
+        address_told = r"(http://127\.0\.0\.1:\d+/)#/experiments/(\d+)/runs/(\w+)\?workflowType=machine_learning"
+        found = re.search(address_told, "".join(said))
         assert found and (found[2], found[3]) == (run.info.experiment_id, run.info.run_id), said
         with urllib.request.urlopen(found[1], timeout=60) as page:
             assert b"MLflow" in page.read()
@@ -78,7 +79,7 @@ def test_a_configuration_stands_for_the_command_that_ran_it_last(
     monkeypatch.setattr(os, "execve", lambda *_: None)
     keys = ["0c0c", "0b0b"]
     assert main(["ui", "my.yaml", "--port", "0"]) in (0, None)
-    assert f"/#/experiments/{experiment}/runs/{commands[2]} " in capsys.readouterr().err
+    assert f"/#/experiments/{experiment}/runs/{commands[2]}?workflowType=machine_learning " in capsys.readouterr().err
     assert asked == [("my.yaml", [], None)]
     assert main(["ui", "my.yaml", "--port", "0"]) == 2
     assert "has no run of my.yaml: `duplet sync`" in capsys.readouterr().err
