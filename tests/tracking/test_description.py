@@ -41,6 +41,8 @@ def test_the_table_stands_as_it_is_and_the_files_are_there(described: Callable[.
     client, run = described(lambda tracking: tracking.describe("Done:", "a | b\n-----\n1   2\n", [page]))
     assert run.data.tags[DESCRIPTION] == f"Done:\n\n```\na | b\n-----\n1   2\n```\n\n`report.html`: {page}"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["report.html"]
+    kind = client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development", "MLflow's pages of trainings, not those of language models"
 
 
 def test_a_long_table_loses_whole_lines_and_nothing_else(described: Callable[..., Any], tmp_path: Path) -> None:
