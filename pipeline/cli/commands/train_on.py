@@ -84,7 +84,7 @@ def _write(index: Path, folder: Path, args: argparse.Namespace, say: Talk) -> No
             raise InputError(
                 f"the documents of {args.index} give {counts['train']} pairs to train on, {counts['valid']} to choose "
                 f"by and {counts['test']} to test with: at least {MIN_PAIRS}, 1 and 1 are needed. "
-                "Search by words needs none"
+                "Index more documents, or stay with search by words, which needs no model"
             )
         told = ", ".join(f"{counts[kind]:,} {kind}s" for kind in ("title", "heading", "sentence") if counts[kind])
         say(f"{counts['train']:,} pairs to train on, {counts['valid']:,} to choose by, {counts['test']:,} to test with "
