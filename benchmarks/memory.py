@@ -126,7 +126,7 @@ def index(config: Config, root: Path) -> None:
     tokenizer = shards.load_tokenizer(root / "tokenize")
     encoder = TextEncoder(config, tokenizer, session.represent_with(graphs), Scorer(config, arrays), 1)
     stamp = ModelStamp("k", "train", str(root), "random", config.model.head, config.task)
-    # exact search: the graph would hold all vectors in memory, as faiss has it
+    # exact search: benchmarks/many_passages.py measures clusters
     settings = Settings(documents_per_segment=20_000, approximate_above=10**9)
     reader = Table(str(root / "pairs.tsv"), {"text": "document"}, root / "index" / "bad", root / "index")
     with Update(root / "index" / "made", None, encoder, stamp, settings, print) as update:
