@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import InputError, TryAgain
-from pipeline.search import bm25_index, build, index_store, segments
+from pipeline.search import build, index_store, postings, segments
 from pipeline.search.documents import Document
 from tests.mapped import resident
 from tests.search.conftest import Indexed, topical
@@ -90,7 +90,7 @@ def test_opening_an_index_holds_no_segment_in_memory(indexed: Make) -> None:
 def test_words_written_through_small_windows_are_the_same(indexed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = topical(30)
     whole = indexed(documents, name="whole")
-    monkeypatch.setattr(bm25_index, "WINDOW", 5)
+    monkeypatch.setattr(postings, "WINDOW", 5)
     windows = indexed(documents, name="windows")
     for name in ("data", "indices", "indptr"):
         expected, found = (

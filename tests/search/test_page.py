@@ -43,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     documents = write_lines(folder / "docs.jsonl", rows)
     duplet = [sys.executable, "-m", "pipeline.cli"]
     subprocess.run([*duplet, "index", model, "--documents", documents, "--output", folder / "index",
-                    "--name", "Five & texts"], check=True, capture_output=True)  # fmt: skip
+                    "--name", "Five & texts", "--columns", "pages=pages"], check=True, capture_output=True)  # fmt: skip
     server = subprocess.Popen(
         [*duplet, "search", folder / "index", "--serve", "--port", "0"], stderr=subprocess.PIPE, text=True
     )
