@@ -73,7 +73,7 @@ def count(pairs: int, settings: list[str]) -> tuple[list[Any], dict[str, int]]:
             if FROM - 1 <= run.state.update <= UNTIL:
                 counts.append(device.counts())
 
-        loop.Run.sent = noted  # type: ignore[method-assign]
+        loop.Run.sent = noted  # type: ignore[method-assign, assignment]
         spool = Spool(Path(folder) / "points.jsonl")
         loop.fit(task, network, config, world, Path(folder) / "checkpoints", spool, lambda line: None)
         counted = [after.since(before) for before, after in itertools.pairwise(counts)]

@@ -104,7 +104,7 @@ def dropout(folder: Path, quick: bool) -> Row:
     return Row("ok" if held else "failed", f"equal masks of one seed {(masks[0] == masks[1]).all()}", "and only of one")
 
 
-def skipping(kind: str, folder: Path, quick: bool) -> Row:
+def skipping(kind: Any, folder: Path, quick: bool) -> Row:
     """See the top."""
     from mxnet import nd
 
@@ -166,7 +166,7 @@ def speed(pairs: int, count: int, folder: Path, quick: bool) -> Row:
 
     if mx.context.num_gpus() < count:
         return Row("not run", f"{mx.context.num_gpus()} GPU here")
-    from benchmarks.training_speed import train
+    from training_speed import train  # beside this file
 
     overrides = ["train.gpus=true", f"train.workers={count}", f"train.max_pairs_per_update={pairs * count}",
                  f"train.max_tokens_per_update={pairs * count * 512}", "train.epochs=100",

@@ -201,7 +201,9 @@ def exchanged(loss: nd.NDArray, asked_to_stop: bool, world: World) -> nd.NDArray
 def keep_finite(task: Task, loss: nd.NDArray, norm: nd.NDArray) -> None:
     """After an update whose loss or norm, (1,), is not finite a stream's reading goes on from before it, as training
     does."""
-    zero = 0 * (loss + norm) if task.carry else None
+    if not task.carry:
+        return
+    zero = 0 * (loss + norm)
     for name, rows in task.carry.items():
         finite = nd.broadcast_like((zero == zero).reshape((1,) * rows.ndim), rows)
         task.carry[name] = nd.where(finite, rows, task.began[name])

@@ -19,7 +19,7 @@ FOUND = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_the_check_of_a_real_gpu_runs_through(tmp_path: Path) -> None:
     report = tmp_path / "gpu_check.txt"
     done = subprocess.run(
