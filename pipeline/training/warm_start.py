@@ -24,7 +24,9 @@ ELSEWHERE = (
 )
 
 
-def start_from(folder: Path, network: gluon.Block, tokenized: Path, task: str | None = None) -> str:
+def start_from(
+    folder: Path, network: gluon.Block, tokenized: Path, task: str | None = None, cell: str | None = None
+) -> str:
     """Gives an initialized network the parameters in `folder`; what it did, as a sentence without a full stop.
 
     Of a network of another task than `task`, only the words' vectors and the layers that read them are taken.
@@ -40,9 +42,12 @@ def start_from(folder: Path, network: gluon.Block, tokenized: Path, task: str | 
         old, new = _tokens(folder), _tokens(tokenized)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
+    trained = _configuration(folder)
+    if cell is not None and (old_cell := trained["cell"]) not in (None, cell):
+        raise _other(folder, "model.cell", old_cell, cell)  # cells of equal shapes mean other things by them
     parameters = parameters_of(network)
     rows = [(i, old[token]) for token, i in new.items() if token in old]
-    if task is not None and _task_of(folder) not in (None, task):
+    if task is not None and trained["task"] not in (None, task):
         taken = _from_elsewhere(folder, arrays, parameters, rows, len(old))
         return f"starting from {folder}, of another task: {len(rows)} of {len(new)} tokens, {taken}"
     if arrays.keys() != parameters.keys():
@@ -136,18 +141,15 @@ def _set(folder: Path, parameter: Any, name: str, values: np.ndarray) -> None:
     parameter.set_data(nd.array(values))
 
 
-def _other(folder: Path, setting: str, old_size: int, new_size: int) -> InputError:
-    return InputError(
-        f"train.start_from={folder}: {setting} is {old_size} there and {new_size} here: use its section model"
-    )
+def _other(folder: Path, setting: str, there: int | str, here: int | str) -> InputError:
+    return InputError(f"train.start_from={folder}: {setting} is {there} there and {here} here: use its section model")
 
 
-def _task_of(folder: Path) -> str | None:
-    """The task that a trained folder says it is of; None: it does not say."""
-    try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _configuration(folder: Path) -> dict[str, str | None]:
+    """The task and the cell that a trained folder says it is of; None where it does not say."""
+    config = atomic_files.json_object(folder / "config.json")
+    model = config.get("model")
+    return {"task": config.get("task"), "cell": model.get("cell") if isinstance(model, dict) else None}
 
 
 def _tokens(folder: Path) -> dict[str, int]:

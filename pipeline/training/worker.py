@@ -51,7 +51,8 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
     network.initialize(ctx=world.context)
     if config.train.start_from:
-        say(warm_start.start_from(Path(config.train.start_from), network, Path(job.tokenized), config.task))
+        start = Path(config.train.start_from)
+        say(warm_start.start_from(start, network, Path(job.tokenized), config.task, config.model.cell))
     pretrained_rows = None
     if config.model.vectors:
         vocabulary = load_vocabulary(Path(job.tokenized))

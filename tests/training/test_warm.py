@@ -69,6 +69,20 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         warm_start.start_from(trained, Small(3), tokenized)
 
 
+def test_cells_of_equal_shapes_do_not_start_each_other(tmp_path: Path) -> None:
+    """Whatever the task: the arrays of rnn_relu fit rnn_tanh, and mean something else there."""
+    tokens = ["<pad>", "a", "b"]
+    trained = folder(tmp_path / "trained", tokens, Small(3))
+    tokenized = folder(tmp_path / "tokenized", tokens)
+    (trained / "config.json").write_text(json.dumps({"task": "tagging", "model": {"cell": "rnn_relu"}}))
+    for task in ("tagging", "classification"):
+        with pytest.raises(InputError, match=r"model\.cell is rnn_relu there and rnn_tanh here: use its section model"):
+            warm_start.start_from(trained, Small(3), tokenized, task, "rnn_tanh")
+    assert "knew 3 of 3 tokens" in warm_start.start_from(trained, Small(3), tokenized, "tagging", "rnn_relu")
+    (trained / "config.json").write_text("[]")  # it says nothing
+    assert "knew 3 of 3 tokens" in warm_start.start_from(trained, Small(3), tokenized, "tagging", "rnn_tanh")
+
+
 class Layers(gluon.Block):
     """Recurrent parameters of so many layers and directions under a name, as networks have them."""
 
