@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError, TryAgain
+from pipeline.ingest.rows import BadRow, Row
 from pipeline.serving.loading import open_encoder, open_predictor
 from pipeline.serving.predict import files
 from tests.conftest import last_json
@@ -181,6 +182,28 @@ def test_a_row_that_only_predicting_shows_to_be_bad(trained: Trained, tmp_path: 
     assert [row["id"] for row in read_rows(output)] == [0, 2, 3, 5, 6, 8]
     refused = read_rows(tmp_path / "out.jsonl.quarantine.jsonl")
     assert [(row["row"], row["reason"]) for row in refused] == [(n, "cannot be predicted: no b") for n in (2, 5, 8)]
+
+
+def test_a_bad_row_among_many_leaves_the_others_together(trained: Trained) -> None:
+    """A bad image, say: of 1,024 rows the halves that have it are asked again, 2 log2(1,024) calls, not each row."""
+    calls: list[int] = []
+
+    class Picky(Stopping):
+        def predict(self, rows: Any) -> Any:
+            calls.append(len(rows))
+            if any(row["query"] == "bad" for row in rows):
+                raise InputError("bad")
+            return [{"score": row["id"]} for row in rows]
+
+    rows = [{"id": i, "query": "bad" if i == 700 else "good", "document": "list"} for i in range(1024)]
+    batch = [Row("in.jsonl", i + 1, row, "", None) for i, row in enumerate(rows)]
+    outcomes = [outcome for _, outcome in files._predictions(Picky(open_predictor(trained(), threads=1), 0), batch)]
+    assert [i for i, outcome in enumerate(outcomes) if isinstance(outcome, BadRow)] == [700]
+    assert [outcome for i, outcome in enumerate(outcomes) if i != 700] == [
+        {"score": i} for i in range(1024) if i != 700
+    ]
+    assert len(calls) == 21
+    assert sorted(calls)[-3:] == [512, 512, 1024]
 
 
 def test_a_changed_input_is_not_gone_on_with(trained: Trained, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def _flush(output_file: IO[bytes], refused: IO[bytes], at: Position) -> None:
 
 def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, dict[str, Any] | BadRow]]:
     """Each row with its prediction, or with what is wrong with it, in order."""
-    bad: dict[int, BadRow] = {}
+    bad: dict[int, dict[str, Any] | BadRow] = {}
     values = [{str(key): value for key, value in row.values.items()} for row in batch]
     for place, row in enumerate(batch):
         try:
@@ -217,17 +217,23 @@ def _predictions(predictor: Predictor, batch: list[Row]) -> Iterator[tuple[Row, 
         except BadRow as problem:
             bad[place] = _with_names(problem, values[place])
     good = [place for place in range(len(batch)) if place not in bad]
-    predictions: dict[int, dict[str, Any]] = {}
-    try:
-        predictions = dict(zip(good, _said(predictor, [values[place] for place in good])))
-    except InputError:  # a row that only predicting it shows to be bad: find it
-        for place in good:
-            try:
-                [predictions[place]] = _said(predictor, [values[place]])
-            except InputError as error:
-                bad[place] = BadRow("cannot be predicted", str(error))
+    outcomes = bad | _by_halves(predictor, values, good)
     for place, row in enumerate(batch):
-        yield row, bad[place] if place in bad else predictions[place]
+        yield row, outcomes[place]
+
+
+def _by_halves(
+    predictor: Predictor, values: list[dict[str, Any]], places: list[int]
+) -> dict[int, dict[str, Any] | BadRow]:
+    """By place its prediction, or what only predicting shows to be wrong with it. Halves find such a row: the others
+    are still predicted together."""
+    try:
+        return dict(zip(places, _said(predictor, [values[place] for place in places])))
+    except InputError as error:
+        if len(places) == 1:
+            return {places[0]: BadRow("cannot be predicted", str(error))}
+    middle = len(places) // 2
+    return _by_halves(predictor, values, places[:middle]) | _by_halves(predictor, values, places[middle:])
 
 
 def _said(predictor: Predictor, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
