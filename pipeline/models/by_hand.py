@@ -98,31 +98,6 @@ def gradients(net: Parameters, x: np.ndarray, y: np.ndarray, run: Forward, trunc
     return Parameters(dU, dW, dV)
 
 
-def finite_differences(
-    net: Parameters, x: np.ndarray, y: np.ndarray, before: np.ndarray, step: float = 1e-5
-) -> Parameters:
-    """(E(p + h) - E(p - h)) / 2h for each number p of the parameters; float64 parameters only."""
-    differences = []
-    for array in net:
-        gradient = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            original = array[place]
-            array[place] = original + step
-            above = loss(net, x, y, before)
-            array[place] = original - step
-            below = loss(net, x, y, before)
-            array[place] = original
-            gradient[place] = (above - below) / (2 * step)
-        differences.append(gradient)
-    return Parameters(*differences)
-
-
-def relative_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Norm of the difference over the norm of the larger; 0 where both are zero."""
-    scale = max(np.linalg.norm(a), np.linalg.norm(b))
-    return float(np.linalg.norm(a - b) / scale) if scale else 0.0
-
-
 def step_jacobian(net: Parameters, s: np.ndarray) -> np.ndarray:
     """ds_t/ds_{t-1} = diag(1 - s_t^2) W, (H, H), of a state s_t (H,)."""
     return (1 - s**2)[:, None] * net.W
