@@ -48,7 +48,6 @@ class Lstm(Cell):
     gates, states, kernel = 4, 2, True
 
     def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        """See Cell."""
         i, f, g, o = (x + y for x, y in zip(read, carried))
         c = m.sigmoid(f) * states[1] + m.sigmoid(i) * m.tanh(g)
         return m.sigmoid(o) * m.tanh(c), c
@@ -62,7 +61,6 @@ class Gru(Cell):
     gates, kernel = 3, True
 
     def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        """See Cell."""
         update = m.sigmoid(read[1] + carried[1])
         new = m.tanh(read[2] + m.sigmoid(read[0] + carried[0]) * carried[2])
         return ((1 - update) * new + update * states[0],)
@@ -76,7 +74,6 @@ class Tanh(Cell):
     kernel = True
 
     def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        """See Cell."""
         return (m.tanh(read[0] + carried[0]),)
 
 
@@ -88,7 +85,6 @@ class Relu(Cell):
     kernel = True
 
     def step(self, m: Maths, read: Sequence[Any], carried: Sequence[Any], states: Sequence[Any]) -> Sequence[Any]:
-        """See Cell."""
         return (m.relu(read[0] + carried[0]),)
 
 
@@ -100,9 +96,9 @@ def _problem(cell: Cell) -> str | None:
     if not getattr(cell, "summary", ""):
         return "has no summary"
     if cell.kernel:
-        return "says that kernels have it, which have Duplet's own alone"
+        return "sets kernel, but only Duplet's own cells have kernels"
     if min(cell.gates, cell.states) < 1:
-        return "has no gate or no state: h itself is the first, and W x + b a gate"
+        return "has no gate or no state: it needs at least one of each (h is the first state)"
     return "has no formula" if type(cell).step is Cell.step else None
 
 

@@ -4,13 +4,16 @@ and their settings, the section `train.loss`.
 A loss is computed in training alone, so its formula is given `nd`, which is `mxnet.nd`: a declaration loads no MXNet.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from pipeline.config.base import Positive, Settings
 from pipeline.config.head import FAR_BELOW
 from pipeline.config.plugins import INTERFACE, Table
+
+Link = Literal["softmax", "ordinal"]
+LINKS = get_args(Link)
 
 
 class Loss:
@@ -53,7 +56,7 @@ class RankingLoss(Loss):
 class GradedLoss(Loss):
     """Compares what a pair's logits say with its grade, pair by pair."""
 
-    def link(self, options: Any) -> Literal["softmax", "ordinal"]:
+    def link(self, options: Any) -> Link:
         """How logits become probabilities of G grades: as G classes, or as G - 1 log odds of a grade above g."""
         return "softmax"
 
@@ -73,7 +76,6 @@ class InBatchSoftmax(RankingLoss):
     summary = "a query's document against all documents of the update"
 
     def value(self, nd: Any, scores: Any, own: Any, excluded: Any, negatives: Any, options: Any) -> Any:
-        """See RankingLoss."""
         logits = scores / options.temperature
         if excluded is not None:
             logits = logits + excluded * FAR_BELOW
@@ -90,11 +92,9 @@ class Hinge(RankingLoss):
     summary = "against some of them, by a margin"
 
     def drawn(self, options: Any) -> int:
-        """See RankingLoss."""
         return int(options.negatives)
 
     def value(self, nd: Any, scores: Any, own: Any, excluded: Any, negatives: Any, options: Any) -> Any:
-        """See RankingLoss."""
         positive = nd.pick(scores, own, axis=1).expand_dims(1)
         rows = nd.broadcast_like(nd.arange(scores.shape[0], ctx=scores.context).expand_dims(1), negatives)
         mask = negatives >= 0
@@ -113,13 +113,11 @@ class Pointwise(GradedLoss):
     name = "pointwise"
     summary = "the grade of each pair"
 
-    def link(self, options: Any) -> Literal["softmax", "ordinal"]:
-        """See GradedLoss."""
-        link: Literal["softmax", "ordinal"] = options.link
+    def link(self, options: Any) -> Link:
+        link: Link = options.link
         return link
 
     def values(self, nd: Any, logits: Any, grades: Any, options: Any) -> Any:
-        """See GradedLoss."""
         if options.link == "softmax":
             return -nd.pick(nd.log_softmax(logits, axis=1), grades, axis=1)
         thresholds = nd.arange(logits.shape[1], ctx=logits.context).expand_dims(0)
@@ -149,13 +147,13 @@ class LossConfig(Settings):
     )
     listed_negatives: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Most documents judged irrelevant for a query that join the update as its negatives, drawn anew in "
-        "each epoch. pointwise ignores it.",
+        description="Maximum number of documents judged irrelevant for a query that join the update as its negatives, "
+        "drawn anew in each epoch. pointwise ignores it.",
     )
     grades: Annotated[int, Field(ge=2)] = Field(
         default=2, description="pointwise: number of grades; relevance is then one of 0 … grades - 1."
     )
-    link: Literal["softmax", "ordinal"] = Field(
+    link: Link = Field(
         default="softmax", description="pointwise: grades as classes (softmax) or in their order (ordinal)."
     )
 
@@ -177,7 +175,12 @@ class LossConfig(Settings):
     @property
     def grade_link(self) -> str:
         """How logits become probabilities of the grades: softmax, ordinal; "" of a loss without grades."""
-        return self.formula.link(self.formula_options) if self.graded else ""
+        if not self.graded:
+            return ""
+        link: str = self.formula.link(self.formula_options)
+        if link not in LINKS:
+            raise LOSSES.fault(self.kind, f"has the link {link!r}, which is neither {' nor '.join(LINKS)}")
+        return link
 
     @property
     def outputs(self) -> int:
@@ -187,7 +190,16 @@ class LossConfig(Settings):
     @property
     def drawn(self) -> int:
         """How many negatives are drawn for each query; 0: all documents of the update are."""
-        return 0 if self.graded else self.formula.drawn(self.formula_options)
+        drawn = 0 if self.graded else self.formula.drawn(self.formula_options)
+        if not isinstance(drawn, int) or drawn < 0:
+            raise LOSSES.fault(self.kind, f"draws {drawn!r} negatives, which is not a count")
+        return drawn
+
+    def checked(self, value: Any, shape: tuple[int, ...]) -> Any:
+        """What the loss gave. Raises InputError where it has another shape, which would be broadcast."""
+        if value.shape != shape:
+            raise LOSSES.fault(self.kind, f"gives an array of shape {value.shape} and not {shape}")
+        return value
 
 
 def _problem(loss: Loss) -> str | None:

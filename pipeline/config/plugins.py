@@ -97,6 +97,13 @@ class Table(Generic[Thing]):
         thing = self.plugins.things.get(name)
         return thing and thing.package
 
+    def fault(self, name: str, what: str) -> InputError:
+        """The error of a thing that a package brings, for what only its use shows."""
+        return InputError(
+            f"the {self.noun} {name} of package {self.package_of(name)} {what}: update the package, or use another "
+            f"{self.noun}"
+        )
+
     def _problem(self, thing: Any) -> str | None:
         if not isinstance(thing, self.kind):
             return f"is a {type(thing).__name__}, not a {self.kind.__module__}.{self.kind.__qualname__}"
@@ -111,7 +118,7 @@ class Table(Generic[Thing]):
             return f"calls itself {name!r}, which is not a name for a {self.noun}"
         options = thing.options  # type: ignore[attr-defined]
         if options is not None and not (isinstance(options, type) and issubclass(options, Settings)):
-            return "has options that are no pipeline.config.Settings"
+            return "has options that are not a pipeline.config.Settings"
         if options is not None:
             options()  # raises where a setting has no default
         return self._check(thing)

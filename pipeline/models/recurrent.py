@@ -162,6 +162,10 @@ def _by_formula(
         for step in reversed(range(steps)) if d else range(steps):
             carried = nd.FullyConnected(now[0], h2h, h2h_bias, num_hidden=rows)
             after = kind.step(MxnetMaths, gates(read[step]), gates(carried), now)
+            if (shapes := [state.shape for state in after]) != [(count, hidden)] * kind.states:
+                raise CELLS.fault(
+                    cell, f"gives states of {shapes} at a step: {kind.states} of {(count, hidden)} needed"
+                )
             if padding is not None:
                 over = nd.broadcast_like(padding[step], zeros)
                 after = [nd.where(over, old, new) for old, new in zip(now, after)]

@@ -191,6 +191,7 @@ class Matching(Task):
         grades = nd.array(batch.grades, context)
         loss, weights = self.config.train.loss, self._weights(batch.grades, context)
         values = loss.formula.values(nd, logits, grades, loss.formula_options)
+        values = loss.checked(values, grades.shape)
         # workers may hold different numbers of pairs: weigh their means so that the average over workers is the mean
         # of all
         weight = len(batch.grades) * world.size / sum(batch.counts)
@@ -319,7 +320,7 @@ class Matching(Task):
             excluded = nd.scatter_nd(nd.ones(places.shape[1], ctx=context), places, shape=scores.shape)
         over = float((batch.negatives[part] >= 0).sum()) if loss.drawn else rows
         value = loss.formula.value(nd, scores, positives, excluded, negatives, loss.formula_options)
-        return value * (share * over)
+        return loss.checked(value, (1,)) * (share * over)
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:

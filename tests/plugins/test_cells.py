@@ -216,7 +216,7 @@ BAD = {
     "empty": ('name = "empty"\n    step = Cell.step', "empty", "has no formula"),
     "gateless": ('name = "gateless"\n    gates = 0', "gateless", "has no gate or no state"),
     "mute": ('name = "mute"\n    summary = ""', "mute", "has no summary"),
-    "fused": ('name = "fused"\n    kernel = True', "fused", "says that kernels have it"),
+    "fused": ('name = "fused"\n    kernel = True', "fused", "but only Duplet's own cells have kernels"),
 }
 CODE = """
 from pipeline.config.cells import Cell

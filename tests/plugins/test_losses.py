@@ -118,7 +118,7 @@ BAD = {
     "neither": (OTHER.format(name="neither", kind="Loss"), "neither", "is neither a RankingLoss nor a GradedLoss"),
     "mute": ('name = "mute"\n    summary = ""', "mute", "has no summary"),
     "asking": ('name = "asking"\n    options = Asking', "asking", "scale"),
-    "plain": ('name = "plain"\n    options = dict', "plain", "has options that are no pipeline.config.Settings"),
+    "plain": ('name = "plain"\n    options = dict', "plain", "has options that are not a pipeline.config.Settings"),
 }
 CODE = """
 from pipeline.config import Settings
