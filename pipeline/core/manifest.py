@@ -1,6 +1,7 @@
 """The contract of a stage's folder: what went in (its key), what is in it (hashed files), and how it came about."""
 
 import contextlib
+import getpass
 import importlib.metadata
 import json
 import subprocess
@@ -85,6 +86,19 @@ def _version(name: str) -> str:
         return importlib.metadata.version(others[0])
 
 
+def utc(seconds: float | None = None) -> str:
+    """A time, or now, as it is kept: 2026-11-30T16:41:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def person() -> str:
+    """Who runs this command."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
+
+
 def git_commit() -> str | None:
     """The commit of the checkout this code runs from, with + where files differ from it; None outside of one.
 
@@ -121,7 +135,7 @@ def write(
         counts=counts,
         files=listed,
         seconds=round(time.time() - began, 3),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=utc(),
         git_commit=git_commit(),
         versions={"duplet": __version__} | installed("mxnet", "gluonnlp", "horovod", "mlflow", "numpy", "pyarrow"),
         extra=extra or {},

@@ -1,7 +1,6 @@
 """Which version of a model is live: registering, comparing with the champion, moving the alias, and moving it back."""
 
 import copy
-import getpass
 import json
 import shlex
 import shutil
@@ -144,7 +143,7 @@ def _registered(registry: Registry, run: EvaluatedRun, say: Say) -> Version:
     if training is None:
         if run.trained in journal.keys_unsent(run.root):
             raise TryAgain(
-                f"MLflow at {run.where.shown} has not got the training {run.trained} yet: "
+                f"MLflow at {run.where.shown} does not have the training {run.trained} yet: "
                 f"run `{shlex.join(['duplet', 'sync', '--root', str(run.root)])}` first"
             )
         raise InputError(
@@ -168,8 +167,8 @@ def _move_tags(
         "from": before and before.number,
         "to": version.number,
         "reason": one_line(reason, LONGEST_REASON),
-        "who": _who(),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+        "who": manifest.person(),
+        "when": manifest.utc(now),
     }
     if decision is not None:
         row = decision.row
@@ -179,13 +178,6 @@ def _move_tags(
             move |= {"difference": row.difference._asdict()}
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
     return {f"{MOVE}.{stamp}": json.dumps(move, ensure_ascii=False)}
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
 
 
 # --- the champion on the candidate's test data ------------------------------------------------------------------------

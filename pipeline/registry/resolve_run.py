@@ -15,7 +15,7 @@ from pipeline.registry import mlflow_registry
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import FUSION, METRICS, RECORD
 from pipeline.serving import fetching, model_folder
-from pipeline.tracking.client import Address
+from pipeline.tracking.client import REGISTERED, Address
 
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
 
@@ -90,7 +90,7 @@ def find(name: str, overrides: list[str], root: Path | None, uri: str | None, st
         return _of_configuration(name, overrides, root, uri)
     root = root or Path("runs")
     where = tracking.address(uri, root)
-    if match := re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name):
+    if match := REGISTERED.fullmatch(name):
         return _of_version(where, root, store, *match.groups())
     if re.fullmatch(r"[0-9a-f]{32}", name):
         return _of_keys(mlflow_registry.keys_of_run(where, name), f"run {name}", root, where, store)

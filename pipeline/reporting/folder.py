@@ -2,7 +2,6 @@
 
 import json
 import platform
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,7 +164,7 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
         "format": 1,
         "name": config.name,
         "command": hide(f"duplet run {command}"),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made": manifest.utc(),
         "git_commit": manifest.git_commit(),
         "versions": {
             "python": platform.python_version(),

@@ -16,6 +16,7 @@ from pipeline.tracking import database
 from pipeline.tracking.journal import STAGE_TAG
 from pipeline.tracking.lending import lend
 
+REGISTERED = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")  # a registered model: name, alias or version
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")  # codes of MLflow's errors for what is not there
 
 
@@ -193,7 +194,7 @@ def model_of_registry(where: Address, address: str, store: Path) -> Path:
     Raises:
         InputError: no such model, version or alias. TryAgain: MLflow does not answer.
     """
-    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    match = REGISTERED.fullmatch(address)
     if not match:
         raise InputError(f"{address} names no model: write models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, number = match.groups()

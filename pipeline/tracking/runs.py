@@ -5,7 +5,6 @@ that is down, slow or broken costs a warning, and at the end a wait with a bound
 """
 
 import contextlib
-import getpass
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.core import credentials, naming
+from pipeline.core import credentials, manifest, naming
 from pipeline.core.event_log import Point, Reader, Spool
 from pipeline.core.progress import Say
 from pipeline.distributed import launcher
@@ -301,10 +300,12 @@ class Tracking:
         trouble = state.get("trouble")
         if trouble and "away" not in self._told:
             self._told.add("away")
-            self._warn(f"MLflow at {self._where.shown} does not take all ({trouble}); the rest is kept and sent later")
+            self._warn(
+                f"MLflow at {self._where.shown} does not accept everything ({trouble}); the rest is kept and sent later"
+            )
         elif not trouble and "away" in self._told:
             self._told.discard("away")
-            self._say("MLflow takes what is sent again")
+            self._say("MLflow accepts what is sent again")
 
     def close(self, status: str) -> None:
         """Ends the run, FINISHED, FAILED or KILLED, and gives the sender a while to finish."""
@@ -407,11 +408,7 @@ def _ended(run: Tracking) -> bool:
 
 
 def _whose() -> dict[str, str]:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
+    return {"mlflow.user": manifest.person(), "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
 
 
 def _fresh() -> str:
