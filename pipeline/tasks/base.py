@@ -13,6 +13,8 @@ from pipeline.config import Config
 from pipeline.config.plugins import part
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
+from pipeline.evaluation.judged import Judged
+from pipeline.reporting import system_comparison
 from pipeline.tasks.length_bucketing import ROWS_PER_STEP, ROWS_PER_STEP_ON_GPU
 from pipeline.tokenization import shards
 
@@ -69,7 +71,6 @@ class Task:
 
     @property
     def rows_per_step(self) -> int:
-        """See length_bucketing."""
         return ROWS_PER_STEP_ON_GPU if self.config.train.gpus else ROWS_PER_STEP
 
     @property
@@ -121,6 +122,11 @@ class Task:
     def evaluate(self, network: Any, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Rank 0 writes tables and lists on the test split into `folder` and returns metrics; others return none."""
         raise NotImplementedError
+
+    def write_tables(self, folder: Path, kinds: dict[str, tuple[Judged, str]], note: str = "") -> dict[str, float]:
+        """What `evaluate` returns: see system_comparison.write."""
+        samples = self.config.evaluate.bootstrap_samples
+        return system_comparison.write(folder, self.config.name, kinds, samples, self.config.seed, note)
 
     def finish(self, network: Any, world: World, folder: Path) -> None:
         """What a task adds to the folder of a training whose best parameters are in the network; rank 0 writes."""

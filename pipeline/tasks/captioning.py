@@ -16,7 +16,7 @@ from pipeline.evaluation.judged import Judged
 from pipeline.models.beam import Found
 from pipeline.models.captioner import Captioner
 from pipeline.models.search import search
-from pipeline.reporting import captions_page, system_comparison, tables
+from pipeline.reporting import captions_page, tables
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.images import ImageTask
@@ -57,7 +57,6 @@ class Captioning(WritingTask, ImageTask):
         return self.train.fields["caption"].lengths_of(self.train.rows["caption"])[:, None]
 
     def network(self) -> Captioner:
-        """See Captioner."""
         return Captioner(
             self.config.model, len(self.vocabulary), self.options.inject, self.images.shape,
             self.options.net, prefix="captioner_",
@@ -65,7 +64,6 @@ class Captioning(WritingTask, ImageTask):
 
     # --- training -----------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> CaptionBatch:
-        """See CaptionBatch."""
         lengths = [self.lengths[share, 0] for share in shares]
         forced = self.forced(self.train, "caption", shares[rank])
         return CaptionBatch(
@@ -188,7 +186,6 @@ class Captioning(WritingTask, ImageTask):
         self, systems: dict[str, list[Any]], references: list[list[list[str]]], split: shards.Split, folder: Path
     ) -> dict[str, float]:
         """Writes table.txt and metrics.json; the corpus scores, which have no interval, stand below the table."""
-        settings = self.config.evaluate
         values = {(name, "exact"): captions.exact(tokens, references) for name, tokens in systems.items()}
         values |= {
             (name, "sentence_bleu_4"): captions.sentence_bleu(tokens, references) for name, tokens in systems.items()
@@ -199,10 +196,7 @@ class Captioning(WritingTask, ImageTask):
         lines = ["corpus scores:"]
         for name, scores in corpus.items():
             lines.append(f"  {name:<9}" + "  ".join(f"{m} {v:.3f}" for m, v in scores.items() if m != "exact"))
-        flat = system_comparison.write(
-            folder, self.config.name, {"images": (judged, "nearest")}, settings.bootstrap_samples, self.config.seed,
-            "\n".join(lines),
-        )  # fmt: skip
+        flat = self.write_tables(folder, {"images": (judged, "nearest")}, "\n".join(lines))
         systems_found = {name: {"metrics": {m: {"mean": v} for m, v in f.items()}} for name, f in corpus.items()}
         return flat | tables.flat_metrics("test", {"systems": systems_found})
 

@@ -15,7 +15,6 @@ from pipeline.evaluation import metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
 from pipeline.models.losses import balanced, taught_losses
-from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding, teaching
 from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.labels import LabelTask, gathered
@@ -52,7 +51,7 @@ class Classification(LabelTask):
         if self.taught is not None:
             return np.asarray(np.load(self.taught / teaching.NAME, mmap_mode="r"))
         if self.config.teach.scores is not None:
-            raise InputError("what the teacher said is not at hand: a taught update cannot be computed again by itself")
+            raise InputError("the teacher's scores are not here: an update with a teacher cannot be replayed")
         return None
 
     def prepare(self) -> None:
@@ -64,7 +63,6 @@ class Classification(LabelTask):
         return Classifier(self.config.model, shards.vocabulary_size(self.folder), len(self.names), prefix="classifier_")
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TextBatch:
-        """See TextBatch."""
         ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
@@ -159,10 +157,7 @@ class Classification(LabelTask):
             for key, text, label, row in zip(split.ids, texts, label_names, chances):
                 line = {"id": key, "text": shown(text), "given": label}
                 file.write(as_json(line | decoding.label_of(self.names, row), ensure_ascii=False) + "\n")
-        settings = self.config.evaluate
-        return system_comparison.write(
-            folder, self.config.name, {"classes": (judged, "naive_bayes")}, settings.bootstrap_samples, self.config.seed
-        )
+        return self.write_tables(folder, {"classes": (judged, "naive_bayes")})
 
     def _probabilities(self, network: Classifier, split: shards.Split, world: World) -> np.ndarray:
         """(N, C) float32 for a split's records, the work shared out over the workers."""

@@ -15,13 +15,12 @@ from pipeline.distributed.world import World
 from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.cloze import Cloze
 from pipeline.models.sampled import Sampler, chances_of
-from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.decoding import BEST, SPECIAL
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
-from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, load_tokenizer
+from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer
 
 
 class ClozeBatch(NamedTuple):
@@ -63,13 +62,11 @@ class FillIn(Task):
         return Sampler(chances_of(decoding.running_text(self.train), self.vocabulary), self.options.sampled)
 
     def network(self) -> Cloze:
-        """See Cloze."""
         if self.options.sampled >= self.vocabulary:
             raise decoding.too_many_sampled("cloze", self.options.sampled, self.vocabulary)
         return Cloze(self.config.model, self.vocabulary, self.options.compare_left, prefix="cloze_")
 
     def _blanks(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """See decoding.drawn_blanks."""
         return decoding.drawn_blanks(ids, self.options.blank_share, rng)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> ClozeBatch:
@@ -105,7 +102,6 @@ class FillIn(Task):
         return np.array([batch.total], np.int32)
 
     def joined(self, batch: ClozeBatch, told: np.ndarray, rank: int) -> ClozeBatch:
-        """See Task."""
         return batch._replace(total=max(1, int(told.sum())))
 
     def loss(self, network: Cloze, table: nd.NDArray | None, batch: ClozeBatch, world: World) -> StepLoss:
@@ -141,9 +137,7 @@ class FillIn(Task):
         table = network.embedding.data(context)
         log_probabilities: list[dict[str, np.ndarray]] = [{} for _ in passages]
         for part in like_lengths(lengths, cells=4096):
-            ids = np.full((int(lengths[part].max()), len(part)), PADDING_ID, np.int32)
-            for column, place in enumerate(part):
-                ids[: lengths[place], column] = passages[place]
+            ids = shards.padded([passages[place] for place in part])[0].T
             taken = [masks[place] for place in part]
             places, _ = _at(ids, taken)
             ids = _hidden(ids, taken, self.vocabulary)
@@ -181,7 +175,9 @@ class FillIn(Task):
         order = np.argsort(world.gather_numpy(own_records, "places"), kind="stable")
         sums, best = world.gather_numpy(sums, "sums")[order], world.gather_numpy(best, "best")[order]
         if not sums[:, 0, 0].any():
-            raise InputError(f"the {name} split has no word that training knows, so none to take out: give more text")
+            raise InputError(
+                f"the {name} split has no word of the training vocabulary, so no word can be hidden: give more text"
+            )
         return split, sums, best
 
     def validate(self, network: Cloze, world: World) -> dict[str, float]:
@@ -219,10 +215,7 @@ class FillIn(Task):
                 line["first_blank"] = [names[word] for word in best_words] if len(words) else []
                 file.write(as_json(line, ensure_ascii=False) + "\n")
         judged = Judged("passages", list(split.ids), texts, None, {"blanks": blanks}, values, weights)
-        settings, reference = self.config.evaluate, "left" if sums.shape[1] > 1 else "frequency"
-        return system_comparison.write(
-            folder, self.config.name, {"blanks": (judged, reference)}, settings.bootstrap_samples, self.config.seed
-        )
+        return self.write_tables(folder, {"blanks": (judged, "left" if sums.shape[1] > 1 else "frequency")})
 
     def _frequencies(self) -> tuple[int, np.ndarray]:
         """The training split's most frequent word and (V,) the chance of each."""

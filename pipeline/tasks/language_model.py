@@ -24,7 +24,6 @@ from pipeline.models import writing
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.sampled import Candidates, Sampler, chances_of
 from pipeline.models.writing import Choice
-from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task
 from pipeline.tasks.decoding import READ_IN
@@ -103,7 +102,6 @@ class LanguageModelTask(Task):
         return Sampler(chances, self.options.sampled)
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> StreamBatch:
-        """See StreamBatch."""
         segment, streams = int(shares[rank][0]) // self.streams, shares[rank] % self.streams
         begin, end = self._starts[segment : segment + 2]
         places = self._starts[-1] * streams[None, :] + np.arange(begin, end)[:, None]
@@ -217,11 +215,7 @@ class LanguageModelTask(Task):
         metrics = {f"test/{'' if name == 'model' else name + '/'}perplexity": p for name, p in perplexities.items()}
         shape_metrics, shape_lines = self._shape(network, text, world.context)
         (folder / "written.txt").write_text(self._samples(network, world.context), encoding="utf-8")
-        settings = self.config.evaluate
-        return metrics | shape_metrics | system_comparison.write(
-            folder, self.config.name, {"tokens": (judged, "bigram")}, settings.bootstrap_samples, self.config.seed,
-            note + shape_lines,
-        )  # fmt: skip
+        return metrics | shape_metrics | self.write_tables(folder, {"tokens": (judged, "bigram")}, note + shape_lines)
 
     def _shape(self, network: LanguageModel, text: np.ndarray, context: Context) -> tuple[dict[str, float], str]:
         """The shape of written texts and of as many equally long ones from the test text, as metrics and as lines."""

@@ -15,7 +15,6 @@ from pipeline.distributed.world import World
 from pipeline.evaluation import spans
 from pipeline.evaluation.judged import Judged
 from pipeline.models.tagger import Tagger, crf_loss
-from pipeline.reporting import system_comparison
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.decoding import SPECIAL, Spelling, spelled, viterbi
@@ -51,7 +50,6 @@ class Tagging(Task):
 
     @functools.cached_property
     def space(self) -> int:
-        """See decoding.space_of."""
         return decoding.space_of(self.folder)
 
     @functools.cached_property
@@ -61,7 +59,6 @@ class Tagging(Task):
         return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
 
     def network(self) -> Tagger:
-        """See Tagger."""
         settings = self.options
         letters = len(load_vocabulary(self.folder / "letters")) if settings.characters else 0
         vocabulary = shards.vocabulary_size(self.folder)
@@ -69,7 +66,6 @@ class Tagging(Task):
 
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TagBatch:
-        """See TagBatch."""
         ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
@@ -142,9 +138,7 @@ class Tagging(Task):
         predicted: list[np.ndarray] = [np.zeros(0, int)] * len(words)
         transitions = network.transitions.data(context).asnumpy() if self.options.crf else None
         for part in like_lengths(lengths):
-            ids = np.zeros((int(lengths[part].max()), len(part)), np.int32)
-            for column, place in enumerate(part):
-                ids[: lengths[place], column] = words[place]
+            ids = shards.padded([words[place] for place in part])[0].T
             chunk = Chunk(ids, lengths[part])
             spelling = self._spelled([letters[p] for p in part], [chunk]) if self.options.characters else None
             texts = Chunked([chunk], np.arange(len(part), dtype=np.int32), len(ids), 0, 0)
@@ -221,8 +215,7 @@ class Tagging(Task):
             for key, text, names, theirs in zip(split.ids, texts, ours, whole):
                 line = {"id": key, "words": text.split(), "tags": names, "given": theirs}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
-        settings, kinds = self.config.evaluate, {"tags": (judged, "word_tags")}
-        flat = system_comparison.write(folder, self.config.name, kinds, settings.bootstrap_samples, self.config.seed)
+        flat = self.write_tables(folder, {"tags": (judged, "word_tags")})
         if spans.are_spans(self.names):
             flat["test/span_f1"] = spans.span_f1(whole, [[tag or "O" for tag in tags] for tags in ours])
             with (folder / "table.txt").open("a", encoding="utf-8") as file:

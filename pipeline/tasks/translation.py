@@ -19,7 +19,7 @@ from pipeline.evaluation.judged import Judged, shown
 from pipeline.models.beam import Found
 from pipeline.models.search import search
 from pipeline.models.translator import Translator
-from pipeline.reporting import system_comparison, tables, translation_plots
+from pipeline.reporting import tables, translation_plots
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.length_bucketing import like_lengths
@@ -69,7 +69,6 @@ class Translation(WritingTask):
 
     # --- training -----------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TranslationBatch:
-        """See TranslationBatch."""
         lengths = [self.lengths[share] for share in shares]
         ids, sizes = self.train.fields["source"].padded(self.train.rows["source"][shares[rank]])
         forced = self.forced(self.train, "target", shares[rank])
@@ -247,10 +246,7 @@ class Translation(WritingTask):
             },
             values=values,
         )
-        flat = system_comparison.write(
-            folder, self.config.name, {"sentences": (judged, "memory")}, settings.bootstrap_samples, self.config.seed,
-            note,
-        )  # fmt: skip
+        flat = self.write_tables(folder, {"sentences": (judged, "memory")}, note)
         table = tables.table_text(compared, f"{self.config.name}: test split, corpus") + "\n".join(signatures) + "\n"
         flat |= tables.flat_metrics("test", compared)
         everything = {"corpus": compared}

@@ -17,7 +17,7 @@ from pipeline.distributed.world import World
 from pipeline.evaluation import captions, metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged
 from pipeline.models.question_answerer import QuestionAnswerer
-from pipeline.reporting import captions_page, system_comparison
+from pipeline.reporting import captions_page
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.images import ImageTask
@@ -78,7 +78,6 @@ class VisualQuestion(LabelTask, ImageTask):
 
     # --- training -----------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> QuestionBatch:
-        """See QuestionBatch."""
         ids = self.train.fields["question"].read(self.train.rows["question"][shares[rank]])
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
@@ -141,11 +140,8 @@ class VisualQuestion(LabelTask, ImageTask):
             ),
         )
         self._write_answers(answered, split, questions, answers, rows, ingested, folder)
-        settings = self.config.evaluate
-        return system_comparison.write(
-            folder, self.config.name, {"answers": (judged, "question_only")}, settings.bootstrap_samples,
-            self.config.seed, _by_kind(right, _kinds(ingested, list(split.ids))),
-        )  # fmt: skip
+        note = _by_kind(right, _kinds(ingested, list(split.ids)))
+        return self.write_tables(folder, {"answers": (judged, "question_only")}, note)
 
     def _from_questions(self, split: shards.Split, train: np.ndarray) -> np.ndarray:
         """(N,) what naive Bayes answers that sees the question alone."""

@@ -12,7 +12,6 @@ from mxnet import Context, gluon, init, nd
 from pipeline.distributed.world import World
 from pipeline.evaluation.judged import Judged
 from pipeline.models.encoder import Encoder, Pooling, padding_of
-from pipeline.reporting import system_comparison
 from pipeline.tasks.base import StepLoss, Task, texts_of
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
@@ -120,10 +119,7 @@ class Rating(Task):
                 ("mean", "squared_error"): (mean - stars) ** 2,
             },
         )
-        settings = self.config.evaluate
-        return system_comparison.write(
-            folder, self.config.name, {"ratings": (judged, "mean")}, settings.bootstrap_samples, self.config.seed
-        )
+        return self.write_tables(folder, {"ratings": (judged, "mean")})
 
     def predict(self, network: Network, rows: Sequence[Mapping[str, Any]], context: Context) -> list[dict[str, Any]]:
         tokenizer = load_tokenizer(self.folder)
