@@ -204,14 +204,11 @@ class DotHead(Head):
         return query, document
 
     def features(self, m: Maths, query: Texts, document: Texts) -> Any:
-        """See Head."""
         q, d = self.mapped(m, query.vectors, document.vectors)
         return m.sum(q * d, 1, keep=True)
 
     def all(self, m: EveryMaths, query: Any, document: Any) -> Any:
-        """See Head."""
         return m.every_dot(*self.mapped(m, query.vectors, document.vectors))
 
     def numbers(self, query: tuple[int, ...], document: tuple[int, ...]) -> int:
-        """See Head."""
         return 1

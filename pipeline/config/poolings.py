@@ -65,7 +65,6 @@ class Last(Pooling):
     name = "last"
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
-        """See Pooling."""
         end = m.at_end(m.until(states, hidden))
         return end if m.width(states) == hidden else m.concat(end, m.since(m.at_start(states), hidden))
 
@@ -76,7 +75,6 @@ class Max(Pooling):
     name = "max"
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
-        """See Pooling."""
         return m.top(m.filled(states, FAR_BELOW))
 
 
@@ -86,7 +84,6 @@ class Mean(Pooling):
     name = "mean"
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
-        """See Pooling."""
         return m.sum(m.filled(states, 0.0), 0) / m.lengths
 
 
@@ -97,7 +94,6 @@ class MaxMean(Pooling):
     times = 2
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
-        """See Pooling."""
         return m.concat(Max().pooled(m, states, hidden), Mean().pooled(m, states, hidden))
 
 
@@ -107,15 +103,12 @@ class Attention(Pooling):
     name = "attention"
 
     def parts(self, width: int) -> Learned:
-        """See Pooling."""
         return {"project": Dense(width, width), "query": Dense(1, width, bias=False)}
 
     def pooled(self, m: StepMaths, states: Any, hidden: int) -> Any:
-        """See Pooling."""
         return m.sum(states * self.weights(m, states), 0)
 
     def weights(self, m: StepMaths, states: Any) -> Any:
-        """See Pooling."""
         scores = m.dense(m.tanh(m.dense(states, "project")), "query")
         return m.shares(m.filled(scores, FAR_BELOW))
 

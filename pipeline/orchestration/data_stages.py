@@ -23,11 +23,9 @@ class Ingest(Stage):
     name = "ingest"
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        """See Stage."""
         return ingestion.parts(config)
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        """See Stage."""
         counts = ingestion.run(context.config, folder, context.plan.parts[self.name].inputs)
         if (folder / clicks.NAME).exists():
             from pipeline.reporting import plots  # draws with matplotlib, which other sources do without
@@ -37,14 +35,12 @@ class Ingest(Stage):
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
-        """See Stage."""
         folder = context.plan.folder(self.name)
         yield summary.ingest(counts, folder)
         yield from summary.leaks(counts, context.config)
         split_checks.check(context.config, folder, needed, context.say)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         folder, tracking = context.plan.folder(self.name), context.tracking
         tracking.metrics(numbers(counts))
         for name in ("quarantine.jsonl", clicks.NAME, PICTURE):
@@ -63,19 +59,15 @@ class Tokenize(Stage):
     name = "tokenize"
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        """See Stage."""
         return tokenization.parts(config, keys["ingest"])
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        """See Stage."""
         return tokenization.run(context.config, context.plan.folder("ingest"), folder)
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
-        """See Stage."""
         yield from summary.tokenize(counts, context.config)
         summary.check_tokens(counts, context.config, needed, context.say)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         context.tracking.metrics(numbers(counts))
         context.tracking.artifact(context.plan.folder(self.name) / "vocabulary.json")

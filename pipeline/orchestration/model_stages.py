@@ -66,7 +66,6 @@ class WorkerStage(Stage):
     """A stage whose work the workers do: the verb of its name in `pipeline.training.worker`."""
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        """See Stage."""
         work = context.plan.work(self.name)
         spool = Spool(work / "points.jsonl")
 
@@ -77,7 +76,6 @@ class WorkerStage(Stage):
         return run_workers(self.name, context.config, context.plan.before(self.name), work, folder, context.say, tick)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         context.tracking.metrics({name: value for name, value in counts.items() if value is not None})
 
 
@@ -89,7 +87,6 @@ class Train(WorkerStage):
     VERSION = 5  # raised when the output for equal settings changes
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        """See Stage."""
         settings = config.settings
         return KeyParts(
             code=self.VERSION,
@@ -116,7 +113,6 @@ class Train(WorkerStage):
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        """See Stage."""
         started = context.config.train.start_from
         texts, sentence = leaks.read_before(
             context.config, context.plan.folder("ingest"), Path(started) if started else None
@@ -136,11 +132,9 @@ class Train(WorkerStage):
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
-        """See Stage."""
         yield summary.train(counts, context.plan.folder(self.name), context.config)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         super().log(context, counts)
         context.tracking.artifact(context.plan.folder(self.name), "model")
         self._log_model(context)
@@ -168,7 +162,6 @@ class Evaluate(WorkerStage):
     VERSION = 8
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        """See Stage."""
         return KeyParts(
             code=self.VERSION,
             config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
@@ -189,6 +182,5 @@ class Evaluate(WorkerStage):
         return counts
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         super().log(context, counts)
         context.tracking.artifact(context.plan.folder(self.name), "evaluation")

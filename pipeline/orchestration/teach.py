@@ -22,17 +22,14 @@ class Teach(Stage):
     splits = ("train", "valid")
 
     def wanted(self, config: Config) -> bool:
-        """See Stage."""
         return config.teach.scores is not None
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        """See Stage."""
         return KeyParts(
             1, {}, {"tokenize": keys["tokenize"], "teach.scores": fingerprint(str(config.teach.scores))}, {}
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        """See Stage."""
         tokenized, task = context.plan.folder("tokenize"), context.config.task
         names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
         teacher = teaching.read(Path(str(context.config.teach.scores)), names)
@@ -49,7 +46,6 @@ class Teach(Stage):
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
-        """See Stage."""
         who = context.config.teach.by or Path(str(context.config.teach.scores)).name
         if "valid" in counts:
             valid = counts["valid"]
@@ -64,5 +60,4 @@ class Teach(Stage):
             )
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
-        """See Stage."""
         context.tracking.metrics(numbers(counts))

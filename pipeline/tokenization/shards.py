@@ -73,7 +73,6 @@ class Mapped(NamedTuple):
     size: int
 
     def release(self) -> None:
-        """See resident.release."""
         mapped_memory.release(self.address, self.size)
 
 

@@ -12,9 +12,7 @@ class Bilinear(DotHead):
     summary = "a dot product with a learned matrix between"
 
     def parts(self, width: int, graded: bool, options: Any) -> Learned:
-        """See Head."""
         return {"form": Matrix((width, width), "identity")}
 
     def mapped(self, m: Maths, query: Any, document: Any) -> tuple[Any, Any]:
-        """See DotHead."""
         return m.times(query, m.array("form")), document

@@ -13,5 +13,4 @@ class Cosine(DotHead):
     unit = True
 
     def mapped(self, m: Maths, query: Any, document: Any) -> tuple[Any, Any]:
-        """See DotHead."""
         return m.unit(query), m.unit(document)

@@ -16,11 +16,9 @@ class LateInteraction(Head):
     learned = False
 
     def parts(self, width: int, graded: bool, options: Any) -> Learned:
-        """See Head."""
         return {"hidden": Dense(width // 4, 4 + 2 * width)} if graded else {}
 
     def size(self, width: int, options: Any) -> int:
-        """See Head."""
         return 4 + width // 4
 
     def features(self, m: Maths, query: Texts, document: Texts) -> Any:
@@ -37,15 +35,12 @@ class LateInteraction(Head):
         return m.concat(together, m.tanh(m.dense(wide, "hidden")))
 
     def pairs(self, m: Maths, query: Texts, document: Texts) -> Any:
-        """See Head."""
         return _best(m, m.products(query.vectors, document.vectors), query, document)
 
     def all(self, m: EveryMaths, query: Any, document: Any) -> Any:
-        """See Head."""
         return m.every_best(query, document)
 
     def numbers(self, query: tuple[int, ...], document: tuple[int, ...]) -> int:
-        """See Head."""
         return query[1] * document[1]
 
 

@@ -13,14 +13,11 @@ class Mlp(Head):
     most_pairs = 512
 
     def parts(self, width: int, graded: bool, options: Any) -> Learned:
-        """See Head."""
         return {"hidden": Dense(width, 4 * width)}
 
     def size(self, width: int, options: Any) -> int:
-        """See Head."""
         return width
 
     def features(self, m: Maths, query: Texts, document: Texts) -> Any:
-        """See Head."""
         q, d = query.vectors, document.vectors
         return m.relu(m.dense(m.concat(q, d, m.absolute(q - d), q * d), "hidden"))

@@ -24,7 +24,6 @@ class CaptioningConfig(ImageConfig):
 
     @property
     def over_places(self) -> bool:
-        """See ImageConfig."""
         return self.inject == "attention"
 
 

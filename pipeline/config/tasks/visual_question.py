@@ -35,7 +35,6 @@ class VisualQuestionConfig(ImageConfig):
 
     @property
     def over_places(self) -> bool:
-        """See ImageConfig."""
         return self.fusion == "attention"
 
 

@@ -18,7 +18,6 @@ AT_ONCE = 256  # passages, whose blanks have a chance for each word
 
 
 def classification(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxClassifier(config, folder, graphs, 1)
     predicted = model.probabilities(_texts(split, "text")).argmax(axis=1)
@@ -27,7 +26,6 @@ def classification(config: Config, folder: Path, graphs: Path, tokenized: Path, 
 
 
 def tagging(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxTagger(config, folder, graphs, 1)
     predicted, true_tags = model.tags(_texts(split, "text"), _texts(split, "letters")), decoding.tags_given(split)
@@ -57,7 +55,6 @@ def cloze(config: Config, folder: Path, graphs: Path, tokenized: Path, split_nam
 
 
 def language_model(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     step = session.language_step(graphs)
     text = decoding.running_text(split)

@@ -16,7 +16,6 @@ from pipeline.tokenization import shards
 
 
 def matching(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     return judged(onnx_matching.open_encoder(config, folder, graphs, usable_cores()), tokenized, split_name)
 
 

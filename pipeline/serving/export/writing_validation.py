@@ -19,7 +19,6 @@ AT_ONCE = 128  # texts that are read with their sources at once
 
 
 def translation(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model, options = OnnxTranslator(config, folder, graphs, 1), config.options(TranslationConfig)
     fields = [split.fields[side] for side in ("source", "target")]
@@ -38,7 +37,6 @@ def translation(config: Config, folder: Path, graphs: Path, tokenized: Path, spl
 
 
 def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxCaptioner(config, folder, graphs, 1)
     images, raw = _images(config, tokenized, split)
@@ -54,7 +52,6 @@ def captioning(config: Config, folder: Path, graphs: Path, tokenized: Path, spli
 
 
 def visual_question(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:
-    """See OnnxSpec.judge."""
     split = shards.open_split(tokenized, split_name, config.task)
     model = OnnxAnswerer(config, folder, graphs, 1)
     _, raw = _images(config, tokenized, split)

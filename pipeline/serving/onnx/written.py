@@ -56,7 +56,6 @@ class Writer:
     def step(
         self, last: np.ndarray, state: Sequence[np.ndarray], memory: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """See beam.Step."""
         outputs = self._stepped(last, state, memory)
         return outputs["log_probabilities"], [outputs[f"new_{name}"] for name in self._states]
 

@@ -50,11 +50,9 @@ class FieldPredictor:
         self.fields = tuple(self._columns.values())
 
     def check(self, row: Mapping[str, Any]) -> None:
-        """See Predictor."""
         self._named(row)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See Predictor."""
         raise NotImplementedError
 
     def named(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
