@@ -205,7 +205,7 @@ def check_mxnet(probe: dict[str, Any]) -> Check:
 def check_horovod(probe: dict[str, Any]) -> Check:
     """Workers need Horovod's MXNet extension and one way to talk: Gloo or MPI; GPUs also want NCCL."""
     if "mxnet_error" in probe:
-        return Check("Horovod build", "failed", "cannot be asked while MXNet does not import", "mend MXNet first")
+        return Check("Horovod build", "failed", "cannot be checked until MXNet can be imported", "mend MXNet first")
     if probe.get("extension") is False:
         return Check("Horovod build", "failed", "built without its MXNet extension", REBUILD)
     if "horovod_error" in probe:
@@ -224,7 +224,7 @@ def check_recurrent(probe: dict[str, Any]) -> Check:
     """What can run recurrent layers on the CPU: our own library, or MXNet alone."""
     name, message = "recurrent layers", probe.get("recurrent", "")
     if "mxnet_error" in probe:
-        return Check(name, "failed", "cannot be asked while MXNet does not import", "mend MXNet first")
+        return Check(name, "failed", "cannot be checked until MXNet can be imported", "mend MXNet first")
     if message.startswith("Duplet's own"):
         return Check(name, "ok", message, "")
     message = message or one_line(probe.get("recurrent_error", "nothing was said"), 200)
@@ -270,7 +270,7 @@ def check_gpus(answer: str | None, probe: dict[str, Any]) -> list[Check]:
     matches = [re.fullmatch(r"\s*(.+?)\s*,\s*(\d+)\.(\d+)\s*", line) for line in answer.splitlines()]
     devices = [(match[1], (int(match[2]), int(match[3]))) for match in matches if match]
     if not devices or len(devices) < len(matches):
-        fix = "mend the NVIDIA driver until `nvidia-smi` lists the GPUs with their compute_cap; the CPU works without"
+        fix = "repair the NVIDIA driver until `nvidia-smi` lists the GPUs with their compute_cap; the CPU works without"
         return [Check("GPU", "warning", one_line(answer, 200), fix)]
     return [
         _check_gpu(f"GPU {i}", name, capability, "CUDA" in probe.get("features", []))

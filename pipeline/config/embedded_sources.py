@@ -17,13 +17,14 @@ class DocstringsSource(Settings):
         examples=[["stdlib", "numpy"]],
     )
     min_query_tokens: Positive = Field(
-        default=3, description="Least words of a docstring's first paragraph; functions with fewer are left out."
+        default=3,
+        description="Minimum number of words of a docstring's first paragraph; functions with fewer are left out.",
     )
     min_document_lines: Positive = Field(
-        default=2, description="Least lines of code that are not blank; shorter functions are left out."
+        default=2, description="Minimum number of lines of code that are not blank; shorter functions are left out."
     )
     max_pairs: Positive | None = Field(
-        default=None, description="Most pairs, chosen by hash, for quick tests. null: all."
+        default=None, description="Maximum number of pairs, chosen by hash, for quick tests. null: all."
     )
 
 
@@ -41,7 +42,8 @@ class PythonSource(Settings):
     )
     lines_per_record: Positive = Field(default=50, description="code: lines in one record.")
     max_records: Positive | None = Field(
-        default=None, description="Most records, chosen by hash (code: the first ones), for quick tests. null: all."
+        default=None,
+        description="Maximum number of records, chosen by hash (code: the first ones), for quick tests. null: all.",
     )
 
 

@@ -36,10 +36,13 @@ class WaitForConfig(Settings):
         "{time} are filled in. null: waits for nothing.",
         examples=["logs/{date}.jsonl"],
     )
-    min_mb: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Least size, in MiB, of all files together.")
+    min_mb: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="Minimum size of all files together, in MiB."
+    )
     max_wait_min: Minutes = Field(
         default=240,
-        description="Minutes to wait. Then the night ends with 75, and the nights of a week to come try it.",
+        description="Minutes to wait. Then the night ends with exit code 75, and the nights of the next week try it "
+        "again.",
     )
 
 
@@ -53,10 +56,10 @@ class ChecksConfig(Settings):
         default=3, description="Good nights that there must be; before, data passes unchecked, and the log says so."
     )
     rows_from: Ratio | None = Field(
-        default=0.5, description="Least records kept, as a multiple of the median. null: not checked."
+        default=0.5, description="Minimum number of records kept, as a multiple of the median. null: not checked."
     )
     rows_to: Ratio | None = Field(
-        default=2.0, description="Most records kept, as a multiple of the median. null: not checked."
+        default=2.0, description="Maximum number of records kept, as a multiple of the median. null: not checked."
     )
     put_aside: Share | None = Field(
         default=0.05, description="How far the share of rows put aside may lie above the median. null: not checked."
@@ -76,7 +79,7 @@ class ChecksConfig(Settings):
     )
     drift: Annotated[float, Field(gt=0)] | None = Field(
         default=0.25,
-        description="Most population stability index of the queries' words, or of their lengths, beside the nights "
+        description="Maximum population stability index of the queries' words, or of their lengths, beside the nights "
         "before. null: not checked.",
     )
 

@@ -75,7 +75,7 @@ class Config(Settings):
         examples=["~/runs"],
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        default=1, description="Start of all random numbers. Equal seeds give equal splits and equal trainings."
+        default=1, description="Seed of all random numbers. Equal seeds give equal splits and equal trainings."
     )
     task: str = Field(default="matching", description="What the model learns; see docs/tasks.md.")
     ingest: IngestConfig

@@ -30,8 +30,8 @@ class SplitShares(Settings):
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         default=None,
-        description="Start of the random numbers that cut the splits and make made-up sources. null: seed. Set it to "
-        "train with several seeds on the same splits, as `duplet run --seeds` does.",
+        description="Seed of the random numbers that divide the data into splits and make generated sources. null: "
+        "seed. Set it to train with several seeds on the same splits, as `duplet run --seeds` does.",
     )
 
 
@@ -41,17 +41,18 @@ class IngestConfig(Settings):
     source: Source = Field(description="Where the data is and how it is read; its settings depend on format.")
     split: SplitShares = SplitShares()
     max_row_kb: Positive = Field(
-        default=1024, description="Most KiB of one row, document or image; a larger one goes to the quarantine."
+        default=1024,
+        description="Maximum size of a row, document or image, in KiB; a larger one goes to the quarantine.",
     )
     max_quarantined_share: Share = Field(
-        default=0.01, description="Most bad rows, as a share of all rows of a kind; above it ingest ends with an error."
+        default=0.01, description="Maximum share of bad rows of a kind; above it ingest ends with an error."
     )
     leaks: Literal["warn", "put_aside", "refuse"] = Field(
         default="warn",
-        description="What becomes of training records whose text stands in valid or test too, but for case, spacing "
-        "and punctuation: the query where rankings are measured, the pair where grades are, the text of other tasks. "
-        "warn: they are counted and one is named. put_aside: they are left out of train. refuse: ingest ends with an "
-        "error.",
+        description="What happens to training records whose text is in valid or test too; case, spacing and "
+        "punctuation do not count. Compared is the query where rankings are measured, the pair where grades are, the "
+        "text of other tasks. warn: they are counted and one is named. put_aside: they are left out of train. refuse: "
+        "ingest ends with an error.",
     )
 
 
@@ -93,13 +94,13 @@ class TokenizeConfig(Settings):
     lowercase: bool = Field(default=True, description="Makes all letters small. Labels and tags stay as they are.")
     vocabulary_size: Positive = Field(
         default=30_000,
-        description="Most tokens in the vocabulary, the most frequent ones of train. A larger one knows more words and "
-        "needs more memory.",
+        description="Maximum number of tokens in the vocabulary, the most frequent ones of train. A larger one knows "
+        "more words and needs more memory.",
     )
     min_count: Positive = Field(
         default=2,
-        description="Least occurrences in train of a token in the vocabulary; rarer tokens are read as <unk>. "
-        "sentencepiece ignores it.",
+        description="Minimum number of occurrences in train of a token in the vocabulary; rarer ones are read as "
+        "<unk>. sentencepiece ignores it.",
     )
     more_words: OwnPlace | None = Field(
         default=None,
@@ -117,8 +118,8 @@ class TokenizeConfig(Settings):
     )
     max_tokens: dict[str, Positive | None] = Field(
         default={},
-        description="Most tokens of each field; longer texts are cut. Fields that are not named keep their task's own "
-        "limit. null: no limit, only for fields that have none by default.",
+        description="Maximum number of tokens of each field; longer texts are cut. Fields that are not named keep "
+        "their task's own limit. null: no limit, only for fields that have none by default.",
         examples=[{"query": 32, "document": 200}],
     )
     rows_per_shard: Positive = Field(
@@ -162,7 +163,7 @@ class ModelConfig(Settings):
         default="auto",
         description="What computes the recurrent layers on CPUs. own: Duplet's, which are faster and need AVX2 or "
         "AVX512. auto: Duplet's where every worker can have them, else MXNet's; a training that goes on keeps what it "
-        "began with. Results are the same but for float noise.",
+        "began with. Results are the same except for rounding.",
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
@@ -279,13 +280,13 @@ class TrainConfig(Settings):
     schedule: ScheduleConfig = ScheduleConfig()
     max_pairs_per_update: Positive = Field(
         default=64,
-        description="Most examples of one update, over all workers together. More give each query more negatives and "
-        "need more memory.",
+        description="Maximum number of examples of one update, over all workers together. More give each query more "
+        "negatives and need more memory.",
     )
     max_tokens_per_update: Positive = Field(
         default=32_768,
-        description="Most tokens of one update, with padding, both sides and all workers together. It bounds the "
-        "memory that long texts need.",
+        description="Maximum number of tokens of one update, with padding, both sides and all workers together. It "
+        "bounds the memory that long texts need.",
     )
     start_from: OwnPlace | None = Field(
         default=None,
@@ -432,7 +433,7 @@ class PromoteConfig(Settings):
     )
     floors: dict[str, float] = Field(
         default={},
-        description="Least value of each metric named, which every new version must reach, the first one too.",
+        description="Minimum value of each metric named, which every new version must reach, the first one too.",
         examples=[{"mrr@10": 0.4}],
     )
 

@@ -55,8 +55,9 @@ class FilesSource(Settings):
 
     path: Files | None = Field(
         default=None,
-        description="Where all rows lie, which are cut into splits: a file, a list, a pattern such as logs/*.tsv.gz, "
-        "or a folder. Files may end in .gz or .zst, or be addresses such as s3://… null: paths names them.",
+        description="Where all rows are; they are divided into splits: a file, a list, a pattern such as "
+        "logs/*.tsv.gz, or a folder. Files may end in .gz or .zst, or be addresses such as s3://… null: paths names "
+        "them.",
         examples=["pairs.tsv.gz", "logs/2026-11-*.jsonl", ["a.tsv", "b.tsv"]],
     )
     paths: dict[SplitName, Files] = Field(
@@ -367,19 +368,20 @@ class ClicksSource(Settings):
         description="So many views of a document at the mean of all are added to those it had. A larger value trusts "
         "rare documents less.",
     )
-    iterations: Positive = Field(default=50, description="Most steps of the model's fit (EM).")
+    iterations: Positive = Field(default=50, description="Maximum number of steps of the model's fit (EM).")
     grades: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.1, 0.3, 0.5),
         min_length=1,
-        description="Least chance of a click, if looked at, for relevance 1, 2 and so on; below the first it is 0, a "
+        description="Minimum chance of a click, if looked at, for relevance 1, 2 and so on; below the first it is 0, a "
         "listed negative.",
     )
     min_views: Positive = Field(
-        default=1, description="Least times that a document was shown for a query; pairs of fewer are left out."
+        default=1,
+        description="Minimum number of times that a document was shown for a query; pairs below it are left out.",
     )
     sessions: Literal["drop", "hash", "keep"] = Field(
         default="drop",
-        description="What becomes of sessions in the quarantine, the only place where they could stay. hash: by a "
+        description="What happens to sessions in the quarantine, the only place where they could stay. hash: by a "
         "secret, the environment's DUPLET_SALT.",
     )
     languages: tuple[str, ...] = Field(default=(), description="As for format pages.", examples=[["en"]])

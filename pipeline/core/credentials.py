@@ -102,7 +102,7 @@ def check_sent(text: str, written: str, names: list[str], environment: Mapping[s
         if "://" not in text:
             raise InputError(
                 f"{written!r} holds the secret {name}, and is not an address: it would be kept in files and tables. "
-                "If it is not a secret, name the variable otherwise"
+                "If it is not a secret, give the variable another name"
             )
         if _OWN_PROGRAM.match(name):
             raise InputError(

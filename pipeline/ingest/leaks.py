@@ -131,7 +131,7 @@ def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.
     )
     if config.ingest.leaks == "refuse":
         raise InputError(f"{message}: start from one that has not, or set ingest.leaks=warn")
-    return together, f"warning: {message}; what is measured on them says little of unseen text"
+    return together, f"warning: {message}; what is measured on them says little about unseen text"
 
 
 def _keys(folder: Path, split: str, fields: tuple[str, ...]) -> Iterator[tuple[int, str]]:

@@ -58,9 +58,10 @@ class QuestionAnswerer(TextReader):
     question answering", 2015). attention: the question turns the features of each place g of the image up or down,
     k = relu(W g * (1 + U q)) (Perez et al., "FiLM: visual reasoning with a general conditioning layer", 2018), and
     softmax(w . k) chooses among the L places (Yang et al., "Stacked attention networks for image question answering",
-    2016, eq. 16-17). Beside the chosen mean stands the sum of k over sqrt(L): weights that sum to 1 cannot count.
-    Steered blocks before it let a place see what is around it, as the question asks; beside the two then stands the
-    largest of each k over the places, which is there from the first update, when the weights are still all alike.
+    2016, eq. 16-17). Beside the chosen mean stands the sum of k over sqrt(L), for counting: a mean by weights that sum
+    to 1 does not grow with the number of things. Steered blocks before it let a place see what is around it, as the
+    question asks; beside the two then stands the largest of each k over the places, which is there from the first
+    update, when the weights are still all alike.
 
     Args:
         vocabulary: V, the rows of the embedding table.

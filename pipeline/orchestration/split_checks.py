@@ -109,7 +109,7 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
                 True,
             )
         elif split == "valid" and config.train.metric == "auc" and relevance.min() == relevance.max():
-            yield Finding(split, "the valid split has one grade only, of which train.metric=auc does not exist", True)
+            yield Finding(split, "train.metric=auc cannot be measured: the valid split has one grade only", True)
     if learnt and not loss.graded and not (relevance > 0).any():
         yield Finding(split, "the train split has no relevant pair", True)
     if learnt and loss.listed_negatives and (loss.graded or not (relevance <= 0).any()):
@@ -170,7 +170,7 @@ def _known(
         shown = ", ".join(repr(name[:60]) for name in unseen[:NAMED]) + (", …" if len(unseen) > NAMED else "")
         yield Finding(
             split,
-            f"{rows:,} of {len(values):,} rows of the {split} split have {called} that training has not ({shown}): "
-            "these can never be said",
+            f"{rows:,} of {len(values):,} rows of the {split} split have {called} that the train split does not have "
+            f"({shown}): the model can never predict them",
             False,
         )

@@ -40,8 +40,8 @@ def leaks(counts: dict[str, Any], config: Config) -> list[str]:
     if config.ingest.leaks == "put_aside":
         return [f"note: {message}; they were left out of train (ingest.leaks)"]
     return [
-        f"warning: {message}; what is measured on them says little of unseen text: ingest.leaks=put_aside leaves them "
-        "out of train"
+        f"warning: {message}; what is measured on them says little about unseen text: ingest.leaks=put_aside leaves "
+        "them out of train"
     ]
 
 

@@ -121,7 +121,7 @@ def load_bare_tokenizer(folder: Path) -> tuple[Tokenizer, dict[str, int | None]]
     try:
         kind, lowercase, limits = settings["kind"], settings["lowercase"], dict(settings["max_tokens"])
         if not all(limit is None or (type(limit) is int and limit > 0) for limit in limits.values()):
-            raise ValueError("a limit of tokens is none")
+            raise ValueError("a limit of tokens is missing")
         return tokenizer_of(kind, lowercase, folder), limits
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not describe a tokenizer ({error!r}): {REMAKE}") from None

@@ -53,7 +53,7 @@ def sync(root: Path, uri: str | None, say: Say) -> Iterator[Outcome]:
             except FileNotFoundError:  # sent and removed by another process meanwhile
                 continue
             if not alone:
-                yield _outcome(journal, None, "busy", "its command is at work and sends it itself")
+                yield _outcome(journal, None, "busy", "its command is still running and sends it")
                 continue
             try:
                 where = _where(journal, root, uri)
@@ -86,7 +86,7 @@ def _send(journal: Journal, where: Address, say: Say, slow: set[str]) -> Outcome
     except (Away, deadline.TooLong) as error:
         if not isinstance(error, Away) or isinstance(error, Slow):
             slow.add(where.uri)
-        return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not take it ({error})")
+        return _outcome(journal, sender, "left", f"MLflow at {where.shown} does not accept it ({error})")
     except Exception as error:
         return _outcome(journal, sender, "left", f"MLflow at {where.shown}: {reason_of(error)}")
     for sentence in sender.refused:

@@ -112,7 +112,7 @@ FATAL: dict[str, tuple[dict[str, list[str]], dict[str, Any], str]] = {
     "one grade, of which auc does not exist": (
         {"train": [*GOOD, "a\tb\t0"], "valid": GOOD, "test": GOOD},
         {"train": {"loss": {"kind": "pointwise", "grades": 2}, "metric": "auc"}, "evaluate": {"kinds": ["graded"]}},
-        r"the valid split has one grade only, of which train\.metric=auc does not exist",
+        r"train\.metric=auc cannot be measured: the valid split has one grade only",
     ),
 }
 
@@ -141,7 +141,10 @@ def test_a_run_whose_splits_are_up_to_date_is_checked_too(run: Run) -> None:
 def test_labels_that_training_has_not_are_said(run: Run) -> None:
     rows = {"train": ["x\ta", "y\tb"], "valid": ["x\ta"], "test": ["x\ta", "y\tc", "z\tc", "z\td"]}
     said = run(rows, "text\tlabel", until="tokenize", task="classification")
-    message = "3 of 4 rows of the test split have labels that training has not ('c', 'd'): these can never be said"
+    message = (
+        "3 of 4 rows of the test split have labels that the train split does not have ('c', 'd'): "
+        "the model can never predict them"
+    )
     assert f"warning: {message}" in said
     only = {"train": ["x\ta", "y\ta"], "valid": ["x\ta"], "test": ["x\ta"]}
     said = run(only, "text\tlabel", until="tokenize", task="classification")

@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_replayed(
     assert "gradients with values that are not finite:" in lines
     shutil.rmtree(tmp_path / "runs" / "tokenize")
     assert main.main(["replay", str(kept)]) == 2
-    assert "is not there any more" in capsys.readouterr().err.splitlines()[-1]
+    assert "is missing: put it back" in capsys.readouterr().err.splitlines()[-1]
 
 
 BAD = {

@@ -199,7 +199,7 @@ BAD = {
     "setting": ('name = "hidden"', "setting", "not a name for a head"),
     "method": ('name = "json"', "method", "not a name for a head"),
     "older": ('name = "older"\n    interface = 0', "older", "version 0 of the interface"),
-    "searched": ('name = "searched"\n    index = "vectors"', "searched", "has the index vectors and is no DotHead"),
+    "searched": ('name = "searched"\n    index = "vectors"', "searched", "has the index vectors, but is not a DotHead"),
     "nameless": ("pass", "nameless", "AttributeError"),
     "asking": ('name = "asking"\n    options = Asking', "asking", "scale"),
 }

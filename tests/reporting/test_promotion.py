@@ -197,7 +197,7 @@ def test_a_training_that_mlflow_has_not_got_yet_is_to_be_sent_first(
     run = tracking.Tracking(tracking.address(None, root), "small", "small", lambda _: None, False, later=True)
     run.tags({"duplet.key.train": "kept-train"})
     run.close("FINISHED")
-    with pytest.raises(TryAgain, match=rf"has not got the training kept-train yet: run `duplet sync --root {root}`"):
+    with pytest.raises(TryAgain, match=rf"does not have the training kept-train yet: run `duplet sync --root {root}`"):
         promote(folder)
 
 

@@ -385,7 +385,7 @@ def test_the_command_says_per_run_what_it_sent_and_75_while_something_is_left(
     assert main.main(["sync", "--root", str(root)]) == 75
     out, err = capsys.readouterr()
     assert out.startswith("small (not in MLflow): left, nothing to send; MLflow at http://")
-    assert err == "duplet sync: 1 of 1 runs are not wholly in MLflow: the same command goes on\n"
+    assert err == "duplet sync: 1 of 1 runs are not completely in MLflow yet: run the same command again\n"
     proxy.mode = "pass"
     assert main.main(["sync", "--root", str(root), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["runs"]
@@ -445,7 +445,7 @@ def test_a_run_whose_answers_all_come_in_time_is_given_up_too(
     monkeypatch.setattr(Sender, "_ask", lambda *args, **named: (time.sleep(0.4), ask(*args, **named))[1])
     first, second = sync(tmp_path / "runs", None, say)
     assert (first.state, second.state) == ("left", "left")
-    assert "does not take it (a run of 0.0 MB took more than 1 s)" in first.said
+    assert "does not accept it (a run of 0.0 MB took more than 1 s)" in first.said
     assert "did not answer in time before" in second.said
     monkeypatch.undo()
     assert [one.state for one in sync(tmp_path / "runs", None, say)] == ["done", "done"]

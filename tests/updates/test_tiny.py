@@ -84,5 +84,5 @@ def test_a_cloze_of_unknown_words_is_refused(made: Callable[..., Any], world: Wo
     task = task_of(config, tokenized)
     network = task.network()
     network.initialize()
-    with pytest.raises(InputError, match="the valid split has no word that training knows"):
+    with pytest.raises(InputError, match="the valid split has no word of the training vocabulary"):
         fit(task, network, config, world, tmp_path)

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--llm-model", metavar="NAME", help=f"the language model's name there (the variable {MODEL})")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds to wait for it (60)")
-    parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
+    parser.add_argument("--model", help="the index's model, if it was moved")
     configured.root_arguments(parser)
 
 

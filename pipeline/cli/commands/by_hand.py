@@ -32,9 +32,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=35, metavar="N", help="tokens per update (35)")
     parser.add_argument("--updates", type=int, default=20_000, metavar="N", help="updates (20000)")
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate of AdaGrad (0.1)")
-    parser.add_argument("--seed", type=int, default=1, help="of the start and of the sample (1)")
-    parser.add_argument("--characters", type=int, default=3_000_000, metavar="N", help="of the text read (3000000)")
-    parser.add_argument("--no-picture", action="store_true", help="leave out the norms of ds_t/ds_k")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first parameters and of the sample (1)")
+    parser.add_argument(
+        "--characters", type=int, default=3_000_000, metavar="N", help="how much of the text is read (3000000)"
+    )
+    parser.add_argument(
+        "--no-picture", action="store_true", help="do not draw how much of a state is left in later ones"
+    )
     configured.root_arguments(parser)
 
 
@@ -160,7 +164,7 @@ def _train(
     chances = np.log(len(names))
     counts = np.bincount(text) / len(text)
     alone = float(-(counts * np.log(counts)).sum())
-    say(f"{nats:.3f} nats per token; single tokens' counts give {alone:.3f}, equal chances {chances:.3f}")
+    say(f"{nats:.3f} nats per token; by counts of single tokens {alone:.3f}, by guessing {chances:.3f}")
     tracking.metrics({"final_nats": nats, "unigram_nats": alone})
     return {"nats": nats, "unigram_nats": alone, "sample": sample, "nets": (before, net)}
 

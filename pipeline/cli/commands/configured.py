@@ -21,7 +21,11 @@ def arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
 
 def root_arguments(parser: argparse.ArgumentParser, of_run: bool = False) -> None:
     """Where runs lie, and where MLflow knows them; `of_run`: for a verb over a run, which may say so itself."""
-    shown = "the folder of all runs (default: the run's, or runs)" if of_run else "where runs and mlflow.db lie (runs)"
+    shown = (
+        "the folder of all runs (default: the run's, or runs)"
+        if of_run
+        else "the folder of all runs and of mlflow.db (runs)"
+    )
     parser.add_argument("--root", type=path_here, default=None if of_run else "runs", help=shown)
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.serving.model_folder import read_config
 
     if args.int8 and args.to != "onnx":
-        raise InputError("--int8 is for --to onnx: the exchange with PyTorch keeps float32")
+        raise InputError("--int8 works with --to onnx only: a folder for PyTorch keeps float32")
     folder = resolve_run.model(args.model, args.root, args.uri)
     name = f"{read_config(folder).name}-{args.to}" + ("-int8" if args.int8 else "")
     output = args.output or args.root / "export" / name

@@ -15,13 +15,17 @@ MAX_LENGTH = 1_000_000
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, after what, how much, and how the next token is drawn."""
     parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
-    parser.add_argument("--prompt", default="", help="what the text goes on from (none: it begins anew)")
+    parser.add_argument("--prompt", default="", help="the text to continue (default: a new text)")
     parser.add_argument("--length", type=int, default=300, metavar="N", help="tokens to write (300)")
-    parser.add_argument("--temperature", type=float, metavar="T", help="1: as learned; below: safer; 0: the likeliest")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens alone")
-    parser.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens of chance P together")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the draws (1)")
-    parser.add_argument("--beam", type=int, metavar="N", help="the likeliest text by beam search, nothing drawn")
+    parser.add_argument("--temperature", type=float, metavar="T", help="1: as learned; below 1: safer; 0: no chance")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K most probable tokens")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="draw only from the top tokens whose probabilities reach P"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the draws (1)")
+    parser.add_argument(
+        "--beam", type=int, metavar="N", help="draw nothing: search the most probable text with N beams"
+    )
     configured.root_arguments(parser)
 
 
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     set_parameters(network, read_parameters(folder), config.model.kernel)
     prompt, unknown = task.prompt(args.prompt)
     if unknown:
-        print(f"unknown words stand as <unk>: {' '.join(unknown[:10])}", file=sys.stderr)
+        print(f"unknown words are read as <unk>: {' '.join(unknown[:10])}", file=sys.stderr)
     answer: dict[str, Any] = {"prompt": args.prompt, "seed": args.seed}
     show = _quiet if args.json else _show
     show(args.prompt)

@@ -81,7 +81,7 @@ def _ask(question: str, default: str) -> str:
 def _choice(ask: Callable[[str, str], str], what: str, among: list[str], guessed: str) -> str:
     answer = ask(f"{what} ({', '.join(among)})", guessed)
     if answer not in among:
-        raise InputError(f"{answer!r} is no {what}: {', '.join(among)}")
+        raise InputError(f"{answer!r} is not a {what}: choose one of {', '.join(among)}")
     return answer
 
 

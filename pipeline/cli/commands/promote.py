@@ -20,13 +20,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "models:/NAME/VERSION; with --back, a configuration or nothing",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the configuration")
-    parser.add_argument("--name", help="of the registered model (default: promote.name, else the configuration's name)")
+    parser.add_argument(
+        "--name", help="name of the registered model (default: promote.name, else the configuration's name)"
+    )
     parser.add_argument(
         "--gate", action="append", default=[], metavar="KEY=VALUE",
         help="a setting of the section promote: min_difference=-0.01, judge_by=mean, floors.map@100=0.3",
     )  # fmt: skip
     parser.add_argument("--back", action="store_true", help="return the alias to the version that had it before")
-    parser.add_argument("--reason", help="kept with the move")
+    parser.add_argument("--reason", help="why; kept with the decision in MLflow")
     configured.root_arguments(parser, of_run=True)
 
 

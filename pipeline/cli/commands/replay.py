@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     seen_update = replay.load(args.folder)
     config = check_config(seen_update.config, str(args.folder / replay.UPDATE))
     if not Path(seen_update.tokenized).is_dir():
-        raise InputError(f"{seen_update.tokenized}, the ids that the update read, is not there any more: put it back")
+        raise InputError(f"{seen_update.tokenized}, the ids that the update read, is missing: put it back")
     workers = len(seen_update.examples)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-replay-") as scratch:
         folder = str(args.folder.resolve())
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(result) if args.json else "\n".join(_lines(seen_update.update, workers, result)))
     if not result["same"]:
         raise DupletError(
-            f"update {seen_update.update} came out as loss {result['loss']}, gradient norm {result['gradient_norm']} "
-            "and not as the training saw it: use the machine, the settings and the versions that it had"
+            f"update {seen_update.update} gives loss {result['loss']} and gradient norm {result['gradient_norm']}, "
+            "and gave others in the training: use the same machine, settings and versions"
         )
     return 0
 

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--serve", action="store_true", help="a page for a browser")
     parser.add_argument("--host", default="127.0.0.1", help="with --serve: the address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8765, help="with --serve (8765); 0: any free one")
-    parser.add_argument("--model", help="the index's model, if it lies elsewhere now")
+    parser.add_argument("--model", help="the index's model, if it was moved")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
     parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
     configured.root_arguments(parser)

@@ -10,7 +10,7 @@ from pipeline.cli.commands import configured
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A configuration, and what to show of it."""
     configured.arguments(parser)
-    parser.add_argument("--disk", action="store_true", help="who takes how much of the disk under its root")
+    parser.add_argument("--disk", action="store_true", help="how much disk each folder under its root takes")
     configured.verify_argument(parser)
 
 

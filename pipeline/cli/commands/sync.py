@@ -10,8 +10,8 @@ from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the runs lie, and where they go."""
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the runs lie (runs)")
+    """Which runs, and where they go."""
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the folder of all runs (runs)")
     parser.add_argument("--uri", help="MLflow's address, instead of the one that each run had")
 
 
@@ -38,5 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"runs": [outcome._asdict() for outcome in outcomes], "left": len(left)}))
     if any(outcome.state == "left" for outcome in left):
-        raise TryAgain(f"{len(left)} of {len(outcomes)} runs are not wholly in MLflow: the same command goes on")
+        raise TryAgain(
+            f"{len(left)} of {len(outcomes)} runs are not completely in MLflow yet: run the same command again"
+        )
     return 0

@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=20_000, metavar="N", help="made for training, at most (20,000)")
     parser.add_argument("--anew", action="store_true", help="make new pairs, and let the new model replace the old one")
     parser.add_argument("--workers", type=int, metavar="N", help="as train.workers=N")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="where the run lies (runs)")
+    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the folder of all runs (runs)")
 
 
 def run(args: argparse.Namespace) -> int:

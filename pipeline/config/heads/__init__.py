@@ -20,7 +20,7 @@ def _problem(head: Head) -> str | None:
     if head.index not in ("vectors", "tokens", "candidates", "none"):
         return f"has the index {head.index!r}; it is one of vectors, tokens, candidates, none"
     if head.index == "vectors" and (not isinstance(head, DotHead) or head.by_token):
-        return "has the index vectors and is no DotHead over one vector per text"
+        return "has the index vectors, but is not a DotHead over one vector per text"
     if head.index == "tokens" and not head.by_token:
         return "has the index tokens and compares no tokens"
     return None

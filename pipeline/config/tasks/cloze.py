@@ -29,7 +29,7 @@ class ClozeConfig(Settings):
 def _check_tokens(split: str, tokens: int, unknown: int) -> str | None:
     if unknown < tokens:
         return None
-    return f"the {split} split has no word that training knows, so nothing to take out and to say"
+    return f"the {split} split has no word of the training vocabulary, so no word can be hidden"
 
 
 TASK = TaskSpec(

@@ -27,7 +27,8 @@ class TranslationConfig(Settings):
         "2016). A larger one prefers longer translations.",
     )
     max_target_share: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="Most tokens of a translation per token of its source; ten more are allowed."
+        default=2.0,
+        description="Maximum number of tokens of a translation per token of its source; ten more are allowed.",
     )
     copy_unknown: bool = Field(
         default=False,

@@ -121,7 +121,7 @@ def _arrays(file: BinaryIO) -> dict[str, np.ndarray]:
         shape = _numbers(file, f"{axes}{form}")
         _, _, kind = _numbers(file, "iii")
         if kind not in KINDS:
-            raise ValueError("its numbers are no floats")
+            raise ValueError("its numbers are not floats")
         size = int(np.prod(shape))
         values = np.frombuffer(file.read(size * np.dtype(KINDS[kind]).itemsize), KINDS[kind])
         arrays.append(values.reshape(shape).astype(np.float32))
