@@ -11,6 +11,7 @@ from jobs import kubernetes as pods
 from jobs import kubernetes_schedule
 from jobs.kubernetes_schedule import ALONE, command, config_map, resource_name
 from jobs.schedule import PARTS, Schedule
+from pipeline.core import naming
 
 # the date, as Argo's {{workflow.scheduledTime}} has it, on the clock of the schedule's zone
 DATE = "{{workflow.scheduledTime}}"
@@ -22,7 +23,7 @@ WORKFLOWS = (
 
 
 def manifests(schedule: Schedule) -> list[dict[str, Any]]:
-    """ConfigMap and CronWorkflow.
+    """ConfigMap and CronWorkflow, and a second one for `verdict_by`.
 
     Raises:
         InputError: the job takes more than one host, or has no claim.
@@ -52,27 +53,40 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
             },
             **({"activeDeadlineSeconds": 60 * job.walltime_min} if job.walltime_min else {}),
         })  # fmt: skip
+    whole = {**template, "podSpecPatch": json.dumps(rest)}
+    documents = [config, _cron_workflow(schedule, config["metadata"], schedule.cron, "night", templates, whole)]
+    if schedule.check_cron:
+        container = {**container, "name": "main", "command": command("check"), "resources": pods.SMALL}
+        look = {"name": "check", "metadata": templates[1]["metadata"], **beside, "container": container}
+        named = config["metadata"] | {"name": naming.within(f"{name}-check", 52)}
+        documents.append(_cron_workflow(schedule, named, schedule.check_cron, "check", [look], whole))
+    return documents
+
+
+def _cron_workflow(
+    schedule: Schedule, metadata: dict[str, Any], cron: str, entry: str, templates: list[dict[str, Any]],
+    whole: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """One of these templates; `whole`: what a workflow has for all of its pods."""
     workflow = {
-        "entrypoint": "night",
+        "entrypoint": entry,
         "templates": templates,
-        **template,
+        **whole,
         "automountServiceAccountToken": True,  # Argo's own container tells the controller how a step ended
-        "podSpecPatch": json.dumps(rest),
-        "ttlStrategy": {"secondsAfterCompletion": job.kubernetes.ttl_s},
+        "ttlStrategy": {"secondsAfterCompletion": schedule.job.kubernetes.ttl_s},
         "podGC": {"strategy": "OnPodSuccess"},
     }
-    cron = {
+    return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "CronWorkflow",
-        "metadata": config["metadata"],
+        "metadata": metadata,
         "spec": {
-            "schedules": [schedule.cron],
+            "schedules": [cron],
             **({"timezone": schedule.zone} if schedule.zone else {}),
             **ALONE,
             "workflowSpec": workflow,
         },
     }
-    return [config, cron]
 
 
 def _parts(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -15,19 +15,23 @@ from pipeline.core.errors import InputError
 VARIABLE = "DUPLET_CLOCK"
 
 
+class NoClock(InputError):
+    """The clock that DUPLET_CLOCK names cannot be read: nobody knows which dates are due."""
+
+
 def seconds() -> float:
-    """As time.time(). Raises InputError where the file of DUPLET_CLOCK holds no number."""
+    """As time.time(). Raises NoClock where the file of DUPLET_CLOCK holds no number."""
     path = os.environ.get(VARIABLE)
     return time.time() + (_ahead(Path(path)) if path else 0.0)
 
 
 def now() -> datetime:
-    """An aware time. Raises InputError as `seconds` does, and where the clock is moved out of the calendar."""
+    """An aware time. Raises NoClock as `seconds` does, and where the clock is moved out of the calendar."""
     moved = seconds()
     try:
         return datetime.fromtimestamp(moved, UTC)
     except (ValueError, OverflowError, OSError):
-        raise InputError(f"{VARIABLE}={os.environ[VARIABLE]} moves the clock out of the calendar") from None
+        raise NoClock(f"{VARIABLE}={os.environ[VARIABLE]} moves the clock out of the calendar") from None
 
 
 def warning() -> str:
@@ -40,7 +44,7 @@ def _ahead(path: Path) -> float:
     try:
         ahead = float(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{VARIABLE}={path} must name a file with a number of seconds ({error})") from None
+        raise NoClock(f"{VARIABLE}={path} must name a file with a number of seconds ({error})") from None
     if not math.isfinite(ahead):
-        raise InputError(f"{VARIABLE}={path} must name a file with a number of seconds, not {ahead}")
+        raise NoClock(f"{VARIABLE}={path} must name a file with a number of seconds, not {ahead}")
     return ahead

@@ -19,7 +19,7 @@ from jobs import spec as specs
 from jobs import strategic_merge
 from jobs.client import Client
 from jobs.folder import Record, resumed
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, KubernetesOptions, KubernetesPatch
 from jobs.targets import JobState
 from jobs.texts import shell
 from pipeline.core import naming
@@ -32,6 +32,9 @@ SSHD = ["/usr/sbin/sshd", "-De", "-f", f"{HOME}/.sshd_config"]
 GIVEN = "/etc/duplet"  # the ConfigMap in the launcher's pod
 SMALL = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "512Mi"}}  # of what only looks
 CANCELLED, QUEUE = "duplet/cancelled", "kueue.x-k8s.io/queue-name"  # an annotation of ours, a label of Kueue's
+# variable -> label of the pods of a Job: its name and identity
+OWNER = {"DUPLET_NIGHT": "batch.kubernetes.io/job-name", "DUPLET_NIGHT_UID": "batch.kubernetes.io/controller-uid"}
+EVICTED = "MPIJobEvicted"  # the operator calls a job failed then, though its launcher is at work
 ALONE = "duplet"  # the container that holds all workers of a schedule's night
 SAVE_S = 120  # between the signal to end and the end, to save a checkpoint
 CLIENT = Client(
@@ -139,11 +142,12 @@ def _launcher(spec: JobSpec, name: str, labels: dict[str, str]) -> dict[str, Any
             *_environment(spec),
         ],
         **_secrets(spec),
-        "resources": _resources(spec, spec.cpus_per_worker or 1, 0),
+        "resources": _launcher_resources(spec),
         "volumeMounts": [_mount(spec), {"name": "given", "mountPath": GIVEN, "readOnly": True}],
     }
     volumes = [_claim(spec), {"name": "given", "configMap": {"name": name}}]
     template = _pod(spec, labels | {"duplet/role": "launcher"}, container, volumes)
+    _as_launcher(spec, template)
     return _patched(template, spec.kubernetes.patch.launcher)
 
 
@@ -182,6 +186,39 @@ def single_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: 
     return _patched(_pod(spec, labels, container, volumes), spec.kubernetes.patch.pod)
 
 
+def night_pod(spec: JobSpec, config_map: str, labels: dict[str, str], command: list[str]) -> dict[str, Any]:
+    """A pod template of a night whose ranks run elsewhere: as large as a launcher, and it may ask the cluster.
+
+    The labels that a CronJob's Job gives its pods tell who owns what the night makes.
+    """
+    template = single_pod(spec.model_copy(update={"kubernetes": _unpatched(spec)}), config_map, labels, command)
+    [container] = template["spec"]["containers"]
+    container["resources"] = _launcher_resources(spec)
+    container["env"] = [
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{label}']"}}}
+            for name, label in OWNER.items()
+        ),
+        *container.get("env", []),
+    ]
+    _as_launcher(spec, template)
+    return _patched(template, spec.kubernetes.patch.pod)
+
+
+def _unpatched(spec: JobSpec) -> KubernetesOptions:
+    return spec.kubernetes.model_copy(update={"patch": KubernetesPatch()})
+
+
+def _as_launcher(spec: JobSpec, template: dict[str, Any]) -> None:
+    """Gives a pod the account with which it asks the cluster, and the launcher's own nodes."""
+    pod, options = template["spec"], spec.kubernetes
+    pod.pop("nodeSelector", None)
+    if options.launcher.node_selector:
+        pod["nodeSelector"] = dict(options.launcher.node_selector)
+    if options.cluster_account is not None:
+        pod |= {"serviceAccountName": options.cluster_account, "automountServiceAccountToken": True}
+
+
 def _patched(template: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     patched: dict[str, Any] = strategic_merge.merged(template, patch)
     return patched
@@ -203,6 +240,13 @@ def _environment(spec: JobSpec) -> list[dict[str, str]]:
 def _secrets(spec: JobSpec) -> dict[str, Any]:
     references = [{"secretRef": {"name": name}} for name in spec.kubernetes.secrets]
     return {"envFrom": references} if references else {}
+
+
+def _launcher_resources(spec: JobSpec) -> dict[str, Any]:
+    """Small beside those of a worker's pod: it holds no rank."""
+    own = spec.kubernetes.launcher
+    small = None if spec.mem_gb is None else min(spec.mem_gb, own.mem_gb)
+    return _resources(spec.model_copy(update={"mem_gb": small}), own.cpus or spec.cpus_per_worker or 1, 0)
 
 
 def _resources(spec: JobSpec, cpus: int, gpus: int) -> dict[str, Any]:
@@ -311,7 +355,7 @@ class Kubernetes:
         if not output:
             return JobState("lost", f"the cluster has no MPIJob {record.handle}: removed, or its time to live is over")
         mpijob = json.loads(output)
-        conditions = {c["type"]: c for c in mpijob.get("status", {}).get("conditions", []) if c.get("status") == "True"}
+        conditions = conditions_of(mpijob)
         if "Succeeded" in conditions:
             return JobState("finished", "", 0)
         if "Failed" in conditions:
@@ -326,6 +370,8 @@ class Kubernetes:
             return JobState("cancelled", f"suspended; {resumed(spec)}", TryAgain.exit_code)
         if "Running" in conditions:
             return JobState("running", f"as MPIJob {record.handle}")
+        if "Evicted" in conditions:
+            return JobState("running", f"as MPIJob {record.handle}; {conditions['Evicted'].get('message', '')}")
         return JobState("queued", f"as MPIJob {record.handle}, waiting for its pods")
 
     def _launcher_end(self, spec: JobSpec) -> tuple[int | None, str]:
@@ -361,6 +407,18 @@ class Kubernetes:
                 return record.handle or ""
         kubectl(spec, "delete", "--ignore-not-found", "--filename", str(record.folder / MANIFEST))
         return self.submit(spec, record.folder)
+
+
+def conditions_of(mpijob: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The conditions that hold, by type. Failed on account of an eviction, which is not the end, is called Evicted.
+
+    The operator sets a time of completion only where the launcher's Job has ended (updateMPIJobStatus).
+    """
+    status = mpijob.get("status", {})
+    found = {one["type"]: one for one in status.get("conditions", []) if one.get("status") == "True"}
+    if found.get("Failed", {}).get("reason") == EVICTED and not status.get("completionTime"):
+        found["Evicted"] = found.pop("Failed")
+    return found
 
 
 def _own(spec: JobSpec) -> None:

@@ -1,12 +1,14 @@
 """Schedules of the target kubernetes: a CronJob whose job runs what is due in one pod, with all its workers.
 
-The configuration and the schedule are a ConfigMap; `concurrencyPolicy: Forbid` keeps two from running at once.
+Where the workers take several hosts, that pod makes an MPIJob of each night (`jobs.kubernetes_night`). The
+configuration and the schedule are a ConfigMap; `concurrencyPolicy: Forbid` keeps two from running at once.
 """
 
 from typing import Any
 
 from jobs import kubernetes as pods
 from jobs.schedule import CONFIG, SCHEDULE, Schedule
+from jobs.spec import JobSpec
 from pipeline.core import atomic_files, naming
 from pipeline.core.errors import DupletError, InputError
 
@@ -26,13 +28,19 @@ def config_map(schedule: Schedule) -> dict[str, Any]:
     """Configuration and schedule as the pods see them.
 
     Raises:
-        InputError: the job takes more than one host, or has no claim.
+        InputError: the job takes more than one host and the target or its account has none for it; there is no claim.
     """
     job = schedule.job
-    if job.hosts(job.max_workers) > 1:
+    several = f"workers_per_host={job.workers_per_host} makes {job.max_workers} workers take"
+    if on_hosts(job) and schedule.target != "kubernetes":
         raise InputError(
-            f"a scheduled run on {schedule.target} has one pod, and workers_per_host={job.workers_per_host} makes "
-            f"{job.max_workers} workers take {job.hosts(job.max_workers)}: leave it out, or schedule on slurm"
+            f"a scheduled run on {schedule.target} has one pod, and {several} {job.hosts(job.max_workers)}: leave it "
+            "out, or schedule on kubernetes or slurm"
+        )
+    if on_hosts(job) and job.kubernetes.cluster_account is None:
+        raise InputError(
+            f"{several} {job.hosts(job.max_workers)} hosts, for which each night's pod makes an MPIJob: it needs "
+            "kubernetes.cluster_account=NAME, a service account with the rights of configs/jobs/kubernetes_account.yaml"
         )
     inside = schedule.model_copy(update={"job": pods.spec_inside(job)})
     labels = {"app.kubernetes.io/name": "duplet", "duplet/schedule": schedule.name}
@@ -42,6 +50,11 @@ def config_map(schedule: Schedule) -> dict[str, Any]:
         "metadata": {"name": resource_name(schedule), "namespace": job.kubernetes.namespace, "labels": labels},
         "data": {CONFIG: job.config_text, SCHEDULE: inside.model_dump_json(indent=1)},
     }
+
+
+def on_hosts(job: JobSpec) -> bool:
+    """Whether a job's workers take more than one host."""
+    return job.hosts(job.max_workers) > 1
 
 
 def command(action: str) -> list[str]:
@@ -54,7 +67,9 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
     job, config = schedule.job, config_map(schedule)
     metadata = config["metadata"]
     name, labels = metadata["name"], metadata["labels"]
-    template = pods.single_pod(job, name, labels, command("run"))
+    if on_hosts(job):
+        pods.manifests(schedule.job)  # refuses what no night could be made of
+    template = (pods.night_pod if on_hosts(job) else pods.single_pod)(job, name, labels, command("run"))
     template["spec"]["restartPolicy"] = "Never"
     run: dict[str, Any] = {
         "backoffLimit": job.retries,
@@ -63,7 +78,7 @@ def manifests(schedule: Schedule) -> list[dict[str, Any]]:
         "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 3]}}]},
         "template": template,
     }
-    if job.walltime_min is not None:
+    if job.walltime_min is not None and not on_hosts(job):  # else it is the MPIJob's, which may wait for room before
         run["activeDeadlineSeconds"] = job.walltime_min * 60
     documents = [config, _cron_job(schedule, metadata, schedule.cron, run)]
     if schedule.check_cron:

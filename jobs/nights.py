@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs import data_checks, dates, messages, on_cluster, waiting
+from jobs import data_checks, dates, kubernetes_night, messages, on_cluster, waiting
 from jobs import folder as folders
 from jobs import spec as specs
 from jobs.schedule import CONFIG, LOCK, STAMP, VERDICTS, Schedule, with_spare
@@ -251,8 +251,8 @@ def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say:
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
     if refusal := _refused_data(schedule, began, job, config, say):
         return began._replace(exit_code=GateError.exit_code, reason=refusal)
-    supervisor, code = _supervised(job, when)
-    reason, restarts = str(folders.load(job.folder).state().get("reason", "")), len(supervisor.failures) - (code != 0)
+    code, restarts = _trained(schedule, job, when, say)
+    reason = str(folders.load(job.folder).state().get("reason", ""))
     metrics: dict[str, float] = {}
     if code == 0:
         reason = "done"
@@ -264,6 +264,16 @@ def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say:
     return began._replace(exit_code=code, reason=reason, metrics=metrics, restarts=max(0, restarts))
 
 
+def _trained(schedule: Schedule, job: JobSpec, when: datetime, say: Say) -> tuple[int, int]:
+    """Does all stages of a date; the exit code, and how often the training was started again. Raises DupletError."""
+    if schedule.target == "kubernetes" and job.hosts(job.max_workers) > 1:
+        before = len(folders.load(job.folder).state().get("restarts", []))
+        code = kubernetes_night.train(job, say)
+        return code, len(folders.load(job.folder).state().get("restarts", [])) - before
+    supervisor, code = _supervised(job, when)
+    return code, len(supervisor.failures) - (code != 0)
+
+
 def _supervised(job: JobSpec, when: datetime, verb: str | None = None) -> tuple[Supervisor, int]:
     """Runs a date's job, or the stages up to a verb's. Raises Stopped where a signal ended it."""
     workers = on_cluster.workers(job) if "DUPLET_LAUNCHER" in os.environ else None
@@ -271,7 +281,7 @@ def _supervised(job: JobSpec, when: datetime, verb: str | None = None) -> tuple[
         supervisor = Supervisor(job.folder, workers, verb)
         code = supervisor.run()
     if code == TryAgain.exit_code and supervisor.signals:
-        on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"))
+        on_cluster.go_on(job.folder, os.environ.get("SLURM_JOB_ID"), supervisor.left_out)
         raise Stopped(f"{when:{STAMP}}: {folders.load(job.folder).state().get('reason', '')}")
     return supervisor, code
 

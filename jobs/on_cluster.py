@@ -9,13 +9,13 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs import folder as folders
+from jobs import health, states
 from jobs import spec as specs
-from jobs import states
 from jobs.supervise import Supervisor, holding
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, TryAgain
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             supervisor = Supervisor(folder, workers(record.spec))
             code = supervisor.run()
         if code == TryAgain.exit_code and supervisor.signals and not (folder / folders.CANCEL).exists():
-            return go_on(folder, os.environ.get("SLURM_JOB_ID"))
+            return go_on(folder, os.environ.get("SLURM_JOB_ID"), supervisor.left_out)
         return _leave(folders.load(folder).state())
     except DupletError as error:
         print(f"duplet job: {error}", file=sys.stderr)
@@ -70,11 +70,16 @@ def tag(folder: Path) -> None:
         atomic_files.write_text(folder / folders.TAGS, json.dumps(known))
 
 
-def go_on(folder: Path, slurm_job: str | None) -> int:
+def go_on(folder: Path, slurm_job: str | None, left_out: Iterable[str] = ()) -> int:
     """Puts a stopped job back into SLURM's queue, unless its last starts made no progress.
+
+    Args:
+        left_out: the bad nodes because of which it was stopped; such a start had no chance, and does not count.
 
     Returns 75; 1 where it is given up.
     """
+    if nodes := ", ".join(left_out):
+        return _queued_again(folder, slurm_job, f"goes on without {nodes}")
     noted = job_folder.read(folder, job_folder.WORKERS)
     reached = states.newest_checkpoint(Path(noted["work"])) if "work" in noted else 0
     finished = len(atomic_files.finished(folder.parent.parent, f"*/*/{manifest.NAME}"))  # stages, of any job
@@ -87,12 +92,13 @@ def go_on(folder: Path, slurm_job: str | None) -> int:
         ended = {**folders.load(folder).state(), "state": "failed", "reason": reason, "exit_code": 1}
         folders.write_state(folder, ended)
         return _leave(ended)
-    state = {**folders.load(folder).state(), "state": "requeued", "reason": f"saved at update {reached} on a signal"}
-    folders.write_state(folder, state)
-    if slurm_job is not None and shutil.which("scontrol"):
-        done = subprocess.run(["scontrol", "requeue", slurm_job], capture_output=True, text=True)
-        if done.returncode:
-            print(f"duplet job: not queued again ({done.stderr.strip()})", file=sys.stderr)
+    return _queued_again(folder, slurm_job, f"saved at update {reached} on a signal")
+
+
+def _queued_again(folder: Path, slurm_job: str | None, reason: str) -> int:
+    folders.write_state(folder, {**folders.load(folder).state(), "state": "requeued", "reason": reason})
+    if slurm_job is not None and shutil.which("scontrol") and (problem := health.requeued(folder, slurm_job)):
+        print(f"duplet job: {problem}", file=sys.stderr)
     return TryAgain.exit_code
 
 

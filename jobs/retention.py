@@ -54,7 +54,13 @@ class Removal(NamedTuple):
     runs: list[str]
     folders: list[Path]
     where: Address
-    later: bool  # the registry needs some of it still: its job stays, so that a later call finds the rest
+    later: frozenset[tuple[str, str]]  # its stages that the registry needs still
+    runs_stay: bool  # some of its MLflow runs are needed still
+
+    @property
+    def stays(self) -> bool:
+        """Whether its job's folder stays, so that a later call finds the rest."""
+        return bool(self.later)
 
 
 class Outcome(NamedTuple):
@@ -95,7 +101,7 @@ def collect(root: Path, keep_nights: int, keep_champions: int, dry_run: bool, sa
 
 
 def _bytes(item: Removal) -> int:
-    return sum(disk.taken(path) for path in (*item.folders, *([] if item.later else [item.night.record.folder])))
+    return sum(disk.taken(path) for path in (*item.folders, *([] if item.stays else [item.night.record.folder])))
 
 
 @contextlib.contextmanager
@@ -137,7 +143,25 @@ def plan(root: Path, keep_nights: int, keep_champions: int, say: Say) -> list[Re
     candidates = {stage for night in old for stage in night.stages}
     used = _with_inputs(root, used, candidates)
     items = [_removal(root, night, wheres[night.record.spec.id], registries, used) for night in _oldest_first(old)]
-    return [item for item in items if not item.later or item.versions or item.runs or item.folders]
+    kept = {stage for record in all_jobs if record.spec.id not in going for stage in stages_of(record)}
+    items = _without_doubles(items, kept)
+    return [item for item in items if not item.stays or item.versions or item.runs or item.folders]
+
+
+def _without_doubles(items: list[Removal], kept: set[tuple[str, str]]) -> list[Removal]:
+    """Lets a night's job go where one that stays leads a later call to the same stages.
+
+    Nights on which nothing was new have the stages of the champion's own night: without this all of their folders
+    would stay for as long as it does.
+    """
+    found = kept.union(*(item.later for item in items if item.runs_stay))
+    newest_first = []
+    for item in reversed(items):
+        if not item.runs_stay and item.later <= found:
+            item = item._replace(later=frozenset())
+        found |= item.later
+        newest_first.append(item)
+    return newest_first[::-1]
 
 
 def _oldest_first(old: list[Night]) -> list[Night]:
@@ -253,7 +277,7 @@ def _removal(
     paths += [path for stage, key in sorted(gone) if (path := root / "work" / f"{stage}-{key}").exists()]
     paths += [path for run in runs if (path := root / "models" / run).exists()]
     needed = {stage for version in known.kept for stage in of_version(version)}
-    return Removal(night, versions, runs, paths, where, bool(night.stages & needed))
+    return Removal(night, versions, runs, paths, where, night.stages & needed, bool(stay))
 
 
 # --- how it goes ------------------------------------------------------------------------------------------------------
@@ -268,7 +292,7 @@ def remove(root: Path, item: Removal, say: Say) -> None:
         if not remove_unlocked(path):
             say(f"{path} stays: somebody is at work on it")
             whole = False
-    if whole and not item.later:
+    if whole and not item.stays:
         with contextlib.suppress(FileNotFoundError):
             atomic_files.remove_folder(item.night.record.folder)
 

@@ -5,10 +5,12 @@ SLURM sends it SIGTERM: the training saves a checkpoint, and the job puts itself
 """
 
 import math
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs import client
+from jobs import bad_nodes, client
 from jobs.client import Client
 from jobs.folder import LOG, Record, resumed
 from jobs.spec import JobSpec
@@ -95,11 +97,15 @@ def _end_of_time(spec: JobSpec) -> list[str]:
 def surroundings(spec: JobSpec) -> list[str]:
     """Lines of a script: what the site needs, the working folder, and how ranks are started."""
     per_host = spec.workers_per_host or spec.max_workers
-    starter = f"srun --ntasks={{workers}} --ntasks-per-node={per_host} --cpus-per-task={spec.cpus_per_worker or 1}"
+    starter = [
+        "srun", "--ntasks={workers}", f"--ntasks-per-node={per_host}", f"--cpus-per-task={spec.cpus_per_worker or 1}",
+        "--distribution=block", "--kill-on-bad-exit=1",  # ranks that saved end after the first of them
+    ]  # fmt: skip
+    contained = spec.slurm.container.image is not None
     launcher = [
         shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "serve"),
-        f"{starter} --distribution=block --kill-on-bad-exit=1",  # ranks that saved end after the first of them
-        shell(spec.python, "-P", "-m", "pipeline.distributed.rendezvous", "rank"),
+        _words([*starter, *_container_options(spec)]),
+        _words([*_inside(spec), "-P", "-m", "pipeline.distributed.rendezvous", "inside" if contained else "rank"]),
     ]
     joined = " \\\n".join(in_double_quotes(part) for part in launcher)
     return [
@@ -110,6 +116,73 @@ def surroundings(spec: JobSpec) -> list[str]:
         "# how the training starts its ranks on all hosts: one srun task each, which meet at the first host",
         f'export DUPLET_LAUNCHER="{joined}"',
     ]
+
+
+def checking(spec: JobSpec, hosts: int, gpus: int) -> list[str]:
+    """The command that looks at each of so many nodes, as the ranks would find them: see `jobs.node_check`."""
+    srun = ["srun", f"--nodes={hosts}", f"--ntasks={hosts}", "--ntasks-per-node=1", "--cpus-per-task=1"]
+    arguments = [spec.root, str(gpus), *([spec.slurm.health.command] if spec.slurm.health.command else [])]
+    return [
+        *srun, "--kill-on-bad-exit=0", *_container_options(spec), *_inside(spec), "-P", "-m", "jobs.node_check",
+        *arguments,
+    ]  # fmt: skip
+
+
+def _mounts(spec: JobSpec) -> list[str]:
+    """What the container sees of the host, as FOLDER:INSIDE[:ro].
+
+    Raises:
+        InputError: a mount would hide the job's own folders, or their paths cannot be mounted.
+    """
+    container = spec.slurm.container
+    own = list(dict.fromkeys((spec.root, spec.cwd)))
+    for path in own:
+        if re.search(r"[\s:,]", path):
+            raise InputError(f"slurm.container: {path} cannot be mounted, since it holds a space, a colon or a comma")
+    mounts = [mount if ":" in mount else f"{mount}:{mount}" for mount in container.mounts]
+    for mount in mounts:
+        outside, inside, *read_only = mount.split(":")
+        if inside in own and (outside != inside or "ro" in read_only):
+            raise InputError(
+                f"slurm.container.mounts: {mount} would take the place of {inside}, which the ranks must see as it is, "
+                "and write: leave it out, it is mounted by itself"
+            )
+    return list(dict.fromkeys([*(f"{path}:{path}" for path in own), *mounts]))
+
+
+def _container_options(spec: JobSpec) -> list[str]:
+    """Options of srun for a container of pyxis. Raises InputError as `_mounts`."""
+    container = spec.slurm.container
+    for line in spec.slurm.extra:
+        if container.image is not None and line.startswith("--container-"):
+            raise InputError(f"slurm.extra has {line}, and slurm.container is given too: leave one of them out")
+    if container.kind != "pyxis":
+        return []
+    return [
+        f"--container-image={container.image}", f"--container-mounts={','.join(_mounts(spec))}",
+        f"--container-workdir={spec.cwd}",
+    ]  # fmt: skip
+
+
+def _inside(spec: JobSpec) -> list[str]:
+    """The words before the interpreter's options: apptainer's, and the interpreter of the image or of the host.
+
+    The image's interpreter must not look for modules where the host's does (PYTHONPATH).
+    """
+    container = spec.slurm.container
+    if container.image is None:
+        return [spec.python]
+    own = ["env", "-u", "PYTHONPATH", container.python]
+    if container.kind == "pyxis":
+        return own
+    nvidia = ["--nv"] if spec.gpus_per_worker else []
+    binds = [word for mount in _mounts(spec) for word in ("--bind", mount)]
+    return ["apptainer", "exec", *nvidia, *binds, "--pwd", spec.cwd, container.image, *own]
+
+
+def _words(words: list[str]) -> str:
+    """Words of a starter, in which {workers} is filled in later."""
+    return " ".join(word if re.fullmatch(r"[\w@%+=:,./{}-]+", word, re.ASCII) else shlex.quote(word) for word in words)
 
 
 def quoted(value: str) -> str:
@@ -147,8 +220,9 @@ class Slurm:
         CLIENT.need("sbatch", "squeue", "scontrol", "scancel")
 
     def submit(self, spec: JobSpec, folder: Path) -> str:
-        """Returns SLURM's job id."""
-        return handed_over(folder / SCRIPT)
+        """Returns SLURM's job id. A job that is resumed is handed over without the nodes that it has left out."""
+        known = bad_nodes.known(folder)
+        return handed_over(folder / SCRIPT, *([f"--exclude={known.nodes}"] if known.excluded else []))
 
     def state(self, record: Record) -> JobState:
         """What SLURM says while it knows the job, then what the job itself left in its folder."""
@@ -158,13 +232,15 @@ class Slurm:
         if noted.get("state") in ENDED and noted.get("exit_code") not in (None, TryAgain.exit_code):
             return JobState(noted["state"], noted.get("reason", ""), noted["exit_code"])  # nothing follows that end
         name, reason, code = self._ask(record.handle)
-        if name in ("queued", "running", "cancelled"):
+        if name in ("queued", "running"):
+            return JobState(name, "; ".join(filter(None, [reason, bad_nodes.known(record.folder).words])))
+        if name == "cancelled":
             return JobState(name, reason)
         noted = record.state()
         if noted.get("state") in ENDED:
             return JobState(noted["state"], noted.get("reason", ""), noted.get("exit_code"))
         if name is None:
-            gone = f"SLURM no longer knows job {record.handle}, which left no word"
+            gone = f"SLURM no longer knows job {record.handle}, and its folder does not say how it ended"
             return JobState("lost", f"{gone}: {resumed(record.spec)}", 75)
         return JobState(name, reason, code)
 

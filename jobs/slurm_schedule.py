@@ -48,9 +48,10 @@ def script(schedule: Schedule) -> str:
         *(f"#SBATCH {option}" for option in options(schedule)),
         "",
         *slurm.surroundings(job),
-        "# the next link first, so that a failure breaks no chain; a requeued link has handed it over already",
+        "# the next link first, so that a failure breaks no chain; a requeued link has handed it over already, and one",
+        "# that a person submits with options, such as --date, is none",
         f"if [ -e {schedule_file} ] && [ -z \"${{DUPLET_SCRONTAB:-}}\" ] && "
-        '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then',
+        '[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] && [ $# -eq 0 ]; then',
         "    waits=no",
         f"    for pause in {pauses}; do  # the controller may be busy: the work does not depend on it",
         '        sleep "$pause"',
@@ -59,7 +60,7 @@ def script(schedule: Schedule) -> str:
         f'    [ "$waits" = yes ] || export {BROKEN}=1  # tried again after the work',
         *_check_job(schedule),
         "fi",
-        f"exec {run_command(schedule)}",
+        f'exec {run_command(schedule)} "$@"',
         "",
     ])  # fmt: skip
 

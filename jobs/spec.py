@@ -22,6 +22,64 @@ Count = Annotated[int, Field(ge=1, le=4096)]
 DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
 
 
+class SlurmHealth(Settings):
+    """Whether each node is sound, looked at before ranks start on it; a bad one is left out, and the job requeued."""
+
+    command: str | None = Field(
+        default=None,
+        description="Line of shell that each node must do with exit code 0, besides Duplet's own checks. null: none.",
+        examples=["/opt/site/node_check"],
+    )
+    exclude_at_most: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=3, description="Most nodes that the job leaves out. 0: nothing is checked."
+    )
+
+
+class SlurmContainer(Settings):
+    """The container in which the ranks run; the job's folder, root and working folder are mounted by themselves."""
+
+    kind: Literal["pyxis", "apptainer"] | None = Field(
+        default=None, description="What runs it: SLURM's plugin pyxis, or apptainer. null: no container."
+    )
+    image: str | None = Field(
+        default=None,
+        description="Image with Duplet, made from docker/Dockerfile.gpu; a file, or an address that kind knows.",
+        examples=["/shared/duplet.sqsh"],
+    )
+    mounts: tuple[str, ...] = Field(
+        default=(), description="More folders of the host, as FOLDER, FOLDER:INSIDE or FOLDER:INSIDE:ro.",
+        examples=[["/data:/data:ro"]],
+    )  # fmt: skip
+    python: str = Field(default="/opt/duplet/bin/python", description="Python interpreter of Duplet inside the image.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SlurmContainer":
+        if (self.kind is None) != (self.image is None):
+            lacking = "image" if self.image is None else "kind (pyxis or apptainer)"
+            raise ValueError(f"a container needs {lacking} too")
+        if self.kind is None and self.mounts:
+            raise ValueError("mounts are of a container: give kind and image too")
+        if self.image is not None:
+            _check_image(str(self.kind), self.image)
+        for mount in self.mounts:
+            if not re.fullmatch(r"/[^\s:,]*(:/[^\s:,]*(:r[ow])?)?", mount):
+                raise ValueError(
+                    f"mount {mount!r} must be FOLDER, FOLDER:INSIDE or FOLDER:INSIDE:ro, absolute and without spaces "
+                    "and commas"
+                )
+        return self
+
+
+def _check_image(kind: str, image: str) -> None:
+    """Raises ValueError for an image that is the other kind's."""
+    if re.search(r"\s", image) or not image:
+        raise ValueError(f"image {image!r} must not hold spaces")
+    if kind == "pyxis" and image.endswith(".sif"):
+        raise ValueError(f"image {image} is a file of apptainer's: set kind to apptainer, or import it with enroot")
+    if kind == "apptainer" and "#" in image:
+        raise ValueError(f"image {image} is an address of pyxis's: write docker://REGISTRY/IMAGE, or set kind to pyxis")
+
+
 class SlurmOptions(Settings):
     """What only `sbatch` takes."""
 
@@ -53,6 +111,8 @@ class SlurmOptions(Settings):
     setup: tuple[str, ...] = Field(
         default=(), description="Lines of shell that run before the work.", examples=[["module load cuda/11.7"]]
     )
+    health: SlurmHealth = SlurmHealth()
+    container: SlurmContainer = SlurmContainer()
 
 
 PodPatch = Annotated[
@@ -77,6 +137,18 @@ class KubernetesPatch(Settings):
         examples=[{"spec": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}],
     )
     pod: PodPatch = Field(default={}, description="Of a schedule's pod, whose container is called duplet.")
+
+
+class KubernetesLauncher(Settings):
+    """The launcher's pod, which cuts the text and starts the ranks, and needs no GPU; a night's pod is as large."""
+
+    cpus: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="CPU cores. null: cpus_per_worker."
+    )
+    mem_gb: Annotated[float, Field(gt=0, le=65_536)] = Field(
+        default=16.0, description="Memory, in GiB, but no more than mem_gb; where that is null, what the target gives."
+    )
+    node_selector: dict[str, str] = Field(default={}, description="Labels that its node must have. Empty: any node.")
 
 
 class KubernetesOptions(Settings):
@@ -120,6 +192,12 @@ class KubernetesOptions(Settings):
         description="Queue of Kueue that the job waits in, suspended until there is room. null: none.",
         examples=["search"],
     )
+    cluster_account: DnsName | None = Field(
+        default=None,
+        description="Service account with the rights of configs/jobs/kubernetes_account.yaml: with it an evicted "
+        "worker's pod is made anew, and a schedule's nights may take several hosts. null: pods cannot ask the cluster.",
+        examples=["duplet"],
+    )
     start_within_s: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="Seconds within which a scheduler of gangs must find room for all pods; else the job fails. null: "
@@ -131,8 +209,11 @@ class KubernetesOptions(Settings):
         examples=[{"NCCL_DEBUG": "INFO"}],
     )
     patch: KubernetesPatch = KubernetesPatch()
+    launcher: KubernetesLauncher = KubernetesLauncher()
     node_selector: dict[str, str] = Field(
-        default={}, description="Labels that a node must have. Empty: any node.", examples=[{"gpu": "a100"}]
+        default={},
+        description="Labels that the node of a worker, or of a schedule's only pod, must have. Empty: any node.",
+        examples=[{"gpu": "a100"}],
     )
 
 
@@ -263,7 +344,10 @@ KEPT_SECRET = (
 _ASSIGNED = re.compile(r"(\w+)=[\"']?[^\s$\"',;]")  # of a line of a shell, or of --export=NAME=value
 # What a person sets in a job file or by option; the rest of a spec follows from the configuration and the place.
 SETTABLE = tuple(name for name in JobFile.model_fields if name not in ("config", "overrides"))
-SECTIONS: dict[str, type[Settings]] = {"slurm": SlurmOptions, "kubernetes": KubernetesOptions}
+SECTIONS: dict[str, type[Settings]] = {
+    "slurm": SlurmOptions, "kubernetes": KubernetesOptions, "health": SlurmHealth, "container": SlurmContainer,
+    "patch": KubernetesPatch, "launcher": KubernetesLauncher,
+}  # fmt: skip
 
 
 def read(path: str, overrides: list[str], options: dict[str, str | None]) -> JobSpec:
@@ -318,6 +402,8 @@ def _check_secrets(overrides: list[str], text: str, job: dict[str, Any]) -> None
     slurm = job.get("slurm")
     listed = [slurm.get(name) for name in ("setup", "extra")] if isinstance(slurm, dict) else []
     shell_lines = [str(line) for lines in listed if isinstance(lines, list | tuple) for line in lines]
+    if isinstance(slurm, dict) and isinstance(health := slurm.get("health"), dict) and health.get("command"):
+        shell_lines.append(str(health["command"]))
     for piece in (*overrides, *text.splitlines(), *shell_lines):
         if holds_secret(piece):
             raise InputError(f"{hide(piece.strip())} {KEPT_SECRET}")
@@ -368,7 +454,7 @@ def _job_file(path: str) -> dict[str, Any]:
 
 def _set(job: dict[str, Any], key: str, value: str) -> None:
     first, *rest = key.split(".")
-    if first not in SETTABLE or (rest and first not in SECTIONS):
+    if first not in SETTABLE or (rest and first not in ("slurm", "kubernetes")):
         raise InputError(f"job: there is no setting {key} (allowed: {', '.join(SETTABLE)})")
     values.put(job, f"{key}={value}", (JobSpec,), "walltime_min=60")
 
@@ -387,8 +473,10 @@ def _range(workers: Any, config: str, overrides: list[str]) -> tuple[int, int]:
 def _explain(error: Any) -> str:
     where = ".".join(str(step) for step in error["loc"])
     if error["type"] == "extra_forbidden":
-        section = SECTIONS.get(str(error["loc"][0]))
-        names = list(section.model_fields) if section else list(SETTABLE)
+        names = list(SETTABLE)
+        for step in error["loc"][:-1]:
+            section = SECTIONS.get(str(step))
+            names = list(section.model_fields) if section else names
         meant = guess(str(error["loc"][-1]), names, before=", ")
         return f"unknown key {where}{meant} (allowed: {', '.join(names)})"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")

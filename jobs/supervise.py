@@ -20,18 +20,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jobs import bad_nodes, evictions, health, states
 from jobs import folder as folders
-from jobs import states
 from jobs.states import Failure
 from pipeline.config import load_config
 from pipeline.core import atomic_files
-from pipeline.core.errors import DupletError, TryAgain
+from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
 from pipeline.core.redaction import hide
 from pipeline.distributed import job_folder, launcher
 
 LOCK = "supervisor.lock"
 POLL_S = 0.2
 WAITING, FOLLOW_S = "queued", 0.5  # the state of a job that follows others, and how often it looks
+TRAINING = ("train", "run")  # the verbs that start ranks
 KILL_AFTER_S = launcher.GRACE_S + 2 * launcher.LAUNCHER_GRACE_S  # the run ends its workers itself before that
 
 
@@ -49,6 +50,8 @@ class Supervisor:
         self.attempts = int(before.get("attempts", 0))
         self.failures: list[Failure] = []
         self.signals, self.walltime_reached = 0, False
+        self.evicted: list[int] = []  # the newest checkpoint at each loss of a pod
+        self.left_out: dict[str, str] = {}  # nodes found bad just now, each with the reason
         self.began = time.monotonic()
 
     def run(self) -> int:
@@ -63,6 +66,9 @@ class Supervisor:
             self._note_interruption(workers)
         self._write("running", "", workers=workers, strict=True)
         while True:
+            if self._has_bad_nodes():
+                return self._end_stopped(states.failure(self.folder, TryAgain.exit_code, ""), workers)
+            pods = evictions.seen(self.spec, self._log)
             code, sentence = self._attempt(workers)
             if code == 0:
                 return self._end("finished", "", 0, workers)
@@ -71,6 +77,8 @@ class Supervisor:
                 self.signals += 1  # the ranks were told to save and stop, and the script was not: a preemption
             if self.signals or self.walltime_reached:
                 return self._end_stopped(failure, workers)
+            if self._lost_pods(pods, failure, workers):
+                continue  # where a signal came meanwhile, the run is told of it at once
             self.failures.append(failure)
             if reason := states.give_up(self.failures, self.spec.retries):
                 return self._end("failed", reason, code if code > 0 else 1, workers)
@@ -80,6 +88,35 @@ class Supervisor:
             self._write("running", f"starts again in {pause:.0f} s after: {failure.reason}", workers=workers)
             if self._paused(pause):
                 return self._end_stopped(failure, workers)
+
+    def _has_bad_nodes(self) -> bool:
+        """Whether a node of SLURM's is to be left out before the ranks start; the job is then stopped and requeued."""
+        if self.verb in TRAINING:
+            self.left_out = health.look(self.folder, self.spec, self._log)
+        self.signals += bool(self.left_out)
+        return bool(self.left_out)
+
+    def _lost_pods(self, pods: evictions.Pods | None, failure: Failure, workers: int) -> bool:
+        """Whether a start failed because a worker's pod was gone; waits then until all are there again.
+
+        It is no failure of the job's, unless it happens `retries` times without one checkpoint more.
+        """
+        wrong = (InputError.exit_code, GateError.exit_code)  # not for want of a pod
+        if pods is None or failure.exit_code in wrong or not pods.are_lost():
+            return False
+        self.evicted.append(failure.checkpoint)
+        if self.evicted.count(failure.checkpoint) > self.spec.retries:
+            return False
+        self._note_restart(
+            failure, f"a worker's pod is gone, starting again when it is back: {failure.reason}", workers
+        )
+
+        def stopped() -> bool:
+            return bool(self.signals)
+
+        self._write("running", "waits for a worker's pod to be made anew", workers=workers)
+        pods.wait(self._log, stopped)
+        return True
 
     def _waits(self, workers: int) -> bool:
         """Waits for the end of the jobs that this one follows here; whether a signal came meanwhile."""
@@ -168,6 +205,8 @@ class Supervisor:
         known = job_folder.read(self.folder, folders.TAGS)
         numbered = {f"duplet.job.restart.{i}": r["sentence"][:1000] for i, r in enumerate(self.restarts, 1)}
         lost = sum(r["updates_lost"] for r in self.restarts)
+        if left_out := bad_nodes.known(self.folder).words:
+            known["duplet.job.left_out"] = left_out[:1000]
         return {
             **known, "duplet.job.restarts": str(len(self.restarts)), "duplet.job.updates_lost": str(lost), **numbered
         }  # fmt: skip
@@ -178,6 +217,8 @@ class Supervisor:
         if (self.folder / folders.CANCEL).exists():
             return self._end("cancelled", f"stopped{at}{lost}", TryAgain.exit_code, workers)
         why = f"wall time of {self.spec.walltime_min} min reached" if self.walltime_reached else "stopped by a signal"
+        if self.left_out:
+            why = f"stopped to leave out {', '.join(self.left_out)}"
         reason = f"{why}{at}{lost}; {folders.resumed(self.spec)}"
         return self._end("failed", reason, TryAgain.exit_code, workers)
 

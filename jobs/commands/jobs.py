@@ -61,7 +61,7 @@ def _state(record: "Record") -> "JobState":
 
 
 def _row(record: "Record", state: "JobState") -> dict[str, Any]:
-    from jobs import targets
+    from jobs import bad_nodes, targets
 
     spec, noted = record.spec, record.state()
     code = targets.exit_code(state) if state.name in targets.ENDED else None
@@ -69,6 +69,7 @@ def _row(record: "Record", state: "JobState") -> dict[str, Any]:
         "id": spec.id, "name": spec.name, "target": spec.target, "state": state.name, "reason": state.reason,
         "exit_code": code, "restarts": len(noted.get("restarts", [])), "workers": noted.get("workers"),
         "handle": record.handle, "folder": str(record.folder),
+        "left_out": bad_nodes.known(record.folder).excluded,
     }  # fmt: skip
 
 
@@ -105,8 +106,8 @@ def _status(args: argparse.Namespace, record: "Record") -> int:
         print(json.dumps(row))
         return 0
     for name, value in row.items():
-        if value not in (None, ""):
-            print(f"{name:9} {value}")
+        if value not in (None, "", {}):
+            print(f"{name:9} {', '.join(value) if isinstance(value, dict) else value}")
     for restart in record.state().get("restarts", []):
         print(f"restart   {restart['sentence']}")
     return 0

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,6 +196,12 @@ def _list(args: argparse.Namespace) -> int:
 
 def _lacks(schedule: "Schedule") -> str:
     """Why the next date will not come, in a word; empty where it will, or nobody can tell from here."""
+    from jobs import clock
+    from jobs import schedule as schedules
+
+    moved = schedules.environment(schedule).get(clock.VARIABLE)
+    if moved and not Path(moved).is_file():
+        return f"its {clock.VARIABLE}={moved} is gone: schedule it again without"
     if schedule.target != "slurm":
         return ""
     from jobs import slurm_schedule
@@ -264,7 +271,8 @@ def _check(args: argparse.Namespace) -> int:
 
     schedule = _found(args)
     settings = nights.checked(schedule.job).nights.messages
-    last = messages.last_date(schedule)
+    with _telling_of_no_clock(schedule):
+        last = messages.last_date(schedule)
     problem = messages.missing(schedule, last, nights.words(schedule.folder), settings) if last else None
     with Talk() as say:
         if last is not None and problem is not None:
@@ -303,6 +311,23 @@ def _warn_of_clock() -> None:
     if warning := clock.warning():
         with Talk() as say:
             say(warning)
+
+
+@contextlib.contextmanager
+def _telling_of_no_clock(schedule: "Schedule") -> Iterator[None]:
+    """Tells people, once, where the clock that the schedule goes by is gone: no date is done until they mend it."""
+    from jobs import clock, messages, nights
+    from pipeline.core.progress import Talk
+
+    try:
+        yield
+    except clock.NoClock as error:
+        os.environ.pop(clock.VARIABLE, None)  # the message goes by the machine's clock
+        with Talk() as say, contextlib.suppress(DupletError, OSError):
+            again = f"{error}; no date is done until the schedule is made again without {clock.VARIABLE}"
+            messages.add(schedule, "has no clock", error.exit_code, again, schedule.job, None)
+            messages.send(schedule, nights.checked(schedule.job).nights.messages, say)
+        raise
 
 
 def _named(date: str, schedule: "Schedule") -> list[datetime]:
@@ -352,7 +377,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.unchecked:
         os.environ[nights.UNCHECKED] = "1"
     by_hand = _named(args.date, schedule) if args.date else None
-    with Talk() as say:
+    with _telling_of_no_clock(schedule), Talk() as say:
         if args.stages:
             return _part(args, schedule, by_hand, say)
         try:

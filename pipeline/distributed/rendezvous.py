@@ -268,11 +268,13 @@ def _read(host: str, port: int, key: str) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """`serve STARTER …` or `rank COMMAND …`."""
+    """`serve STARTER …`, `rank COMMAND …`, or `inside COMMAND …`: a rank with its container's Python."""
     role, *command = arguments
     try:
         if role == "serve":
             return serve(command)
+        if role == "inside":
+            command = [sys.executable, *command[1:]]
         return rank(command)
     except DupletError as error:
         print(f"{socket.gethostname()}: {error}", file=sys.stderr)

@@ -103,7 +103,8 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
         DupletError or a subclass: a stage's own sentence.
     """
     wanted = stages_of(config, until)
-    launcher.check_resources(config.train.workers, config.train.gpus, say)
+    if any(isinstance(stage, WorkerStage) for stage in wanted):  # the others need no GPU
+        launcher.check_resources(config.train.workers, config.train.gpus, say)
     root = Path(config.root)
     try:
         atomic_files.owners_folder(root)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -32,6 +33,27 @@ def files_of(page: str) -> dict[str, str]:
     """The files that a page shows whole: blocks whose first line is a comment with the file's name."""
     found = re.findall(r"^```\w+\n# ([\w./]+\.\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     return dict(found)
+
+
+def lists() -> str:
+    """A log of clicks: five documents in an order that changes, the first places looked at more."""
+    rng = random.Random(1)
+    lines = []
+    for number, thing in enumerate(THINGS * 5):
+        shown = [f"d{THINGS.index(thing)}", *(f"d{place}" for place in rng.sample(range(len(THINGS)), 4))]
+        shown = list(dict.fromkeys(rng.sample(shown, len(shown))))
+        clicked = [one for place, one in enumerate(shown, 1) if rng.random() < 0.6 / place]
+        row = {"session": f"s{number}", "time": number, "query": thing, "shown": shown, "clicked": clicked}
+        lines.append(json.dumps(row) + "\n")
+    return "".join(lines)
+
+
+def write_clicks(folder: Path) -> None:
+    """The documents and the click log of a day, as the pages on click logs name them."""
+    documents = [{"_id": f"d{i}", "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(THINGS)]
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
+    (folder / "logs").mkdir()
+    (folder / "logs" / "2026-11-24.jsonl").write_text(lists(), encoding="utf-8")
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ import csv
 import importlib
 import json
 import os
-import random
 import re
 import shlex
 import sys
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main as cli
-from tests.flow.pages import PROJECT, THINGS, blocks_of, commands_of, files_of, run, served
+from tests.flow.pages import PROJECT, THINGS, blocks_of, commands_of, files_of, run, served, write_clicks
 from tests.plugins.conftest import install
 
 pytestmark = pytest.mark.timeout(900)
@@ -86,19 +85,6 @@ def test_a_notebook_runs_as_a_script_and_is_kept_without_outputs(path: Path, faq
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
-def lists() -> str:
-    """A log of clicks: five documents in an order that changes, the first places looked at more."""
-    rng = random.Random(1)
-    lines = []
-    for number, thing in enumerate(THINGS * 5):
-        shown = [f"d{THINGS.index(thing)}", *(f"d{place}" for place in rng.sample(range(len(THINGS)), 4))]
-        shown = list(dict.fromkeys(rng.sample(shown, len(shown))))
-        clicked = [one for place, one in enumerate(shown, 1) if rng.random() < 0.6 / place]
-        row = {"session": f"s{number}", "time": number, "query": thing, "shown": shown, "clicked": clicked}
-        lines.append(json.dumps(row) + "\n")
-    return "".join(lines)
-
-
 @pytest.mark.parametrize("name", ["clicks", "gpus"])
 def test_the_commands_of_a_tutorial_are_read_and_tried(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,10 +92,7 @@ def test_the_commands_of_a_tutorial_are_read_and_tried(
     monkeypatch.chdir(tmp_path)
     for file, content in files_of(page(name)).items():
         (tmp_path / file).write_text(content, encoding="utf-8")
-    documents = [{"_id": f"d{i}", "title": thing, "text": f"a {thing} is sold here"} for i, thing in enumerate(THINGS)]
-    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents), encoding="utf-8")
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "2026-11-24.jsonl").write_text(lists(), encoding="utf-8")
+    write_clicks(tmp_path)
     table(tmp_path / "pairs.tsv", ("question\tanswer",), *((f"{thing}\ta {thing}",) for thing in THINGS))
     source = "{format: tsv, path: pairs.tsv, columns: {query: question, document: answer}}"
     (tmp_path / "my.yaml").write_text(f"ingest: {{source: {source}}}\n", encoding="utf-8")

@@ -18,8 +18,9 @@ cd /home/ann/duplet
 export DUPLET_LAUNCHER="/home/ann/duplet/.venv/bin/python -P -m pipeline.distributed.rendezvous serve \
 srun --ntasks={workers} --ntasks-per-node=8 --cpus-per-task=1 --distribution=block --kill-on-bad-exit=1 \
 /home/ann/duplet/.venv/bin/python -P -m pipeline.distributed.rendezvous rank"
-# the next link first, so that a failure breaks no chain; a requeued link has handed it over already
-if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ]; then
+# the next link first, so that a failure breaks no chain; a requeued link has handed it over already, and one
+# that a person submits with options, such as --date, is none
+if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] && [ $# -eq 0 ]; then
     waits=no
     for pause in 0 15 30 60 120 240; do  # the controller may be busy: the work does not depend on it
         sleep "$pause"
@@ -27,4 +28,4 @@ if [ -e /data/runs/schedules/faq/schedule.json ] && [ -z "${DUPLET_SCRONTAB:-}" 
     done
     [ "$waits" = yes ] || export DUPLET_CHAIN_BROKEN=1  # tried again after the work
 fi
-exec /home/ann/duplet/.venv/bin/python -P -m pipeline.cli schedule run faq --root /data/runs
+exec /home/ann/duplet/.venv/bin/python -P -m pipeline.cli schedule run faq --root /data/runs "$@"

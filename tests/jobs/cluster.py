@@ -1,5 +1,6 @@
 """A stand-in for a cluster's API on the loopback: keeps objects, answers discovery; for the real kubectl to talk to."""
 
+import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,23 +8,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import jsonschema
+import yaml
+
+from jobs.pod_api import Api
+
 GROUPS = {
     "v1": [("configmaps", "ConfigMap"), ("pods", "Pod"), ("pods/log", "Pod"), ("serviceaccounts", "ServiceAccount")],
     "batch/v1": [("jobs", "Job"), ("cronjobs", "CronJob")],
     "kubeflow.org/v2beta1": [("mpijobs", "MPIJob")],
     "rbac.authorization.k8s.io/v1": [("roles", "Role"), ("rolebindings", "RoleBinding")],
 }
+ACCOUNT = Path(__file__).parents[2] / "configs" / "jobs" / "kubernetes_account.yaml"
 VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 
 
 class Cluster(ThreadingHTTPServer):
-    """`objects`: (plural, name) -> object; `refusals`: plural -> (HTTP code, message); `log`: of any pod."""
+    """`objects`: (plural, name) -> object; `refusals`: plural -> (HTTP code, message)
+    of what is made; `log`: of any pod."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         self.log = ""
+        self.asked: set[tuple[str, str]] = set()  # (verb of Kubernetes' access control, plural)
         self.thread = threading.Thread(target=self.serve_forever, daemon=True)
         self.thread.start()
 
@@ -37,6 +46,13 @@ class Cluster(ThreadingHTTPServer):
             "users": [{"name": "test", "user": {}}],
         }))  # fmt: skip
         return path
+
+    def account(self, folder: Path) -> Api:
+        """Makes the files that a pod with a service account finds, and returns the API as that pod sees it."""
+        folder.mkdir()
+        (folder / "token").write_text("a token")
+        (folder / "namespace").write_text("search\n")
+        return Api(f"http://127.0.0.1:{self.server_port}", folder)
 
     def stop(self) -> None:
         self.shutdown()
@@ -97,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, _openapi(path.removeprefix("/openapi/v3/")))
         elif what == "log":
             self.answer(200, self.server.log)
+        elif plural and self.forbidden("get" if name else "list", plural):
+            pass
         elif name and (plural, name) in self.server.objects:
             self.answer(200, self.server.objects[plural, name])
         elif name:
@@ -106,6 +124,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, {"kind": kind, "apiVersion": "v1", "metadata": {}, "items": self.chosen(plural)})
         else:
             self.refuse(404, "NotFound", f"no such path: {self.path}")
+
+    def forbidden(self, verb: str, plural: str) -> bool:
+        """Notes what was asked; whether it was refused, which is then answered. `refusals` of "VERB PLURAL" count."""
+        self.server.asked.add((verb, plural))
+        refusal = self.server.refusals.get(f"{verb} {plural}")
+        if refusal:
+            self.refuse(refusal[0], "Forbidden", refusal[1])
+        return refusal is not None
 
     def chosen(self, plural: str) -> list[dict[str, Any]]:
         """The objects of a kind that have all labels of the query's selector."""
@@ -118,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         plural, _, _ = self.target()
         body = self.body()
         name = body["metadata"]["name"]
+        self.server.asked.add(("create", plural))
         if plural in self.server.refusals:
             code, message = self.server.refusals[plural]
             self.refuse(code, "Forbidden", message)
@@ -137,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         plural, name, _ = self.target()
         self.body()
+        self.server.asked.add(("delete", plural))
         if self.server.objects.pop((plural, name), None) is None:
             self.refuse(404, "NotFound", f'{plural} "{name}" not found')
         else:
@@ -171,3 +199,31 @@ def _merge(old: Any, patch: Any) -> Any:
         else:
             base[key] = _merge(base.get(key), value)
     return base
+
+
+def rights() -> set[tuple[str, str]]:
+    """(verb, plural) that the role in configs/jobs allows."""
+    _, role, _ = yaml.safe_load_all(ACCOUNT.read_text())
+    return {(verb, plural) for rule in role["rules"] for plural in rule["resources"] for verb in rule["verbs"]}
+
+
+def mpijob_schema() -> jsonschema.Draft7Validator:
+    """The MPI operator's schema, in which an unknown key is an error."""
+    packed = Path(__file__).with_name("schemas").joinpath("mpijob_v2beta1.json.gz").read_bytes()
+    return jsonschema.Draft7Validator(_closed(json.loads(gzip.decompress(packed))))
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with unknown keys refused: a cluster would drop them in silence."""
+    if isinstance(schema, dict):
+        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        if schema.get("properties", {}).keys() >= {"kind", "metadata"}:
+            schema["properties"]["metadata"] = {"type": "object"}
+        for name, value in schema.items():
+            if name != "additionalProperties" or isinstance(value, dict):
+                _closed(value)
+        template = schema.get("properties", {}).get("template")
+        if template and "spec" in template.get("properties", {}):
+            template["properties"]["metadata"] = {"type": "object"}
+    return schema

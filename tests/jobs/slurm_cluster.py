@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes on this machine's loopback, from Debian's packages (slurm-wlm, munge), for the tests."""
+"""A real SLURM of three nodes on this machine's loopback, from Debian's packages (slurm-wlm, munge), for the tests."""
 
 import contextlib
 import os
@@ -31,7 +31,8 @@ ReturnToService=2
 MpiDefault=none
 NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
 NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
-PartitionName=all Nodes=one,two Default=YES MaxTime=INFINITE State=UP
+NodeName=three NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=2
+PartitionName=all Nodes=one,two,three Default=YES MaxTime=INFINITE State=UP
 """
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 
@@ -67,7 +68,7 @@ class SlurmCluster:
         for path in (self.folder, *self.folder.parents):  # the way to the socket is open to all
             with contextlib.suppress(PermissionError):
                 path.chmod(path.stat().st_mode | 0o111)
-        ports = [_free_port() for _ in range(3)]
+        ports = [_free_port() for _ in range(4)]
         conf = CONF.format(host=socket.gethostname(), folder=self.folder, ports=ports)
         (self.folder / "slurm.conf").write_text(conf)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
@@ -76,7 +77,7 @@ class SlurmCluster:
         self._daemon(*as_munge, "munged", "--foreground", "--num-threads=2", *options)
         self._wait(lambda: (munge / "socket").exists())
         self._daemon("slurmctld", "-D")
-        for node in ("one", "two"):
+        for node in ("one", "two", "three"):
             self._daemon("slurmd", "-D", "-N", node)
         self._wait(lambda: self.run("sinfo", "--noheader", "--format=%T").split() == ["idle"])
 

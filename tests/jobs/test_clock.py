@@ -85,3 +85,29 @@ def test_a_clock_that_is_none_is_refused(moved: Callable[[object], None], text: 
 def test_a_clock_without_its_file_is_refused(moved: Callable[[object], None]) -> None:
     with pytest.raises(InputError, match=r"clock must name a file with a number of seconds"):
         clock.seconds()
+
+
+def test_people_are_told_once_of_a_schedule_whose_clock_is_gone(
+    moved: Callable[[object], None], tmp_path: Path, small_config: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Each of its dates ends with 2, in a log that nobody reads."""
+    told: list[Any] = []
+    monkeypatch.setattr(cron, "need", lambda: None)
+    monkeypatch.setattr(cron, "install", lambda schedule: "crontab")
+    monkeypatch.setattr("pipeline.tracking.channels._post", lambda _, content: told.append(content))
+    moved(DAY_S)
+    config = small_config() | {"nights": {"messages": {"webhook": "https://example.com/nights"}}}
+    root = ["--root", config["root"]]
+    assert main(["schedule", str(write(tmp_path, config)), "--cron", "0 2 * * *", "--json"]) == 0
+    name = json.loads(capsys.readouterr().out.splitlines()[-1])["name"]
+    (tmp_path / "clock").unlink()
+    for action in ("run", "check", "run"):
+        monkeypatch.setenv(clock.VARIABLE, str(tmp_path / "clock"))  # as each of cron's processes has it
+        assert main(["schedule", action, name, *root]) == 2
+        assert "must name a file with a number of seconds" in capsys.readouterr().err
+    [message] = told
+    assert message["exit_code"] == 2 and "no date is done until the schedule is made again" in message["reason"]
+    monkeypatch.delenv(clock.VARIABLE, raising=False)
+    assert main(["schedule", "list", *root]) == 0
+    assert f"its {clock.VARIABLE}={tmp_path / 'clock'} is gone: schedule it again without" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every command of docs/jobs.md runs as it is written, and prints what the page shows."""
+"""Every command of docs/jobs.md runs as it is written; it and the targets' pages print what they show."""
 
 import re
 import shlex
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import main
+from tests.flow.pages import blocks_of
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
-BLOCKS = [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S) if not kind]
+TARGETS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "targets").glob("*.md")))
+BLOCKS = blocks_of(PAGE)
 VERBS = "(?:submit|jobs|schedule)"  # what is said of other verbs is looked at by the tests of these
 LINES = [
     line.removeprefix("$ ")
@@ -34,7 +36,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_page_has_commands() -> None:
-    assert len(COMMANDS) > 12
+    assert len(COMMANDS) > 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -52,7 +54,7 @@ def test_a_command_runs_as_written(command: str, here: Path, capsys: pytest.Capt
     assert (set((ROOT / "runs").rglob("*")) if (ROOT / "runs").exists() else set()) == before
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.startswith("$ duplet")])
+@pytest.mark.parametrize("block", [block for block in (*BLOCKS, *blocks_of(TARGETS)) if block.startswith("$ duplet")])
 def test_a_command_prints_what_the_page_shows(block: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command, *shown = block.splitlines()
     assert main(shlex.split(command)[2:]) == 0

@@ -1,7 +1,5 @@
 """The MPIJob: golden file, published schemas, and the real kubectl against a stand-in for a cluster's API."""
 
-import gzip
-import importlib.util
 import json
 import re
 import shutil
@@ -20,14 +18,10 @@ from jobs.folder import Record
 from jobs.spec import JobSpec
 from jobs.targets import JobState
 from pipeline.core.errors import InputError, TryAgain
+from tests.jobs.cluster import Cluster, mpijob_schema
 
 Spec = Callable[..., JobSpec]
 Golden = Callable[[str, str], None]
-SCHEMA = "mpijob_v2beta1.json.gz"
-_location = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert _location is not None and _location.loader is not None
-stand_in = importlib.util.module_from_spec(_location)
-_location.loader.exec_module(stand_in)
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
 
 
@@ -100,11 +94,25 @@ def test_no_pod_may_be_root_and_workers_have_shared_memory(job_spec: Spec) -> No
     assert worker["containers"][0]["resources"]["limits"] == {"cpu": "32", "memory": "245760Mi", "nvidia.com/gpu": "8"}
 
 
+def test_the_launcher_is_small_and_has_nodes_of_its_own(job_spec: Spec) -> None:
+    """It holds no rank: beside the workers of a GPU's node there need not be room for another of them."""
+    big = two_nodes_of_eight(job_spec)
+    own = specs.KubernetesLauncher(cpus=2, mem_gb=8, node_selector={"pool": "cpu"})
+    for launcher, limits, nodes in (
+        (big.kubernetes.launcher, {"cpu": "4", "memory": "16384Mi"}, None),
+        (own, {"cpu": "2", "memory": "8192Mi"}, {"pool": "cpu"}),
+    ):
+        spec = big.model_copy(update={"kubernetes": big.kubernetes.model_copy(update={"launcher": launcher})})
+        roles = kubernetes.manifests(spec)[1]["spec"]["mpiReplicaSpecs"]
+        made = {role: roles[role]["template"]["spec"] for role in roles}
+        assert made["Launcher"]["containers"][0]["resources"]["limits"] == limits
+        assert made["Launcher"].get("nodeSelector") == nodes and made["Worker"]["nodeSelector"] == {"gpu": "a100"}
+
+
 @pytest.fixture(scope="module")
 def mpijob() -> jsonschema.Draft7Validator:
     """The MPI operator's schema, in which an unknown key is an error."""
-    schema = json.loads(gzip.decompress(Path(__file__).with_name("schemas").joinpath(SCHEMA).read_bytes()))
-    return jsonschema.Draft7Validator(_closed(schema))
+    return mpijob_schema()
 
 
 def every_kind_of_job(job_spec: Spec) -> Iterator[JobSpec]:
@@ -233,25 +241,9 @@ def test_hosts_that_mpirun_would_not_fill_are_refused(job_spec: Spec) -> None:
         kubernetes.manifests(job_spec(max_workers=12, workers_per_host=8, kubernetes={"claim": "c"}))
 
 
-def _closed(schema: Any) -> Any:
-    """The schema with unknown keys refused: a cluster would drop them in silence."""
-    if isinstance(schema, dict):
-        if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            schema.setdefault("additionalProperties", False)
-        if schema.get("properties", {}).keys() >= {"kind", "metadata"}:
-            schema["properties"]["metadata"] = {"type": "object"}
-        for name, value in schema.items():
-            if name != "additionalProperties" or isinstance(value, dict):
-                _closed(value)
-        template = schema.get("properties", {}).get("template")
-        if template and "spec" in template.get("properties", {}):
-            template["properties"]["metadata"] = {"type": "object"}
-    return schema
-
-
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    found = stand_in.Cluster()
+    found = Cluster()
     monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig(tmp_path / "kubeconfig")))
     monkeypatch.setenv("HOME", str(tmp_path))  # kubectl's cache
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

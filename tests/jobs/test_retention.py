@@ -327,6 +327,23 @@ def test_a_champion_of_old_goes_when_others_have_followed_it(tracked: tuple[Nigh
     assert keys["train"] not in runs_there(registry.where).values()
 
 
+def test_nights_on_which_nothing_was_new_do_not_stay_with_their_champion(tracked: tuple[Nights, Registry]) -> None:
+    """Each of them has named the champion's training; the champion's own night leads to that."""
+    some, _ = tracked
+    keys = job_folder.read(some.root / "jobs" / f"{NAME}-20261104-0200", "stages.json")
+    for day in range(7, 12):
+        some.night(day, **({"train": keys["train"]} if day < 10 else {}))
+    some.collect(keep_nights=2, champions=1)
+    jobs = {name.removeprefix(f"jobs/{NAME}-202611") for name in some.there() if name.startswith("jobs/")}
+    assert jobs == {f"{day:02}-0200" for day in (2, 4, 10, 11)} and names(keys, "train", "evaluate") <= some.there()
+    shutil.rmtree(some.root / "jobs" / f"{NAME}-20261104-0200")  # and where that one is gone, one of the others does
+    for day in (6, 7, 8):
+        some.night(day, train=keys["train"])
+    some.collect(keep_nights=2, champions=1)
+    jobs = {name.removeprefix(f"jobs/{NAME}-202611") for name in some.there() if name.startswith("jobs/")}
+    assert jobs == {f"{day:02}-0200" for day in (2, 8, 10, 11)} and names(keys, "train") <= some.there()
+
+
 def test_a_registry_that_does_not_answer_costs_nothing(some: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in (1, 2, 3):
         some.night(day)

@@ -179,13 +179,18 @@ def test_every_target_looks_for_a_verdict(nightly: Callable[..., Schedule]) -> N
     assert (first["spec"]["schedule"], second["spec"]["schedule"]) == ("0 2 * * *", "30 8 * * *")
     assert first["metadata"]["name"] != second["metadata"]["name"]
     kubernetes_validate.validate(yaml.safe_load(yaml.safe_dump(second)), "1.33", strict=True)
+    _, first, second = argo.manifests(made.model_copy(update={"target": "argo"}))
+    assert (first["spec"]["schedules"], second["spec"]["schedules"]) == (["0 2 * * *"], ["30 8 * * *"])
+    [look] = second["spec"]["workflowSpec"]["templates"]
+    assert look["container"]["command"][-2:] == ["check", "/etc/duplet/schedule.json"]
+    assert [error.message for error in argo_schema().iter_errors(second)] == []
     script = slurm_schedule.script(made)
     assert "--job-name=duplet-check-faq" in script and "--partition=gpu" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "\n30 8 * * * " in slurm_schedule.scrontab_block(made)
 
 
-def test_a_cron_job_has_one_pod(nightly: Callable[..., Schedule]) -> None:
-    job = {"max_workers": 4, "workers_per_host": 2, "kubernetes": {"claim": "duplet"}}
-    with pytest.raises(InputError, match=r"has one pod.*schedule on slurm"):
-        kubernetes_schedule.manifests(nightly(job, target="kubernetes"))
+def test_a_cron_workflow_has_one_pod(nightly: Callable[..., Schedule]) -> None:
+    job = {"max_workers": 4, "workers_per_host": 2, "kubernetes": {"claim": "duplet", "cluster_account": "duplet"}}
+    with pytest.raises(InputError, match=r"argo has one pod.*schedule on kubernetes or slurm"):
+        argo.manifests(nightly(job, target="argo"))

@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM of two nodes: two ranks without ssh, logs, signals, wall times, requeues and cancels."""
+"""Jobs on a real SLURM of three nodes: two ranks without ssh, logs, signals, wall times, requeues and cancels."""
 
 import importlib.util
 import json
@@ -118,6 +118,69 @@ def test_the_wall_time_requeues_and_a_cancel_saves(cluster: Any, submit: Callabl
     assert cluster.run("squeue", "--noheader", "--jobs", str(record.handle)) == ""  # and not queued once more
     saved = list(Path(record.spec.root).glob("work/train-*/checkpoints/update-*"))
     assert saved
+
+
+def test_a_bad_node_is_left_out_and_the_job_goes_on_without_it(
+    cluster: Any, submit: Callable[..., Record], tmp_path: Path
+) -> None:
+    """The second of two nodes fails a check, also later; a third one takes its place."""
+    bad = tmp_path / "bad"
+    check = (
+        f'if [ "$SLURM_NODEID" = 1 ] && [ ! -e {bad} ]; then echo "$SLURMD_NODENAME" >{bad}; fi; '
+        f'echo "$SLURMD_NODENAME" >>{tmp_path}/asked; [ "$(cat {bad} 2>/dev/null)" != "$SLURMD_NODENAME" ] || exit 9'
+    )
+    record = submit("--workers", "2", "--workers-per-host", "1", f"slurm.health.command={json.dumps(check)}")
+    wait_for(lambda: restarts(cluster, record) == 1, record)
+    node = bad.read_text().strip()
+    show = lambda: cluster.run("scontrol", "--oneliner", "show", "job", str(record.handle))
+    wait_for(lambda: f"ExcNodeList={node} " in show(), record)
+    said = f"left out: {node} (command: exit 9)"
+    assert said in duplet("jobs", "list", "--root", record.spec.root).stdout
+    assert duplet("jobs", "wait", str(record.folder)).returncode == 0, log(record)
+    assert f"node {node} is left out from now on (command: exit 9)" in log(record)
+    asked = (tmp_path / "asked").read_text().split()
+    assert sorted(map(asked.count, set(asked))) == [1, 1, 2] and asked.count(node) == 1
+    assert restarts(cluster, record) == 1 and record.state()["workers"] == 2
+    status = json.loads(duplet("jobs", "status", str(record.folder), "--json").stdout)
+    assert status["left_out"] == {node: "command: exit 9"}
+    assert json.loads((record.folder / folder.TAGS).read_text())["duplet.job.left_out"] == said
+
+
+def test_a_single_node_under_suspicion_is_taken_back_where_it_is_the_job_s_fault(
+    cluster: Any, submit: Callable[..., Record]
+) -> None:
+    """A check that fails on whatever node: one start in vain, no node left out, and the job does its work."""
+    record = submit("--workers", "1", 'slurm.health.command="exit 9"', 'slurm.extra=["--exclude=two,three"]')
+    wait_for(lambda: restarts(cluster, record) == 1, record)
+    show = cluster.run("scontrol", "--oneliner", "show", "job", str(record.handle))
+    assert "ExcNodeList=two,three,one " in show, show
+    cluster.run("scontrol", "update", f"JobId={record.handle}", "ExcNodeList=one")  # else there would be no node for it
+    assert duplet("jobs", "wait", str(record.folder)).returncode == 0, log(record)
+    assert "the check command fails wherever the job runs, so it is no node's fault (exit 9)" in log(record)
+    assert "node one is no longer left out" in log(record)
+    assert json.loads(duplet("jobs", "status", str(record.folder), "--json").stdout)["left_out"] == {}
+
+
+def test_ranks_run_in_a_container_of_apptainer(cluster: Any, submit: Callable[..., Record], tmp_path: Path) -> None:
+    """A stand-in for apptainer, which notes how it is called and runs the command here; the ranks are SLURM's own."""
+    program, asked = tmp_path / "apptainer", tmp_path / "asked"
+    program.write_text(f"""#!/bin/bash
+echo "$@" >>{asked}
+while [ "$1" != /shared/duplet.sif ]; do shift; done
+shift
+exec "$@"
+""")
+    program.chmod(0o755)
+    container = {"kind": "apptainer", "image": "/shared/duplet.sif", "mounts": ["/data"], "python": sys.executable}
+    record = submit("--workers", "2", "--workers-per-host", "1", f"slurm.container={json.dumps(container)}",
+                    f"slurm.setup=[{json.dumps(f'export PATH={tmp_path}:$PATH')}]")  # fmt: skip
+    assert duplet("jobs", "wait", str(record.folder)).returncode == 0, log(record)
+    calls = asked.read_text().splitlines()
+    ranks = [call for call in calls if "pipeline.distributed.rendezvous inside" in call]
+    training = [call for call in ranks if f"{record.spec.root}/work/train-" in call]
+    assert len(training) == 2 and len([call for call in calls if "jobs.node_check" in call]) == 2
+    assert all(f"exec --bind {record.spec.root}:{record.spec.root} --bind" in call for call in calls)
+    assert record.state()["workers"] == 2
 
 
 def test_a_job_that_waits_leaves_the_queue(cluster: Any, submit: Callable[..., Record]) -> None:

@@ -271,6 +271,16 @@ run() { echo "broken: ${DUPLET_CHAIN_BROKEN:-no}"; echo "works"; }
         assert ("broken: 1" in lines) == (fails == 99)
 
 
+def test_a_date_by_hand_is_no_link_of_the_chain(nightly: schedules.Schedule) -> None:
+    body = slurm_schedule.script(nightly).replace("\nexec ", "\nrun ").replace(nightly.job.python, "true")
+    stubs = 'sbatch() { echo "sbatch $*"; }\nrun() { shift 7; echo "run $*"; }\n'
+    for options, wanted in (([], ["sbatch", "run"]), (["--date", "2026-11-24"], ["run"])):
+        done = subprocess.run(["bash", "-c", stubs + body, "schedule.sh", *options], capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        assert [line.split()[0] for line in lines] == wanted, done.stderr
+        assert lines[-1].endswith(" ".join(options))
+
+
 def test_a_chain_is_mended_after_the_work(nightly: schedules.Schedule, programs: Path) -> None:
     """The controller is away for an hour; and for good; and does not want the link at all."""
     client(programs, "squeue", 1, "slurm_load_jobs error: Unable to contact slurm controller\n")
