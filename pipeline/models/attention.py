@@ -15,9 +15,9 @@ class Memory(NamedTuple):
     padding: nd.NDArray  # (N, L), 1 where there is no place, else 0
 
 
-def _weights(scores: nd.NDArray, padding: nd.NDArray) -> nd.NDArray:
+def _weights(scores: nd.NDArray, padding: nd.NDArray, temperature: float = 1.0) -> nd.NDArray:
     """(N, T, L) scores to weights that sum to 1 over the places that are there."""
-    return nd.softmax(nd.broadcast_add(scores, padding.expand_dims(1) * FAR_BELOW), axis=2)
+    return nd.softmax(nd.broadcast_add(scores, padding.expand_dims(1) * FAR_BELOW), axis=2, temperature=temperature)
 
 
 class LuongAttention(gluon.Block):
@@ -34,6 +34,34 @@ class LuongAttention(gluon.Block):
     def forward(self, queries: nd.NDArray, memory: Memory) -> tuple[nd.NDArray, nd.NDArray]:
         """(N, T, query) to (N, T, W) weighted means of the memory and the (N, T, L) weights."""
         weights = _weights(nd.batch_dot(queries, memory.keys, transpose_b=True), memory.padding)
+        return nd.batch_dot(weights, memory.values), weights
+
+
+class ScaledAttention(gluon.Block):
+    """score(s, h) = s . (W h) / sqrt(width of s): Luong's, divided as in Vaswani et al., "Attention is all you need",
+    2017, section 3.2.1.
+
+    A decoder learns from its own words first, and W's gradient is tiny as long as it does. Adam takes full steps all
+    the same, so scores that are not divided grow at random until the softmax looks at one place alone and learns no
+    more.
+    """
+
+    def __init__(self, query: int, memory: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.places = gluon.nn.Dense(
+                query, use_bias=False, flatten=False, in_units=memory, weight_initializer=init.Xavier()
+            )
+
+    @property
+    def keys(self) -> gluon.nn.Dense:
+        """W. Its parameter has a name of its own: one that was trained undivided must not be taken for it."""
+        return self.places
+
+    def forward(self, queries: nd.NDArray, memory: Memory) -> tuple[nd.NDArray, nd.NDArray]:
+        """As LuongAttention."""
+        scores = nd.batch_dot(queries, memory.keys, transpose_b=True)
+        weights = _weights(scores, memory.padding, queries.shape[2] ** 0.5)
         return nd.batch_dot(weights, memory.values), weights
 
 
@@ -59,7 +87,8 @@ class BahdanauAttention(gluon.Block):
         return nd.batch_dot(weights, memory.values), weights
 
 
-ATTENTIONS: dict[str, type[LuongAttention] | type[BahdanauAttention]] = {
+ATTENTIONS: dict[str, type[LuongAttention] | type[ScaledAttention] | type[BahdanauAttention]] = {
+    "scaled": ScaledAttention,
     "luong": LuongAttention,
     "bahdanau": BahdanauAttention,
 }

@@ -78,7 +78,7 @@ class Captioner(gluon.Block):
             grid = (self.net.places, self.net.width) if self.net else shape
             if inject == "attention":
                 self.position = self.params.get("position", shape=(1, *grid), init=init.Normal(0.1))
-                self.decoder = Decoder(config, embedding, embedding, "luong", memory=grid[1], summary=grid[1])
+                self.decoder = Decoder(config, embedding, embedding, "scaled", memory=grid[1], summary=grid[1])
                 return
             width = shape[0]
             if self.net:

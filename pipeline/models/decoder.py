@@ -14,9 +14,10 @@ class Decoder(gluon.Block):
     """Layers of one direction over what was written so far, and for each step the features of the next token.
 
     luong: the recurrent layers run over all steps in one kernel call each, then every step attends with its new state:
-    tanh(W [s_t; c_t]) (Luong et al. 2015, eq. 5, without input feeding). bahdanau: every step first attends with the
-    state before it and reads the context beside the token: tanh(W [s_t; c_t; y_t-1]) (Bahdanau et al. 2015), which
-    takes a kernel call per step. None: tanh(W s_t).
+    tanh(W [s_t; c_t]) (Luong et al. 2015, eq. 5, without input feeding). scaled: the same, with divided scores.
+    bahdanau: every step first attends with the state before it and reads the context beside the token:
+    tanh(W [s_t; c_t; y_t-1]) (Bahdanau et al. 2015), which takes a kernel call per step. None:
+    tanh(W s_t).
 
     A state is a list of (N, hidden) arrays: for each layer h, and for LSTM c.
 

@@ -20,7 +20,7 @@ class Translator(gluon.Block):
 
     Args:
         vocabulary: V tokens.
-        attention: "bahdanau" or "luong".
+        attention: see `pipeline.models.attention.ATTENTIONS`.
     """
 
     def __init__(self, config: ModelConfig, vocabulary: int, attention: str, **kwargs: Any) -> None:

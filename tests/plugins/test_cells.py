@@ -159,7 +159,7 @@ def test_a_language_model_s_step_equals_mxnet(installed: None, cell: str, tmp_pa
 
 
 @pytest.mark.parametrize("cell", BROUGHT)
-@pytest.mark.parametrize("attention", ["luong", "bahdanau"])
+@pytest.mark.parametrize("attention", ["scaled", "bahdanau"])
 def test_a_translator_equals_mxnet(installed: None, cell: str, attention: str, tmp_path: Path) -> None:
     config = task_models.config_of("translation", {"cell": cell}, translation={"attention": attention})
     task_models.write_task(tmp_path / "m", config)

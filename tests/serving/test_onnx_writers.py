@@ -45,7 +45,7 @@ def check_texts(folder: Path, rows: list[dict[str, Any]], field: str) -> None:
 
 # --- the same texts ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("attention", ("luong", "bahdanau"))
+@pytest.mark.parametrize("attention", ("scaled", "luong", "bahdanau"))
 def test_translator_equals_mxnet(cell: str, attention: str, tmp_path: Path) -> None:
     deep = DEEP | {"directions": 1} if attention == "bahdanau" else {}
     write_task(tmp_path / "m", config_of("translation", {"cell": cell, **deep}, translation={"attention": attention}))
@@ -98,8 +98,19 @@ def test_steered_answerer_equals_mxnet(blocks: int, net: str, features: str, tmp
     check(tmp_path / "m", rows_of("visual_question", TEXTS, image))
 
 
+@pytest.mark.parametrize("backend", ("onnx", "mxnet"))
+def test_a_captioner_trained_with_undivided_scores_is_refused(backend: str, tmp_path: Path) -> None:
+    """Its attention's parameters fit in shape; divided, they would write other texts and nobody would see it."""
+    write_task(tmp_path / "m", config_of("captioning", captioning={"inject": "attention"}))
+    arrays = dict(np.load(tmp_path / "m" / "parameters.npz"))
+    arrays["decoder.attention.keys.weight"] = arrays.pop("decoder.attention.places.weight")
+    np.savez(tmp_path / "m" / "parameters.npz", **arrays)
+    with pytest.raises(InputError, match="decoder.attention.places.weight"):
+        open_predictor(tmp_path / "m", backend, threads=1)
+
+
 # --- the numbers behind them ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("attention", ("luong", "bahdanau"))
+@pytest.mark.parametrize("attention", ("scaled", "luong", "bahdanau"))
 def test_attention_and_nats_are_those_of_teacher_forcing(attention: str, tmp_path: Path) -> None:
     """Step by step against all steps at once; a longer source beside it changes nothing."""
     config = config_of("translation", translation={"attention": attention})

@@ -60,6 +60,8 @@ def test_attention_is_a_weighted_mean_of_what_is_there(kind: str) -> None:
     w = {name: p.data().asnumpy() for name, p in attention._collect_params_with_prefix().items()}
     if kind == "luong":
         scores = s @ (h @ w["keys.weight"].T).transpose(0, 2, 1)
+    elif kind == "scaled":
+        scores = s @ (h @ w["places.weight"].T).transpose(0, 2, 1) / np.sqrt(5)
     else:
         compared = np.tanh((s @ w["project.weight"].T)[:, :, None] + (h @ w["keys.weight"].T + w["keys.bias"])[:, None])
         scores = compared @ w["score.weight"][0]
@@ -69,7 +71,7 @@ def test_attention_is_a_weighted_mean_of_what_is_there(kind: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
-@pytest.mark.parametrize("attention", ["luong", "bahdanau", None])
+@pytest.mark.parametrize("attention", [*ATTENTIONS, None])
 def test_all_steps_at_once_are_the_steps_one_by_one(cell: str, attention: str | None) -> None:
     config = ModelConfig(cell=cell, embedding=4, hidden=6, layers=2, dropout=0.3)
     decoder = initialized(Decoder(config, 4, 3, attention, memory=5, summary=7))

@@ -12,8 +12,11 @@ from pipeline.core.record_schema import Field as Text
 class TranslationConfig(Settings):
     """Encoder of `model`; a decoder of as many layers, each as wide as one direction of it, with attention."""
 
-    attention: Literal["bahdanau", "luong"] = Field(
-        default="luong", description="luong computes all steps at once; bahdanau goes step by step and is slower."
+    attention: Literal["scaled", "luong", "bahdanau"] = Field(
+        default="scaled",
+        description="How a step of the decoder is compared with the places of the source. scaled: by products, divided "
+        "so that training does not settle on one place too soon. luong: by products as they are. bahdanau: by a small "
+        "network, step by step, which is slower.",
     )
     label_smoothing: Share = Field(
         default=0.1, description="Share of the probability that training gives to all other tokens alike."

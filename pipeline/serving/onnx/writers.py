@@ -19,6 +19,7 @@ from pipeline.serving.onnx.graphs import Arrays, Graph, dense, embed, layers, pa
 from pipeline.serving.onnx.written import ANSWERER, DECODER_STEP, IMAGE_ENCODER, SOURCE_ENCODER
 
 Graphs = dict[str, onnx.ModelProto]  # by file
+PRODUCTS = ("scaled", "luong")  # attentions that compare by products of a query and a key
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
@@ -37,10 +38,10 @@ def translator(config: Config, arrays: Arrays) -> Graphs:
     values = graph.op("Transpose", states, perm=[1, 0, 2])
     width = model.hidden * model.directions
     graph.output(values, "values", np.float32, ("N", "T", width))
-    graph.output(dense(graph, values, arrays, "decoder.attention.keys"), "keys", np.float32, ("N", "T", model.hidden))
+    kind = config.options(TranslationConfig).attention
+    graph.output(_keys(graph, values, arrays, kind), "keys", np.float32, ("N", "T", model.hidden))
     graph.output(graph.op("Transpose", over, perm=[1, 0]), "padding", np.float32, ("N", "T"))
     _first_states(graph, pooled(graph, states, ids, lengths, ends, arrays, ""), model, arrays)
-    kind = config.options(TranslationConfig).attention
     return {SOURCE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition(kind, width))}
 
 
@@ -56,12 +57,12 @@ def captioner(config: Config, arrays: Arrays) -> Graphs:
     if options.inject == "attention":
         places, width = arrays["position"].shape[1:]
         values = graph.op("Add", seen, graph.weight(arrays["position"], "position"))
-        keys = dense(graph, values, arrays, "decoder.attention.keys")
+        keys = _keys(graph, values, arrays, "scaled")
         graph.output(values, "values", np.float32, ("N", places, width))
         graph.output(keys, "keys", np.float32, ("N", places, model.hidden))
         summary = graph.op("ReduceMean", values, graph.weight(np.array([1])), keepdims=0)
         _first_states(graph, summary, model, arrays)
-        return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition("luong", width, False))}
+        return {IMAGE_ENCODER: graph.model(), DECODER_STEP: _step(model, arrays, _Condition("scaled", width, False))}
     if options.features == "trained":
         flat = graph.op("Reshape", seen, graph.weight(np.array([0, arrays["vector.weight"].shape[1]])))
         seen = dense(graph, flat, arrays, "vector", "Relu")
@@ -163,9 +164,14 @@ def _rows_by(graph: Graph, x: str, width: int) -> str:
     return graph.op("Concat", rows, graph.weight(np.array([width])), axis=0)
 
 
+def _keys(graph: Graph, values: str, arrays: Arrays, kind: str) -> str:
+    """What queries are compared with: (N, L, H)."""
+    return dense(graph, values, arrays, f"decoder.attention.{'places' if kind == 'scaled' else 'keys'}")
+
+
 # --- a step -----------------------------------------------------------------------------------------------------------
 class _Condition(NamedTuple):
-    """What a step is given beside the last token: "luong" or "bahdanau" over places, or a vector at "first" or at
+    """What a step is given beside the last token: an attention over places by its name, or a vector at "first" or at
     "every" step; its width, and whether some places are padding."""
 
     how: str
@@ -177,7 +183,7 @@ def _step(model: ModelConfig, arrays: Arrays, condition: _Condition) -> onnx.Mod
     """decoder_step.onnx: last (R,) int32, the token before, the border at first; states and the memory's rows, to
     log_probabilities (R, V + 1) of the next token, the border behind the V others; new states; and, with attention,
     weights (R, L) of the places."""
-    graph, attends = Graph("decoder_step"), condition.how in ("luong", "bahdanau")
+    graph, attends = Graph("decoder_step"), condition.how in (*PRODUCTS, "bahdanau")
     last = graph.input("last", np.int32, ("R",))
     count = model.steps_by.states * model.layers
     states = [graph.input(f"state_{i}", np.float32, ("R", model.hidden)) for i in range(count)]
@@ -197,7 +203,7 @@ def _step(model: ModelConfig, arrays: Arrays, condition: _Condition) -> onnx.Mod
         context, weights = _attended(graph, states[-model.steps_by.states], places, arrays, condition.how)
         x = graph.op("Concat", x, context, axis=1)
     top, new = _layers(graph, x, states, model, arrays)
-    if condition.how == "luong":
+    if condition.how in PRODUCTS:
         context, weights = _attended(graph, top, places, arrays, condition.how)
         top = graph.op("Concat", top, context, axis=1)
     elif condition.how == "bahdanau":
@@ -225,9 +231,12 @@ def _attended(
     """`pipeline.models.attention`: (R, H) queries to (R, W) contexts and (R, L) weights."""
     values, keys, over = memory
     axis_1, axis_2 = graph.weight(np.array([1])), graph.weight(np.array([2]))
-    if kind == "luong":
+    if kind in PRODUCTS:
         column = graph.op("Unsqueeze", query, axis_2)  # (R, H, 1)
         scores = graph.op("Squeeze", graph.op("MatMul", keys, column), axis_2)
+        if kind == "scaled":
+            root = np.float32(arrays["decoder.attention.places.weight"].shape[0] ** 0.5)
+            scores = graph.op("Div", scores, graph.weight(root))
     else:
         projected = graph.op("Unsqueeze", dense(graph, query, arrays, "decoder.attention.project"), axis_1)
         compared = graph.op("Tanh", graph.op("Add", projected, keys))  # (R, L, H)
