@@ -105,7 +105,7 @@ def test_a_captioner_trained_with_undivided_scores_is_refused(backend: str, tmp_
     arrays = dict(np.load(tmp_path / "m" / "parameters.npz"))
     arrays["decoder.attention.keys.weight"] = arrays.pop("decoder.attention.places.weight")
     np.savez(tmp_path / "m" / "parameters.npz", **arrays)
-    with pytest.raises(InputError, match="decoder.attention.places.weight"):
+    with pytest.raises(InputError, match=r"attention\.places"):
         open_predictor(tmp_path / "m", backend, threads=1)
 
 
