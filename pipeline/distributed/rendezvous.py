@@ -59,10 +59,10 @@ def serve(command: list[str]) -> int:
     Raises:
         InputError: DUPLET_INTERFACE is not an interface; there is no such starter.
     """
-    from horovod.runner.http.http_server import RendezvousServer
+    from pipeline.distributed.relay import Rendezvous  # Horovod's server takes time to import
 
     hosts = own_addresses(os.environ.get(INTERFACE))
-    server, token = RendezvousServer(), secrets.token_hex(8)
+    server, token = Rendezvous(), secrets.token_hex(8)
     port = server.start()
     servers = f"{token}@{','.join(f'{host}:{port}' for host in hosts)}"
     try:
@@ -145,13 +145,19 @@ def rank(command: list[str]) -> int:
     Raises:
         DupletError: the launcher cannot be reached, or not be talked to under this host's name.
     """
+    from pipeline.distributed.relay import Relay, Within
+
     own, servers = place(os.environ), os.environ[SERVERS]
     host, port, own_address = reach(servers)
     if own.cross_size > 1:
         use_address(own_address)
-    process = subprocess.Popen(
-        command, env={**os.environ, **variables(own, host, port, own_address)}, preexec_fn=end_with_parent
-    )
+    relay = Relay(host, port, {
+        "global": Within(own.rank, own.size),
+        "local": Within(own.local_rank, own.local_size),
+        "cross": Within(own.cross_rank, own.cross_size),
+    })  # fmt: skip
+    given = variables(own, "127.0.0.1", relay.port, own_address)
+    process = subprocess.Popen(command, env={**os.environ, **given}, preexec_fn=end_with_parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: process.send_signal(number))
     code = process.wait()

@@ -1,0 +1,77 @@
+"""Many ranks meet: each is given the addresses that are for it, in one request, and in the form that Gloo expects."""
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.distributed import relay
+from pipeline.distributed.relay import Relay, Rendezvous, Within
+
+SIZE, EACH = 5, 8  # ranks, and bytes of an address
+
+
+def value(rank: int) -> bytes:
+    """What a rank leaves: an address for each other rank, in their order."""
+    return b"".join(f"{rank}to{other}".ljust(EACH).encode() for other in range(SIZE) if other != rank)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Rendezvous, int, list[str]]]:
+    """A server, its port and the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Noting(relay.ServerHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    found = Rendezvous()
+    yield found, found.start(Noting), asked
+    found.stop()
+
+
+def request(port: int, verb: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(verb, path, body)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_each_rank_reads_the_addresses_that_are_for_it(server: tuple[Rendezvous, int, list[str]]) -> None:
+    _, port, asked = server
+    relays = [Relay("127.0.0.1", port, {"global": Within(rank, SIZE)}) for rank in range(SIZE)]
+    try:
+        for rank in range(SIZE):
+            assert request(relays[rank].port, "GET", "/global_x/0")[0] == 404  # not all are there yet
+            assert request(relays[rank].port, "PUT", f"/global_x/{rank}", value(rank))[0] == 200
+        for rank in range(SIZE):
+            relays[rank].asked.clear()  # as if some time had passed
+            for other in (i for i in range(SIZE) if i != rank):
+                for _ in range(2):  # as Gloo does
+                    status, got = request(relays[rank].port, "GET", f"/global_x/{other}")
+                    assert status == 200 and len(got) == len(value(other))
+                    at = EACH * (rank - (rank > other))  # where Gloo looks
+                    assert got[at : at + EACH] == f"{other}to{rank}".ljust(EACH).encode()
+        assert len(asked) == 2 * SIZE and all(path.startswith(f"/{relay.MESH}/global_x/") for path in asked)
+    finally:
+        for one in relays:
+            one.close()
+
+
+def test_other_values_go_through_as_they_are(server: tuple[Rendezvous, int, list[str]]) -> None:
+    _, port, _ = server
+    one = Relay("127.0.0.1", port, {"global": Within(0, SIZE)})
+    try:
+        assert request(one.port, "PUT", "/other/key", b"value")[0] == 200
+        assert request(one.port, "GET", "/other/key") == (200, b"value")
+        assert request(port, "GET", "/other/key") == (200, b"value")
+        assert request(one.port, "DELETE", "/other/key")[0] == 200
+        assert request(one.port, "GET", "/other/key")[0] == 404
+    finally:
+        one.close()
+
+
+def test_values_that_are_no_list_of_addresses_are_kept_whole() -> None:
+    values = {"0": b"abc", "1": b"", "2": b"12345"}
+    assert relay.unpacked(relay.packed(values, Within(1, 3)), Within(1, 3)) == values
