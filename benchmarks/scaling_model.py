@@ -16,7 +16,8 @@ RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 def update_ms(ranks: int, given: argparse.Namespace) -> dict[str, float]:
     """Milliseconds by part; what runs beside the encoding counts only where it is longer."""
-    pairs = given.pairs * ranks
+    own = given.pairs * given.accumulate  # of a rank in an update
+    pairs = own * ranks
     tokens = min(given.vocabulary, 30 * (80 * pairs) ** 0.55)
     ring = (ranks - 1) / ranks
     per_byte = 1e3 / (given.gb_per_s * 1e9)
@@ -25,10 +26,12 @@ def update_ms(ranks: int, given: argparse.Namespace) -> dict[str, float]:
     agreed = given.cycle_ms / 2 + 2 * (ranks - 1) * given.hop_us / 1e3 if ranks > 1 else 0.0
     vectors = pairs * given.width * 4
     batch = given.batch_ms + given.batch_ms_per_rank * ranks
+    # in parts: forward, and forward and backward again, of which a forward pass is a third
+    encode = given.encode_ms * given.accumulate * (4 / 3 if given.accumulate > 1 else 1)
     return {
-        "encode": given.encode_ms,
-        "beside it": max(0.0, max(given.python_ms, batch) - given.encode_ms),
-        "loss": 1e3 * 6 * given.pairs * pairs * given.width / (given.tflops * 1e12),
+        "encode": encode,
+        "beside it": max(0.0, max(given.python_ms, batch) * given.accumulate - encode),
+        "loss": 1e3 * 6 * own * pairs * given.width / (given.tflops * 1e12),
         "agreeing": 3 * agreed,
         "documents": 3 * ring * vectors * per_byte,  # gathered once, summed by an all-reduce
         "gradients": 2 * ring * (given.dense_mb * 1e6 + tokens * given.embedding * 4) * per_byte,
@@ -38,7 +41,8 @@ def update_ms(ranks: int, given: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value, what in (
-        ("pairs", 64, "for each rank in an update"),
+        ("pairs", 64, "for each rank in an update, or in a part of it"),
+        ("accumulate", 1, "train.accumulate: parts of a rank's share"),
         ("encode-ms", 20.0, "both passes of one rank's texts"),
         ("python-ms", 9.0, "handing an update to the device"),
         ("batch-ms", 2.4, "a rank's batch"),
@@ -56,7 +60,8 @@ def main() -> None:
     parser.add_argument("--plot", help="a picture of the parts, written here")
     given: Any = parser.parse_args()
     found = [update_ms(ranks, given) for ranks in RANKS]
-    alone = sum(found[0].values())
+    whole = argparse.Namespace(**{**vars(given), "accumulate": 1})
+    alone = sum(update_ms(1, whole).values()) * given.accumulate  # of one GPU that takes no parts
     print("ranks  " + "  ".join(found[0]) + "  update ms  efficiency")
     for ranks, parts in zip(RANKS, found):
         total = sum(parts.values())

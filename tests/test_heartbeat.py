@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,67 @@ def test_a_heart_writes_each_update_and_what_took_longest(tmp_path: Path) -> Non
     assert heartbeat.reached([first, now]) == 2
     assert heartbeat.reached([first]) is None
     assert not list(heartbeat.beats(tmp_path, "another start"))
+
+
+def on_one_host(work: Path, workers: int = 3) -> list[Heart]:
+    """Hearts of ranks 8, 9 … of the second host."""
+    return [Heart(work, 8 + place, "token", place) for place in range(workers)]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.01)
+
+
+def test_a_host_has_one_file_that_its_first_worker_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = on_one_host(tmp_path)
+    written: list[int] = []
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, slot, at: (written.append(at), real(handle, slot, at))[1])
+    for heart in (first, *others):
+        heart("training", 5)
+    until(lambda: [b.update for b in heartbeat.beats(tmp_path)] == [5, 5, 5])
+    assert [(b.rank, b.phase) for b in heartbeat.beats(tmp_path)] == [
+        (8, "training"),
+        (9, "training"),
+        (10, "training"),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["beat-8.json"]
+    monkeypatch.setattr(first, "_write_all", lambda handle: None)  # so that what others write themselves would be seen
+    time.sleep(heartbeat.BEAT_S)
+    written.clear()
+    for update in range(6, 30):
+        others[0]("training", update)
+    assert not [at for at in written if at]
+    monkeypatch.undo()
+    until(lambda: [b.update for b in heartbeat.beats(tmp_path)] == [5, 29, 5])
+    for heart in (first, *others):
+        heart.end()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_all_ends_stand_in_the_file_whoever_ends_first(order: tuple[int, ...], tmp_path: Path) -> None:
+    hearts = on_one_host(tmp_path)
+    for place in order:
+        hearts[place]("training", 7 + place)
+        hearts[place].end()
+    assert [(b.phase, b.update) for b in heartbeat.beats(tmp_path)] == [("ended", 7), ("ended", 8), ("ended", 9)]
+    time.sleep(2 * heartbeat.BEAT_S)  # nobody writes an older one over it
+    assert [(b.phase, b.update) for b in heartbeat.beats(tmp_path)] == [("ended", 7), ("ended", 8), ("ended", 9)]
+
+
+def test_workers_beat_on_when_their_hosts_first_is_gone(tmp_path: Path) -> None:
+    first, *others = on_one_host(tmp_path)
+    first("training", 1)
+    first._last_words()  # its process has ended
+    others[1]("training", 4)
+    until(lambda: [b.update for b in heartbeat.beats(tmp_path) if b.rank == 10] == [4])
+    beats = {b.rank: b.beats for b in heartbeat.beats(tmp_path)}
+    until(lambda: all(b.beats > beats[b.rank] for b in heartbeat.beats(tmp_path) if b.rank > 8))
+    for heart in others:
+        heart.end()
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"[]", b"{}", b"\xff"])

@@ -27,24 +27,39 @@ class World:
     def __init__(self, gpus: bool = False) -> None:
         """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
         hvd.init()
-        self.rank, self.size = hvd.rank(), hvd.size()
-        self._results: dict[str, list[list[nd.NDArray]]] = {}  # name -> the newest results of `gather_equal`
+        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        self._results: dict[str, list[list[nd.NDArray]]] = {}  # name -> arrays of the newest exchanges, kept alive
         if gpus:
-            _check_gpu(hvd.local_rank(), self.size)
-        self.context = mx.gpu(hvd.local_rank()) if gpus else mx.cpu()
+            _check_gpu(self.local_rank, self.size)
+        self.context = mx.gpu(self.local_rank) if gpus else mx.cpu()
 
     def close(self) -> None:
         """Shuts Horovod down, once all collective operations are done."""
         hvd.shutdown()
 
-    def average(self, gradients: Sequence[nd.NDArray], name: str) -> None:
+    def average(self, gradients: Sequence[nd.NDArray], name: str, scale: float | None = None) -> None:
         """Replaces arrays of equal shapes on all ranks by their mean, in place and without waiting.
 
         The i-th array is matched with the other ranks' i-th by name; earlier ones go first where several are ready.
+
+        Args:
+            scale: of half the bytes: they travel as float16, times the scale. What is too large for that becomes
+                infinite or not a number. None: they travel as they are.
         """
-        if self.size > 1:
+        if self.size == 1:
+            return
+        if scale is None:
             for i, gradient in enumerate(gradients):
                 hvd.allreduce_(gradient, op=hvd.Average, name=f"{name}.{i}", priority=-i)
+            return
+        # divided before: a sum is larger than a mean
+        halves = [(gradient * (scale / self.size)).astype("float16") for gradient in gradients]
+        for i, half in enumerate(halves):
+            hvd.allreduce_(half, op=hvd.Sum, name=f"{name}.{i} half", priority=-i)
+        for gradient, half in zip(gradients, halves):
+            gradient[:] = half.astype("float32") * (1 / scale)
+        kind = name.partition(".")[0]
+        self._results[kind] = [*self._results.get(kind, [])[-1:], halves]  # as `gather_equal` does
 
     def gather(self, rows: nd.NDArray, name: str) -> nd.NDArray:
         """Concatenates (n_r, …) arrays of all ranks along the first axis, in rank order; n_r may differ by rank."""

@@ -137,7 +137,7 @@ def main(work: Path) -> NoReturn:
         rank = world.rank
         with room_on(work):
             (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
-            heart = Heart(work, rank, job.token)
+            heart = Heart(work, rank, job.token, world.local_rank)
             verbs = {"train": train, "evaluate": evaluate, "replay": replay}
             with atomic_files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
                 verbs[job.verb](job, config, world, _sayer(work, rank), heart)
