@@ -101,11 +101,11 @@ def updates(tokenized: Path, count: int) -> Callable[[int], None]:
     """Whole updates of one worker over the first batches: loss, backward, optimizer; no validation, no saving."""
     import mxnet as mx
     import numpy as np
-    from mxnet import autograd
 
     from pipeline.config import load_config
     from pipeline.distributed.world import World
     from pipeline.tasks.base import task_of
+    from pipeline.training import accumulation
     from pipeline.training.batch_plan import Position
     from pipeline.training.loader import Loader
     from pipeline.training.loop import plan_of
@@ -125,10 +125,8 @@ def updates(tokenized: Path, count: int) -> Callable[[int], None]:
     def once(number: int) -> None:
         update = made[number % len(made)]
         rows = optimizer.rows(update.tokens, update.own)
-        with autograd.record():
-            loss = task.loss(network, rows and rows.table(), update.batch, world)
-        loss.objective.backward()
-        optimizer.step(rows, 1e-3, number, loss.value)
+        value = accumulation.backward(task, network, rows, update.batches, world, [number])
+        optimizer.step(rows, 1e-3, number, value)
 
     return once
 

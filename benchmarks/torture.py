@@ -59,11 +59,11 @@ class Killed(NamedTuple):
     phase: str  # what rank 0 was at, as its last heartbeat says
 
 
-def configuration(folder: Path) -> Path:
+def configuration(folder: Path, pairs: int = 400) -> Path:
     """A training of some 1,500 tiny updates, with dropout, that saves and validates often."""
     rng = random.Random(0)
     rows = []
-    for i in range(400):
+    for i in range(pairs):
         words = rng.sample([f"w{j}" for j in range(12)], rng.randint(4, 7))
         rows.append({"qid": f"q{i}", "query": " ".join(words), "document": " ".join(reversed(words))})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -105,15 +105,15 @@ class Training:
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
         elif self.id:
-            _run("jobs", "resume", self.id, "--root", self.root)
+            run("jobs", "resume", self.id, "--root", self.root)
         else:
-            said = _run("submit", self.config, *self.settings, "pause_s=0", "--json")
+            said = run("submit", self.config, *self.settings, "pause_s=0", "--json")
             self.id = json.loads(said.splitlines()[-1])["id"]
 
     def finish(self) -> None:
         """Waits for a good end. Raises RuntimeError with what was said at another one."""
         if self.job:
-            _run("jobs", "wait", self.id, "--root", self.root)
+            run("jobs", "wait", self.id, "--root", self.root)
             return
         assert self.process is not None
         _, said = self.process.communicate(timeout=LIMIT_S)
@@ -201,25 +201,25 @@ def torture(folder: Path, cases: list[Case], seed: int, say: Callable[[str], Non
     """Kills by `cases`, says a line per kind, and returns what came out different, empty where nothing did."""
     rng, config = random.Random(seed), configuration(folder)
     template = folder / "template"
-    _run("tokenize", config, f"root={template}")
+    run("tokenize", config, f"root={template}")
     different: list[str] = []
     killed: Counter[tuple[Case, str]] = Counter()
     runs = 0
     for key, group in itertools.groupby(sorted(cases, key=_run_of), key=_run_of):
         workers, job = key
-        expected = _finished(_training(config, folder / f"undisturbed-{workers}-{job}", template, workers, overrides))
+        expected = finished(training_of(config, folder / f"undisturbed-{workers}-{job}", template, workers, overrides))
         waiting = list(group)
         rng.shuffle(waiting)
         while waiting:
             runs += 1
-            training = _training(config, folder / f"run-{runs}", template, workers, overrides, job)
+            training = training_of(config, folder / f"run-{runs}", template, workers, overrides, job)
             done: list[str] = []
             while waiting and len(done) < PER_RUN and (found := training.kill(waiting[-1], rng)):
                 killed[waiting.pop(), found.phase] += 1
                 done.append(found.case.kind)
             if not training.over:
                 training.start()
-            got = _finished(training, started=True)
+            got = finished(training, started=True)
             names = [name for name in expected if expected[name] != got[name]]
             say(f"run {runs}: {workers} worker{'s' * (workers > 1)}, {len(done)} kills, {len(names)} differences")
             different += [f"run {runs} ({', '.join(done)}): {name}" for name in names]
@@ -235,7 +235,7 @@ def _run_of(case: Case) -> tuple[int, bool]:
     return case.workers, case.kind == "the supervisor"
 
 
-def _training(
+def training_of(
     config: Path, root: Path, template: Path, workers: int, overrides: tuple[str, ...], job: bool = False
 ) -> Training:
     for stage in ("ingest", "tokenize"):
@@ -243,7 +243,7 @@ def _training(
     return Training(config, root, workers, list(overrides), job)
 
 
-def _finished(training: Training, started: bool = False) -> dict[str, Any]:
+def finished(training: Training, started: bool = False) -> dict[str, Any]:
     if not started:
         training.start()
     training.finish()
@@ -265,7 +265,7 @@ def _duplet(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
 
 
-def _run(*arguments: object) -> str:
+def run(*arguments: object) -> str:
     done = subprocess.run(_duplet(*arguments), capture_output=True, text=True, timeout=LIMIT_S)
     if done.returncode:
         raise RuntimeError(f"duplet {' '.join(map(str, arguments))}: exit {done.returncode}: {done.stderr}")

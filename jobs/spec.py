@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
-from pipeline.config import Config, Settings, load_config, safe_yaml, values, variables
+from pipeline.config import Config, Settings, load_config, memory, safe_yaml, values, variables
 from pipeline.core import naming
 from pipeline.core.errors import InputError, guess
 from pipeline.core.redaction import hide, holds_secret, is_secret, names_secret
+from pipeline.distributed import machine
 
 CONFIG, SPEC = "config.yaml", "spec.json"  # names in a job's folder
 Count = Annotated[int, Field(ge=1, le=4096)]
@@ -379,12 +380,34 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     name = _identity(config)
     text = Path(config_path).read_text(encoding="utf-8")
     _check_secrets(listed, text, job)
-    return check({
+    spec = check({
         **job, "id": name, "name": config.name, "config": config_path,
         "config_text": text, "overrides": listed,
         "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
         "environment": _forwarded(job.get("target")), "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip
+    _check_memory(spec, config)
+    return spec
+
+
+def _check_memory(spec: JobSpec, config: Config) -> None:
+    """Raises InputError where an update as large as the settings allow cannot fit into what is known of the hosts."""
+    if spec.stages not in ("all", "ingest,tokenize,train"):
+        return
+    gpus = spec.gpus_per_worker > 0
+    config = config.model_copy(update={"train": config.train.model_copy(update={"gpus": gpus})})
+    if gpus:
+        kinds = (spec.slurm.gpu_type,) if spec.target == "slurm" else tuple(spec.kubernetes.node_selector.values())
+        for kind in kinds if spec.target != "local" else ():
+            if (card := memory.card_bytes(kind)) and (sentence := memory.refusal(config, card, f"a GPU of {kind}", 1)):
+                raise InputError(sentence)
+    elif spec.mem_gb or spec.target == "local":
+        workers = spec.workers_per_host or spec.max_workers
+        available, where = machine.memory_bytes(), "this host"
+        if spec.mem_gb:
+            available, where = int(spec.mem_gb * 2**30), f"a host with mem_gb={spec.mem_gb:g}"
+        if sentence := memory.refusal(config, available, where, workers):
+            raise InputError(sentence)
 
 
 def _forwarded(target: Any) -> dict[str, str]:

@@ -207,11 +207,12 @@ class Config(Settings):
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0
         longest = sum(limit or steps for limit in self.tokenize.max_tokens.values())
-        needed = 2 * self.train.workers * longest
+        needed = 2 * self.train.workers * self.train.accumulate * longest
         if self.train.max_tokens_per_update < needed:
             raise ValueError(
                 f"train.max_tokens_per_update={self.train.max_tokens_per_update} must be at least {needed}: "
                 "two pairs of the longest texts (tokenize.max_tokens) for each worker"
+                + (" and each part (train.accumulate)" if self.train.accumulate > 1 else "")
             )
         for setting, metric in (
             ("train.metric", self.train.metric),

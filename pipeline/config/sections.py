@@ -288,6 +288,17 @@ class TrainConfig(Settings):
         description="Maximum number of tokens of one update, with padding, both sides and all workers together. It "
         "bounds the memory that long texts need.",
     )
+    accumulate: Positive = Field(
+        default=1,
+        description="Parts that each worker takes its share of an update in, one after the other: the batch and its "
+        "gradients stay the same, and only one part's texts need memory at a time. Pairs for ranking are encoded "
+        "twice then.",
+    )
+    compression: Literal["none", "fp16"] = Field(
+        default="none",
+        description="How workers send each other gradients. fp16: as half as many bytes, multiplied by a scale that is "
+        "halved whenever one overflows; that update is left out. For slow networks; see docs/training.md.",
+    )
     start_from: OwnPlace | None = Field(
         default=None,
         description="Trained folder whose parameters training starts from. null: new parameters.",
@@ -357,6 +368,12 @@ class TrainConfig(Settings):
                 f"schedule.warmup_updates={self.schedule.warmup_updates} must be below max_updates={self.max_updates}"
             )
         needed = 2 * self.workers - 1  # the plan's smallest update is half a full one, rounded up
+        if self.accumulate > 1 and self.max_pairs_per_update < 2 * self.workers * self.accumulate - 1:
+            raise ValueError(
+                f"max_pairs_per_update={self.max_pairs_per_update} cannot be divided into accumulate={self.accumulate} "
+                f"parts for each of {self.workers} workers: it must be at least "
+                f"{2 * self.workers * self.accumulate - 1}, or lower accumulate"
+            )
         if self.max_pairs_per_update < needed:
             raise ValueError(
                 f"max_pairs_per_update={self.max_pairs_per_update} leaves some of {self.workers} workers without a "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config.base import Settings
+from pipeline.config.memory import Sizes
 from pipeline.config.plugins import INTERFACE
 from pipeline.core.record_schema import Field
 
@@ -64,6 +65,8 @@ class TaskSpec:
         defaults: of the section `model`, where they differ from those of other tasks.
         tied: fields that must have the same limit of tokens, as words and their tags.
         steps: tokens of an update's piece of a field that is not cut; None where all fields are cut.
+        sizes: (config, tokens in the vocabulary) -> what an update holds in memory, as `pipeline.config.memory` counts
+            it; None: the texts of all fields, encoded.
         check: raises ValueError where settings contradict each other.
         check_record: raises ValueError(kind, sentence) where a record's texts, in the order of `fields`, do not fit.
         check_split: (config, ingested folder, split) -> findings, as `pipeline.orchestration.split_checks` has them.
@@ -93,6 +96,7 @@ class TaskSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[str, ...] = ()
     steps: Callable[[Any], int] | None = None
+    sizes: Callable[[Any, int], Sizes] | None = None
     check: Callable[[Any], None] | None = None
     check_record: Callable[[tuple[str, ...]], None] | None = None
     check_split: str | None = None

@@ -15,7 +15,7 @@ from pipeline.core.progress import Say
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
-from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage
+from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage, check_memory
 from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
@@ -141,6 +141,8 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
     root, planned = Path(config.root), plan(config)
     work = _to_do(planned, wanted)
+    if any(stage.name == Train.name for stage in work):
+        check_memory(config, planned.folder("tokenize"))
     recurrent = _kernel(config, work)
     tracking = Tracking.of(
         config, config.name, say, config.tracking.system_metrics, goes_on=job_folder.runs(job_folder.folder()),

@@ -1,6 +1,7 @@
 """The stages `train` and `evaluate`, whose work is done by worker processes."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import SPLITS, Config, SplitName
+from pipeline.config import SPLITS, Config, SplitName, memory
 from pipeline.core import manifest
+from pipeline.core.errors import InputError
 from pipeline.core.event_log import Spool
 from pipeline.core.manifest import KeyParts
 from pipeline.core.progress import Say
-from pipeline.distributed import launcher
+from pipeline.distributed import launcher, machine
 from pipeline.ingest import leaks
 from pipeline.ingest.places import fingerprint
 from pipeline.orchestration import summary
@@ -23,8 +25,8 @@ from pipeline.tokenization.encoder import forms
 
 # How the work is done and watched, not what comes out (but for float noise): no part of the key; nor is model.kernel.
 EXECUTION = {
-    "workers", "gpus", "threads_per_worker", "checkpoint_every_updates", "keep_checkpoints", "log_every_updates",
-    "max_skipped_updates", "compare_ranks_every_updates", "min_stall_s",
+    "workers", "gpus", "threads_per_worker", "accumulate", "checkpoint_every_updates", "keep_checkpoints",
+    "log_every_updates", "max_skipped_updates", "compare_ranks_every_updates", "min_stall_s",
     "start_from",  # its content is an input
 }  # fmt: skip
 # What a folder needs to be used by itself, copied beside the parameters.
@@ -60,6 +62,36 @@ def run_workers(
 
 def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in names}
+
+
+def _idle(config: Config) -> list[str]:
+    """Settings of training that change nothing as they are, so that older folders stay up to date."""
+    return ["compression"] if config.train.compression == "none" else []
+
+
+def vocabulary_of(tokenized: Path) -> int:
+    """Tokens of the largest vocabulary of a folder of ids; 0 where it is not there yet."""
+    found = manifest.readable(tokenized, "tokenize")
+    sizes = [count for name, count in found.counts.items() if name.endswith("vocabulary")] if found else []
+    return int(max(sizes, default=0))
+
+
+def check_memory(config: Config, tokenized: Path) -> None:
+    """Raises InputError where the workers of this host cannot hold an update as large as the settings allow.
+
+    Args:
+        tokenized: the folder of ids, whose vocabulary counts where it is there.
+    """
+    if os.environ.get("DUPLET_LAUNCHER"):
+        return  # the workers' hosts are others; `duplet submit` has looked at what they have
+    vocabulary = vocabulary_of(tokenized)
+    if config.train.gpus:
+        card = machine.card_bytes()
+        sentence = card and memory.refusal(config, card, "a GPU of this host", 1, vocabulary)
+    else:
+        sentence = memory.refusal(config, machine.memory_bytes(), "this host", config.train.workers, vocabulary)
+    if sentence:
+        raise InputError(sentence)
 
 
 class WorkerStage(Stage):
@@ -101,7 +133,7 @@ class Train(WorkerStage):
                     *(["precision"] if config.model.precision == "float32" else []),
                 ),
                 "options": settings.get(config.task, {}),
-                "train": _without(settings["train"], *EXECUTION),
+                "train": _without(settings["train"], *EXECUTION, *_idle(config)),
                 **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
             },
@@ -113,6 +145,7 @@ class Train(WorkerStage):
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        check_memory(context.config, context.plan.folder("tokenize"))  # again: now the vocabulary is known
         started = context.config.train.start_from
         texts, sentence = leaks.read_before(
             context.config, context.plan.folder("ingest"), Path(started) if started else None

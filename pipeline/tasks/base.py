@@ -1,7 +1,7 @@
 """The interface of a task: all that the training loop, the checkpoints and the workers know of it."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +91,8 @@ class Task:
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> Any:
         """This rank's part of an update, a named tuple of numpy arrays, made in the loader's thread.
 
+        A rank that takes its share in several parts asks for each as if it were a rank.
+
         `shares` are all ranks' example numbers; `seed` is the update's own. Only the rank's own texts are read, so that
         the work does not grow with the number of ranks. Its fields `real` and `cells` are this rank's tokens without
         and with padding; `tokens`, (U,) int32, the ids of the embedding rows that it needs, ascending, or None where
@@ -106,12 +108,31 @@ class Task:
         """This rank's part, once (ranks, k) is known of all ranks; made outside of the main thread."""
         return batch
 
+    def ahead(
+        self,
+        network: Any,
+        tables: Sequence[nd.NDArray | None],
+        batches: list[Any],
+        world: World,
+        draw: Callable[[int], None],
+    ) -> list[Any]:
+        """The batches with what each part's loss must know of the others, where a worker takes its share in parts.
+
+        Called before any part's `loss`, in training mode and not recording.
+
+        Args:
+            tables: as `loss` takes it, by part.
+            batches: what `joined` gave, by part.
+            draw: sets the random state to that of a part's `loss`.
+        """
+        return batches
+
     def loss(self, network: Any, table: nd.NDArray | None, batch: Any, world: World) -> StepLoss:
-        """The loss of an update, called while recording.
+        """The loss of an update or of a part of it, called while recording; parts add up.
 
         Args:
             table: (U, E) the embedding rows of `batch.tokens`, if any.
-            batch: what `joined` gave.
+            batch: what `joined`, or `ahead`, gave.
         """
         raise NotImplementedError
 

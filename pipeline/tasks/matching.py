@@ -3,13 +3,14 @@
 import functools
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from mxnet import Context, autograd, gluon, nd
 
+from pipeline.config.memory import MAX_SCORES
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
 from pipeline.models.devices import on_device
@@ -21,8 +22,6 @@ from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tokenization import shards
 
-# Numbers that a part of the queries is scored in, four bytes each; the backward pass needs some three times as much.
-MAX_SCORES = 2**25
 STEPS = 8  # the tokens of documents that workers give each other are filled up to a multiple, for steady shapes
 
 
@@ -50,6 +49,14 @@ class PairBatch(NamedTuple):
     order: np.ndarray | None = None  # (M,) int32: where each document of the global order stands in what is given
     excluded: np.ndarray = np.zeros((2, 0), np.int32)  # (2, k) pair and column that may not be its negative
     negatives: np.ndarray = np.zeros((0, 0), np.int32)  # (n, K) columns of sampled negatives, -1 for none
+    known: "Scored | None" = None  # where this is a part of a worker's share: see `Matching.ahead`
+
+
+class Scored(NamedTuple):
+    """What scoring gives for n pairs and m documents of one worker, on the device."""
+
+    value: nd.NDArray  # (1,)
+    gradients: list[nd.NDArray]  # of the queries' and of the documents' representations, in this order
 
 
 class Matching(Task):
@@ -175,16 +182,7 @@ class Matching(Task):
         """Graded: each worker's pairs by themselves. Ranking: each worker's queries against all workers' documents."""
         assert table is not None, "the matcher's embedding is updated row by row"
         context = table.context
-        packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
-        arrays = {side: batch.sides[side].arrays for side in SIDES}
-        given = iter(on_device(context, *arrays["query"], *arrays["document"]))
-        own = {
-            side: self._represent(
-                network, side, table, list(itertools.islice(given, len(arrays[side]))), batch.sides[side].steps,
-                packed.get(side, packed["query"]),
-            )
-            for side in SIDES
-        }  # fmt: skip
+        own = self._own(network, table, batch)
         if not self.config.train.loss.graded:
             return self._ranking_loss(network, own, batch, world)
         logits = network.pair_outputs(own["query"], own["document"])
@@ -198,6 +196,26 @@ class Matching(Task):
         value = (values if weights is None else values * weights).mean().reshape(1) * weight
         return StepLoss(value, value)
 
+    def ahead(
+        self,
+        network: Matcher,
+        tables: Sequence[nd.NDArray | None],
+        batches: list[PairBatch],
+        world: World,
+        draw: Callable[[int], None],
+    ) -> list[PairBatch]:
+        """See Task. A ranking loss is over the documents of all parts: all texts are encoded once, without keeping how,
+        to know the gradient of each; `loss` then encodes a part's texts again, to take the gradient further back."""
+        if self.config.train.loss.graded:
+            return batches
+        owns = []
+        for part, (table, batch) in enumerate(zip(tables, batches)):
+            assert table is not None, "the matcher's embedding is updated row by row"
+            draw(part)
+            owns.append(self._own(network, table, batch))
+        scored = self._scored(network, owns, batches, world)
+        return [batch._replace(known=known) for batch, known in zip(batches, scored)]
+
     @functools.cached_property
     def _class_weights(self) -> np.ndarray:
         return balanced(self.train.relevance, self.config.train.loss.grades)
@@ -207,6 +225,19 @@ class Matching(Task):
         if self.config.train.class_weights == "none":
             return None
         return nd.array(self._class_weights[grades.astype(np.int64)], context)
+
+    def _own(self, network: Matcher, table: nd.NDArray, batch: PairBatch) -> dict[str, Representation]:
+        """Both sides of a batch, encoded."""
+        packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
+        arrays = {side: batch.sides[side].arrays for side in SIDES}
+        given = iter(on_device(table.context, *arrays["query"], *arrays["document"]))
+        return {
+            side: self._represent(
+                network, side, table, list(itertools.islice(given, len(arrays[side]))), batch.sides[side].steps,
+                packed.get(side, packed["query"]),
+            )
+            for side in SIDES
+        }  # fmt: skip
 
     def _represent(
         self, network: Matcher, side: str, table: nd.NDArray, texts: list[nd.NDArray], steps: int,
@@ -239,86 +270,99 @@ class Matching(Task):
         one worker of N B pairs gets, each at an N-th of the work. The representations are detached as in Gao et al.,
         "Scaling deep contrastive learning batch size under memory limited setup", 2021.
         """
-        own_arrays = {side: [x for x in own[side] if x is not None] for side in SIDES}
+        known = batch.known or self._scored(network, [own], [batch], world)[0]
+        products = []
+        for x, gradient in zip([x for side in SIDES for x in _arrays(own[side])], known.gradients):
+            for axis, length in enumerate(x.shape[:2]):
+                gradient = _part_of(gradient, axis, 0, length)
+            products.append((x * gradient).sum())
+        return StepLoss(functools.reduce(operator.add, products), known.value)
+
+    def _scored(
+        self, network: Matcher, owns: list[dict[str, Representation]], batches: list[PairBatch], world: World
+    ) -> list[Scored]:
+        """The values and gradients of all of this worker's parts; see `_ranking_loss`."""
         with autograd.pause():
-            queries = [x.detach() for x in own_arrays["query"]]
-            documents, share = self._everyones(own_arrays["document"], batch, world)
-            parts = self._parts(network, queries, documents, batch)
-            for leaf in [*queries, *documents]:
-                leaf.attach_grad("add" if len(parts) > 1 else "write")
-        value = _summed(
-            [functools.partial(self._part, network, queries, documents, batch, part, share) for part in parts],
-            network.scoring_parameters,
-        )
+            queries = [[x.detach() for x in _arrays(own["query"])] for own in owns]
+            documents, share = self._everyones([_arrays(own["document"]) for own in owns], batches, world)
+            pieces = [self._pieces(network, mine, documents, batch) for mine, batch in zip(queries, batches)]
+            for leaf in [*(x for mine in queries for x in mine), *documents]:
+                leaf.attach_grad("add" if len(pieces) > 1 or len(pieces[0]) > 1 else "write")
+        values = [
+            _summed(
+                [functools.partial(self._piece, network, mine, documents, batch, piece, share) for piece in these],
+                network.scoring_parameters,
+            )
+            for mine, batch, these in zip(queries, batches, pieces)
+        ]
         gradients = [x.grad for x in documents]
         if world.size > 1:
             gradients = world.sum_parts(gradients, _named("gradient of documents", gradients))
-        products = []
-        for x, gradient in zip(
-            [*own_arrays["query"], *own_arrays["document"]], [*(x.grad for x in queries), *gradients]
-        ):
-            for axis, length in enumerate(x.shape[:2]):
-                if gradient.shape[axis] != length:
-                    gradient = nd.slice_axis(gradient, axis=axis, begin=0, end=length)
-            products.append((x * gradient).sum())
-        return StepLoss(functools.reduce(operator.add, products), value)
+        heights = [batch.height * part for part, batch in enumerate(batches)]
+        return [
+            Scored(value, [*(x.grad for x in mine), *(_part_of(g, 0, at, at + batch.height) for g in gradients)])
+            for value, mine, batch, at in zip(values, queries, batches, heights)
+        ]
 
     def _everyones(
-        self, own: list[nd.NDArray], batch: PairBatch, world: World
+        self, owns: list[list[nd.NDArray]], batches: list[PairBatch], world: World
     ) -> tuple[list[nd.NDArray], nd.NDArray | float]:
         """Copies of all workers' documents, and the number of workers by what the global mean is a mean over.
 
-        Each worker gives as many documents of as many tokens as the others, zeros behind its own.
+        Each part gives as many documents of as many tokens as the others, zeros behind its own.
         """
-        sampled = float((batch.negatives >= 0).sum())
-        drawn = self.config.train.loss.drawn
-        if world.size == 1:
-            return [x.detach() for x in own], 1 / max(sampled if drawn else len(batch.queries), 1)
-        arrays = [_filled(x.detach(), 0, batch.height) for x in own]
+        sampled = float(sum((batch.negatives >= 0).sum() for batch in batches))
+        drawn, pairs = self.config.train.loss.drawn, sum(batches[0].counts)
+        if world.size == len(owns) == 1:
+            return [x.detach() for x in owns[0]], 1 / max(sampled if drawn else pairs, 1)
+        parts = [[_filled(x.detach(), 0, batch.height) for x in own] for own, batch in zip(owns, batches)]
         if self.config.model.scored_by.by_token:
-            arrays = [_filled(x, 1, batch.steps) for x in arrays]
+            parts = [[_filled(x, 1, batch.steps) for x in part] for part, batch in zip(parts, batches)]
+        arrays = [nd.concat(*several, dim=0) if len(several) > 1 else several[0] for several in zip(*parts)]
+        if world.size == 1:
+            return arrays, 1 / max(sampled if drawn else pairs, 1)
         if drawn:  # a mean over negatives, of which a pair has fewer where there are few documents
-            arrays.append(nd.full(1, sampled, ctx=own[0].context))
+            arrays.append(nd.full(1, sampled, ctx=arrays[0].context))
         copies = world.gather_equal(arrays, _named("documents", arrays))
         if not drawn:
-            return copies, world.size / sum(batch.counts)
+            return copies, world.size / pairs
         return copies[:-1], world.size / nd.maximum(copies[-1].sum(), 1)
 
-    def _parts(
+    def _pieces(
         self, network: Matcher, queries: list[nd.NDArray], documents: list[nd.NDArray], batch: PairBatch
     ) -> list[slice]:
-        """Cuts this worker's queries so that what scoring each part needs stays below MAX_SCORES numbers."""
+        """Cuts a part's queries so that what scoring each piece needs stays below MAX_SCORES numbers."""
         count = len(batch.queries)
         each = network.numbers_per_score(queries[0], documents[0]) * len(documents[0])
         step = max(1, min(count, MAX_SCORES // each))
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
-    def _part(
+    def _piece(
         self,
         network: Matcher,
         queries: list[nd.NDArray],
         documents: list[nd.NDArray],
         batch: PairBatch,
-        part: slice,
+        piece: slice,
         share: nd.NDArray | float,
     ) -> nd.NDArray:
-        """What a part of this worker's queries adds to the worker's value, (1,)."""
-        loss, context, rows = self.config.train.loss, queries[0].context, part.stop - part.start
+        """What a piece of these queries adds to the worker's value, (1,)."""
+        loss, context, rows = self.config.train.loss, queries[0].context, piece.stop - piece.start
         if rows < len(batch.queries):
-            queries = [nd.slice_axis(x, axis=0, begin=part.start, end=part.stop) for x in queries]
+            queries = [nd.slice_axis(x, axis=0, begin=piece.start, end=piece.stop) for x in queries]
         if batch.order is not None:
             order = nd.array(batch.order, context, "int32")
             documents = [nd.take(x, order) for x in documents]
         scores = network.score_all(Representation(*_two(queries)), Representation(*_two(documents)))
-        positives = nd.arange(rows, ctx=context) + (batch.first + part.start)
+        positives = nd.arange(rows, ctx=context) + (batch.first + piece.start)
         excluded = negatives = None
-        places = batch.excluded[:, (batch.excluded[0] >= part.start) & (batch.excluded[0] < part.stop)]
+        places = batch.excluded[:, (batch.excluded[0] >= piece.start) & (batch.excluded[0] < piece.stop)]
         if loss.drawn:
-            negatives = nd.array(batch.negatives[part], context)
+            negatives = nd.array(batch.negatives[piece], context)
         elif places.shape[1]:
-            places = nd.array(places - [[part.start], [0]], context, "int32")
+            places = nd.array(places - [[piece.start], [0]], context, "int32")
             excluded = nd.scatter_nd(nd.ones(places.shape[1], ctx=context), places, shape=scores.shape)
-        over = float((batch.negatives[part] >= 0).sum()) if loss.drawn else rows
+        over = float((batch.negatives[piece] >= 0).sum()) if loss.drawn else rows
         value = loss.formula.value(nd, scores, positives, excluded, negatives, loss.formula_options)
         return loss.checked(value, (1,)) * (share * over)
 
@@ -341,6 +385,15 @@ def _filled(array: nd.NDArray, axis: int, length: int) -> nd.NDArray:
     return nd.concat(array, nd.zeros(tuple(shape), ctx=array.context), dim=axis)
 
 
+def _part_of(array: nd.NDArray, axis: int, begin: int, end: int) -> nd.NDArray:
+    """What of the array lies between two places along an axis."""
+    return array if array.shape[axis] == end - begin else nd.slice_axis(array, axis=axis, begin=begin, end=end)
+
+
+def _arrays(texts: Representation) -> list[nd.NDArray]:
+    return [x for x in texts if x is not None]
+
+
 def _two(arrays: list[nd.NDArray]) -> list[nd.NDArray | None]:
     return [*arrays, *[None] * (len(Representation._fields) - len(arrays))]
 
@@ -350,20 +403,21 @@ def _named(name: str, arrays: list[nd.NDArray]) -> str:
     return " ".join([name, *("x".join(map(str, array.shape)) for array in arrays)])
 
 
-def _summed(parts: list[Callable[[], nd.NDArray]], parameters: list[gluon.Parameter]) -> nd.NDArray:
-    """The sum of values, (1,), each taken back by itself; so the parameters' gradients are added up here."""
+def _summed(pieces: list[Callable[[], nd.NDArray]], parameters: list[gluon.Parameter]) -> nd.NDArray:
+    """The sum of values, (1,), each taken back by itself; so gradients that are not added up are added up here."""
     values: list[nd.NDArray] = []
     sums: list[nd.NDArray] = []
-    for part in parts:
+    written = [parameter for parameter in parameters if parameter.grad_req == "write"]
+    for piece in pieces:
         with autograd.record():
-            value = part()
+            value = piece()
         value.backward()
         values.append(value.detach())
-        if len(parts) > 1:
+        if len(pieces) > 1:
             with autograd.pause():
-                gradients = [parameter.grad(value.context) for parameter in parameters]
+                gradients = [parameter.grad(value.context) for parameter in written]
                 sums = [old + new for old, new in zip(sums, gradients)] if sums else [g.copy() for g in gradients]
     with autograd.pause():
-        for parameter, total in zip(parameters, sums):
+        for parameter, total in zip(written, sums):
             parameter.grad(total.context)[:] = total
     return nd.add_n(*values) if len(values) > 1 else values[0]

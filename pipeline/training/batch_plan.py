@@ -121,21 +121,29 @@ def _spread(lengths: np.ndarray) -> float:
     return float(np.abs(lengths - np.median(lengths)).sum())
 
 
-def shares(batch: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cuts a global batch into one contiguous share per worker, of about equal cost.
+def shares(batch: np.ndarray, lengths: np.ndarray, workers: int, parts: int = 1) -> list[np.ndarray]:
+    """Cuts a global batch into one contiguous share per worker, or several `parts` for each, of about equal cost.
 
     Args:
         batch: example numbers in the plan's order.
         lengths: (N, S) of all examples.
 
     Returns:
-        `size` arrays, none of them empty, that concatenate to `batch`.
+        workers * parts arrays, worker by worker, none of them empty, that concatenate to `batch`.
 
     Raises:
-        InputError: fewer examples than workers.
+        InputError: fewer examples than shares.
     """
+    size = workers * parts
+    if len(batch) < workers:
+        raise InputError(
+            f"an update of {len(batch)} examples cannot be shared by {workers} workers: lower train.workers"
+        )
     if len(batch) < size:
-        raise InputError(f"an update of {len(batch)} examples cannot be shared by {size} workers: lower train.workers")
+        raise InputError(
+            f"an update of {len(batch)} examples cannot be divided into {parts} parts for each of {workers} workers: "
+            "lower train.accumulate"
+        )
     cost = np.cumsum(lengths[batch].sum(axis=1, dtype=np.int64))
     cuts = np.searchsorted(cost, cost[-1] * np.arange(1, size) / size) + 1
     first, last = np.arange(1, size), len(batch) - np.arange(size - 1, 0, -1)  # leave each worker an example

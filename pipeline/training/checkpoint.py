@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ class State:
     without_better: int = 0  # validations since the best one
     finished: bool = False
     skipped: int = 0  # updates whose loss or gradients were not finite
+    overflows: int = 0  # updates left out because a gradient was too large for float16
+    half_scale: float = 2.0**15  # that gradients are multiplied by before they travel as float16
+    half_since: int = 0  # updates since that changed
     order: int = 0  # CRC-32 of the example numbers of all updates, in their order
     kernel: str = ""  # what runs the recurrent layers, as recurrent_kernel.agree names it; empty: not decided yet
     pending: list[list[float]] = field(default_factory=list)  # loss and gradient norm of updates not yet logged
@@ -61,6 +65,40 @@ def save(
     for name in names(folder):
         if name not in updates:
             atomic_files.remove_folder(folder / name)
+
+
+class Writing:
+    """Writes checkpoints in a thread, one at a time; what goes wrong there is raised by the next call."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._at_work: Future[None] | None = None
+
+    def begin(
+        self,
+        folder: Path,
+        state: State,
+        parameters: dict[str, np.ndarray],
+        moments: dict[str, np.ndarray],
+        keep: int,
+    ) -> None:
+        """As `save`, of arrays that nobody changes any more; waits for the one before."""
+        self.wait()
+        now = replace(state, pending=list(state.pending), history=list(state.history))
+        self._at_work = self._thread.submit(save, folder, now, parameters, moments, keep)
+
+    def wait(self) -> None:
+        """Returns when the newest checkpoint is whole. Raises what kept it from it."""
+        at_work, self._at_work = self._at_work, None
+        if at_work is not None:
+            at_work.result()
+
+    def close(self) -> None:
+        """`wait`, and no more checkpoints."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
 
 def names(folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """What the workers tell each other of an update before it is computed: their tokens, their sizes, and what a task adds.
 
-One gather of equal, small rows. Distinct tokens are sent as one bit for each id up to the largest that any worker may
-have, which needs no more than some kilobytes and always has the same shape.
+A worker may take its share in parts (`accumulation`), and tells of all of them at once. One gather of equal, small
+rows. Distinct tokens are sent as one bit for each id up to the largest that any worker may have, which needs no more
+than some kilobytes and always has the same shape.
 """
 
 from typing import Any, NamedTuple
@@ -13,30 +14,44 @@ from pipeline.tasks.base import Task
 
 
 class Joint(NamedTuple):
-    """A worker's part of an update, and what it is of the whole."""
+    """A worker's parts of an update, and what they are of the whole."""
 
-    batch: Any
+    batches: list[Any]
     tokens: np.ndarray | None  # (U,) int32 ascending: the embedding rows that any worker needs
-    own: np.ndarray | None  # (u,) int32: where the batch's tokens stand among them; None where they are the same
+    own: list[np.ndarray | None]  # (u,) int32: where each batch's tokens stand among them; None where they are the same
     real: int  # tokens of all workers
     cells: int  # the same with padding
 
 
-def join(task: Task, batch: Any, world: World) -> Joint:
-    """Tells the others of this worker's part and learns of theirs; every worker calls it, in the same order."""
-    told, tokens = task.told(batch), batch.tokens
-    if world.size == 1:
-        return Joint(task.joined(batch, told[None], 0), tokens, None, batch.real, batch.cells)
-    bits = np.zeros(0, np.int32) if tokens is None else _bits(tokens, task.embedding_rows)
-    message = np.concatenate([np.array([batch.real, batch.cells], np.int32), told, bits])
-    everyones = world.gather_numpy(message[None], f"update.{len(message)}")
-    real, cells = (int(total) for total in everyones[:, :2].sum(axis=0, dtype=np.int64))
-    joined = task.joined(batch, everyones[:, 2 : 2 + len(told)], world.rank)
-    if tokens is None:
-        return Joint(joined, None, None, real, cells)
-    tokens = _tokens(np.bitwise_or.reduce(everyones[:, 2 + len(told) :], axis=0))
-    own = None if len(tokens) == len(batch.tokens) else np.searchsorted(tokens, batch.tokens).astype(np.int32)
+def join(task: Task, batches: list[Any], world: World) -> Joint:
+    """Tells the others of this worker's parts and learns of theirs; every worker calls it, in the same order."""
+    told, tokens = np.stack([task.told(batch) for batch in batches]), _union([batch.tokens for batch in batches])
+    real, cells = sum(batch.real for batch in batches), sum(batch.cells for batch in batches)
+    everyones = told
+    if world.size > 1:
+        bits = np.zeros(0, np.int32) if tokens is None else _bits(tokens, task.embedding_rows)
+        message = np.concatenate([np.array([real, cells], np.int32), told.reshape(-1), bits])
+        messages = world.gather_numpy(message[None], f"update.{len(message)}")
+        real, cells = (int(total) for total in messages[:, :2].sum(axis=0, dtype=np.int64))
+        everyones = messages[:, 2 : 2 + told.size].reshape(world.size * len(batches), told.shape[1])
+        if tokens is not None:
+            tokens = _tokens(np.bitwise_or.reduce(messages[:, 2 + told.size :], axis=0))
+    first = world.rank * len(batches)
+    joined = [task.joined(batch, everyones, first + part) for part, batch in enumerate(batches)]
+    own = [
+        None if tokens is None or len(tokens) == len(batch.tokens)
+        else np.searchsorted(tokens, batch.tokens).astype(np.int32)
+        for batch in batches
+    ]  # fmt: skip
     return Joint(joined, tokens, own, real, cells)
+
+
+def _union(tokens: list[np.ndarray | None]) -> np.ndarray | None:
+    """Distinct ids of several parts, each ascending."""
+    if len(tokens) == 1:
+        return tokens[0]
+    known = [part for part in tokens if part is not None]
+    return np.unique(np.concatenate(known)) if known else None
 
 
 def _bits(tokens: np.ndarray, size: int) -> np.ndarray:

@@ -21,12 +21,12 @@ AHEAD = 4  # batches made before they are needed
 class Update(NamedTuple):
     """One update's work for this worker, and what it is of the whole."""
 
-    batch: Any
+    batches: list[Any]  # this worker's parts
     tokens: np.ndarray | None  # (U,) int32 ascending: the embedding rows that any worker needs
-    own: np.ndarray | None  # (u,) int32: where the batch's tokens stand among them; None where they are the same
+    own: list[np.ndarray | None]  # (u,) int32: where each part's tokens stand among them; None where they are the same
     real: int  # tokens of all workers
     cells: int  # the same with padding
-    examples: list[Any]  # example numbers, by worker
+    examples: list[Any]  # example numbers, by worker and part
     seed: list[int]  # of what the batch draws
     after: Position  # where the next update stands
     ends_epoch: bool
@@ -45,7 +45,7 @@ class Loader:
         task.prepare()
         mapped_memory.trim()  # the C library does so in the main thread's memory alone
         self._task, self._plan, self._world = task, plan, world
-        self._start, self._epochs = start, epochs
+        self._start, self._epochs, self._parts = start, epochs, task.config.train.accumulate
         self._queue: queue.Queue[Update | BaseException | None] = queue.Queue(AHEAD)
         self._stopped = threading.Event()
         self._joining = ThreadPoolExecutor(1, "exchange")
@@ -78,7 +78,7 @@ class Loader:
         return self._joining.submit(self._joined, item)
 
     def _joined(self, update: Update) -> Update:
-        joint = exchange.join(self._task, update.batch, self._world)
+        joint = exchange.join(self._task, update.batches, self._world)
         return update._replace(**joint._asdict())
 
     def close(self) -> None:
@@ -109,16 +109,17 @@ class Loader:
                 after = Position(at.epoch, at.pool, index + 1)
                 if index + 1 == len(batches):
                     after = Position(at.epoch, at.pool + 1) if at.pool + 1 < plan.pools else Position(at.epoch + 1)
-                examples = shares(batches[index], plan.lengths, self._world.size)
+                examples = shares(batches[index], plan.lengths, self._world.size, self._parts)
                 seed = [plan.seed, at.epoch, at.pool, index]
-                batch = self._task.batch(examples, self._world.rank, seed)
+                own = range(self._world.rank * self._parts, (self._world.rank + 1) * self._parts)
+                made = [self._task.batch(examples, part, seed) for part in own]
                 self._task.train.release()  # else an epoch would end with all files in memory
                 update = Update(
-                    batch=batch,
-                    tokens=batch.tokens,
-                    own=None,
-                    real=batch.real,
-                    cells=batch.cells,
+                    batches=made,
+                    tokens=None,  # from here on as `exchange.join` says
+                    own=[],
+                    real=0,
+                    cells=0,
                     examples=examples,
                     seed=seed,
                     after=after,

@@ -7,13 +7,13 @@ import signal
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon, nd
+from mxnet import gluon, nd
 
 from pipeline.config import Config, smaller_is_better
 from pipeline.core import atomic_files
@@ -23,8 +23,8 @@ from pipeline.distributed.launcher import SAMPLES
 from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import Task
-from pipeline.training import averaging, checkpoint, rank_consistency, recurrent_kernel, replay
-from pipeline.training.batch_plan import Plan, StreamPlan, shares
+from pipeline.training import accumulation, averaging, checkpoint, half, rank_consistency, recurrent_kernel, replay
+from pipeline.training.batch_plan import Plan, StreamPlan
 from pipeline.training.checkpoint import State
 from pipeline.training.loader import Loader, Update
 from pipeline.training.optimizer import Optimizer, learning_rate, set_parameters
@@ -77,18 +77,18 @@ def fit(
     try:
         with Interruption() as interruption:
             for update in loader if not state.finished else ():
-                mx.random.seed(replay.update_seed(config.seed, state.update, world.rank))
                 rate = learning_rate(settings.schedule, settings.optimizer.learning_rate, state.update, total)
                 with bulk(world):
                     rows = optimizer.rows(update.tokens, update.own)
-                    with autograd.record():
-                        loss = task.loss(network, rows and rows.table(), update.batch, world)
-                    run.settle()  # of the update before: the parameters are still those it was computed from
-                    loss.objective.backward()
-                    results = exchanged(loss.value, interruption.asked, world)
-                    norm = optimizer.step(rows, rate, state.update, results[:1])
+                    seeds = replay.update_seeds(config, state.update, world)
+                    # settles the update before: the parameters are still those it was computed from
+                    value = accumulation.backward(task, network, rows, update.batches, world, seeds, run.settle)
+                    scale = half.scale(settings.compression, state, world)
+                    spoiled = None if scale is None else half.spoiled([p for _, p in optimizer.dense], rows, world)
+                    results = exchanged(value, interruption.asked, world, spoiled)
+                    norm = optimizer.step(rows, rate, state.update, results[:1], scale)
                     keep_finite(task, results[:1], norm)
-                    run.sent(update, nd.concat(results, norm, dim=0))
+                    run.sent(update, nd.concat(results, norm, dim=0), scale)
                 beat("training", state.update)
                 run.log_if_due(rate, loader)
                 run.compare_ranks_if_due()
@@ -102,11 +102,13 @@ def fit(
                     break
                 if run.stop_agreed:
                     run.save()
+                    run.writing.wait()
                     raise TryAgain(
                         f"stopped at update {state.update}, checkpoint saved: the same command goes on from here"
                     )
     finally:
         loader.close()
+        run.writing.close()  # what is being written becomes whole, whatever ends the training
     beat("finishing", state.update)
     run.load_best()
     return state
@@ -166,7 +168,7 @@ def resume(
         arrays = newest.moments if newest else {}
         carried = {name.removeprefix(CARRY): array for name, array in arrays.items() if name.startswith(CARRY)}
         for name, rows in world.agree(carried, "carry").items():
-            own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
+            own = np.concatenate(accumulation.own_streams(task, world, task.config.train.accumulate))
             task.carry[name] = nd.array(rows[own], world.context)
     if world.rank == 0:
         log.keep_until(state.update)
@@ -187,15 +189,19 @@ class Sent(NamedTuple):
 
     number: int
     update: Update
-    results: nd.NDArray  # (3,): loss, share of the workers that are asked to stop, gradient norm
+    # (3,): loss, share of the workers that are asked to stop, gradient norm; with a scale (4,): before the norm the
+    # share of the workers whose own gradients are not finite
+    results: nd.NDArray
+    scale: float | None  # that the gradients travelled with as float16
     began: dict[str, nd.NDArray]  # what its reading went on from
 
 
-def exchanged(loss: nd.NDArray, asked_to_stop: bool, world: World) -> nd.NDArray:
-    """(2,): the loss and the wish to stop, averaged over the workers, without waiting for it."""
-    pair = nd.concat(loss, nd.full(1, float(asked_to_stop), ctx=loss.context), dim=0)
-    world.average([pair], "loss")
-    return pair
+def exchanged(loss: nd.NDArray, asked_to_stop: bool, world: World, spoiled: nd.NDArray | None = None) -> nd.NDArray:
+    """(2,) or (3,): the loss, the wish to stop and what is `spoiled`, averaged over the workers, without waiting."""
+    wish = nd.full(1, float(asked_to_stop), ctx=loss.context)
+    together = nd.concat(loss, wish, *([] if spoiled is None else [spoiled]), dim=0)
+    world.average([together], "loss")
+    return together
 
 
 def keep_finite(task: Task, loss: nd.NDArray, norm: nd.NDArray) -> None:
@@ -245,12 +251,13 @@ class Run:
     stop_agreed: bool = False
     equal_at: int = 0  # the last update after which all workers were seen to hold the same parameters
     saved_at: int | None = None
+    writing: checkpoint.Writing = field(default_factory=checkpoint.Writing)
     _previous: Sent | None = None
 
-    def sent(self, update: Update, results: nd.NDArray) -> None:
-        """Notes an update that the device is at work on; its results (3,) are looked at when the next one's are due."""
+    def sent(self, update: Update, results: nd.NDArray, scale: float | None = None) -> None:
+        """Notes an update that the device is at work on; its results are looked at when the next one's are due."""
         state = self.state
-        self._previous = Sent(state.update + 1, update, results, dict(self.task.began))
+        self._previous = Sent(state.update + 1, update, results, scale, dict(self.task.began))
         state.update, state.position = state.update + 1, update.after
         state.order = zlib.crc32(np.concatenate(update.examples).astype("<i8"), state.order)
         self.meter.tokens += update.real
@@ -262,10 +269,16 @@ class Run:
         if self._previous is None:
             return
         sent, self._previous = self._previous, None
-        loss, wish, norm = (float(x) for x in sent.results.asnumpy())
+        loss, wish, *spoiled, norm = (float(x) for x in sent.results.asnumpy())
         self.stop_agreed = self.stop_agreed or wish > 0
         if math.isfinite(loss) and math.isfinite(norm):
             self.state.pending.append([loss, norm])
+            if sent.scale is not None:
+                half.passed(self.state)
+        elif math.isfinite(loss) and spoiled == [0.0]:
+            sentence = half.overflowed(self.state, sent.number)
+            if self.world.rank == 0:
+                self.say(f"warning: {sentence}")
         else:
             self._skip(sent, loss, norm)
 
@@ -278,7 +291,7 @@ class Run:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
             update = replay.Replayed(
                 sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
-                str(self.task.folder.resolve()), self.config.shown, self.state.kernel,
+                str(self.task.folder.resolve()), self.config.shown, self.state.kernel, sent.scale,
             )  # fmt: skip
             replay.keep(folder, update, parameters, began)
         self.state.skipped += 1
@@ -305,6 +318,8 @@ class Run:
             point |= {"loss": float(pending[:, 0].mean()), "gradient_norm": float(pending[:, 1].mean())}
         if self.state.skipped:
             point["skipped_updates"] = self.state.skipped
+        if self.state.overflows:
+            point["overflowed_updates"] = self.state.overflows
         self.state.pending = []
         self.state.history.append({"update": self.state.update, **point})
         seconds = time.perf_counter() - self.meter.began
@@ -386,7 +401,7 @@ class Run:
         )
 
     def save(self) -> None:
-        """A checkpoint, by rank 0, unless this update has one."""
+        """A checkpoint, unless this update has one: rank 0 copies all of it, and writes while training goes on."""
         self.settle()
         if self.saved_at == self.state.update:
             return
@@ -398,8 +413,10 @@ class Run:
         carried = {f"{CARRY}{name}": self.world.gather(rows, name).asnumpy() for name, rows in self.task.carry.items()}
         if self.world.rank == 0:
             parameters = {name: p.data(self.world.context).asnumpy() for name, p in parameters_of(self.network).items()}
-            keep = self.config.train.keep_checkpoints
-            checkpoint.save(self.folder, self.state, parameters, self.optimizer.state() | carried, keep)
+            self.writing.begin(
+                self.folder, self.state, parameters, self.optimizer.state() | carried,
+                self.config.train.keep_checkpoints,
+            )  # fmt: skip
         self.saved_at = self.state.update
         seconds = time.perf_counter() - began
         self.meter.saving += seconds

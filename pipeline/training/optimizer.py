@@ -6,7 +6,7 @@ moments) are written back.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -45,11 +45,12 @@ class Rows(NamedTuple):
     tokens: np.ndarray  # (U,) int32: where they stand in the table
     index: nd.NDArray  # the same on the device
     values: nd.NDArray  # (U', E) with a gradient; U' >= U, rows beyond U are needed by none
-    own: nd.NDArray | None  # (u,) int32: those that this worker's texts need; None for all
+    own: list[nd.NDArray | None]  # (u,) int32: those that each part of this worker's texts needs; None for all
 
-    def table(self) -> nd.NDArray:
+    def table(self, part: int = 0) -> nd.NDArray:
         """(u, E) or (U', E): what a task's loss looks tokens up in; called while recording."""
-        return self.values if self.own is None else nd.take(self.values, self.own)
+        own = self.own[part]
+        return self.values if own is None else nd.take(self.values, own)
 
     def touched(self) -> tuple[nd.NDArray, nd.NDArray]:
         """(U, E) copies and their gradients."""
@@ -100,23 +101,25 @@ class Optimizer:
         free[: len(rows.tokens), 0] = ~held_rows[rows.tokens]
         return nd.array(free, self.world.context)
 
-    def rows(self, tokens: np.ndarray | None, own: np.ndarray | None = None) -> Rows | None:
-        """The rows of (U,) tokens, all workers'; `own`: (u,) places of this worker's among them, None for all."""
+    def rows(self, tokens: np.ndarray | None, own: Sequence[np.ndarray | None] = (None,)) -> Rows | None:
+        """The rows of (U,) tokens, all workers'; `own`: (u,) places among them by part of this worker, None for all."""
         if tokens is None:
             return None
         context, spare = self.world.context, 0
-        index, *places = on_device(context, tokens, *(() if own is None else (own,)))
+        index, *places = on_device(context, tokens, *(part for part in own if part is not None))
         if self.world.size > 1:
             spare = steady(len(tokens)) - len(tokens)
         values = nd.take(self.table, nd.concat(index, nd.zeros(spare, context, "int32"), dim=0) if spare else index)
-        values.attach_grad()
-        return Rows(tokens, index, values, places[0] if places else None)
+        values.attach_grad("add" if len(own) > 1 else "write")
+        return Rows(tokens, index, values, [None if part is None else places.pop(0) for part in own])
 
-    def step(self, rows: Rows | None, rate: float, update: int, loss: nd.NDArray | None = None) -> nd.NDArray:
+    def step(
+        self, rows: Rows | None, rate: float, update: int, loss: nd.NDArray | None = None, half: float | None = None
+    ) -> nd.NDArray:
         """Averages the gradients over the workers, clips them together and applies them, without waiting for any of it.
 
         Clipping scales by an array that only the device sees; where the norm or the loss, (1,) and the same on all
-        workers, is not finite, nothing is changed.
+        workers, is not finite, nothing is changed. With `half` the gradients travel as float16, times that number.
 
         Returns:
             The gradients' norm before clipping, (1,).
@@ -128,8 +131,8 @@ class Optimizer:
         if rows is not None:  # shapes that come again have names of their own, so that Horovod knows them again
             if free is not None:
                 rows.values.grad[:] = nd.broadcast_mul(rows.values.grad, free)
-            self.world.average(touched, f"rows.{len(rows.values)}")
-        self.world.average(gradients[::-1], "gradient")  # the order in which backward finishes them
+            self.world.average(touched, f"rows.{len(rows.values)}", half)
+        self.world.average(gradients[::-1], "gradient", half)  # the order in which backward finishes them
         everything = [*gradients, *touched]
         norm = nd.multi_sum_sq(*everything, num_arrays=len(everything)).sum().sqrt().reshape(1)
         clip = self.config.clip_norm

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import mxnet as mx
 import numpy as np
-from mxnet import autograd, gluon, nd
+from mxnet import gluon, nd
 
 from pipeline.config import Config
 from pipeline.core import atomic_files
@@ -17,8 +16,7 @@ from pipeline.core.progress import Say
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
 from pipeline.tasks.base import Task
-from pipeline.training import exchange, recurrent_kernel
-from pipeline.training.batch_plan import shares
+from pipeline.training import accumulation, exchange, recurrent_kernel
 from pipeline.training.optimizer import Optimizer, set_parameters
 
 FORMAT = 1
@@ -32,19 +30,23 @@ class Replayed:
     update: int  # the first is 1
     loss: float
     gradient_norm: float
-    examples: list[list[int]]  # numbers, by worker
-    batch_seed: list[int]  # of what the batch draws; the dropout masks': see update_seed
+    examples: list[list[int]]  # numbers, by worker and part
+    batch_seed: list[int]  # of what the batch draws; the dropout masks': see update_seeds
     tokenized: str  # the folder of ids
     config: dict[str, Any]
     kernel: str = library.MXNET  # what ran the recurrent layers; before it was kept there were no others
+    half_scale: float | None = None  # that the gradients travelled with as float16
 
 
-def update_seed(seed: int, update: int, rank: int) -> int:
-    """The seed of one update's dropout masks on one worker: MXNet's random state cannot be saved, so it is set anew.
+def update_seeds(config: Config, update: int, world: World) -> list[int]:
+    """The seeds of one update's dropout masks for each part of a worker: MXNet's random state cannot be saved, so it is
+    set anew.
 
-    `update` counts those done before.
+    `update` counts those done before. A worker's parts draw as so many workers would.
     """
-    return int(np.random.SeedSequence([seed, update, rank]).generate_state(1)[0] >> 1)
+    parts = config.train.accumulate
+    places = range(world.rank * parts, (world.rank + 1) * parts)
+    return [int(np.random.SeedSequence([config.seed, update, i]).generate_state(1)[0] >> 1) for i in places]
 
 
 def keep(folder: Path, update: Replayed, parameters: dict[str, np.ndarray], began: dict[str, np.ndarray]) -> None:
@@ -88,29 +90,29 @@ def again(
         InputError: the folder is damaged or of another network or number of workers.
     """
     replayed = load(folder)
-    if len(replayed.examples) != world.size:
-        raise InputError(f"{folder} is of {len(replayed.examples)} workers and these are {world.size}: use as many")
+    parts = config.train.accumulate
+    if len(replayed.examples) != world.size * parts:
+        before = len(replayed.examples) / parts
+        raise InputError(f"{folder} is of {before:g} workers and these are {world.size}: use as many")
     recurrent_kernel.agree("auto", "auto", replayed.kernel, world, say)
     began = _restore(folder, network)
     if task.streams:
-        own = shares(np.arange(task.streams), task.lengths, world.size)[world.rank]
+        own = np.concatenate(accumulation.own_streams(task, world, parts))
         task.carry = {name: nd.array(rows[own], world.context) for name, rows in began.items()}
     examples = [np.array(part) for part in replayed.examples]
-    joint = exchange.join(task, task.batch(examples, world.rank, replayed.batch_seed), world)
+    places = range(world.rank * parts, (world.rank + 1) * parts)
+    joint = exchange.join(task, [task.batch(examples, place, replayed.batch_seed) for place in places], world)
     optimizer = Optimizer(network, config.train.optimizer, world)
-    mx.random.seed(update_seed(config.seed, replayed.update - 1, world.rank))
     rows = optimizer.rows(joint.tokens, joint.own)
-    with autograd.record():
-        loss = task.loss(network, rows and rows.table(), joint.batch, world)
-    loss.objective.backward()
+    seeds = update_seeds(config, replayed.update - 1, world)
+    value = accumulation.backward(task, network, rows, joint.batches, world, seeds).copy()
     gradients = {name: parameter.grad(world.context) for name, parameter in optimizer.dense}
     if rows is not None:
         gradients["embedding"] = rows.values.grad
     counts = [int((~np.isfinite(gradient.asnumpy())).sum()) for gradient in gradients.values()]
     by_rank = world.gather_numpy(np.array([counts], np.int32), "not finite")  # (workers, parameters)
-    value = loss.value.copy()
     world.average([value], "loss")
-    norm = optimizer.step(rows, 0.0, 0, value)
+    norm = optimizer.step(rows, 0.0, 0, value, replayed.half_scale)
     results = {"loss": float(value.asscalar()), "gradient_norm": float(norm.asscalar())}
     seen = {"loss": replayed.loss, "gradient_norm": replayed.gradient_norm}
     return {

@@ -46,6 +46,7 @@ NONSENSE = {
     "no memory": (["--mem-gb", "0"], "mem_gb=0"),
     "memory in words": (["--mem-gb", "lots"], "mem_gb='lots'"),
     "memory that is no number": (["--mem-gb", "nan"], "mem_gb='nan'"),
+    "less memory than an update needs": (["--mem-gb", "0.1"], "a host with mem_gb=0.1 has 107,374,182 (0.1 GiB)"),
     "more memory than here": (["--mem-gb", "65536"], "this machine has"),
     "no cores": (["--cpus-per-worker", "0"], "cpus_per_worker=0"),
     "more cores than here": (["--cpus-per-worker", "1024"], "this machine has"),
@@ -172,3 +173,33 @@ def test_any_name_gives_an_id_that_names_a_folder(name: str) -> None:
     identity = specs._identity(SimpleNamespace(name=name))  # type: ignore[arg-type]
     assert specs.ID.fullmatch(identity)
     assert len(identity) <= 63
+
+
+LARGE = ("train.max_pairs_per_update=60000", "train.max_tokens_per_update=960000", "model.hidden=1024")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "refused"),
+    [
+        (["--target", "slurm", "--gpus-per-worker", "1"], ["slurm.gpu_type=t4"], "a GPU of t4 has 17,179,869,184"),
+        (["--target", "slurm", "--gpus-per-worker", "1"], ["slurm.gpu_type=h200"], None),
+        (["--target", "slurm", "--gpus-per-worker", "1"], ["slurm.gpu_type=fast"], None),
+        (["--target", "slurm", "--gpus-per-worker", "1"], [], None),
+        (["--target", "kubernetes", "--gpus-per-worker", "1"],
+         ["kubernetes.claim=runs", "kubernetes.node_selector={product: NVIDIA-A100-PCIE-40GB}"], None),
+        (["--target", "kubernetes", "--gpus-per-worker", "1"],
+         ["kubernetes.claim=runs", "kubernetes.node_selector={product: Tesla-T4}"], "a GPU of Tesla-T4 has"),
+        (["--target", "slurm", "--mem-gb", "16"], [], "a host with mem_gb=16 has"),
+        (["--target", "slurm", "--mem-gb", "16", "--stages", "ingest,tokenize"], [], None),
+        (["--target", "slurm", "--mem-gb", "64"], [], None),
+        (["--target", "slurm"], [], None),
+    ],
+)  # fmt: skip
+def test_what_cannot_fit_is_refused_at_submission(
+    options: list[str], settings: list[str], refused: str | None, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["submit", config, *LARGE, *settings, *options, "--dry-run"])
+    said = capsys.readouterr().err
+    assert code == (2 if refused else 0), said
+    if refused:
+        assert refused in said and "lower train.max_tokens_per_update=960000, or raise train.accumulate=1" in said

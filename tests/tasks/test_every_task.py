@@ -17,6 +17,9 @@ from tests.tasks.examples import SMALL, small, to_predict
 from tests.workers.by_workers import run_by
 from tests.workers.equality import assert_equal
 
+# workers, parts of each, dropout
+SHARED = ((1, 1, 0.0), (2, 1, 0.0), (1, 2, 0.0), (2, 2, 0.0), (1, 1, 0.4), (1, 2, 0.4), (2, 1, 0.4))
+IN_PARTS = ("matching", "language_model", "tagging")  # trained in parts where a training is killed
 STEPS = Path(__file__).with_name("training_steps.py")
 
 
@@ -63,7 +66,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory, prepared: Callable[..., Any]
     """cases.json: for each task its folders."""
     folder = tmp_path_factory.mktemp("steps")
     found = {name: str(prepared(name)[2]) for name in SMALL}
-    configs = {name: small(name, str(folder / "runs"), checkpoint_every_updates=2, max_updates=9) for name in SMALL}
+    often = {"checkpoint_every_updates": 2, "max_updates": 9}
+    configs = {name: small(name, str(folder / "runs"), accumulate=1 + (name in IN_PARTS), **often) for name in SMALL}
     (folder / "cases.json").write_text(json.dumps({"folders": found, "configs": configs}))
     return folder
 
@@ -94,9 +98,9 @@ def test_a_killed_training_ends_with_the_same_bits(name: str, resumed: Path) -> 
 
 @pytest.fixture(scope="module")
 def shared(cases: Path) -> Path:
-    """Three updates of each task by one process, then by two workers."""
-    for workers in (1, 2):
-        done = run_steps(cases, "share", workers=workers)
+    """Three updates of each task by one process and by two workers, whole and in parts."""
+    for workers, parts, dropout in SHARED:
+        done = run_steps(cases, "share", str(parts), str(dropout), workers=workers)
         assert done.returncode == 0, done.stdout + done.stderr
     return cases
 
@@ -104,4 +108,21 @@ def shared(cases: Path) -> Path:
 @pytest.mark.workers
 @pytest.mark.parametrize("name", SMALL)
 def test_two_workers_equal_one(name: str, shared: Path) -> None:
-    assert_equal(*(shared / f"size-{size}-{name}.npz" for size in (1, 2)))
+    assert_equal(*(shared / f"size-{size}-1-0.0-{name}.npz" for size in (1, 2)))
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize(("size", "parts"), [(1, 2), (2, 2)])
+@pytest.mark.parametrize("name", SMALL)
+def test_parts_equal_the_whole(name: str, size: int, parts: int, shared: Path) -> None:
+    assert_equal(*(shared / f"size-{place}-0.0-{name}.npz" for place in ("1-1", f"{size}-{parts}")))
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("name", SMALL)
+def test_with_dropout_parts_equal_as_many_workers(name: str, shared: Path) -> None:
+    """And other masks than one worker's."""
+    whole, parts, workers = (shared / f"size-{place}-0.4-{name}.npz" for place in ("1-1", "1-2", "2-1"))
+    assert_equal(parts, workers)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_equal(parts, whole)

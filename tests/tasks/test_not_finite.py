@@ -112,6 +112,21 @@ def test_too_many_stop_and_a_replay_sees_the_same_bits(
     assert well["not_finite"] == {}
 
 
+@pytest.mark.parametrize("name", ["matching", "language_model", "classification"])
+def test_a_replay_takes_the_parts_that_the_training_took(
+    name: str, cases: Callable[..., Any], world: World, tmp_path: Path
+) -> None:
+    config, folder = cases(name, accumulate=2)
+    with pytest.raises(DupletError, match=f"not finite at update {BAD}: "):
+        fit(*fresh(config, folder, HOW["gradients"], at=2 * BAD), config, world, tmp_path / "work", [])
+    kept = tmp_path / f"work-not-finite-{BAD:08d}"
+    found = replay.again(kept, *fresh(config, folder, HOW["gradients"], at=2), config, world)
+    assert found["same"] and found["not_finite"]
+    whole = check_config(config.model_dump(mode="json", exclude_unset=True) | {"train": {"accumulate": 1}}, "test")
+    with pytest.raises(InputError, match="use as many"):
+        replay.again(kept, *fresh(whole, folder), whole, world)
+
+
 def test_a_training_that_stopped_goes_on_when_it_may_skip(
     cases: Callable[..., Any], world: World, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Run by test_every_task in processes of their own: trains the cases of cases.json, whole or to a kill, or shared.
 
 train FOLDER [TASK UPDATE]: trains all tasks under FOLDER, or one that kills itself in that update.
-share: a few updates of each task without dropout, by as many workers as there are.
+share PARTS [DROPOUT]: a few updates of each task, by as many workers as there are, each in so many parts.
 """
 
 import json
@@ -19,6 +19,7 @@ from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import task_of
 from pipeline.training import loop
 from tests.networks import fresh
+from tests.workers.global_step import in_parts
 from tests.workers.global_step import run as run_updates
 
 
@@ -55,11 +56,12 @@ def main() -> None:
     for name, data in cases["configs"].items():
         tokenized = Path(cases["folders"][name])
         if verb == "share":
-            data["model"] = {**data.get("model", {}), "dropout": 0.0}
+            parts, dropout = int(rest[0]), float(rest[1])
+            data["model"] = {**data.get("model", {}), "dropout": dropout}
             data["train"] = {**data["train"], "optimizer": {"clip_norm": 0.3, "kind": "sgd"}}
-            found = run_updates(tokenized, check_config(data, "test"), world)
+            found = run_updates(tokenized, check_config(in_parts(data, parts), "test"), world)
             if world.rank == 0:
-                np.savez(f"size-{world.size}-{name}.npz", **found)
+                np.savez(f"size-{world.size}-{parts}-{dropout}-{name}.npz", **found)
         elif len(rest) == 1 or rest[1] == name:
             at = int(rest[2]) if len(rest) > 1 else None
             train(name, Path(rest[0]), tokenized, check_config(data, "test"), world, at)

@@ -3,9 +3,9 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from mxnet import autograd
 
 from pipeline.config import Config, check_config
 from pipeline.distributed.world import World
@@ -13,7 +13,7 @@ from pipeline.models.kernel import operator
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks import matching
 from pipeline.tasks.base import task_of
-from pipeline.training import exchange
+from pipeline.training import accumulation, exchange, replay
 from pipeline.training.batch_plan import shares
 from pipeline.training.loop import plan_of
 from pipeline.training.optimizer import Optimizer
@@ -22,13 +22,18 @@ from tests.networks import fresh
 MAX_SCORES = matching.MAX_SCORES
 
 
-def main(cases: Path) -> None:
+def main(cases: Path, parts: int) -> None:
     world = World()
     for number, case in enumerate(json.loads(cases.read_text())):
-        matching.MAX_SCORES = case["scores"] if case["scores"] and world.size > 1 else MAX_SCORES
-        found = run(Path(case["tokenized"]), check_config(case["config"], "test"), world, case["rate"])
+        matching.MAX_SCORES = case["scores"] if case["scores"] and world.size * parts > 1 else MAX_SCORES
+        config = check_config(in_parts(case["config"], parts), "test")
+        found = run(Path(case["tokenized"]), config, world, case["rate"])
         if world.rank == 0:
-            np.savez(cases.with_name(f"size-{world.size}-case-{number}.npz"), **found)
+            np.savez(cases.with_name(f"size-{world.size}-parts-{parts}-case-{number}.npz"), **found)
+
+
+def in_parts(config: dict[str, Any], parts: int) -> dict[str, Any]:
+    return {**config, "train": {**config["train"], "accumulate": parts}}
 
 
 def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
@@ -39,19 +44,20 @@ def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> di
     optimizer = Optimizer(network, config.train.optimizer, world)
     found: dict[str, np.ndarray] = {}
     for update, batch in enumerate(plan.batches(0, 0)[:3]):
-        mine = task.batch(shares(batch, task.lengths, world.size), world.rank, [1, 0, 0, update])
-        joint = exchange.join(task, mine, world)
+        parts = config.train.accumulate
+        everyones = shares(batch, task.lengths, world.size, parts)
+        own = range(world.rank * parts, (world.rank + 1) * parts)
+        joint = exchange.join(task, [task.batch(everyones, part, [1, 0, 0, update]) for part in own], world)
         rows = optimizer.rows(joint.tokens, joint.own)
-        with autograd.record():
-            loss = task.loss(network, rows and rows.table(), joint.batch, world)
-        loss.objective.backward()
-        value = loss.value.copy()
+        seeds = replay.update_seeds(config, update, world)
+        value = accumulation.backward(task, network, rows, joint.batches, world, seeds).copy()
         world.average([value], "value")
         norm = optimizer.step(rows, rate, update)
-        if isinstance(joint.batch, matching.PairBatch):
-            found[f"listed {update}"] = np.array(len(joint.batch.documents) - len(joint.batch.queries))
-            found[f"excluded {update}"] = np.array(joint.batch.excluded.shape[1])
-            found[f"sampled {update}"] = np.array((joint.batch.negatives >= 0).sum())
+        first = joint.batches[0]
+        if isinstance(first, matching.PairBatch):
+            found[f"listed {update}"] = np.array(len(first.documents) - len(first.queries))
+            found[f"excluded {update}"] = np.array(first.excluded.shape[1])
+            found[f"sampled {update}"] = np.array((first.negatives >= 0).sum())
         found[f"loss {update}"], found[f"norm {update}"] = value.asnumpy(), norm.asnumpy()
         if rows is not None:
             found[f"gradient {update} rows"] = rows.values.grad[: len(joint.tokens)].asnumpy()
@@ -63,4 +69,4 @@ def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> di
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

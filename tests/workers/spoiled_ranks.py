@@ -3,6 +3,7 @@
 Its argument is a folder with cases.json: tokenized folder, configuration, and the cases by name.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pipeline.distributed.world import World
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.base import StepLoss, task_of
 from pipeline.training import loop
+from pipeline.training.checkpoint import State
 from tests.networks import fresh
 
 
@@ -36,7 +38,9 @@ def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, 
 
 
 def run(name: str, case: dict[str, Any], given: dict[str, Any], folder: Path, world: World) -> dict[str, Any]:
-    config = check_config(given["config"], "test")
+    data = given["config"]
+    config = check_config({**data, "train": {**data["train"], **case.get("train", {})}}, "test")
+    loop.State = functools.partial(State, half_scale=case.get("scale", 2.0**15))  # type: ignore[misc, assignment]
     task = task_of(config, Path(given["tokenized"]))
     network, whole, calls = fresh(task), task.loss, [0]
 
@@ -59,7 +63,9 @@ def run(name: str, case: dict[str, Any], given: dict[str, Any], folder: Path, wo
         return {"error": str(error)}
     parameters = {key: parameter.data().asnumpy() for key, parameter in parameters_of(network).items()}
     total = float(sum(array.astype(np.float64).sum() for array in parameters.values()))
-    return {"error": None, "skipped": state.skipped, "sum": total}
+    losses = [point["loss"] for point in state.history if "loss" in point]
+    halves = {"overflows": state.overflows, "scale": state.half_scale}
+    return {"error": None, "skipped": state.skipped, "sum": total, "losses": losses, **halves}
 
 
 def main(folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""N workers of B pairs must compute what one worker of N B pairs computes: loss, gradient, step and validation.
+"""N workers of B pairs must compute what one worker of N B pairs computes: loss, gradient, step and validation; and so
+must workers that take their share in parts.
 
 Every head with every loss, with listed negatives, texts that repeat, and documents of equal tokens.
 """
@@ -22,6 +23,7 @@ from tests.workers.equality import assert_equal
 pytestmark = pytest.mark.workers
 
 SIZES = (1, 2, 3, 4)
+PARTS = ((1, 2), (1, 3), (2, 2))  # workers, and the parts that each takes its share in
 GRADED = {"evaluate": {"kinds": ["graded"]}}
 LOSSES: dict[str, dict[str, Any]] = {
     "in-batch softmax": {"train": {"loss": {"listed_negatives": 2}}},
@@ -74,8 +76,8 @@ def graded_rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """computed(size): a folder with all cases computed by so many workers, started once for all cases."""
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """computed(size, parts=1): a folder with all cases computed by so many workers, started once for all cases."""
     folder = tmp_path_factory.mktemp("global-batch")
     for name, rows in (("plain", reversed_pairs(100)), ("graded", graded_rows(60))):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -114,8 +116,8 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     (folder / "cases.json").write_text(json.dumps(cases))
 
     @functools.cache
-    def compute(size: int) -> Path:
-        done = run_by(size, Path(__file__).with_name("global_step.py"), str(folder / "cases.json"))
+    def compute(size: int, parts: int = 1) -> Path:
+        done = run_by(size, Path(__file__).with_name("global_step.py"), str(folder / "cases.json"), str(parts))
         assert done.returncode == 0, done.stdout + done.stderr
         return folder
 
@@ -125,21 +127,34 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_all_cases_can_be_computed(size: int, computed: Callable[[int], Path]) -> None:
     """By itself, so that no test takes the time of several numbers of workers."""
-    assert len(list(computed(size).glob(f"size-{size}-case-*.npz"))) == len(CASES)
+    assert len(list(computed(size).glob(f"size-{size}-parts-1-case-*.npz"))) == len(CASES)
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
 @pytest.mark.parametrize("name", CASES)
 def test_several_workers_equal_one(name: str, size: int, computed: Callable[[int], Path]) -> None:
     number = list(CASES).index(name)
-    files = (computed(n) / f"size-{n}-case-{number}.npz" for n in (1, size))
+    files = (computed(n) / f"size-{n}-parts-1-case-{number}.npz" for n in (1, size))
+    assert_equal(*files, within=CASES[name].get("within", 1e-5))
+
+
+@pytest.mark.parametrize(("size", "parts"), PARTS)
+def test_all_cases_can_be_computed_in_parts(size: int, parts: int, computed: Callable[..., Path]) -> None:
+    assert len(list(computed(size, parts).glob(f"size-{size}-parts-{parts}-case-*.npz"))) == len(CASES)
+
+
+@pytest.mark.parametrize(("size", "parts"), PARTS)
+@pytest.mark.parametrize("name", CASES)
+def test_parts_equal_the_whole(name: str, size: int, parts: int, computed: Callable[..., Path]) -> None:
+    number = list(CASES).index(name)
+    files = (computed(n, p) / f"size-{n}-parts-{p}-case-{number}.npz" for n, p in ((1, 1), (size, parts)))
     assert_equal(*files, within=CASES[name].get("within", 1e-5))
 
 
 def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> None:
     """Listed negatives, excluded documents, documents of equal tokens, and fewer of them than are wanted."""
-    listed = np.load(computed(1) / f"size-1-case-{list(CASES).index('in-batch softmax, cosine')}.npz")
-    few = np.load(computed(4) / f"size-4-case-{list(CASES).index('hinge, fewer documents than negatives')}.npz")
+    listed = np.load(computed(1) / f"size-1-parts-1-case-{list(CASES).index('in-batch softmax, cosine')}.npz")
+    few = np.load(computed(4) / f"size-4-parts-1-case-{list(CASES).index('hinge, fewer documents than negatives')}.npz")
     assert min(listed[f"listed {update}"] for update in range(3)) > 0
     assert sum(listed[f"excluded {update}"] for update in range(3)) > 0
     assert few["sampled 0"] > 0 and few["sampled 0"] < 40 * 16

@@ -25,6 +25,9 @@ CASES: dict[str, dict[str, Any]] = {
     "float noise": {"rank": 2, "after": 4, "parameter": PARAMETER, "add": 1e-8},
     "gradient not finite on one": {"rank": 2, "objective at": 5},
     "undisturbed": {"rank": -1},
+    "half": {"rank": -1, "train": {"compression": "fp16"}},
+    "half, overflow": {"rank": -1, "train": {"compression": "fp16", "max_skipped_updates": 0}, "scale": 2.0**26},
+    "half, not finite on one": {"rank": 2, "objective at": 5, "train": {"compression": "fp16"}},
 }
 
 
@@ -74,6 +77,36 @@ def test_all_ranks_skip_together_where_one_gradient_is_not_finite(came: tuple[Pa
     (answer,) = {json.dumps(ranks["gradient not finite on one"]) for ranks in found}
     assert json.loads(answer)["skipped"] == 1
     assert (folder / "gradient not finite on one" / "work-not-finite-00000005" / "update.json").exists()
+
+
+def test_gradients_as_float16_give_nearly_the_same(came: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, found = came
+    half, whole = found[0]["half"], found[0]["undisturbed"]
+    assert half["overflows"] == half["skipped"] == 0
+    assert half["losses"] == pytest.approx(whole["losses"], rel=1e-3)
+    assert half["losses"] != whole["losses"]
+    assert len({ranks["half"]["sum"] for ranks in found}) == 1
+
+
+def test_what_overflows_float16_is_left_out_and_the_scale_falls(came: tuple[Path, list[dict[str, Any]]]) -> None:
+    """Though no update may be skipped: the gradients themselves are finite."""
+    folder, found = came
+    (answer,) = {json.dumps(ranks["half, overflow"]) for ranks in found}
+    half = json.loads(answer)
+    assert (half["error"], half["skipped"]) == (None, 0)
+    assert 0 < half["overflows"] < 8
+    assert half["scale"] == 2.0**26 / 2 ** half["overflows"]
+    assert len(half["losses"]) == 9 - half["overflows"]
+    saved = checkpoint.load(folder / "half, overflow" / "work/checkpoints/update-00000009").state
+    assert (saved.overflows, saved.half_scale) == (half["overflows"], half["scale"])
+    assert not list((folder / "half, overflow").glob("work-not-finite-*"))
+
+
+def test_a_gradient_that_is_not_finite_is_no_overflow(came: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, found = came
+    (answer,) = {json.dumps(ranks["half, not finite on one"]) for ranks in found}
+    assert (json.loads(answer)["skipped"], json.loads(answer)["overflows"]) == (1, 0)
+    assert (folder / "half, not finite on one" / "work-not-finite-00000005" / "update.json").exists()
 
 
 def test_another_number_of_ranks_goes_on_in_the_same_order(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.config.base import Positive, Settings, Share
+from pipeline.config.memory import Sizes, part_of
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -54,6 +55,19 @@ def _check(config: Any) -> None:
         raise ValueError(
             f"language_model.streams={settings.streams} leaves some of {config.train.workers} workers without one"
         )
+    if settings.streams < config.train.workers * config.train.accumulate:
+        raise ValueError(
+            f"language_model.streams={settings.streams} cannot be divided into "
+            f"train.accumulate={config.train.accumulate} parts for each of {config.train.workers} workers: lower it"
+        )
+
+
+def _sizes(config: Any, vocabulary: int) -> Sizes:
+    """The chances of each token after each."""
+    options = config.options(LanguageModelConfig)
+    tokens = options.streams * options.steps
+    chances = 4 * part_of(config, tokens) * (options.sampled or vocabulary)
+    return Sizes(tokens, ((chances, "language_model.streams"),))
 
 
 def _check_tokens(split: str, tokens: int, unknown: int) -> str | None:
@@ -67,6 +81,7 @@ TASK = TaskSpec(
     metrics=(Metric("nats", True, "nats"), Metric("perplexity", True, "perplexity")),
     options=LanguageModelConfig,
     steps=lambda options: int(options.steps),
+    sizes=_sizes,
     check=_check,
     check_tokens=_check_tokens,
     goes_on=True,

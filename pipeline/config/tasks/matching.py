@@ -1,8 +1,10 @@
 """A query and a document to a score."""
 
+import math
 from typing import Any
 
 from pipeline.config.losses import GradedLoss, RankingLoss, named
+from pipeline.config.memory import MAX_SCORES, Sizes, padded_tokens, part_of
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -51,6 +53,23 @@ def _same_by(config: Any) -> tuple[str, ...]:
     return ("query",) if "ranking" in config.evaluate.kinds else ("query", "document")
 
 
+def _sizes(config: Any, vocabulary: int) -> Sizes:
+    """Documents of all workers and their gradients, and the scores of a part's queries with them."""
+    pairs, tokens = config.train.max_pairs_per_update, padded_tokens(config)
+    if config.train.loss.graded:
+        return Sizes(tokens)
+    documents, head = pairs * (1 + config.train.loss.listed_negatives), config.model.scored_by
+    query, document = (config.tokenize.limit(side) for side in ("query", "document"))
+    width = config.model.vector_width
+    of = lambda count, steps: (count, steps, width) if head.by_token else (count, width)
+    scores = part_of(config, pairs) * documents * head.numbers(of(pairs, query), of(documents, document))
+    setting = "train.max_pairs_per_update"
+    return Sizes(
+        tokens + (documents - pairs) * document,
+        ((5 * math.prod(of(documents, document)), setting), (4 * min(scores, MAX_SCORES), setting)),
+    )
+
+
 TASK = TaskSpec(
     name="matching",
     fields={"query": Text(64), "document": Text(256)},
@@ -62,6 +81,7 @@ TASK = TaskSpec(
     columns=_COLUMNS,
     # measured better on the sets of questions, abstracts and manuals
     defaults={"head": "late_interaction", "hidden": 96},
+    sizes=_sizes,
     check=_check,
     check_split="pipeline.orchestration.split_checks:matching",
     pooled=True,

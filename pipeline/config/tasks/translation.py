@@ -1,10 +1,11 @@
 """A text to another text."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipeline.config.base import Positive, Settings, Share
+from pipeline.config.memory import Sizes, padded_tokens, part_of
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -43,6 +44,13 @@ class TranslationConfig(Settings):
     )
 
 
+def _sizes(config: Any, vocabulary: int) -> Sizes:
+    """The chances of each token at each place of a target."""
+    tokens = padded_tokens(config)
+    targets = min(config.train.max_pairs_per_update * config.tokenize.limit("target"), tokens)
+    return Sizes(tokens, ((4.0 * part_of(config, targets) * vocabulary, "train.max_tokens_per_update"),))
+
+
 TASK = TaskSpec(
     name="translation",
     fields={"source": Text(128), "target": Text(128)},
@@ -54,6 +62,7 @@ TASK = TaskSpec(
         Metric("exact"),
     ),
     record="pair",
+    sizes=_sizes,
     options=TranslationConfig,
     inputs=("source",),
     columns={"source": ("source", "src", "en"), "target": ("target", "tgt", "translation", "reference")},
