@@ -1,9 +1,9 @@
 """How long the rendezvous server takes to answer many ranks: real requests from as many processes of this machine.
 
-Each process does what a rank's relay does (`pipeline.distributed.relay`): it knocks, leaves its addresses (136 bytes
-for each other rank, as Gloo's) for all ranks, those of its host and those of its local rank, and asks until it has all
-that are for it. Then one rank's relay is asked for all of them as Gloo asks, twice each; each rank's own process does
-that on its own host.
+Each process does what a rank's relay does (`pipeline.distributed.relay`): it knocks, leaves its host's name and its
+addresses (136 bytes for each other rank, as Gloo's) for all ranks, those of its host and those of its local rank, and
+asks until it has all that are for it. Then one rank's relay is asked for all addresses as Gloo asks, twice each; each
+rank's own process does that on its own host.
 
     python benchmarks/rendezvous_many.py [--ranks 512] [--per-host 8] [--old 64]
 
@@ -22,7 +22,7 @@ from horovod.runner.http.http_server import RendezvousServer
 from pipeline.distributed import rendezvous
 from pipeline.distributed.relay import Relay, Rendezvous, Within
 
-ADDRESS = 136
+ADDRESS, HOST = 136, b"node-17"
 PAUSE_S = 0.01  # Gloo's, between two questions for what is not there
 
 
@@ -41,9 +41,11 @@ def meet(rank: int, servers: str, ranks: int, per_host: int) -> Relay:
     mine = places(rank, ranks, per_host)
     relay = Relay(host, port, mine)
     for scope, within in mine.items():
-        assert relay.ask("PUT", f"/{scope}/{within.rank}", os.urandom(ADDRESS * (within.size - 1))) is not None
-        while relay.get(scope, "0") is None:
-            time.sleep(PAUSE_S)
+        for key, value in ((f"rank_{within.rank}", HOST), (f"{within.rank}", os.urandom(ADDRESS * (within.size - 1)))):
+            while relay.ask("PUT", f"/{scope}/{key}", value) is None:
+                pass
+            while relay.get(scope, key) is None:
+                pass
     return relay
 
 
@@ -64,11 +66,14 @@ def meet_as_before(rank: int, servers: str, ranks: int, per_host: int) -> None:
             connection.close()
 
     for scope, within in places(rank, ranks, per_host).items():
-        while not ask("PUT", f"/{scope}/{within.rank}", os.urandom(ADDRESS * (within.size - 1))):
-            pass
-        for other in range(within.size):
-            while other != within.rank and not (ask("GET", f"/{scope}/{other}") and ask("GET", f"/{scope}/{other}")):
-                time.sleep(PAUSE_S)
+        addresses = os.urandom(ADDRESS * (within.size - 1))
+        for kind, value, others in (("rank_", HOST, within.rank), ("", addresses, within.size)):
+            while not ask("PUT", f"/{scope}/{kind}{within.rank}", value):
+                pass
+            for other in range(others):
+                path = f"/{scope}/{kind}{other}"
+                while other != within.rank and not (ask("GET", path) and ask("GET", path)):
+                    time.sleep(PAUSE_S)
 
 
 def timed(server: RendezvousServer, client: Callable[..., object], ranks: int, per_host: int) -> float:

@@ -7,6 +7,7 @@ server once for those addresses that are this rank's own, and gives Gloo answers
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -17,9 +18,11 @@ from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPSer
 from horovod.runner.util.network import find_port
 from horovod.runner.util.threads import in_thread
 
-MESH = "duplet-mesh"  # the path of the addresses of one rank
-AGAIN_S = 0.25  # between two questions for what is not there yet
-ANSWER_S = 30.0
+MESH = "duplet-mesh"  # the path of what one rank needs
+ADDRESSES = "addresses"  # the kind of keys that are a rank's number alone
+HOLD_S, ANSWER_S = 10.0, 30.0  # the server lets a rank wait so long; a rank waits so long for the server
+AGAIN_S = 1.0  # between two questions, where the server does not answer
+GLOO_S = 0.5  # Gloo waits so long for a relay
 WAITING = 4096  # connections that are not yet accepted
 
 
@@ -30,31 +33,63 @@ class Within(NamedTuple):
     size: int
 
 
+class Server(RendezvousHTTPServer):
+    """Horovod's, which lets more than five ranks knock at once, and lets them wait until all have come."""
+
+    request_queue_size = WAITING
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.whole = threading.Condition()
+        self.sizes: dict[tuple[str, str], int] = {}  # scope and kind of key -> how many ranks are waited for
+
+    def values(self, scope: str, kind: str, size: int) -> dict[str, bytes] | None:
+        """What all ranks of a scope have left under keys of one kind; None where some have not come within HOLD_S."""
+        with self.whole:
+            self.sizes[scope, kind] = size
+            there = self.whole.wait_for(lambda: len(self._there(scope, kind)) >= size, HOLD_S)
+        return self._there(scope, kind) if there else None
+
+    def came(self, scope: str, key: str) -> None:
+        """To be called when a value was left: wakes those that wait, if it was the last one."""
+        kind = kind_of(key)
+        if kind is None:
+            return
+        with self.whole:
+            if len(self._there(scope, kind)) >= self.sizes.get((scope, kind), WAITING):
+                self.whole.notify_all()
+
+    def _there(self, scope: str, kind: str) -> dict[str, bytes]:
+        with self.cache_lock:
+            return {key: value for key, value in self.cache.get(scope, {}).items() if kind_of(key) == kind}
+
+    def handle_error(self, *_: Any) -> None:
+        """A rank that no longer listens asks again."""
+
+
 class ServerHandler(RendezvousHandler):
     """Horovod's store of keys and values, which also gives all that one rank needs of a scope at once."""
 
     timeout = ANSWER_S  # of a request's bytes: many ranks send theirs at the same time
+    server: Server
 
     def do_GET(self) -> None:
-        """`/duplet-mesh/SCOPE/RANK/SIZE`: once all ranks have told their addresses; else as Horovod's."""
+        """`/duplet-mesh/SCOPE/KIND/RANK/SIZE`: once all ranks have left a value of a kind; else as Horovod's."""
         path = self.path.split("/")
         if path[1] != MESH:
             super().do_GET()
             return
-        with self.server.cache_lock:
-            values = dict(self.server.cache.get(path[2], {}))
-        within = Within(int(path[3]), int(path[4]))
-        answer = b"" if len(values) < within.size else packed(values, within)
-        self.send_response(200 if answer else 404)
+        within = Within(int(path[4]), int(path[5]))
+        values = self.server.values(path[2], path[3], within.size)
+        answer = b"" if values is None else packed(values, within)
+        self.send_response(404 if values is None else 200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
 
-
-class Server(RendezvousHTTPServer):
-    """Horovod's, which lets more than five ranks knock at once."""
-
-    request_queue_size = WAITING
+    def _put_value(self, scope: str, key: str, value: bytes) -> None:
+        super()._put_value(scope, key, value)
+        self.server.came(scope, key)
 
 
 class Rendezvous(RendezvousServer):
@@ -67,11 +102,21 @@ class Rendezvous(RendezvousServer):
         return int(port)
 
 
+def kind_of(key: str) -> str | None:
+    """What a key is of: Gloo leaves a rank's addresses under its number and its host's name under rank_NUMBER.
+
+    >>> kind_of("17"), kind_of("rank_17"), kind_of("token")
+    ('addresses', 'rank_', None)
+    """
+    match = re.fullmatch(r"(\D*)\d+", key)
+    return None if match is None else match[1] or ADDRESSES
+
+
 def packed(values: Mapping[str, bytes], within: Within) -> bytes:
     """What one rank needs of all ranks' values, each the addresses for all others in the order of their ranks."""
     header, parts = [], []
     for key, value in values.items():
-        begin, end = _place(int(key), len(value), within)
+        begin, end = _place(key, len(value), within)
         header.append([key, len(value), end - begin])
         parts.append(value[begin:end])
     return json.dumps(header).encode() + b"\n" + b"".join(parts)
@@ -82,17 +127,17 @@ def unpacked(answer: bytes, within: Within) -> dict[str, bytes]:
     header, _, parts = answer.partition(b"\n")
     found, at = {}, 0
     for key, length, size in json.loads(header):
-        begin, end = _place(int(key), length, within)
+        begin, end = _place(key, length, within)
         found[key] = bytes(begin) + parts[at : at + size] + bytes(length - end)
         at += size
     return found
 
 
-def _place(other: int, length: int, within: Within) -> tuple[int, int]:
+def _place(key: str, length: int, within: Within) -> tuple[int, int]:
     """Where in another rank's value the address for this rank stands; all of it where it is no list of addresses."""
-    if other == within.rank or length % (within.size - 1):
+    if kind_of(key) != ADDRESSES or int(key) == within.rank or length % (within.size - 1):
         return 0, length
-    each, at = length // (within.size - 1), within.rank - (within.rank > other)
+    each, at = length // (within.size - 1), within.rank - (within.rank > int(key))
     return each * at, each * (at + 1)
 
 
@@ -105,9 +150,9 @@ class Relay:
 
     def __init__(self, host: str, port: int, places: Mapping[str, Within]) -> None:
         self.host, self.upstream, self.places = host, port, places
-        self.known: dict[str, dict[str, bytes]] = {}
-        self.asked: dict[str, float] = {}
-        self.lock = threading.Lock()
+        self.known: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.asked: dict[tuple[str, str], threading.Event] = {}
+        self.lock, self.closed = threading.Lock(), False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="relay", daemon=True).start()
@@ -115,15 +160,24 @@ class Relay:
     def get(self, scope: str, key: str) -> bytes | None:
         """A value of the server's; None where it is not there yet."""
         within = next((w for name, w in self.places.items() if scope.startswith(name)), None)
-        if within is None or within.size < 3 or not key.isdigit():
+        kind = kind_of(key)
+        if within is None or within.size < 3 or kind is None:
             return self.ask("GET", f"/{scope}/{key}")
         with self.lock:
-            if scope not in self.known and time.monotonic() >= self.asked.get(scope, 0.0) + AGAIN_S:
-                answer = self.ask("GET", f"/{MESH}/{scope}/{within.rank}/{within.size}")
-                self.asked[scope] = time.monotonic()
-                if answer:
-                    self.known[scope] = unpacked(answer, within)
-            return self.known.get(scope, {}).get(key)
+            if (scope, kind) not in self.asked:
+                self.asked[scope, kind] = threading.Event()
+                threading.Thread(target=self._fetch, args=(scope, kind, within), name="mesh", daemon=True).start()
+        self.asked[scope, kind].wait(GLOO_S)
+        return self.known.get((scope, kind), {}).get(key)
+
+    def _fetch(self, scope: str, kind: str, within: Within) -> None:
+        """Waits for a scope's values of a kind."""
+        while not self.closed:
+            if answer := self.ask("GET", f"/{MESH}/{scope}/{kind}/{within.rank}/{within.size}"):
+                self.known[scope, kind] = unpacked(answer, within)
+                self.asked[scope, kind].set()
+                return
+            time.sleep(AGAIN_S)
 
     def ask(self, verb: str, path: str, body: bytes | None = None) -> bytes | None:
         """The server's answer; None where it has none."""
@@ -140,6 +194,7 @@ class Relay:
 
     def close(self) -> None:
         """Ends the server."""
+        self.closed = True
         self._server.shutdown()
         self._server.server_close()
 

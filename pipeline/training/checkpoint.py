@@ -28,7 +28,7 @@ class State:
     finished: bool = False
     skipped: int = 0  # updates whose loss or gradients were not finite
     overflows: int = 0  # updates left out because a gradient was too large for float16
-    half_scale: float = 2.0**15  # that gradients are multiplied by before they travel as float16
+    half_scale: float = 2.0**10  # that gradients are multiplied by before they travel as float16
     half_since: int = 0  # updates since that changed
     order: int = 0  # CRC-32 of the example numbers of all updates, in their order
     kernel: str = ""  # what runs the recurrent layers, as recurrent_kernel.agree names it; empty: not decided yet

@@ -1,5 +1,6 @@
 """What holds for every task: padding changes nothing, a killed training goes on bit for bit, workers share exactly."""
 
+import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -97,32 +98,40 @@ def test_a_killed_training_ends_with_the_same_bits(name: str, resumed: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def shared(cases: Path) -> Path:
-    """Three updates of each task by one process and by two workers, whole and in parts."""
-    for workers, parts, dropout in SHARED:
+def shared(cases: Path) -> Callable[..., Path]:
+    """shared(workers, parts, dropout, name): what so many workers, each in so many parts, computed in three updates."""
+
+    @functools.cache
+    def compute(workers: int, parts: int, dropout: float) -> None:
         done = run_steps(cases, "share", str(parts), str(dropout), workers=workers)
         assert done.returncode == 0, done.stdout + done.stderr
-    return cases
+
+    def found(workers: int, parts: int, dropout: float, name: str) -> Path:
+        compute(workers, parts, dropout)
+        return cases / f"size-{workers}-{parts}-{dropout}-{name}.npz"
+
+    return found
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize("division", SHARED)
+def test_all_tasks_can_be_divided(division: tuple[int, int, float], shared: Callable[..., Path]) -> None:
+    """By itself, so that no test takes the time of several divisions."""
+    assert all(shared(*division, name).exists() for name in SMALL)
+
+
+@pytest.mark.workers
+@pytest.mark.parametrize(("workers", "parts"), [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("name", SMALL)
+def test_workers_and_parts_equal_the_whole(name: str, workers: int, parts: int, shared: Callable[..., Path]) -> None:
+    assert_equal(shared(1, 1, 0.0, name), shared(workers, parts, 0.0, name))
 
 
 @pytest.mark.workers
 @pytest.mark.parametrize("name", SMALL)
-def test_two_workers_equal_one(name: str, shared: Path) -> None:
-    assert_equal(*(shared / f"size-{size}-1-0.0-{name}.npz" for size in (1, 2)))
-
-
-@pytest.mark.workers
-@pytest.mark.parametrize(("size", "parts"), [(1, 2), (2, 2)])
-@pytest.mark.parametrize("name", SMALL)
-def test_parts_equal_the_whole(name: str, size: int, parts: int, shared: Path) -> None:
-    assert_equal(*(shared / f"size-{place}-0.0-{name}.npz" for place in ("1-1", f"{size}-{parts}")))
-
-
-@pytest.mark.workers
-@pytest.mark.parametrize("name", SMALL)
-def test_with_dropout_parts_equal_as_many_workers(name: str, shared: Path) -> None:
+def test_with_dropout_parts_equal_as_many_workers(name: str, shared: Callable[..., Path]) -> None:
     """And other masks than one worker's."""
-    whole, parts, workers = (shared / f"size-{place}-0.4-{name}.npz" for place in ("1-1", "1-2", "2-1"))
+    whole, parts, workers = (shared(*division, 0.4, name) for division in ((1, 1), (1, 2), (2, 1)))
     assert_equal(parts, workers)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_equal(parts, whole)

@@ -40,7 +40,7 @@ def spoiler(case: dict[str, Any], network: Any, world: World) -> Callable[[str, 
 def run(name: str, case: dict[str, Any], given: dict[str, Any], folder: Path, world: World) -> dict[str, Any]:
     data = given["config"]
     config = check_config({**data, "train": {**data["train"], **case.get("train", {})}}, "test")
-    loop.State = functools.partial(State, half_scale=case.get("scale", 2.0**15))  # type: ignore[misc, assignment]
+    loop.State = functools.partial(State, half_scale=case.get("scale", State.half_scale))  # type: ignore[misc, assignment]
     task = task_of(config, Path(given["tokenized"]))
     network, whole, calls = fresh(task), task.loss, [0]
 

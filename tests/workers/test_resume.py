@@ -34,7 +34,7 @@ def test_stopped_and_killed_training_ends_bitwise_equal(
     average: float, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = small_config()
-    config["train"] |= {"workers": 2, "epochs": 8, "patience_validations": None, "checkpoint_every_updates": 1}
+    config["train"] |= {"workers": 2, "epochs": 24, "patience_validations": None, "checkpoint_every_updates": 1}
     config["train"]["average"] = average
     undisturbed = tmp_path / "undisturbed"
     last_json(duplet("train", config, f"root={undisturbed}", "--json"))
@@ -50,8 +50,9 @@ def test_stopped_and_killed_training_ends_bitwise_equal(
     assert stopped.returncode == 75, said
     assert "goes on from here" in said.splitlines()[-1]
 
+    stopped_at = max(int(path.name.split("-")[1]) for path in disturbed.glob("work/train-*/checkpoints/update-*"))
     killed = start()
-    for pid in wait_for_checkpoint(killed, disturbed, 20):
+    for pid in wait_for_checkpoint(killed, disturbed, stopped_at + 10):
         os.kill(pid, signal.SIGKILL)
     killed.kill()
     killed.communicate(timeout=60)
