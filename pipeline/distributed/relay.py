@@ -134,7 +134,7 @@ def unpacked(answer: bytes, within: Within) -> dict[str, bytes]:
 
 
 def _place(key: str, length: int, within: Within) -> tuple[int, int]:
-    """Where in another rank's value the address for this rank stands; all of it where it is no list of addresses."""
+    """Where in another rank's value the address for this rank stands; all of it where it is not a list of addresses."""
     if kind_of(key) != ADDRESSES or int(key) == within.rank or length % (within.size - 1):
         return 0, length
     each, at = length // (within.size - 1), within.rank - (within.rank > int(key))
