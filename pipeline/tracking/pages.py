@@ -45,4 +45,5 @@ def pages(root: Path, run_id: str | None, port: int) -> Pages:
     command = [sys.executable, "-P", "-W", "ignore", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", where.uri, "--default-artifact-root", where.artifacts]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet["PYTHONWARNINGS"] = "ignore"  # the command starts the server as a process of its own
     return Pages(command, {**os.environ, **quiet}, f"http://{HOST}:{port}/{page}{TRAINING}")

@@ -45,6 +45,7 @@ def test_the_pages_of_a_run_are_served_until_stopped(root: Path, tmp_path: Path)
         address_told = r"(http://127\.0\.0\.1:\d+/)#/experiments/(\d+)/runs/(\w+)\?workflowType=machine_learning"
         found = re.search(address_told, "".join(said))
         assert found and (found[2], found[3]) == (run.info.experiment_id, run.info.run_id), said
+        assert "Warning" not in "".join(said)
         with urllib.request.urlopen(found[1], timeout=60) as page:
             assert b"MLflow" in page.read()
     finally:
