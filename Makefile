@@ -52,7 +52,7 @@ check: setup  ## ruff, type checker, import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-coverage: setup  ## the tests with coverage by line, below a floor it fails; TESTS="tests/config tests/ingest" for some of them
+coverage: setup  ## the lines that tests and what they start do not run; TESTS="tests/config tests/ingest" for some of them
 	@bash docker/coverage.sh $(TESTS)
 
 docs:  ## docs/ as a site in .site/; a dead link fails; the tools live in .docs, made once
