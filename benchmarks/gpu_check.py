@@ -233,7 +233,7 @@ def _prepared(task: str, folder: Path, gpus: bool, sections: dict[str, Any]) -> 
 
 
 def _trained(
-    task: str, folder: Path, gpus: bool, sections: dict[str, Any], say: Callable[[str], object] = lambda line: None
+    task: str, folder: Path, gpus: bool, sections: dict[str, Any], say: Callable[[str], None] = lambda line: None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Trains from parameters that were drawn on the CPU, or goes on; parameters and losses."""
     import mxnet as mx

@@ -14,6 +14,7 @@ sent = loop.Run.sent
 def killed(run: loop.Run, *arguments: Any) -> None:
     """In the place of Run.sent."""
     if run.state.update == int(sys.argv[2]):
+        run.writing.wait()
         os.kill(os.getpid(), signal.SIGKILL)
     sent(run, *arguments)
 
