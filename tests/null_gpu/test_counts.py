@@ -53,8 +53,9 @@ def test_an_update_asks_for_what_it_did(
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     else:
         wanted = golden[name]
-        # MXNet's threads decide some of the waits
-        assert abs(found["syncs"] - wanted["syncs"]) <= 2 + wanted["syncs"] // 10
+        # an array that is freed ends a bulk of operators, and when that is MXNet's threads decide; a wait after each
+        # operator is more than three times as many
+        assert found["syncs"] <= 4 + 1.6 * wanted["syncs"]
         assert found | {"syncs": 0} == wanted | {"syncs": 0}, device.kernels()
     assert found["from_device"] <= 2
     if name == "bench":
