@@ -42,26 +42,25 @@ class Server(RendezvousHTTPServer):
         super().__init__(*arguments)
         self.whole = threading.Condition()
         self.sizes: dict[tuple[str, str], int] = {}  # scope and kind of key -> how many ranks are waited for
+        self.left: dict[tuple[str, str], dict[str, bytes]] = {}  # likewise -> what ranks have left
 
     def values(self, scope: str, kind: str, size: int) -> dict[str, bytes] | None:
         """What all ranks of a scope have left under keys of one kind; None where some have not come within HOLD_S."""
         with self.whole:
             self.sizes[scope, kind] = size
-            there = self.whole.wait_for(lambda: len(self._there(scope, kind)) >= size, HOLD_S)
-        return self._there(scope, kind) if there else None
+            values = self.left.setdefault((scope, kind), {})
+            return values if self.whole.wait_for(lambda: len(values) >= size, HOLD_S) else None
 
-    def came(self, scope: str, key: str) -> None:
+    def came(self, scope: str, key: str, value: bytes) -> None:
         """To be called when a value was left: wakes those that wait, if it was the last one."""
         kind = kind_of(key)
         if kind is None:
             return
         with self.whole:
-            if len(self._there(scope, kind)) >= self.sizes.get((scope, kind), WAITING):
+            values = self.left.setdefault((scope, kind), {})
+            values[key] = value
+            if len(values) >= self.sizes.get((scope, kind), WAITING):
                 self.whole.notify_all()
-
-    def _there(self, scope: str, kind: str) -> dict[str, bytes]:
-        with self.cache_lock:
-            return {key: value for key, value in self.cache.get(scope, {}).items() if kind_of(key) == kind}
 
     def handle_error(self, *_: Any) -> None:
         """A rank that no longer listens asks again."""
@@ -89,7 +88,7 @@ class ServerHandler(RendezvousHandler):
 
     def _put_value(self, scope: str, key: str, value: bytes) -> None:
         super()._put_value(scope, key, value)
-        self.server.came(scope, key)
+        self.server.came(scope, key, value)
 
 
 class Rendezvous(RendezvousServer):

@@ -175,7 +175,7 @@ def test_any_name_gives_an_id_that_names_a_folder(name: str) -> None:
     assert len(identity) <= 63
 
 
-LARGE = ("train.max_pairs_per_update=60000", "train.max_tokens_per_update=960000", "model.hidden=1024")
+LARGE = ("train.max_pairs_per_update=12000", "train.max_tokens_per_update=192000", "model.hidden=1024")
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,4 @@ def test_what_cannot_fit_is_refused_at_submission(
     said = capsys.readouterr().err
     assert code == (2 if refused else 0), said
     if refused:
-        assert refused in said and "lower train.max_tokens_per_update=960000, or raise train.accumulate=1" in said
+        assert refused in said and "lower train.max_tokens_per_update=192000, or raise train.accumulate=1" in said
