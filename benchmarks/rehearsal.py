@@ -216,8 +216,10 @@ class Rehearsal:
         champion = mlflow_registry.Registry(self.registry(), "rehearsal").champion()
         live = self.trained.get(champion.tags[mlflow_registry.TRAINED], -1) if champion else 0
         others = self.disk.path.stat().st_size if self.disk.path.exists() else 0
-        return plan.Morning(night, self.verdicts().get(self.due(night)), live, told, disk.taken(self.root) - others,
-                       disk.taken(self.server.folder / "artifacts"), seconds, cpu_s)  # fmt: skip
+        models = sum(path.is_dir() for path in (self.root / "train").glob("[!.]*"))
+        own, mlflow = disk.taken(self.root) - others, disk.taken(self.server.folder / "artifacts")
+        verdict = self.verdicts().get(self.due(night))
+        return plan.Morning(night, verdict, live, told, models, own, mlflow, seconds, cpu_s)
 
     def registry(self) -> Address:
         """The server's own database, which can be read while the server is dead."""
