@@ -45,8 +45,10 @@ def case_of(name: str) -> Case:
 def test_an_update_asks_for_what_it_did(
     name: str, made: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = counted(name, made, tmp_path, monkeypatch)._asdict()
-    found = {key: counts[key] for key in NAMES}
+    counts, kernels = counted(name, made, tmp_path, monkeypatch)
+    found = {key: value for key, value in counts._asdict().items() if key in NAMES}
+    # MXNet seeds its generators in a thread of its own, in this update's time or in the next one's
+    found["launches"] -= sum(count for kernel, count in kernels.items() if "rand_generator_seed" in kernel)
     golden = json.loads(FILE.read_text()) if FILE.exists() else {}
     if os.environ.get("DUPLET_WRITE_GOLDEN"):
         lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in {**golden, name: found}.items())
@@ -56,27 +58,29 @@ def test_an_update_asks_for_what_it_did(
         # an array that is freed ends a bulk of operators, and when that is MXNet's threads decide; a wait after each
         # operator is more than three times as many
         assert found["syncs"] <= 4 + 1.6 * wanted["syncs"]
-        assert found | {"syncs": 0} == wanted | {"syncs": 0}, device.kernels()
+        assert found | {"syncs": 0} == wanted | {"syncs": 0}, kernels
     assert found["from_device"] <= 2
     if name == "bench":
         assert found["launches"] <= 200 and found["syncs"] <= 60
 
 
-def counted(name: str, made: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """What update WHICH of a case asks for."""
+def counted(
+    name: str, made: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Counts, dict[str, int]]:
+    """What update WHICH of a case asks for, and its kernels by name."""
     few = {"max_updates": WHICH + 1, "validate_every_updates": 100, "gpus": True}
     config, _, tokenized = made(**merged(case_of(name), {"train": few}))
     world = World(gpus=True)
     task = task_of(config, tokenized)
     network = fresh(task, ctx=world.context)
     counts: dict[int, Counts] = {}
+    kernels: dict[int, dict[str, int]] = {}
     sent = loop.Run.sent
 
     def noted(run: loop.Run, *arguments: Any) -> None:
         sent(run, *arguments)
         counts[run.state.update] = device.counts()
-        if run.state.update < WHICH:
-            device.kernels()
+        kernels[run.state.update] = device.kernels()
 
     monkeypatch.setattr(loop.Run, "sent", noted)
     gc.collect()
@@ -85,4 +89,4 @@ def counted(name: str, made: Callable[..., Any], folder: Path, monkeypatch: pyte
         fit(task, network, config, world, folder)
     finally:
         gc.enable()
-    return counts[WHICH].since(counts[WHICH - 1])
+    return counts[WHICH].since(counts[WHICH - 1]), kernels[WHICH]
