@@ -324,7 +324,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "model": {"embedding": 32, "hidden": 48, "dropout": 0.1},
         "translation": {"copy_unknown": True, "beam": 3},
         "train": {
-            "threads_per_worker": 1, "max_pairs_per_update": 32, "epochs": 9, "metric": "nats",
+            "threads_per_worker": 1, "max_pairs_per_update": 32, "epochs": 14, "metric": "nats",
             "patience_validations": None, "optimizer": {"learning_rate": 0.005},
         },
         "evaluate": {"bootstrap_samples": 50},
