@@ -42,10 +42,10 @@ def updated(made: Callable[..., Any], task: str, **sections: Any) -> float:
     job, world = task_of(config, tokenized), World()
     network = job.network()
     network.initialize()
-    joint = exchange.join(job, job.batch([np.arange(3)], 0, [1, 0, 0, 0]), world)
+    joint = exchange.join(job, [job.batch([np.arange(3)], 0, [1, 0, 0, 0])], world)
     rows = Optimizer(network, config.train.optimizer, world).rows(joint.tokens, joint.own)
     with autograd.record():
-        loss = job.loss(network, rows and rows.table(), joint.batch, world)
+        loss = job.loss(network, rows and rows.table(), joint.batches[0], world)
     return float(loss.value.asscalar())
 
 
