@@ -19,7 +19,8 @@ from jobs import spec as specs
 from jobs import strategic_merge
 from jobs.client import Client
 from jobs.folder import Record, resumed
-from jobs.spec import JobSpec, KubernetesOptions, KubernetesPatch
+from jobs.spec import JobSpec
+from jobs.target_options import KubernetesOptions, KubernetesPatch
 from jobs.targets import JobState
 from jobs.texts import shell
 from pipeline.core import naming

@@ -14,7 +14,8 @@ import pytest
 from jobs import bad_nodes, health, node_check, on_cluster, slurm
 from jobs import folder as folders
 from jobs.bad_nodes import Known, judged
-from jobs.spec import JobSpec, SlurmOptions
+from jobs.spec import JobSpec
+from jobs.target_options import SlurmOptions
 from pipeline.cli.main import main
 
 Spec = Callable[..., JobSpec]

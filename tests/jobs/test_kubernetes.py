@@ -16,6 +16,7 @@ from jobs import folder, kubernetes, strategic_merge, targets
 from jobs import spec as specs
 from jobs.folder import Record
 from jobs.spec import JobSpec
+from jobs.target_options import KubernetesLauncher
 from jobs.targets import JobState
 from pipeline.core.errors import InputError, TryAgain
 from tests.jobs.cluster import Cluster, mpijob_schema
@@ -97,7 +98,7 @@ def test_no_pod_may_be_root_and_workers_have_shared_memory(job_spec: Spec) -> No
 def test_the_launcher_is_small_and_has_nodes_of_its_own(job_spec: Spec) -> None:
     """It holds no rank: beside the workers of a GPU's node there need not be room for another of them."""
     big = two_nodes_of_eight(job_spec)
-    own = specs.KubernetesLauncher(cpus=2, mem_gb=8, node_selector={"pool": "cpu"})
+    own = KubernetesLauncher(cpus=2, mem_gb=8, node_selector={"pool": "cpu"})
     for launcher, limits, nodes in (
         (big.kubernetes.launcher, {"cpu": "4", "memory": "16384Mi"}, None),
         (own, {"cpu": "2", "memory": "8192Mi"}, {"pool": "cpu"}),
