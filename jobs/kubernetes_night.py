@@ -17,14 +17,13 @@ from jobs import kubernetes, pod_api
 from jobs.pod_api import Api
 from jobs.spec import JobSpec
 from jobs.supervise import WAITING
-from jobs.targets import ENDED
+from jobs.targets import ENDED, UNANSWERED_S
 from pipeline.core.errors import DupletError, InputError, TryAgain
 from pipeline.core.progress import Say
 
 Answer = TypeVar("Answer")
 LOOK_S = 15.0
 STATE_LOOKS = 8  # at the state that a launcher left, which a shared file system may show late: two minutes
-UNANSWERED_S = 4000.0  # how long the API may be away: more than an hour, as for `duplet jobs wait`
 GONE_LOOKS = 40  # at an MPIJob of an earlier try that is being removed: ten minutes
 
 

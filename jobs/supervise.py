@@ -107,15 +107,10 @@ class Supervisor:
         self.evicted.append(failure.checkpoint)
         if self.evicted.count(failure.checkpoint) > self.spec.retries:
             return False
-        self._note_restart(
-            failure, f"a worker's pod is gone, starting again when it is back: {failure.reason}", workers
-        )
-
-        def stopped() -> bool:
-            return bool(self.signals)
-
+        sentence = f"a worker's pod is gone, starting again when it is back: {failure.reason}"
+        self._note_restart(failure, sentence, workers)
         self._write("running", "waits for a worker's pod to be made anew", workers=workers)
-        pods.wait(self._log, stopped)
+        pods.wait(self._log, lambda: self.signals > 0)
         return True
 
     def _waits(self, workers: int) -> bool:

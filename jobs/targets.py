@@ -11,6 +11,7 @@ from pipeline.core.errors import DupletError, GateError, InputError, TryAgain, g
 
 StateName = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 ENDED = ("finished", "failed", "cancelled", "lost")
+UNANSWERED_S = 4000.0  # how long a target may not answer whoever waits for a job: more than an hour, as a job's retries
 # name -> module with a function `target() -> Target`
 TARGETS = {"local": "jobs.local", "slurm": "jobs.slurm", "kubernetes": "jobs.kubernetes"}
 

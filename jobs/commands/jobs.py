@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from jobs.targets import JobState, Target
 
 POLL_S = 0.5  # at first; then more and more rarely, as a cluster's controller has others to answer
-UNANSWERED_S = 4000.0  # without an answer, before `wait` gives up with 75: more than an hour, as a job itself does
 
 
 ACTIONS = {
@@ -135,7 +134,7 @@ def _wait(args: argparse.Namespace, record: "Record") -> int:
                 break
         except TryAgain:  # a controller that is busy for a while does not end the waiting
             unanswered += pause
-            if unanswered > UNANSWERED_S:
+            if unanswered > targets.UNANSWERED_S:
                 raise
         time.sleep(pause)
         pause = min(longest, 1.5 * pause)

@@ -141,23 +141,20 @@ def test_a_compiler_that_knows_no_bfloat16_builds_the_rest(
     assert "float32 and" not in library.planned("auto", False, "bfloat16")
 
 
-def test_bfloat16_is_refused_before_any_work_where_the_workers_run_here(elsewhere: Path, tmp_path: Path) -> None:
-    source = tmp_path / "texts.jsonl"
-    source.write_text('{"query": "a", "document": "b"}\n')
-    config = check_config({"name": "own", "root": str(tmp_path / "runs"), "model": {"precision": "bfloat16"},
-                           "ingest": {"source": {"format": "jsonl", "path": str(source)}}}, "test")  # fmt: skip
-    with pytest.raises(InputError, match=r"model\.precision=bfloat16 cannot be had: .*not built.*to auto or float32"):
-        flow.run(config, "own", "train", pytest.fail)
-    assert [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")] == []
-
-
-def test_own_is_refused_before_any_work_where_the_workers_run_here(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"precision": "bfloat16"}, r"model\.precision=bfloat16 cannot be had: .*not built.*to auto or float32"),
+        ({"kernel": "own"}, r"model\.kernel=own cannot be had, .*not built: .*set model.kernel to auto"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_any_work_where_the_workers_run_here(
+    model: dict[str, str], sentence: str, elsewhere: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "texts.jsonl"
     source.write_text('{"query": "a", "document": "b"}\n')
-    config = check_config({"name": "own", "root": str(tmp_path / "runs"), "model": {"kernel": "own"},
+    config = check_config({"name": "own", "root": str(tmp_path / "runs"), "model": model,
                            "ingest": {"source": {"format": "jsonl", "path": str(source)}}}, "test")  # fmt: skip
-    with pytest.raises(InputError, match=r"model\.kernel=own cannot be had, .*not built: .*set model.kernel to auto"):
+    with pytest.raises(InputError, match=sentence):
         flow.run(config, "own", "train", pytest.fail)
     assert [path.name for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")] == []
