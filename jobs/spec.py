@@ -102,8 +102,8 @@ class JobSpec(JobSettings):
     follows: tuple[str, ...] = Field(
         default=(), description="The target's names for jobs after whose end, good or bad, this one begins."
     )
-    min_workers: Count = Field(default=1, description="Least workers that a start takes.")
-    max_workers: Count = Field(default=1, description="Most workers that a start takes, as there is room.")
+    min_workers: Count = Field(default=1, description="Minimum number of workers that a start takes.")
+    max_workers: Count = Field(default=1, description="Maximum number of workers that a start takes, as there is room.")
 
     @field_validator("id")
     @classmethod

@@ -19,7 +19,7 @@ class SlurmHealth(Settings):
         examples=["/opt/site/node_check"],
     )
     exclude_at_most: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=3, description="Most nodes that the job leaves out. 0: nothing is checked."
+        default=3, description="Maximum number of nodes that the job leaves out. 0: nothing is checked."
     )
 
 
@@ -83,7 +83,7 @@ class SlurmOptions(Settings):
         default=None, description="Kind of GPU, as the site's gres names it. null: any.", examples=["a100"]
     )
     switches: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Most leaf switches that the nodes hang on. null: any number."
+        default=None, description="Maximum number of leaf switches that the nodes hang on. null: any number."
     )
     after: Annotated[str, Field(pattern=r"^\d+$")] | None = Field(
         default=None,
