@@ -18,7 +18,7 @@ class Known(NamedTuple):
     keys: dict[str, str]  # stage -> key of those that the command needed
     status: str
     ended: float  # as time.time(); its beginning where it has no end
-    ours: bool  # a command of Duplet's made it
+    journal: str | None  # of the command of Duplet's that made it; None: another program did
 
 
 def known(where: Address) -> list[Known]:
@@ -42,7 +42,7 @@ def _known(run: Any) -> Known:
     ended = (info.end_time or info.start_time or 0) / 1000
     return Known(
         info.run_id, tags.get("mlflow.parentRunId"), info.run_name or "", run.data.params.get("key"), stage_keys(tags),
-        info.status, ended, ASKED in tags,
+        info.status, ended, tags[ASKED].partition("/")[0] if ASKED in tags else None,
     )  # fmt: skip
 
 

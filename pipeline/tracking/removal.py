@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.core import atomic_files
 from pipeline.tracking.client import Address, asked, if_there
+from pipeline.tracking.listing import pages
 
 
 class JobRun(NamedTuple):
@@ -29,7 +30,9 @@ def of_job(where: Address, tag: str, job: str, run_id: str | None) -> list[JobRu
     """
     with asked(where, f"job {job}") as (mlflow, client):
         view = mlflow.entities.ViewType.ALL
-        experiments = [one.experiment_id for one in client.search_experiments(view)]
+        experiments = [
+            one.experiment_id for one in pages(lambda token: client.search_experiments(view, page_token=token))
+        ]
         tops = {run.info.run_id: run for run in client.search_runs(experiments, f"tags.`{tag}` = '{job}'", view)}
         if run_id and run_id not in tops and (run := if_there(client.get_run, run_id)):
             tops[run_id] = run

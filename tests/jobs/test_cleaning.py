@@ -356,6 +356,20 @@ def test_failed_runs_go_and_what_is_registered_stays(root: Path, empty_database:
     assert set(clean(root, days=0, keep_runs=1).folders) == names(registered, "ingest", "tokenize", "train")
 
 
+def test_a_run_that_a_job_knows_by_its_journal_alone_stays(root: Path, empty_database: Path, job_spec: Spec) -> None:
+    """MLflow got it by `duplet sync`: the job's next start finds it by the journal's name, and goes on in it."""
+    shutil.copy(empty_database, root)
+    where = tracking.address(None, root)
+    run = tracking.Tracking(where, "faq", "faq", pytest.fail, False, apart=False)
+    run.close("KILLED")
+    assert run.journal is not None
+    job = folders.create(job_spec(root=str(root)), {"job.sh": "x"})
+    for known, left in ((run.journal, True), ("another", False)):
+        (job / job_folder.JOURNAL).write_text(known)
+        clean(root, days=0)
+        assert (run.run_id in {one.run_id for one in listing.known(where)}) is left
+
+
 def test_the_runs_of_other_programs_stay(root: Path, empty_database: Path) -> None:
     shutil.copy(empty_database, root)
     where = tracking.address(None, root)
