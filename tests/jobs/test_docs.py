@@ -36,7 +36,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_page_has_commands() -> None:
-    assert len(COMMANDS) > 8
+    assert len(COMMANDS) > 12
 
 
 @pytest.mark.parametrize("command", COMMANDS)
