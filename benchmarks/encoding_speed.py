@@ -1,9 +1,10 @@
-"""Encoding speed beside sentence-transformers' own LSTM: the same texts as ids, sizes and number of threads.
+"""Encoding speed beside sentence-transformers' own LSTM and all-MiniLM-L6-v2: the same texts and number of threads.
 
-Both encode the test documents of `configs/bench.yaml` in turn, fp32, eight bits, the peer, again and again; each ratio
-is the median over these rounds. Real tokens per second: neither padding counts, nor what lies behind the limit of 200
-tokens. Ours starts from the text of the documents (`TextEncoder.encode`: tokenizing, batching, network), the peer from
-the same ids written as words for its whitespace tokenizer (`SentenceTransformer.encode`). Weights are random.
+All encode the test documents of `configs/bench.yaml` in turn, again and again; each ratio is the median over these
+rounds. Real tokens per second: neither padding counts, nor what lies behind the limit of 200 tokens. Ours starts from
+the text of the documents (`TextEncoder.encode`: tokenizing, batching, network), the peer's LSTM from the same ids
+written as words for its whitespace tokenizer (`SentenceTransformer.encode`), both with random weights of the same
+sizes. MiniLM runs on ONNX Runtime, from its own tokens, which are more for the same text (`peer_minilm.py`).
 
     python benchmarks/encoding_speed.py [--rounds 5] [--threads 2]
 """
@@ -32,6 +33,7 @@ from pipeline.tokenization import shards
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "bench.yaml"
+PEER, MINILM = "sentence-transformers' LSTM", "all-MiniLM-L6-v2"
 
 
 def random_parameters(config: Config, vocabulary: int) -> dict[str, np.ndarray]:
@@ -51,17 +53,14 @@ def opened(config: Config, arrays: dict[str, np.ndarray], tokenized: Path, int8:
     return TextEncoder(config, shards.load_tokenizer(tokenized), represent, Scorer(config, arrays), threads)
 
 
-def peer(config: Config, texts: Path, vocabulary: int, threads: int) -> subprocess.Popen[str]:
-    python = HERE.parent / ".peer" / "bin" / "python"
-    command = [str(python), str(HERE / "peer_encode.py"), "--texts", str(texts), "--vocabulary", str(vocabulary),
-               "--threads", str(threads)]  # fmt: skip
-    for name in ("embedding", "hidden", "layers"):
-        command += [f"--{name}", str(getattr(config.model, name))]
+def peer(script: str, *arguments: str, threads: int) -> subprocess.Popen[str]:
+    """A process that encodes all its texts for each line on its stdin, and answers with precision -> tokens/s."""
+    command = [str(HERE.parent / ".peer" / "bin" / "python"), str(HERE / script), *arguments, "--threads", str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert started.stdout is not None
     if started.stdout.readline().strip() != "ready":
-        sys.exit("encoding_speed: the peer does not start: run benchmarks/setup_peer.sh")
+        sys.exit(f"encoding_speed: {script} does not start: run benchmarks/setup_peer.sh")
     return started
 
 
@@ -92,22 +91,33 @@ def main() -> None:
     vocabulary = shards.vocabulary_size(tokenized)
     arrays = random_parameters(config, vocabulary)
     ours = {name: opened(config, arrays, tokenized, name == "int8", options.threads) for name in ("fp32", "int8")}
-    rates: dict[str, list[float]] = {"fp32": [], "int8": [], "peer": []}
-    other = peer(config, root / "documents.jsonl", vocabulary, options.threads)
-    assert other.stdin is not None and other.stdout is not None
     for encoder in ours.values():
         encoder.encode("document", texts[:64])
+    (root / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+    sizes = [f"--{name}={getattr(config.model, name)}" for name in ("embedding", "hidden", "layers")]
+    given = ("--texts", str(root / "documents.jsonl"), "--vocabulary", str(vocabulary), *sizes)
+    peers = {
+        PEER: peer("peer_encode.py", *given, threads=options.threads),
+        MINILM: peer("peer_minilm.py", "--texts", str(root / "texts.jsonl"), threads=options.threads),
+    }
+    rates: dict[str, list[float]] = {}
     for number in range(options.rounds):
+        found = {}
         for name, encoder in ours.items():
             began = time.perf_counter()
             encoder.encode("document", texts)
-            rates[name].append(tokens / (time.perf_counter() - began))
-        other.stdin.write("go\n")
-        other.stdin.flush()
-        rates["peer"].append(float(other.stdout.readline()))
-        print(f"round {number + 1}: " + ", ".join(f"{k} {v[-1]:,.0f}" for k, v in rates.items()), flush=True)
-    other.stdin.close()
-    other.wait()
+            found[f"Duplet, {name}"] = tokens / (time.perf_counter() - began)
+        for name, process in peers.items():
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            found |= {f"{name}, {precision}": rate for precision, rate in answer.items()}
+        print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.0f}" for k, v in found.items()), flush=True)
+        for name, rate in found.items():
+            rates.setdefault(name, []).append(rate)
+    for process in peers.values():
+        process.communicate()
     report(config, rates, options.threads)
 
 
@@ -115,15 +125,18 @@ def report(config: Config, rates: dict[str, list[float]], threads: int) -> None:
     """The table, and one JSON object on the last line."""
     model, figures = config.model, dict[str, Any]()
     table = Table(title=f"Encoding: embedding {model.embedding}, hidden {model.hidden}, {model.layers} layers, "
-                        f"{threads} threads")  # fmt: skip
-    for column in ("", "real tokens/s (median)", "ratio (median of rounds)"):
+                        f"{threads} threads; real tokens/s, and ours against it (median of rounds)")  # fmt: skip
+    for column in ("", "tokens/s", "Duplet, fp32", "Duplet, int8"):
         table.add_column(column, justify="right" if column else "left")
-    for name, label in (("fp32", "Duplet fp32"), ("int8", "Duplet int8"), ("peer", "sentence-transformers")):
-        ratio = statistics.median(a / b for a, b in zip(rates[name], rates["peer"]))
-        figures[f"{name}_tokens_per_s"], figures[f"{name}_ratio"] = statistics.median(rates[name]), ratio
-        table.add_row(label, f"{statistics.median(rates[name]):,.0f}", f"{ratio:.2f}")
+    for name, each in rates.items():
+        ratios = []
+        for own in ("Duplet, fp32", "Duplet, int8"):
+            ratios.append(statistics.median(mine / other for mine, other in zip(rates[own], each)))
+            figures[f"{own} against {name}"] = round(ratios[-1], 3)
+        figures[name] = round(statistics.median(each))
+        table.add_row(name, f"{figures[name]:,}", *(f"{ratio:.2f}" for ratio in ratios))
     Console(width=100).print(table)
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ ones); a query has three words of one passage.
     tokens    the same by late interaction, a vector a word; as a network would give them, like words' lie together
     faiss     IndexHNSWFlat with the vectors' (LINKS, EFFORT), nothing else: no texts, no deletions, in memory
 
+A real index with a model is asked a file of queries, one a line, by `many_passages.py search model INDEX QUERIES`.
+
 The recall of both is against the ten best by comparing every passage in float32. The last line is one JSON object.
 Needs about 2.5 kB of disk a passage under --root.
 """
@@ -107,6 +109,15 @@ def search_words(made: Path, queries: Path) -> dict[str, Any]:
     return timed(queries, lambda query: [one.document.id for one in searcher.search(query, K, "words").results]) | {
         "open_s": opened
     }
+
+
+def search_model(made: Path, queries: Path) -> dict[str, Any]:
+    """Any index with a model, by `many_passages.py search model INDEX QUERIES`; the recall is of its last update."""
+    from pipeline.search.open_index import open_searcher
+
+    searcher = open_searcher(made, None, made.parent, None, "onnx", None)
+    found = timed(queries, lambda query: [one.document.id for one in searcher.search(query, K, "model").results])
+    return found | (searcher.snapshot.state.approximate or {})
 
 
 def build_bm25s(passages: Path, made: Path) -> dict[str, Any]:
@@ -262,6 +273,7 @@ BUILDS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
 SEARCHES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "words": search_words, "bm25s": search_bm25s, "vectors": search_vectors,
     "tokens": functools.partial(search_vectors, by_token=True), "faiss": search_faiss, "exact": exact,
+    "model": search_model,
 }  # fmt: skip
 
 

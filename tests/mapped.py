@@ -1,5 +1,6 @@
 """How much memory this process holds: of the files that it has mapped, and of Python's objects."""
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,11 @@ def resident(folder: Path) -> int:
 
 def most_traced(work: Callable[[], T]) -> tuple[T, int]:
     """What some work returns, and the most bytes that Python's objects took meanwhile."""
+    gc.collect()
+    gc.freeze()  # the more a process holds, the rarer it looks for cycles; what earlier tests left must not count here
     tracemalloc.start()
     try:
         return work(), tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
