@@ -142,9 +142,20 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     else:  # argparse cannot mix the words of an action with options
         args, rest = verb_parser.parse_known_args(words[1:])
     if rest:
-        verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        verb_parser.error(_unknown(verb_parser, rest))
     args.verb = asked
     return args
+
+
+def _unknown(verb_parser: argparse.ArgumentParser, rest: list[str]) -> str:
+    """A sentence on words that a verb does not take; settings are often written as options."""
+    option = rest[0].partition("=")[0]
+    if not option.startswith("--"):
+        return f"unrecognized arguments: {' '.join(rest)}"
+    meant = guess(option, verb_parser._option_string_actions, 0.8)
+    if not meant and any(action.metavar == "key=value" for action in verb_parser._actions):
+        meant = f"; a setting is written without dashes: {option.removeprefix('--')}=VALUE"
+    return f"there is no option {option}{meant}"
 
 
 def main(arguments: list[str] | None = None) -> int:
