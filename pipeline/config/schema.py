@@ -188,6 +188,8 @@ class Config(Settings):
         if self.teach.scores is not None and not self.spec.teachable:
             able = " or ".join(name for name, spec in task_specs().items() if spec.teachable)
             raise ValueError(f"teach.scores is for task {able}, not {self.task}")
+        if self.teach.vectors and not (self.spec.teachable and self.spec.relevance):
+            raise ValueError(f"teach.vectors is for task matching, not {self.task}")
         if self.train.gpus and self.model.kernel == "own":
             raise ValueError("model.kernel=own is for CPUs, and train.gpus=true: set model.kernel to auto")
         if self.model.kernel == "own" and self.model.runs == "formula":

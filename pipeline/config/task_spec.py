@@ -76,7 +76,7 @@ class TaskSpec:
         pooled: whether the settings of pooling shape its models, for the model card.
         relevance: whether a record is a query and a document with a relevance, so that sources may give negatives,
             lists of documents and a collection.
-        teachable: whether it learns from a teacher's scores too.
+        teachable: whether it learns from a teacher too.
         heads: whether the settings head, towers and train.loss shape its models.
         goes_on: whether it goes on from a prompt, by its class's `prompt`, `go_on` and `likeliest`.
         mxnet: (config, model folder) -> Predictor on MXNet.

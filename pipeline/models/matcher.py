@@ -8,6 +8,7 @@ from pipeline.config import ModelConfig
 from pipeline.config.head import Texts
 from pipeline.models.encoder import Encoder, Pooling, embedding_of, padding_of, rows_of
 from pipeline.models.maths import Learning, MxnetMaths, unit
+from pipeline.models.parameters import TEACHER_MAP
 
 SIDES = ("query", "document")
 # What a tower makes of N texts. For a head that needs no weights they are (N, 1) of ones, and None while training.
@@ -23,9 +24,10 @@ class Matcher(gluon.Block):
     Args:
         vocabulary: V, the rows of the embedding table.
         outputs: logits per pair, for a graded loss; 0 without one.
+        taught: numbers of a teacher's vectors, where it is trained with some; else 0.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: int, outputs: int = 0, **kwargs: Any) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: int, outputs: int = 0, taught: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
         self.by_token = config.scored_by.by_token
@@ -43,6 +45,10 @@ class Matcher(gluon.Block):
                 features = config.scored_by.size(config.vector_width, config.head_options)
                 self.output = gluon.nn.Dense(
                     outputs, in_units=features, weight_initializer=init.Xavier(), prefix="output_"
+                )
+            if taught:
+                self.teacher_map = gluon.nn.Dense(
+                    taught, in_units=config.vector_width, weight_initializer=init.Xavier(), prefix=f"{TEACHER_MAP}_"
                 )
 
     def packed(self, side: str, context: Context) -> list[nd.NDArray]:
@@ -81,6 +87,14 @@ class Matcher(gluon.Block):
         """(N, outputs): a learned linear map of what the head knows of pair i; logits for a graded loss."""
         maths = self._maths(query)
         return maths.output(self.config.scored_by.features(maths, query, document))
+
+    def as_teacher(self, texts: Representation) -> nd.NDArray:
+        """(N, taught): texts' vectors of length 1 by the learned map; of late interaction the tokens' weighted mean."""
+        vectors = texts.vectors
+        if self.by_token:
+            weights = texts.weights.expand_dims(2)
+            vectors = nd.broadcast_div(nd.broadcast_mul(vectors, weights).sum(axis=1), weights.sum(axis=1))
+        return self.teacher_map(unit(vectors))
 
     def _maths(self, texts: Representation) -> MxnetMaths:
         output = getattr(self, "output", None)

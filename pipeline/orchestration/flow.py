@@ -172,7 +172,8 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
         tracking.metrics(metrics | {f"seconds/{name}": row["seconds"] for name, row in stages.items()})
         if table:
             shown = [folder / name for name in ("table.txt", REPORT) if (folder / name).exists()]
-            tracking.describe("The result on the test split:", table, shown)
+            taught = f", taught by {config.teach.who} beside the labels" if config.teach.who else ""
+            tracking.describe(f"The result on the test split{taught}:", table, shown)
         ended = "FINISHED"
     except (TryAgain, KeyboardInterrupt):
         ended = "KILLED"

@@ -134,7 +134,7 @@ class Train(WorkerStage):
                 ),
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION, *_idle(config)),
-                **({"teach": _without(settings["teach"], "scores", "by")} if "teach" in keys else {}),
+                **({"teach": config.teach.shaping(config.spec.relevance)} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
             },
             inputs={

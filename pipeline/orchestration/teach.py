@@ -10,27 +10,34 @@ from pipeline.config import Config, SplitName
 from pipeline.core.manifest import KeyParts
 from pipeline.evaluation import metrics
 from pipeline.ingest.places import fingerprint
+from pipeline.orchestration import teach_pairs
 from pipeline.orchestration.stage import Stage, StageContext, numbers
 from pipeline.tasks import decoding, teaching
 from pipeline.tokenization import shards
 
 
 class Teach(Stage):
-    """A file of scores -> logits in the order of the training split."""
+    """A teacher's files -> arrays in the order of the training split."""
 
     name = "teach"
     splits = ("train", "valid")
 
     def wanted(self, config: Config) -> bool:
-        return config.teach.scores is not None
+        return bool(config.teach.who)
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
-        return KeyParts(
-            1, {}, {"tokenize": keys["tokenize"], "teach.scores": fingerprint(str(config.teach.scores))}, {}
-        )
+        files = {setting: fingerprint(path) for setting, path in config.teach.files.items()}
+        judged: dict[str, Any] = {}
+        if config.spec.relevance:
+            judged = {"judged": config.evaluate.model_dump(mode="json", include={"kinds", "candidates", "depth"})}
+            judged |= {"metric": config.train.metric, "seed": config.seed}
+        return KeyParts(1, judged, {"tokenize": keys["tokenize"], **files}, {})
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         tokenized, task = context.plan.folder("tokenize"), context.config.task
+        if context.config.spec.relevance:
+            folders = teach_pairs.Folders(context.plan.folder("ingest"), tokenized, folder)
+            return teach_pairs.keep(context.config, folders)
         names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
         teacher = teaching.read(Path(str(context.config.teach.scores)), names)
         train, valid = (shards.open_split(tokenized, split, task) for split in ("train", "valid"))
@@ -46,8 +53,10 @@ class Teach(Stage):
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
-        who = context.config.teach.by or Path(str(context.config.teach.scores)).name
-        if "valid" in counts:
+        who = context.config.teach.who
+        if context.config.spec.relevance:
+            yield from teach_pairs.sentences(context.config, counts)
+        elif "valid" in counts:
             valid = counts["valid"]
             yield (
                 f"teach: {who} has accuracy {valid['accuracy']:.4f} and macro_f1 {valid['macro_f1']:.4f} on "

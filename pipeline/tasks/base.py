@@ -18,6 +18,9 @@ from pipeline.reporting import system_comparison
 from pipeline.tasks.length_bucketing import ROWS_PER_STEP, ROWS_PER_STEP_ON_GPU
 from pipeline.tokenization import shards
 
+# An update kept by a version that did not keep where the teacher's folder is cannot be replayed.
+NOT_HERE = "what the teacher says of the texts is not here: put the folder of the stage teach back"
+
 
 class StepLoss(NamedTuple):
     """`objective`'s gradient, averaged over the workers, is the gradient of the global batch's loss; `value`, averaged
@@ -42,11 +45,16 @@ class Task:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.trained = folder  # what `finish` wrote lies here
-        self.taught: Path | None = None  # the folder of the stage `teach`, if there is a teacher
+        self.others: dict[str, Path] = {}  # folders of further stages that training reads, by name
         # What a stream's reading left behind, (own streams, …) arrays by name; checkpoints keep it.
         self.carry: dict[str, nd.NDArray] = {}
         # What the newest update's reading began with, likewise: after an update that is skipped, it is the carry again.
         self.began: dict[str, nd.NDArray] = {}
+
+    @property
+    def taught(self) -> Path | None:
+        """The folder of the stage `teach` while a teacher is learnt from."""
+        return self.others.get("teach")
 
     @functools.cached_property
     def train(self) -> shards.Split:

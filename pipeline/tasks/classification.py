@@ -16,7 +16,7 @@ from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
 from pipeline.models.losses import balanced, taught_losses
 from pipeline.tasks import decoding, teaching
-from pipeline.tasks.base import StepLoss, texts_of
+from pipeline.tasks.base import NOT_HERE, StepLoss, texts_of
 from pipeline.tasks.labels import LabelTask, gathered
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens, like_lengths
 from pipeline.tokenization import shards
@@ -51,7 +51,7 @@ class Classification(LabelTask):
         if self.taught is not None:
             return np.asarray(np.load(self.taught / teaching.NAME, mmap_mode="r"))
         if self.config.teach.scores is not None:
-            raise InputError("the teacher's scores are not here: an update with a teacher cannot be replayed")
+            raise InputError(NOT_HERE)
         return None
 
     def prepare(self) -> None:

@@ -29,10 +29,39 @@ class Known:
         rows, known = _ranges(starts, self._ends[queries])
         relevant = self._relevant[known]
         rows, wanted = rows[relevant], self._documents[known[relevant]]
-        order = np.argsort(documents, kind="stable")
-        ordered = documents[order]
-        matches, columns = _ranges(*(np.searchsorted(ordered, wanted, side) for side in ("left", "right")))
-        return np.stack([rows[matches], order[columns]]).astype(np.int32)
+        matches, columns = _columns(wanted, documents)
+        return np.stack([rows[matches], columns]).astype(np.int32)
+
+
+class Scored:
+    """Scores of P pairs, sorted by query and document, each pair once.
+
+    Args:
+        keys: (P,) int64 as `key_of` makes them, ascending; scores: (P,) float32. Both may be files that are mapped.
+    """
+
+    def __init__(self, keys: np.ndarray, scores: np.ndarray) -> None:
+        self._keys, self._scores = keys, scores
+
+    def among(self, queries: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(2, k) int32: i and j wherever query i of (n,) and document j of (m,) have a score; and (k,) the scores."""
+        starts, ends = (np.searchsorted(self._keys, key_of(queries + i, np.zeros(1, int))) for i in (0, 1))
+        rows, known = _ranges(starts, ends)
+        matches, columns = _columns(self._keys[known] & 0xFFFFFFFF, documents)
+        return np.stack([rows[matches], columns]).astype(np.int32), np.asarray(self._scores[known[matches]])
+
+
+def key_of(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """int64: numbers that stand for pairs of rows."""
+    return queries.astype(np.int64) << 32 | documents.astype(np.int64)
+
+
+def _columns(wanted: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wherever one of (w,) documents stands among (m,): which it is, and its column."""
+    order = np.argsort(documents, kind="stable")
+    ordered = documents[order]
+    matches, places = _ranges(*(np.searchsorted(ordered, wanted, side) for side in ("left", "right")))
+    return matches, order[places]
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mxnet import Context, autograd, gluon, nd
+from mxnet import Context, autograd, nd
 
 from pipeline.config.memory import MAX_SCORES
 from pipeline.core.errors import InputError
@@ -16,10 +16,12 @@ from pipeline.distributed.world import World, steady
 from pipeline.models.devices import on_device
 from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks import matching_evaluation
-from pipeline.tasks.base import StepLoss, Task
+from pipeline.tasks import matching_evaluation, matching_teaching
+from pipeline.tasks.base import NOT_HERE, StepLoss, Task
 from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
+from pipeline.tasks.matching_teaching import FURTHER, Taught, Teacher
+from pipeline.tasks.update_arrays import arrays_of, both, filled, named, part_of, summed
 from pipeline.tokenization import shards
 
 STEPS = 8  # the tokens of documents that workers give each other are filled up to a multiple, for steady shapes
@@ -50,6 +52,7 @@ class PairBatch(NamedTuple):
     excluded: np.ndarray = np.zeros((2, 0), np.int32)  # (2, k) pair and column that may not be its negative
     negatives: np.ndarray = np.zeros((0, 0), np.int32)  # (n, K) columns of sampled negatives, -1 for none
     known: "Scored | None" = None  # where this is a part of a worker's share: see `Matching.ahead`
+    taught: Taught | None = None  # where there is a teacher
 
 
 class Scored(NamedTuple):
@@ -91,14 +94,21 @@ class Matching(Task):
         rows = self.train.rows
         return Known(rows["query"], rows["document"], self.train.relevance > 0, len(self.train.fields["query"]))
 
+    @functools.cached_property
+    def _teacher(self) -> Teacher | None:
+        if self.taught is None and self.config.teach.who:
+            raise InputError(NOT_HERE)
+        return Teacher(self.taught, self.config.teach) if self.taught else None
+
     def prepare(self) -> None:
-        """See Task: what is known of the training pairs."""
-        _ = self._known
+        """See Task: what is known of the training pairs, and what the teacher says."""
+        _ = self._known, self._teacher
 
     def network(self) -> Matcher:
-        """Towers and head, with one output per logit of the loss."""
-        vocabulary = shards.vocabulary_size(self.folder)
-        return Matcher(self.config.model, vocabulary, self.config.train.loss.outputs, prefix="matcher_")
+        """Towers and head, with one output per logit of the loss; while it is taught, also the map to the teacher."""
+        vocabulary, outputs = shards.vocabulary_size(self.folder), self.config.train.loss.outputs
+        width = self._teacher.width if self.taught and self._teacher else 0
+        return Matcher(self.config.model, vocabulary, outputs, width, prefix="matcher_")
 
     # --- batches ------------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> PairBatch:
@@ -108,9 +118,17 @@ class Matching(Task):
         listed = self._listed_negatives(queries, draws)
         documents = np.concatenate([self.train.rows["document"][records], listed])
         texts = {side: self.train.fields[side].read(r) for side, r in zip(SIDES, (queries, documents))}
-        tokens = distinct_tokens(text for side in SIDES for text in texts[side])
-        sides = {side: chunked(texts[side], tokens, self.rows_per_step) for side in SIDES}
-        counts = [len(share) for share in shares]
+        counts, more = [len(share) for share in shares], 0
+        further = np.zeros(0, np.int64)
+        if self._teacher:
+            further, more = self._teacher.drawn(len(shares), rank, seed)
+            texts |= {FURTHER: self._teacher.texts(further)} if len(further) else {}
+        tokens = distinct_tokens(text for several in texts.values() for text in several)
+        sides = {side: chunked(several, tokens, self.rows_per_step) for side, several in texts.items()}
+        taught = None
+        if self._teacher:
+            rows = {"query": queries, "document": documents, FURTHER: further}
+            taught = self._teacher.batch(rows, sides.get(FURTHER), 2 * sum(counts) + more)
         wanted = 0 if self.config.train.loss.graded else self.config.train.loss.listed_negatives
         return PairBatch(
             tokens=tokens,
@@ -124,6 +142,7 @@ class Matching(Task):
             counts=counts,
             first=sum(counts[:rank]),
             room=max(counts) * (1 + wanted),
+            taught=taught,
         )
 
     def _listed_negatives(self, queries: np.ndarray, draws: list[list[int]]) -> np.ndarray:
@@ -155,13 +174,17 @@ class Matching(Task):
         documents = told[:, 2:][np.divmod(order, height)]
         excluded = self._known.relevant_among(batch.queries, documents)
         excluded = excluded[:, excluded[1] != batch.first + excluded[0]]
-        steps = int(told[:, 1].max())
+        steps, taught = int(told[:, 1].max()), batch.taught
+        if self._teacher and taught:
+            more = len(documents) - int(counts.sum())
+            taught = self._teacher.joined(taught, batch.queries, documents, batch.first, more)
         return batch._replace(
             height=height,
             steps=min(-(-steps // STEPS) * STEPS, self.config.tokenize.limit("document")) if several else steps,
             order=order.astype(np.int32) if several else None,
             excluded=excluded,
             negatives=self._sampled_negatives(excluded, len(documents), batch.first, batch.draws),
+            taught=taught,
         )
 
     def _sampled_negatives(self, excluded: np.ndarray, columns: int, first: int, draws: list[list[int]]) -> np.ndarray:
@@ -181,10 +204,24 @@ class Matching(Task):
     def loss(self, network: Matcher, table: nd.NDArray | None, batch: PairBatch, world: World) -> StepLoss:
         """Graded: each worker's pairs by themselves. Ranking: each worker's queries against all workers' documents."""
         assert table is not None, "the matcher's embedding is updated row by row"
-        context = table.context
-        own = self._own(network, table, batch)
-        if not self.config.train.loss.graded:
-            return self._ranking_loss(network, own, batch, world)
+        own = self._own(network, table, batch, (*SIDES, FURTHER))
+        graded, taught, teach = self.config.train.loss.graded, batch.taught, self.config.teach
+        found = (self._graded_loss if graded else self._ranking_loss)(network, own, batch, world)
+        if taught is None:
+            return found
+        if graded:  # of a ranking loss, `_piece` has mixed it
+            found = StepLoss(*((1 - teach.weight) * x for x in found))
+        if not taught.vectors:
+            return found
+        distance = matching_teaching.regression(network, own, taught, world.size) * (
+            teach.weight * teach.embedding_weight
+        )
+        return StepLoss(*(x + distance for x in found))
+
+    def _graded_loss(
+        self, network: Matcher, own: dict[str, Representation], batch: PairBatch, world: World
+    ) -> StepLoss:
+        context = own["query"].vectors.context
         logits = network.pair_outputs(own["query"], own["document"])
         grades = nd.array(batch.grades, context)
         loss, weights = self.config.train.loss, self._weights(batch.grades, context)
@@ -226,18 +263,19 @@ class Matching(Task):
             return None
         return nd.array(self._class_weights[grades.astype(np.int64)], context)
 
-    def _own(self, network: Matcher, table: nd.NDArray, batch: PairBatch) -> dict[str, Representation]:
-        """Both sides of a batch, encoded."""
+    def _own(
+        self, network: Matcher, table: nd.NDArray, batch: PairBatch, names: tuple[str, ...] = SIDES
+    ) -> dict[str, Representation]:
+        """Both sides of a batch, encoded, and a teacher's further texts as documents are, if there are any."""
         packed = {side: network.packed(side, table.context) for side in SIDES[: len(network.towers)]}
-        arrays = {side: batch.sides[side].arrays for side in SIDES}
-        given = iter(on_device(table.context, *arrays["query"], *arrays["document"]))
-        return {
-            side: self._represent(
-                network, side, table, list(itertools.islice(given, len(arrays[side]))), batch.sides[side].steps,
-                packed.get(side, packed["query"]),
-            )
-            for side in SIDES
-        }  # fmt: skip
+        arrays = {name: batch.sides[name].arrays for name in names if name in batch.sides}
+        given = iter(on_device(table.context, *itertools.chain(*arrays.values())))
+        own = {}
+        for name, parts in arrays.items():
+            side = "query" if name == "query" else "document"
+            texts, steps = list(itertools.islice(given, len(parts))), batch.sides[name].steps
+            own[name] = self._represent(network, side, table, texts, steps, packed.get(side, packed["query"]))
+        return own
 
     def _represent(
         self, network: Matcher, side: str, table: nd.NDArray, texts: list[nd.NDArray], steps: int,
@@ -256,7 +294,7 @@ class Matching(Task):
             vectors = [part.vectors for part in parts]
             return Representation(nd.take(nd.concat(*vectors, dim=0) if len(parts) > 1 else vectors[0], back), None)
         return Representation(
-            *(nd.take(nd.concat(*(_filled(x, 1, steps) for x in xs), dim=0), back) for xs in zip(*parts))
+            *(nd.take(nd.concat(*(filled(x, 1, steps) for x in xs), dim=0), back) for xs in zip(*parts))
         )
 
     def _ranking_loss(
@@ -272,9 +310,9 @@ class Matching(Task):
         """
         known = batch.known or self._scored(network, [own], [batch], world)[0]
         products = []
-        for x, gradient in zip([x for side in SIDES for x in _arrays(own[side])], known.gradients):
+        for x, gradient in zip([x for side in SIDES for x in arrays_of(own[side])], known.gradients):
             for axis, length in enumerate(x.shape[:2]):
-                gradient = _part_of(gradient, axis, 0, length)
+                gradient = part_of(gradient, axis, 0, length)
             products.append((x * gradient).sum())
         return StepLoss(functools.reduce(operator.add, products), known.value)
 
@@ -283,24 +321,24 @@ class Matching(Task):
     ) -> list[Scored]:
         """The values and gradients of all of this worker's parts; see `_ranking_loss`."""
         with autograd.pause():
-            queries = [[x.detach() for x in _arrays(own["query"])] for own in owns]
-            documents, share = self._everyones([_arrays(own["document"]) for own in owns], batches, world)
+            queries = [[x.detach() for x in arrays_of(own["query"])] for own in owns]
+            documents, share = self._everyones([arrays_of(own["document"]) for own in owns], batches, world)
             pieces = [self._pieces(network, mine, documents, batch) for mine, batch in zip(queries, batches)]
             for leaf in [*(x for mine in queries for x in mine), *documents]:
                 leaf.attach_grad("add" if len(pieces) > 1 or len(pieces[0]) > 1 else "write")
         values = [
-            _summed(
-                [functools.partial(self._piece, network, mine, documents, batch, piece, share) for piece in these],
+            summed(
+                [functools.partial(self._piece, network, mine, documents, batch, p, share, world.size) for p in these],
                 network.scoring_parameters,
             )
             for mine, batch, these in zip(queries, batches, pieces)
         ]
         gradients = [x.grad for x in documents]
         if world.size > 1:
-            gradients = world.sum_parts(gradients, _named("gradient of documents", gradients))
+            gradients = world.sum_parts(gradients, named("gradient of documents", gradients))
         heights = [batch.height * part for part, batch in enumerate(batches)]
         return [
-            Scored(value, [*(x.grad for x in mine), *(_part_of(g, 0, at, at + batch.height) for g in gradients)])
+            Scored(value, [*(x.grad for x in mine), *(part_of(g, 0, at, at + batch.height) for g in gradients)])
             for value, mine, batch, at in zip(values, queries, batches, heights)
         ]
 
@@ -315,15 +353,15 @@ class Matching(Task):
         drawn, pairs = self.config.train.loss.drawn, sum(batches[0].counts)
         if world.size == len(owns) == 1:
             return [x.detach() for x in owns[0]], 1 / max(sampled if drawn else pairs, 1)
-        parts = [[_filled(x.detach(), 0, batch.height) for x in own] for own, batch in zip(owns, batches)]
+        parts = [[filled(x.detach(), 0, batch.height) for x in own] for own, batch in zip(owns, batches)]
         if self.config.model.scored_by.by_token:
-            parts = [[_filled(x, 1, batch.steps) for x in part] for part, batch in zip(parts, batches)]
+            parts = [[filled(x, 1, batch.steps) for x in part] for part, batch in zip(parts, batches)]
         arrays = [nd.concat(*several, dim=0) if len(several) > 1 else several[0] for several in zip(*parts)]
         if world.size == 1:
             return arrays, 1 / max(sampled if drawn else pairs, 1)
         if drawn:  # a mean over negatives, of which a pair has fewer where there are few documents
             arrays.append(nd.full(1, sampled, ctx=arrays[0].context))
-        copies = world.gather_equal(arrays, _named("documents", arrays))
+        copies = world.gather_equal(arrays, named("documents", arrays))
         if not drawn:
             return copies, world.size / pairs
         return copies[:-1], world.size / nd.maximum(copies[-1].sum(), 1)
@@ -345,6 +383,7 @@ class Matching(Task):
         batch: PairBatch,
         piece: slice,
         share: nd.NDArray | float,
+        workers: int,
     ) -> nd.NDArray:
         """What a piece of these queries adds to the worker's value, (1,)."""
         loss, context, rows = self.config.train.loss, queries[0].context, piece.stop - piece.start
@@ -353,7 +392,7 @@ class Matching(Task):
         if batch.order is not None:
             order = nd.array(batch.order, context, "int32")
             documents = [nd.take(x, order) for x in documents]
-        scores = network.score_all(Representation(*_two(queries)), Representation(*_two(documents)))
+        scores = network.score_all(Representation(*both(queries)), Representation(*both(documents)))
         positives = nd.arange(rows, ctx=context) + (batch.first + piece.start)
         excluded = negatives = None
         places = batch.excluded[:, (batch.excluded[0] >= piece.start) & (batch.excluded[0] < piece.stop)]
@@ -364,7 +403,11 @@ class Matching(Task):
             excluded = nd.scatter_nd(nd.ones(places.shape[1], ctx=context), places, shape=scores.shape)
         over = float((batch.negatives[piece] >= 0).sum()) if loss.drawn else rows
         value = loss.formula.value(nd, scores, positives, excluded, negatives, loss.formula_options)
-        return loss.checked(value, (1,)) * (share * over)
+        value = loss.checked(value, (1,)) * (share * over)
+        if batch.taught is None:
+            return value
+        each = workers / sum(batch.counts)
+        return matching_teaching.mixed(value, scores, positives, batch.taught, piece, self.config, each)
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def validate(self, network: Matcher, world: World) -> dict[str, float]:
@@ -374,50 +417,3 @@ class Matching(Task):
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_evaluation."""
         return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder)
-
-
-def _filled(array: nd.NDArray, axis: int, length: int) -> nd.NDArray:
-    """The array lengthened by zeros along an axis."""
-    if array.shape[axis] == length:
-        return array
-    shape = list(array.shape)
-    shape[axis] = length - shape[axis]
-    return nd.concat(array, nd.zeros(tuple(shape), ctx=array.context), dim=axis)
-
-
-def _part_of(array: nd.NDArray, axis: int, begin: int, end: int) -> nd.NDArray:
-    """What of the array lies between two places along an axis."""
-    return array if array.shape[axis] == end - begin else nd.slice_axis(array, axis=axis, begin=begin, end=end)
-
-
-def _arrays(texts: Representation) -> list[nd.NDArray]:
-    return [x for x in texts if x is not None]
-
-
-def _two(arrays: list[nd.NDArray]) -> list[nd.NDArray | None]:
-    return [*arrays, *[None] * (len(Representation._fields) - len(arrays))]
-
-
-def _named(name: str, arrays: list[nd.NDArray]) -> str:
-    """Shapes that come again have names of their own, so that Horovod knows them again."""
-    return " ".join([name, *("x".join(map(str, array.shape)) for array in arrays)])
-
-
-def _summed(pieces: list[Callable[[], nd.NDArray]], parameters: list[gluon.Parameter]) -> nd.NDArray:
-    """The sum of values, (1,), each taken back by itself; so gradients that are not added up are added up here."""
-    values: list[nd.NDArray] = []
-    sums: list[nd.NDArray] = []
-    written = [parameter for parameter in parameters if parameter.grad_req == "write"]
-    for piece in pieces:
-        with autograd.record():
-            value = piece()
-        value.backward()
-        values.append(value.detach())
-        if len(pieces) > 1:
-            with autograd.pause():
-                gradients = [parameter.grad(value.context) for parameter in written]
-                sums = [old + new for old, new in zip(sums, gradients)] if sums else [g.copy() for g in gradients]
-    with autograd.pause():
-        for parameter, total in zip(written, sums):
-            parameter.grad(total.context)[:] = total
-    return nd.add_n(*values) if len(values) > 1 else values[0]

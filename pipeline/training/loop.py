@@ -292,6 +292,7 @@ class Run:
             update = replay.Replayed(
                 sent.number, loss, norm, [part.tolist() for part in sent.update.examples], sent.update.seed,
                 str(self.task.folder.resolve()), self.config.shown, self.state.kernel, sent.scale,
+                {name: str(path.resolve()) for name, path in self.task.others.items()},
             )  # fmt: skip
             replay.keep(folder, update, parameters, began)
         self.state.skipped += 1

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Replayed:
     config: dict[str, Any]
     kernel: str = library.MXNET  # what ran the recurrent layers; before it was kept there were no others
     half_scale: float | None = None  # that the gradients travelled with as float16
+    others: dict[str, str] = field(default_factory=dict)  # folders of further stages, by name
 
 
 def update_seeds(config: Config, update: int, world: World) -> list[int]:

@@ -9,7 +9,7 @@ from mxnet import gluon, nd
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
-from pipeline.models.parameters import parameters_of
+from pipeline.models.parameters import model_of
 from pipeline.tokenization.encoder import VOCABULARY_NAME
 
 PARAMETERS = "parameters.npz"
@@ -45,7 +45,7 @@ def start_from(
     trained = _configuration(folder)
     if cell is not None and (old_cell := trained["cell"]) not in (None, cell):
         raise _other(folder, "model.cell", old_cell, cell)  # cells of equal shapes mean other things by them
-    parameters = parameters_of(network)
+    parameters = model_of(network)
     rows = [(i, old[token]) for token, i in new.items() if token in old]
     if task is not None and trained["task"] not in (None, task):
         taken = _from_elsewhere(folder, arrays, parameters, rows, len(old))

@@ -25,7 +25,7 @@ from pipeline.distributed.heartbeat import Heart
 from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
-from pipeline.models.parameters import parameters_of
+from pipeline.models.parameters import model_of
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
 from pipeline.training import loop, recurrent_kernel, vectors, warm_start
@@ -45,7 +45,7 @@ NO_MEMORY = re.compile(
 def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
     task = task_of(config, Path(job.tokenized))
-    task.taught = Path(job.others["teach"]) if "teach" in job.others else None
+    task.others = {name: Path(path) for name, path in job.others.items()}
     network = task.network()
     mx.random.seed(config.seed)
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
@@ -64,7 +64,7 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
     task.finish(network, world, Path(job.output))
     if world.rank == 0:
         output = Path(job.output)
-        arrays = {name: p.data(world.context).asnumpy() for name, p in parameters_of(network).items()}
+        arrays = {name: p.data(world.context).asnumpy() for name, p in model_of(network).items()}
         np.savez(output / PARAMETERS, **arrays)
         result = {"updates": state.update, "best_update": state.best_update, f"valid/{config.train.metric}": state.best}
         result["parameters"] = sum(array.size for array in arrays.values())
@@ -101,6 +101,7 @@ def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> 
 def replay(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Computes again the update that a training kept in `job.trained`; rank 0 writes the result as result.json."""
     task = task_of(config, Path(job.tokenized))
+    task.others = {name: Path(path) for name, path in job.others.items()}
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None

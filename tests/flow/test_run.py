@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from tests.conftest import last_json
+from tests.conftest import last_json, reversed_pairs
+from tests.tasks import teachers
 
 Config = Callable[..., dict[str, Any]]
 Run = Callable[..., Any]
@@ -103,13 +104,17 @@ def test_a_dead_tracking_server_stops_nothing(small_config: Config, duplet: Run)
     assert done.stderr.count("warning: MLflow") == 1
 
 
+@pytest.mark.parametrize("taught", [False, True])
 def test_a_loss_that_is_not_finite_stops_and_is_replayed(
-    small_config: Config, duplet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    taught: bool, small_config: Config, duplet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # relu states have no bound: once the weights have left float32's range, every CPU computes inf - inf
     config = small_config(model={"cell": "rnn_relu", "head": "dot"})
     config["train"]["optimizer"] = {"learning_rate": 1e30, "clip_norm": None, "kind": "sgd"}
     config["train"] |= {"schedule": {"kind": "constant", "warmup_updates": 0}, "workers": 2}
+    if taught:
+        texts = list(dict.fromkeys(text for row in reversed_pairs(240) for text in (row["query"], row["document"])))
+        config["teach"] = {"vectors": [teachers.written(tmp_path / "v.npz", texts, teachers.vectors_of(texts))]}
     done = duplet("train", config)
     assert done.returncode == 1
     assert "not finite at update" in done.stderr.splitlines()[-1]
@@ -124,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_replayed(
         got, seen = line.removesuffix(")").split(" (seen: ")
         assert got.split()[-1] == seen
     assert "gradients with values that are not finite:" in lines
-    shutil.rmtree(tmp_path / "runs" / "tokenize")
+    shutil.rmtree(tmp_path / "runs" / ("teach" if taught else "tokenize"))
     assert main.main(["replay", str(kept)]) == 2
     assert "is missing: put it back" in capsys.readouterr().err.splitlines()[-1]
 

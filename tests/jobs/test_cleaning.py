@@ -242,20 +242,23 @@ def test_killed_at_any_step_nothing_is_left_in_part(root: Path, tmp_path: Path) 
 
 def test_what_unfinished_work_reads_stays_as_long_as_the_work(root: Path) -> None:
     read, replayed, unused = (chain(root, own, 30, until="tokenize") for own in "abc")
-    teacher = chain(root, "d", 30, until="train")
+    teacher, taught = (chain(root, own, 30, until="train") for own in "df")
     chain(root, "e", 20)  # the newest
     work = old(root / "work" / f"train-{16 * '1'}", 1)
     folder = lambda keys, name: f"/moved/since/{name}/{keys[name]}"
     job = {"ingested": folder(read, "ingest"), "tokenized": folder(read, "tokenize"), "trained": None}
     (work / "job.json").write_text(json.dumps({**job, "others": {"teacher": folder(teacher, "train")}}))
     kept = old(root / "work" / f"train-{16 * '2'}-not-finite-00000120", 1)
-    (kept / "update.json").write_text(json.dumps({"tokenized": folder(replayed, "tokenize")}))
+    (kept / "update.json").write_text(
+        json.dumps({"tokenized": folder(replayed, "tokenize"), "others": {"teach": folder(taught, "train")}})
+    )
     assert set(clean(root, keep_runs=1).folders) == names(unused)
     later = time.time() - 10 * 86_400
     for path in (work, kept):
         for one in (*path.rglob("*"), path):
             os.utime(one, (later, later))
     gone = {f"work/{path.name}" for path in (work, kept)} | names(read) | names(replayed) | names(teacher)
+    gone |= names(taught)
     assert set(clean(root, keep_runs=1).folders) == gone
 
 

@@ -138,7 +138,8 @@ def test_a_student_follows_its_teacher_or_the_labels(kind: str, duplet: Callable
 
 
 def test_a_teacher_of_another_task_is_refused(duplet: Callable[..., Any], small_config: Callable[..., Any]) -> None:
-    done = duplet("teach", {**small_config(), "teach": {"scores": "x.parquet"}})
-    assert done.returncode == 2 and "teach.scores is for task classification, not matching" in done.stderr
+    tagging = {"name": "t", "task": "tagging", "ingest": {"source": {"format": "python", "of": "kinds"}}}
+    done = duplet("teach", {**tagging, "teach": {"scores": "x.parquet"}})
+    assert done.returncode == 2 and "teach.scores is for task matching or classification, not tagging" in done.stderr
     done = duplet("teach", small_config())
     assert done.returncode == 2 and "has no stage teach" in done.stderr

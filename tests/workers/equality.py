@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-OWN = ("listed", "excluded", "sampled")  # what is of one worker's part
+OWN = ("listed", "excluded", "sampled", "margins", "further")  # what is of one worker's part
 
 
 def assert_equal(one_worker: Path, two_workers: Path, within: float = 1e-5) -> None:

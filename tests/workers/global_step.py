@@ -27,7 +27,8 @@ def main(cases: Path, parts: int) -> None:
     for number, case in enumerate(json.loads(cases.read_text())):
         matching.MAX_SCORES = case["scores"] if case["scores"] and world.size * parts > 1 else MAX_SCORES
         config = check_config(in_parts(case["config"], parts), "test")
-        found = run(Path(case["tokenized"]), config, world, case["rate"])
+        taught = Path(case["taught"]) if case.get("taught") else None
+        found = run(Path(case["tokenized"]), config, world, case["rate"], taught)
         if world.rank == 0:
             np.savez(cases.with_name(f"size-{world.size}-parts-{parts}-case-{number}.npz"), **found)
 
@@ -36,8 +37,11 @@ def in_parts(config: dict[str, Any], parts: int) -> dict[str, Any]:
     return {**config, "train": {**config["train"], "accumulate": parts}}
 
 
-def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> dict[str, np.ndarray]:
+def run(
+    tokenized: Path, config: Config, world: World, rate: float = 0.05, taught: Path | None = None
+) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
+    task.others = {"teach": taught} if taught else {}
     operator.use(config.model.kernel, config.model.precision == "bfloat16" and not operator.no_bfloat16())
     network = fresh(task)
     plan = plan_of(task, config)
@@ -58,6 +62,9 @@ def run(tokenized: Path, config: Config, world: World, rate: float = 0.05) -> di
             found[f"listed {update}"] = np.array(len(first.documents) - len(first.queries))
             found[f"excluded {update}"] = np.array(first.excluded.shape[1])
             found[f"sampled {update}"] = np.array((first.negatives >= 0).sum())
+            if first.taught:
+                found[f"margins {update}"] = np.array(len(first.taught.margins))
+                found[f"further {update}"] = np.array(len(first.taught.vectors.get("further", ())))
         found[f"loss {update}"], found[f"norm {update}"] = value.asnumpy(), norm.asnumpy()
         if rows is not None:
             found[f"gradient {update} rows"] = rows.values.grad[: len(joint.tokens)].asnumpy()

@@ -16,6 +16,7 @@ import pytest
 from pipeline.config import check_config
 from pipeline.orchestration import flow
 from tests.conftest import reversed_pairs
+from tests.tasks import teachers
 from tests.updates.cases import HEADS
 from tests.workers.by_workers import run_by
 from tests.workers.equality import assert_equal
@@ -54,6 +55,14 @@ CASES: dict[str, dict[str, Any]] = {
     "ranking and graded": {"model": {"head": "late_interaction"},
                            "train": {"loss": LOSSES["ordinal"]["train"]["loss"], "metric": "map@100"},
                            "evaluate": {"kinds": ["ranking", "graded"], "candidates": "listed"}},
+    # seven further texts are cut unevenly, and of one most parts have none
+    "taught, cosine": {"teach": {"vectors": [], "scores": "", "further_per_update": 7},
+                       "train": {"loss": {"listed_negatives": 2}}},
+    "taught, late_interaction": {"teach": {"vectors": [], "further_per_update": 1, "weight": 0.9},
+                                 "scores": 4000, "model": {"head": "late_interaction", "towers": "separate"}},
+    "taught, dot": {"teach": {"scores": ""}, "model": {"head": "dot"}, "scores": 60,
+                    "train": {"loss": {"kind": "hinge", "negatives": 3, "listed_negatives": 1}}},
+    "taught, ordinal": {"teach": {"vectors": []}, **LOSSES["ordinal"]},
 }  # fmt: skip
 
 
@@ -75,6 +84,15 @@ def graded_rows(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def with_files(teach: dict[str, Any], ingested: Path, folder: Path) -> dict[str, Any]:
+    """A teacher of train alone, since drawn pairs agree with none, and of forty further texts."""
+    rows = teachers.records(ingested, "train")
+    texts = [*teachers.texts(rows), *(f"w{i % 30} more{i}" for i in range(40))]
+    vectors = teachers.written(folder / "vectors.parquet", texts, teachers.vectors_of(texts))
+    scores = teachers.scored(folder / "scores.parquet", teachers.for_all_pairs(rows))
+    return {name: {"vectors": [vectors], "scores": scores}[name] for name in ("vectors", "scores") if name in teach}
+
+
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """computed(size, parts=1): a folder with all cases computed by so many workers, started once for all cases."""
@@ -83,6 +101,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     cases: list[dict[str, Any]] = []
     tokenized: dict[str, Any] = {}
+    ingested: dict[str, Path] = {}
     for case in CASES.values():
         graded = not case.get("plain", False)
         source = str(folder / ("graded.jsonl" if graded else "plain.jsonl"))
@@ -104,11 +123,18 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         }
         if source not in tokenized:
             stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
-            tokenized[source] = stages["tokenize"]["folder"]
+            tokenized[source], ingested[source] = stages["tokenize"]["folder"], Path(stages["ingest"]["folder"])
+        taught = None
+        if teach := case.get("teach"):
+            config["teach"] = teach | with_files(teach, ingested[source], folder)
+            taught = flow.run(check_config(config, "test"), "test", "teach", lambda line: None).stages["teach"][
+                "folder"
+            ]
         cases.append(
             {
                 "config": config,
                 "tokenized": tokenized[source],
+                "taught": taught,
                 "scores": case.get("scores"),
                 "rate": case.get("rate", 0.05),
             }
@@ -158,3 +184,6 @@ def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> No
     assert min(listed[f"listed {update}"] for update in range(3)) > 0
     assert sum(listed[f"excluded {update}"] for update in range(3)) > 0
     assert few["sampled 0"] > 0 and few["sampled 0"] < 40 * 16
+    taught = np.load(computed(1) / f"size-1-parts-1-case-{list(CASES).index('taught, cosine')}.npz")
+    assert min(taught[f"margins {update}"] for update in range(3)) > 10
+    assert min(taught[f"further {update}"] for update in range(3)) == 7

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import duplet_command, last_json
+from tests.conftest import duplet_command, last_json, reversed_pairs
 from tests.jobs.local_jobs import assert_bitwise_equal
+from tests.tasks import teachers
 
 pytestmark = pytest.mark.workers
 
@@ -29,13 +30,18 @@ def wait_for_checkpoint(process: subprocess.Popen[str], root: Path, update: int)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("how", ["plain", "averaged", "taught"])
 def test_stopped_and_killed_training_ends_bitwise_equal(
-    average: float, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
+    how: str, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = small_config()
+    if how == "taught":
+        texts = [text for row in reversed_pairs(240) for text in (row["query"], row["document"])]
+        texts = [*dict.fromkeys(texts), *(f"w{i % 12} {i}" for i in range(30))]
+        vectors = teachers.written(tmp_path / "vectors.npz", texts, teachers.vectors_of(texts))
+        config["teach"] = {"vectors": [vectors], "further_per_update": 5}
     config["train"] |= {"workers": 2, "epochs": 24, "patience_validations": None, "checkpoint_every_updates": 1}
-    config["train"]["average"] = average
+    config["train"]["average"] = 0.9 if how == "averaged" else 0.0
     undisturbed = tmp_path / "undisturbed"
     last_json(duplet("train", config, f"root={undisturbed}", "--json"))
 

@@ -30,10 +30,16 @@ def run(args: argparse.Namespace) -> int:
     config = check_config(seen_update.config, str(args.folder / replay.UPDATE))
     if not Path(seen_update.tokenized).is_dir():
         raise InputError(f"{seen_update.tokenized}, the ids that the update read, is missing: put it back")
+    for stage, read in seen_update.others.items():
+        if not Path(read).is_dir():
+            raise InputError(f"{read}, the folder of the stage {stage} that the update read, is missing: put it back")
     workers = len(seen_update.examples)
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-replay-") as scratch:
         folder = str(args.folder.resolve())
-        job = launcher.Job("replay", seen_update.config, f"{scratch}/work", scratch, "", seen_update.tokenized, folder)
+        job = launcher.Job(
+            "replay", seen_update.config, f"{scratch}/work", scratch, "", seen_update.tokenized, folder,
+            others=seen_update.others,
+        )  # fmt: skip
         threads = launcher.threads_per_worker(workers, config.train.threads_per_worker)
         launcher.run(job, workers, threads, config.train.min_stall_s, say, lambda: None)
         result = json.loads((Path(scratch) / "result.json").read_text(encoding="utf-8"))

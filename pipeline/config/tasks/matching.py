@@ -37,6 +37,11 @@ def _check(config: Any) -> None:
             f"model.head={config.model.head} scores each query with each document of an update: "
             f"keep train.max_pairs_per_update at {most} or less"
         )
+    if config.teach.scores and loss.graded:
+        raise ValueError(
+            f"teach.scores compares a query's documents, and train.loss.kind={loss.kind} learns each pair's grade: use "
+            f"a ranking loss (train.loss.kind {named(RankingLoss)}), or teach.vectors"
+        )
     if "graded" in config.evaluate.kinds and not loss.graded:
         raise ValueError(
             f"evaluate.kinds graded needs train.loss.kind={named(GradedLoss)}, which alone predicts grades"
@@ -56,6 +61,8 @@ def _same_by(config: Any) -> tuple[str, ...]:
 def _sizes(config: Any, vocabulary: int) -> Sizes:
     """Documents of all workers and their gradients, and the scores of a part's queries with them."""
     pairs, tokens = config.train.max_pairs_per_update, padded_tokens(config)
+    if config.teach.vectors:
+        tokens += config.teach.further_per_update * config.tokenize.limit("document")
     if config.train.loss.graded:
         return Sizes(tokens)
     documents, head = pairs * (1 + config.train.loss.listed_negatives), config.model.scored_by
@@ -86,6 +93,7 @@ TASK = TaskSpec(
     check_split="pipeline.orchestration.split_checks:matching",
     pooled=True,
     relevance=True,
+    teachable=True,
     heads=True,
     mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",
     onnx=OnnxSpec(

@@ -27,7 +27,7 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
         "tokenizer": config.tokenize.model_dump(mode="json", exclude={"more_words"}),
         "trained": training(trained),
         "metric": config.train.metric,
-        "taught": None if config.teach.scores is None else config.teach.by or Path(config.teach.scores).name,
+        "taught": config.teach.who or None,
         "int8": cost is not None,
     }  # fmt: skip
     return card | ({"int8_cost": cost} if cost is not None else {})
