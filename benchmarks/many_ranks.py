@@ -1,9 +1,9 @@
 """Real trainings by many ranks of this machine, as several hosts start them: one is killed and goes on, one is not.
 
 The ranks meet as they do on a cluster: a starter gives each its place as `srun` does, and they find each other by
-`pipeline.distributed.rendezvous`, four ranks and more on each of four made-up hosts. A tiny model trains for an epoch;
-all ranks compare their parameters after each update. All ranks of the second training are killed in the middle; the
-same command goes on. Both must end with the same bits: checkpoint, parameters, history, points.
+`pipeline.distributed.rendezvous`, four ranks and more on each of four made-up hosts. A tiny model trains for an epoch
+of some thirty updates; all ranks compare their parameters after each. All ranks of the second training are killed in
+the middle; the same command goes on. Both must end with the same bits: checkpoint, parameters, history, points.
 
     python benchmarks/many_ranks.py [--ranks 16,32]
 """
@@ -17,9 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import torture
 from torture import Case, Training, configuration, finished, run, training_of
 
 HOSTS = 4
+UPDATES = 30  # of an epoch
+torture.LIMIT_S = 1800.0  # many ranks share few cores
 STARTER = """
 import os, signal, subprocess, sys
 per_host, hosts, command = int(sys.argv[1]) // 4, 4, sys.argv[2:]
@@ -45,13 +48,13 @@ def measure(folder: Path, config: Path, template: Path, ranks: int, rng: random.
     """Whether a killed training of so many ranks came out as an undisturbed one; says what happened."""
     overrides = (
         "train.epochs=1", f"train.max_pairs_per_update={2 * ranks}", "train.compare_ranks_every_updates=1",
-        "train.min_stall_s=200",
+        "train.checkpoint_every_updates=5", "train.validate_every_updates=20", "train.min_stall_s=600",
     )  # fmt: skip
     began = time.monotonic()
     expected = finished(training_of(config, folder / f"undisturbed-{ranks}", template, ranks, overrides))
     took = time.monotonic() - began
     training: Training = training_of(config, folder / f"killed-{ranks}", template, ranks, overrides)
-    killed = training.kill(Case(ranks, "all ranks"), rng)
+    killed = training.kill(Case(ranks, "all ranks"), rng, after=UPDATES // 3)
     saved = sorted(path.name for path in training.kept.glob("update-*"))
     training.start()
     got = finished(training, started=True)
@@ -75,14 +78,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", default="16,32", help="multiples of four")
     given = parser.parse_args()
-    rng = random.Random(1)
-    with tempfile.TemporaryDirectory(prefix="duplet-ranks-") as name:
-        folder = Path(name)
-        config = configuration(folder, 6000)
-        run("tokenize", config, f"root={folder / 'template'}")
-        os.environ["DUPLET_LAUNCHER"], os.environ["DUPLET_INTERFACE"] = launcher(folder), "lo"
-        ranks = [int(text) for text in given.ranks.split(",")]
-        good = [measure(folder, config, folder / "template", count, rng) for count in ranks]
+    rng, good = random.Random(1), []
+    for ranks in map(int, given.ranks.split(",")):
+        with tempfile.TemporaryDirectory(prefix="duplet-ranks-") as name:
+            folder = Path(name)
+            config = configuration(folder, 2 * ranks * UPDATES)
+            run("tokenize", config, f"root={folder / 'template'}")
+            os.environ["DUPLET_LAUNCHER"], os.environ["DUPLET_INTERFACE"] = launcher(folder), "lo"
+            good.append(measure(folder, config, folder / "template", ranks, rng))
     return 0 if all(good) else 1
 
 

@@ -129,8 +129,9 @@ class Training:
         """The newest heartbeats of ranks that are alive."""
         return [beat for beat in heartbeat.beats(self.work) if launcher.is_worker(beat.pid, self.work.resolve())]
 
-    def kill(self, case: Case, rng: random.Random) -> Killed | None:
-        """Starts, waits for the moment and kills; None where the training was done before."""
+    def kill(self, case: Case, rng: random.Random, after: int = -1) -> Killed | None:
+        """Starts, waits for the moment, which comes `after` an update, and kills; None where the training was done
+        before."""
         before = {beat.token for beat in heartbeat.beats(self.work)}
         began = time.monotonic()
         self.start()
@@ -140,7 +141,8 @@ class Training:
             self._wait(lambda: time.monotonic() - began > moment)
         else:
             phase = {"during a checkpoint": "saving", "during a validation": "validating"}.get(case.kind, "training")
-            ready = lambda: len(found := mine()) == case.workers and found[0].phase == phase
+            at = lambda beat: beat.phase == phase and beat.update >= after
+            ready = lambda: len(found := mine()) == case.workers and at(found[0])
             if not self._wait(ready):
                 return None
             time.sleep(rng.uniform(0, TRAINING_S if phase == "training" else 0.004))

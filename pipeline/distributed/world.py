@@ -6,6 +6,8 @@ forever.
 """
 
 import ctypes
+import os
+import socket
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -19,6 +21,7 @@ from mxnet.base import c_handle_array, c_str, check_call
 from pipeline.core.errors import InputError, one_line
 
 T = TypeVar("T")
+DRIVER = "check `nvidia-smi`, whose driver must be 450.80 or newer"  # for CUDA 11, of either wheel
 
 
 class World:
@@ -26,11 +29,16 @@ class World:
 
     def __init__(self, gpus: bool = False) -> None:
         """Joins the others. Raises InputError where GPUs are asked for and cannot be used."""
+        # What Horovod sends together depends on what is ready, and in which order a ring of three ranks or more adds up
+        # an array on where it stands in what is sent. (Two ranks' sum has one order; a GPU's bits are not promised.)
+        self.alone = not gpus and int(os.environ.get("HOROVOD_SIZE", "1")) > 2
+        if self.alone:
+            os.environ["HOROVOD_FUSION_THRESHOLD"] = "0"
         hvd.init()
         self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
         self._results: dict[str, list[list[nd.NDArray]]] = {}  # name -> arrays of the newest exchanges, kept alive
-        if gpus:
-            _check_gpu(self.local_rank, self.size)
+        if gpus and (lack := _lack(self.local_rank, self.size)):
+            raise InputError(f"rank {self.rank} on {socket.gethostname()}: {lack}, or set train.gpus=false")
         self.context = mx.gpu(self.local_rank) if gpus else mx.cpu()
 
     def close(self) -> None:
@@ -48,18 +56,23 @@ class World:
         """
         if self.size == 1:
             return
-        if scale is None:
-            for i, gradient in enumerate(gradients):
-                hvd.allreduce_(gradient, op=hvd.Average, name=f"{name}.{i}", priority=-i)
+        kind, half, op = name.partition(".")[0], "", hvd.Average
+        sent = list(gradients)
+        if scale is not None:  # divided before: a sum is larger than a mean
+            sent, half, op = [(gradient * (scale / self.size)).astype("float16") for gradient in sent], " half", hvd.Sum
+        if self.alone and len(sent) > 1:
+            sent = [nd.concat(*(array.reshape(-1) for array in sent), dim=0)]
+        for i, array in enumerate(sent):
+            hvd.allreduce_(array, op=op, name=f"{name}.{i}{half}", priority=-i)
+        if sent[0] is gradients[0]:
             return
-        # divided before: a sum is larger than a mean
-        halves = [(gradient * (scale / self.size)).astype("float16") for gradient in gradients]
-        for i, half in enumerate(halves):
-            hvd.allreduce_(half, op=hvd.Sum, name=f"{name}.{i} half", priority=-i)
-        for gradient, half in zip(gradients, halves):
-            gradient[:] = half.astype("float32") * (1 / scale)
-        kind = name.partition(".")[0]
-        self._results[kind] = [*self._results.get(kind, [])[-1:], halves]  # as `gather_equal` does
+        got = sent
+        if len(sent) < len(gradients):
+            ends = np.cumsum([gradient.size for gradient in gradients]).tolist()
+            got = [sent[0][begin:end] for begin, end in zip([0, *ends], ends)]
+        for gradient, array in zip(gradients, got):
+            gradient[:] = (array if scale is None else array.astype("float32") * (1 / scale)).reshape(gradient.shape)
+        self._results[kind] = [*self._results.get(kind, [])[-1:], sent]  # as `gather_equal` does
 
     def gather(self, rows: nd.NDArray, name: str) -> nd.NDArray:
         """Concatenates (n_r, …) arrays of all ranks along the first axis, in rank order; n_r may differ by rank."""
@@ -132,28 +145,25 @@ def steady(count: int) -> int:
     return -(-count // step) * step
 
 
-def _check_gpu(local_rank: int, size: int) -> None:
-    """Raises InputError where MXNet, the driver or Horovod cannot let this worker use its GPU."""
-    otherwise = "or set train.gpus=false"
+def _lack(local_rank: int, size: int) -> str | None:
+    """What MXNet, the driver or Horovod lacks for this worker to use its GPU, and what to do; None: nothing."""
     if not mx.runtime.Features().is_enabled("CUDA"):
-        raise InputError(
+        return (
             "train.gpus=true needs MXNet built for CUDA, and this MXNet is built for the CPU alone: "
-            f"use the environment of `make setup-gpu` or docker/Dockerfile.gpu, {otherwise}"
+            "use the environment of `make setup-gpu` or docker/Dockerfile.gpu"
         )
     try:
         gpus = mx.context.num_gpus()
-    except mx.MXNetError as error:  # no driver
-        message = one_line(error, 150)
-        raise InputError(
-            f"train.gpus=true needs a GPU, and CUDA gives none ({message}): check `nvidia-smi`, {otherwise}"
-        ) from None
+    except mx.MXNetError as error:  # no driver, or one that is too old
+        return f"train.gpus=true needs a GPU, and CUDA gives none ({one_line(error, 150)}): {DRIVER}"
     if local_rank >= gpus:
-        raise InputError(
-            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {gpus}: check `nvidia-smi` and "
-            f"CUDA_VISIBLE_DEVICES, start fewer workers on a host, {otherwise}"
+        return (
+            f"train.gpus=true needs {local_rank + 1} GPUs on this host, and CUDA shows {gpus}: {DRIVER}, check "
+            "CUDA_VISIBLE_DEVICES, start fewer workers on a host"
         )
     if size > 1 and not hvd.nccl_built():
-        raise InputError(
+        return (
             "train.gpus=true with several workers needs Horovod built with NCCL, and this one is not: use the "
-            f"environment of `make setup-gpu` or docker/Dockerfile.gpu, {otherwise}"
+            "environment of `make setup-gpu` or docker/Dockerfile.gpu"
         )
+    return None

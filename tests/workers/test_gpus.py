@@ -1,5 +1,6 @@
 """train.gpus=true where a GPU cannot be used: one sentence says what is missing."""
 
+import socket
 from typing import Any
 
 import horovod.mxnet as hvd
@@ -33,7 +34,10 @@ def machine(patch: pytest.MonkeyPatch, cuda: bool, gpus: int | None, nccl: bool,
     ("there", "sentence"),
     [
         ({"cuda": False}, "built for the CPU alone"),
-        ({"gpus": None}, r"CUDA gives none \(.*driver version is insufficient.*nvidia-smi"),
+        (
+            {"gpus": None},
+            r"CUDA gives none \(.*driver version is insufficient.*nvidia-smi`, whose driver must be 450\.80",
+        ),
         ({"gpus": 0}, "needs 2 GPUs on this host, and CUDA shows 0"),
         ({"gpus": 1}, "needs 2 GPUs on this host, and CUDA shows 1: .*CUDA_VISIBLE_DEVICES"),
         ({"nccl": False}, "Horovod built with NCCL"),
@@ -45,7 +49,9 @@ def test_a_gpu_that_cannot_be_used_is_one_sentence(
     machine(monkeypatch, **{"cuda": True, "gpus": 2, "nccl": True, "local_rank": 1, "size": 2, **there})
     with pytest.raises(InputError, match=sentence) as raised:
         world.World(gpus=True)
-    assert "\n" not in str(raised.value)
+    said = str(raised.value)
+    assert said.startswith(f"rank 1 on {socket.gethostname()}: train.gpus=true needs") and "\n" not in said
+    assert said.endswith(", or set train.gpus=false")
 
 
 @pytest.mark.parametrize(("size", "nccl"), [(2, True), (1, False)])

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.config import check_config
@@ -107,6 +108,17 @@ def test_a_gradient_that_is_not_finite_is_no_overflow(came: tuple[Path, list[dic
     (answer,) = {json.dumps(ranks["half, not finite on one"]) for ranks in found}
     assert (json.loads(answer)["skipped"], json.loads(answer)["overflows"]) == (1, 0)
     assert (folder / "half, not finite on one" / "work-not-finite-00000005" / "update.json").exists()
+
+
+def test_sums_have_the_same_bits_whatever_is_sent_together(tmp_path: Path) -> None:
+    """Else no training by three workers or more, killed or not, could be repeated to the bit."""
+    done = run_by(RANKS, Path(__file__).with_name("exchanged_bits.py"), str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in range(RANKS):
+        whole, half = np.split(np.load(tmp_path / f"bits-{rank}.npy"), 2)
+        for found in (whole, half):
+            assert {row.tobytes() for row in found[1:]} == {found[0].tobytes()}
+        assert (whole[0] != half[0]).any()
 
 
 def test_another_number_of_ranks_goes_on_in_the_same_order(
