@@ -1,15 +1,59 @@
-"""Whether all workers still hold the same parameters: after each exchange they must, but for float noise."""
+"""Whether all workers hold the same: versions and data when they begin, parameters after each exchange."""
 
+import json
+import socket
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.core.errors import DupletError
+from pipeline.core import atomic_files, manifest
+from pipeline.core.errors import DupletError, InputError
+from pipeline.core.version import __version__
 from pipeline.distributed.world import World
 
 # Of an array's largest magnitude: what processors that round differently may drift apart.
 NOISE = 1e-5
+
+ENVIRONMENT = "use one environment on all hosts"
+DATA = "let all hosts have one root, or copy {folder} to that one anew"
+
+
+def check_alike(tokenized: Path, lengths: np.ndarray | None, packages: Sequence[str], world: World) -> None:
+    """Tells the others of this worker's versions, vocabularies and examples; every worker calls it.
+
+    Args:
+        lengths: (N, S), tokens of the training examples' sides, which decide who takes which; None: nothing is trained.
+        packages: that the configuration uses beside Duplet's own.
+
+    Raises:
+        InputError, on all workers: one has others than most; names it, its host and what to do.
+    """
+    if world.size == 1:
+        return
+    versions = {"duplet": __version__} | manifest.versions("mxnet", "horovod", "numpy", *packages)
+    own = {name: [f"{name} {version}", ENVIRONMENT] for name, version in versions.items()}
+    remedy = DATA.format(folder=tokenized)
+    for path in sorted(tokenized.rglob("*")):
+        if path.suffix in (".json", ".model") and path.name != manifest.NAME:
+            name = str(path.relative_to(tokenized))
+            own[name] = [f"{name} of SHA-256 {atomic_files.sha256(path)[:12]}", remedy]
+    if lengths is not None:
+        checksum = zlib.crc32(np.asarray(lengths).tobytes())
+        own["examples"] = [f"{len(lengths)} training examples of CRC-32 {checksum:08x}", remedy]
+    line = json.dumps([socket.gethostname(), own]).encode() + b"\n"
+    told = world.gather_numpy(np.frombuffer(line, np.uint8).astype(np.int32), "versions and data")
+    hosts, helds = zip(*(json.loads(line) for line in told.astype(np.uint8).tobytes().splitlines()))
+    for name in sorted(set().union(*helds)):
+        everyones = np.array([held.get(name, [f"no {name}"])[0] for held in helds])
+        right = _most_common(everyones)
+        for wrong in np.flatnonzero(everyones != everyones[right]):
+            raise InputError(
+                f"rank {wrong} on {hosts[wrong]} has {everyones[wrong]}, and rank {right} on {hosts[right]} "
+                f"{everyones[right]}: {(helds[wrong].get(name) or helds[right][name])[1]}"
+            )
 
 
 def compare(parameters: dict[str, Any], world: World, update: int, equal_at: int) -> None:

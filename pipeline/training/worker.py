@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import time
 import traceback
@@ -23,28 +24,45 @@ from pipeline.core.progress import Say
 from pipeline.core.redaction import hide
 from pipeline.distributed.heartbeat import Heart
 from pipeline.distributed.launcher import GRACE_S, LOST_OTHERS, OUTCOME, PROGRESS, SAMPLES, Job
+from pipeline.distributed.rendezvous import INTERFACE
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
 from pipeline.models.parameters import model_of
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
-from pipeline.training import loop, recurrent_kernel, vectors, warm_start
+from pipeline.training import loop, rank_consistency, recurrent_kernel, vectors, warm_start
 from pipeline.training.optimizer import set_parameters
 from pipeline.training.replay import again
 
 PARAMETERS = "parameters.npz"
 # What an exchange says when another worker is gone: Horovod, or Gloo's connections below it.
-OTHERS_END = re.compile(r"Horovod has been shut down|Connection (reset|closed) by peer|Broken pipe|Connection refused")
+OTHERS_END = re.compile(
+    r"Horovod has been shut down|Connection (reset|closed) by peer|Broken pipe|Connection refused|NCCL async error"
+)
 # What says that there is no memory left: NumPy, MXNet on the CPU and on a GPU, oneDNN, C++.
 NO_MEMORY = re.compile(
     r"unable to allocate|failed to allocate|memory allocation failed|out of memory|bad_alloc|could not create a memory",
     re.IGNORECASE,
 )
 
+# What is wrong with a worker's host, not with the settings: what an error says then, and what to do.
+HOST_FAULTS = (
+    (
+        re.compile(r"no kernel image|invalid device function", re.IGNORECASE),
+        "MXNet has no code for its GPU: take another kind, which `duplet doctor` there names, or set train.gpus=false",
+    ),
+    (
+        re.compile(r"nccl(GetUniqueId|CommInitRank) failed"),
+        f"NCCL finds no network to the other workers: name one that reaches them with {INTERFACE}, or set "
+        "NCCL_SOCKET_IFNAME; NCCL_DEBUG=INFO says more",
+    ),
+)  # fmt: skip
+
 
 def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Trains and writes (rank 0) the best parameters, the history and the loss curves into the stage folder."""
     task = task_of(config, Path(job.tokenized))
+    rank_consistency.check_alike(Path(job.tokenized), task.lengths, config.packages, world)
     task.others = {name: Path(path) for name, path in job.others.items()}
     network = task.network()
     mx.random.seed(config.seed)
@@ -83,6 +101,7 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
 def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
     task = task_of(config, Path(job.tokenized))
+    rank_consistency.check_alike(Path(job.tokenized), None, config.packages, world)
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None
@@ -156,11 +175,8 @@ def main(work: Path) -> NoReturn:
         log = work / f"failure-rank-{rank}.txt"
         with contextlib.suppress(OSError):
             log.write_text(trace, encoding="utf-8")
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
-            code, message = InputError.exit_code, f"{no_memory(job)}: see {log}"
-        else:
-            what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            code, message = 1, f"{job.verb} failed ({what}): see {log}"
+        code, message = told(error, job)
+        message = f"rank {rank} on {socket.gethostname()}: {message}: see {log}"
     if rank != 0 and code == TryAgain.exit_code:
         _wait_for(work / OUTCOME)
     if rank == 0 or not (work / OUTCOME).exists():
@@ -178,6 +194,17 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def told(error: Exception, job: Job) -> tuple[int, str]:
+    """Exit code and sentence of an error that is none of Duplet's own."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return InputError.exit_code, no_memory(job)
+    for says, sentence in HOST_FAULTS:
+        if says.search(str(error)):
+            return InputError.exit_code, sentence
+    what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return DupletError.exit_code, f"{job.verb} failed ({what})"
 
 
 def no_memory(job: Job) -> str:
