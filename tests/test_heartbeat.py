@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,22 @@ def test_all_ends_stand_in_the_file_whoever_ends_first(order: tuple[int, ...], t
     assert [(b.phase, b.update) for b in heartbeat.beats(tmp_path)] == [("ended", 7), ("ended", 8), ("ended", 9)]
     time.sleep(2 * heartbeat.BEAT_S)  # nobody writes an older one over it
     assert [(b.phase, b.update) for b in heartbeat.beats(tmp_path)] == [("ended", 7), ("ended", 8), ("ended", 9)]
+
+
+def test_an_end_is_heard_by_a_first_worker_whose_ears_were_full(tmp_path: Path) -> None:
+    """It would write what it heard before over what stands there."""
+    first, other, third = on_one_host(tmp_path)
+    with first._lock:  # it hears nothing meanwhile
+        for update in range(1000):
+            third("training", update)
+        ending = threading.Thread(target=other.end)
+        ending.start()
+        time.sleep(heartbeat.LAST_WORDS_S / 4)
+    ending.join()
+    time.sleep(2 * heartbeat.BEAT_S)
+    assert [b.phase for b in heartbeat.beats(tmp_path)] == ["starting", "ended", "training"]
+    for heart in (first, third):
+        heart.end()
 
 
 def test_workers_beat_on_when_their_hosts_first_is_gone(tmp_path: Path) -> None:

@@ -102,7 +102,6 @@ def fit(
                     break
                 if run.stop_agreed:
                     run.save()
-                    run.writing.wait()
                     raise TryAgain(
                         f"stopped at update {state.update}, checkpoint saved: the same command goes on from here"
                     )

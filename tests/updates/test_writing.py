@@ -60,7 +60,14 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what is written is of its update, though two more have changed the parameters since."""
-    slow, at = Slow(monkeypatch, 2), {}
+    slow, at, noted = Slow(monkeypatch, 2), {}, {}
+    begin = checkpoint.Writing.begin
+
+    def noting(self: checkpoint.Writing, folder: Path, state: checkpoint.State, *rest: Any) -> None:
+        noted[state.update] = (list(state.pending), list(state.history))
+        begin(self, folder, state, *rest)
+
+    monkeypatch.setattr(checkpoint.Writing, "begin", noting)
 
     def seen(running: loop.Run) -> None:
         at[running.state.update] = running.network.output.bias.data().asnumpy()
@@ -72,6 +79,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert slow.saved[:2] == [2, 4]
     for update in slow.saved:
         found = checkpoint.load(tmp_path / f"checkpoints/update-{update:08d}")
+        assert (found.state.pending, found.state.history) == noted[update]
         assert found.state.update == update
         np.testing.assert_array_equal(found.parameters["output.bias"], at[update])
     assert (at[2] != at[4]).any()
@@ -98,16 +106,28 @@ def test_a_training_that_fails_leaves_what_was_being_written_whole(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch, 2)
-    threading.Timer(0.3, slow.may.set).start()
 
     def seen(running: loop.Run) -> None:
         if running.state.update == 3:
+            threading.Timer(1, slow.may.set).start()
             raise DupletError("something else")
 
     with pytest.raises(DupletError, match="something else"):
         run(seen, checkpoint_every_updates=2)
+    assert slow.saved == [2]
     assert checkpoint.names(tmp_path / "checkpoints") == ["update-00000002"]
     assert checkpoint.load(tmp_path / "checkpoints/update-00000002").state.update == 2
+
+
+def test_a_training_that_is_asked_to_stop_does_not_say_saved_of_what_is_not(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(lambda running: os.kill(os.getpid(), signal.SIGTERM) if running.state.update == 3 else None)
 
 
 def test_what_keeps_a_checkpoint_from_being_written_ends_the_training(

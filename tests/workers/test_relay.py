@@ -76,6 +76,46 @@ def test_values_that_are_no_list_of_addresses_are_kept_whole() -> None:
     assert relay.unpacked(relay.packed(values, Within(1, 3)), Within(1, 3)) == values
 
 
+def test_a_rank_is_sent_no_address_that_is_for_another() -> None:
+    sent = relay.packed({str(rank): value(rank) for rank in range(SIZE)}, Within(2, SIZE))
+    others = [
+        f"{rank}to{other}".encode() for rank in range(SIZE) if rank != 2 for other in range(SIZE) if other != rank
+    ]
+    assert [address for address in others if address in sent] == [b"0to2", b"1to2", b"3to2", b"4to2"]
+
+
+def test_a_relay_asks_again_where_some_have_not_come_or_nobody_answers(
+    server: tuple[Rendezvous, int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some ranks come later than the server lets the others wait; and its connections may break."""
+    monkeypatch.setattr(relay, "HOLD_S", 0.05)
+    monkeypatch.setattr(relay, "AGAIN_S", 0.05)
+    _, port, asked = server
+    one = Relay("127.0.0.1", port, {"global": Within(0, 3)})
+    try:
+        assert request(one.port, "PUT", "/global/0", b"ab")[0] == 200
+        broken = iter([True, False] + [False] * 999)
+        connect = http.client.HTTPConnection.connect
+
+        def breaking(self: http.client.HTTPConnection) -> None:
+            if self.port == port and next(broken):
+                raise ConnectionResetError
+            connect(self)
+
+        monkeypatch.setattr(http.client.HTTPConnection, "connect", breaking)
+        for _ in range(40):
+            if len(asked) > 2:  # two came to nothing
+                break
+            assert request(one.port, "GET", "/global/1")[0] == 404
+        assert len(asked) > 2
+        for rank in (1, 2):
+            assert request(port, "PUT", f"/global/{rank}", b"cd")[0] == 200
+        got = (request(one.port, "GET", "/global/1") for _ in range(40))
+        assert next(answer for answer in got if answer[0] == 200) == (200, b"c\0")
+    finally:
+        one.close()
+
+
 def test_the_names_of_hosts_come_in_one_request_too(server: tuple[Rendezvous, int, list[str]]) -> None:
     _, port, asked = server
     one = Relay("127.0.0.1", port, {"global": Within(4, SIZE)})
