@@ -1,11 +1,16 @@
-"""Killing a process at each step that it takes on the file system, one after the other."""
+"""Killing a process at each step that it takes on the file system, one after the other; or a worker process."""
 
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 STEPS = {
     "open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "os.truncate", "shutil.rmtree",
@@ -64,3 +69,29 @@ def _work_until(work: Callable[[], object], step: int, writing: bool) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+@contextmanager
+def killing(after_s: float) -> Iterator[list[int]]:
+    """Kills the first worker process that is there after so long; yields the numbers of those killed."""
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        time.sleep(after_s)
+        while not ended.wait(0.01):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # one that has just ended has no command line
+                    command = " ".join(child.cmdline())
+                    if "spawn_main" in command and "resource_tracker" not in command:
+                        child.kill()
+                        killed.append(child.pid)
+                        return
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        thread.join()

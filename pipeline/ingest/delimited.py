@@ -2,25 +2,34 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from pipeline.config.sources import Column, PairsSource
 from pipeline.core.errors import InputError
 from pipeline.ingest import places
-from pipeline.ingest.places import Line
+from pipeline.ingest.cells import Cells
+from pipeline.ingest.places import Line, Lines
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
+
+
+class Layout(NamedTuple):
+    """Where the wanted columns of a file stand, and how many columns it has: what its first row tells."""
+
+    positions: dict[Column, int]
+    width: int
+    header: int  # the number of the header's line; 0: there is none
 
 
 def columns(source: PairsSource, address: str, limit_bytes: int, scratch: object) -> list[str]:
     """The names in the header; none of an empty file. Raises InputError where the header cannot be read."""
-    for line, fields in _lines(source, address, limit_bytes):
+    for line, fields in _fields(source, places.lines(address, source.encoding, limit_bytes), limit_bytes):
         return _names(places.shown_address(address), line, fields)
     return []
 
 
-def _lines(source: PairsSource, address: str, limit_bytes: int) -> Iterator[tuple[Line, list[str]]]:
+def _fields(source: PairsSource, lines: Iterator[Line], limit_bytes: int) -> Iterator[tuple[Line, list[str]]]:
     """The fields of each row that is not blank, and the line it begins on."""
-    lines = places.lines(address, source.encoding, limit_bytes)
     rows = (
         _quoted(lines, source.delimiter, limit_bytes)
         if source.quoting
@@ -43,20 +52,90 @@ def read_pairs(
     Raises:
         InputError: the header lacks a wanted column, or there is no header to find a name in.
     """
+    return read_lines(source, places.lines(address, source.encoding, limit_bytes), limit_bytes, address, wanted)
+
+
+def layout(source: PairsSource, address: str, wanted: Sequence[Column], limit_bytes: int) -> Layout | None:
+    """What the first row of a file tells; None: no row can be read. Raises InputError as `read_pairs` does."""
+    return _first(source, places.lines(address, source.encoding, limit_bytes), limit_bytes, address, wanted)
+
+
+def _first(
+    source: PairsSource, lines: Iterator[Line], limit_bytes: int, address: str, wanted: Sequence[Column] | None
+) -> Layout | None:
+    for line, fields in _fields(source, lines, limit_bytes):
+        if line.problem is None or source.header:
+            return _layout(source, places.shown_address(address), line, fields, wanted)
+    return None
+
+
+def read_lines(
+    source: PairsSource, lines: Iterator[Line], limit_bytes: int, address: str, wanted: Sequence[Column] | None,
+    layout: Layout | None = None,
+) -> Iterator[Row]:  # fmt: skip
+    """As `read_pairs`, of some lines of a file; `layout` is what its first row tells, where they come after it."""
     name, shown = places.name_of(address), places.shown_address(address)
-    width, positions = 0, {}
-    for line, fields in _lines(source, address, limit_bytes):
-        if not width and (line.problem is None or source.header):
-            if source.header:
-                fields = _names(shown, line, fields)
-            positions, width = _positions(source, shown, fields, fields if wanted is None else wanted), len(fields)
+    for line, fields in _fields(source, lines, limit_bytes):
+        if layout is None and (line.problem is None or source.header):
+            layout = _layout(source, shown, line, fields, wanted)
             if source.header:
                 continue
-        problem = line.problem
-        if problem is None and len(fields) != width:
-            problem = BadRow("wrong number of columns", f"{len(fields)} instead of the first row's {width}")
-        values = {} if problem else {column: fields[position] for column, position in positions.items()}
-        yield Row(name, line.number, values, shorten(line.text), problem)
+        yield _row(name, line, fields, layout)
+
+
+def _row(name: str, line: Line, fields: list[str], layout: Layout | None) -> Row:
+    problem = line.problem
+    if problem is None and layout is not None and len(fields) != layout.width:
+        problem = BadRow("wrong number of columns", f"{len(fields)} instead of the first row's {layout.width}")
+    positions = {} if problem or layout is None else layout.positions
+    values = {column: fields[position] for column, position in positions.items()}
+    return Row(name, line.number, values, shorten(line.text), problem)
+
+
+def read_batches(
+    source: PairsSource, batches: Iterable[Lines | list[Line]], limit_bytes: int, address: str,
+    wanted: Sequence[Column], layout: Layout | None,
+) -> Iterator[Cells | list[Row]]:  # fmt: skip
+    """As `read_lines`, of lines without quoting, many at a time; `layout` is None where they begin with the first."""
+    name = places.name_of(address)
+
+    def read(batch: Lines | list[Line]) -> Cells | list[Row]:
+        nonlocal layout
+        if layout is None:
+            layout = _first(source, iter(places.each(batch)), limit_bytes, address, wanted)
+        header = layout.header if layout is not None else 0
+        if isinstance(batch, Lines) and layout is not None:
+            texts = batch.texts[max(header - batch.before, 0) :]
+            return _cells(name, texts, max(header, batch.before) + 1, source.delimiter, layout)
+        rows = _fields(source, (line for line in places.each(batch) if line.number > header), limit_bytes)
+        return [_row(name, line, fields, layout) for line, fields in rows]
+
+    return map(read, batches)
+
+
+def _cells(name: str, texts: list[str], first: int, delimiter: str, layout: Layout) -> Cells:
+    """The cells of lines, of which the first has a number."""
+    fields = [text.split(delimiter) for text in texts]
+    numbers: Sequence[int] = range(first, first + len(texts))
+    odd: dict[int, Row] = {}
+    if set(map(len, fields)) - {layout.width} or (layout.width == 1 and not all(map(str.strip, texts))):
+        kept = [place for place, row in enumerate(fields) if len(row) > 1 or row[0].strip()]
+        numbers, texts = [first + place for place in kept], [texts[place] for place in kept]
+        fields = [fields[place] for place in kept]
+        for place, row in enumerate(fields):
+            if len(row) != layout.width:
+                odd[place] = _row(name, Line(numbers[place], texts[place], None), row, layout)
+                fields[place] = [""] * layout.width
+    columns = list(zip(*fields)) or [()] * layout.width
+    values = {column: columns[position] for column, position in layout.positions.items()}
+    return Cells(name, numbers, texts, values, odd)
+
+
+def _layout(source: PairsSource, shown: str, line: Line, fields: list[str], wanted: Sequence[Column] | None) -> Layout:
+    if source.header:
+        fields = _names(shown, line, fields)
+    positions = _positions(source, shown, fields, fields if wanted is None else wanted)
+    return Layout(positions, len(fields), line.number if source.header else 0)
 
 
 def _positions(source: PairsSource, shown: str, first: list[str], wanted: Sequence[Column]) -> dict[Column, int]:

@@ -60,12 +60,16 @@ def _lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
     It is one where its first signs are [ and {. Its lines are numbered by objects, from 1.
     """
     with places.open_binary(address) as stream:
-        head = stream.peek(_PIECE).removeprefix(codecs.BOM_UTF8)  # type: ignore[attr-defined]
-        if not re.match(rb"\s*\[\s*\{", head):
+        if not is_array(stream.peek(_PIECE)):  # type: ignore[attr-defined]
             yield from places.lines_of(stream, encoding, limit_bytes, address)
             return
         with places.sentences(places.shown_address(address), address):
             yield from _objects(stream, encoding, limit_bytes)
+
+
+def is_array(head: bytes) -> bool:
+    """Whether a file that begins so is one array of objects."""
+    return re.match(rb"\s*\[\s*\{", head.removeprefix(codecs.BOM_UTF8)) is not None
 
 
 def _objects(stream: IO[bytes], encoding: str, limit_bytes: int) -> Iterator[Line]:
@@ -105,8 +109,15 @@ def read_pairs(
     Raises:
         InputError: a wanted column is in none of the first rows.
     """
-    rows = read(address, wanted, source.encoding, limit_bytes)
-    first = list(itertools.islice(rows, _LOOK_AT))
-    if wanted is not None and any(row.problem is None for row, _ in first):
-        check_columns(places.shown_address(address), map(str, wanted), _names(first))
-    yield from (row for row, _ in itertools.chain(first, rows))
+    return read_lines(_lines(address, source.encoding, limit_bytes), address, wanted)
+
+
+def read_lines(
+    lines: Iterable[Line], address: str, wanted: Sequence[Column] | None, first: bool = True
+) -> Iterator[Row]:
+    """As `read_pairs`, of some lines of a file; `first`: they begin with its first."""
+    rows = rows_of(lines, address, wanted)
+    looked_at = list(itertools.islice(rows, _LOOK_AT)) if first else []
+    if wanted is not None and any(row.problem is None for row, _ in looked_at):
+        check_columns(places.shown_address(address), map(str, wanted), _names(looked_at))
+    yield from (row for row, _ in itertools.chain(looked_at, rows))

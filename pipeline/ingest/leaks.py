@@ -7,9 +7,9 @@ in either order, where only grades are.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,8 @@ HELD_OUT = ("test", "valid")
 READ = "texts-read.npy"  # in a trained folder: numbers that stand for the texts of all trainings that led to it
 SHOWN = 80  # characters of a text in a sentence
 _WORDS = re.compile(r"\w+")
+_NO_WORD = {code: None for code in range(128) if not _WORDS.match(chr(code))}
+_AT_ONCE = 1 << 14
 
 
 class Leak(NamedTuple):
@@ -45,11 +47,47 @@ def normalized(text: str) -> str:
     >>> normalized("I ca n't  AGREE .") == normalized("I can't agree") == "icantagree"
     True
     """
+    if text.isascii():
+        return text.lower().translate(_NO_WORD) or text.strip()
     return "".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold())) or text.strip()
 
 
-def check(config: Config, folder: Path, counts: dict[str, Any]) -> dict[str, Any]:
+def number(texts: Sequence[str]) -> int:
+    """64 bits that stand for the normalized texts, in any order, by which a record is compared."""
+    forms = map(normalized, texts)
+    together = "\n".join(sorted(forms) if len(texts) > 1 else forms).encode("utf-8")
+    return int.from_bytes(hashlib.blake2b(together, digest_size=8).digest(), "big")
+
+
+class Numbers:
+    """The numbers of records as they are written, so that nothing is read again: a file per split, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, IO[bytes]] = {}
+
+    def add(self, split: str, numbers: np.ndarray) -> None:
+        """Adds (N,) uint64, of a split's next records."""
+        if split not in self._files:
+            self._files[split] = (self._folder / f"{split}.numbers").open("wb")
+        numbers.astype("<u8").tofile(self._files[split])
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def read(self, split: str) -> Iterator[np.ndarray]:
+        """All of a split, some at a time."""
+        if (path := self._folder / f"{split}.numbers").exists():
+            mapped = np.memmap(path, "<u8", "r")
+            yield from (mapped[start : start + _AT_ONCE] for start in range(0, len(mapped), _AT_ONCE))
+
+
+def check(config: Config, folder: Path, counts: dict[str, Any], known: Numbers | None = None) -> dict[str, Any]:
     """Counts an ingest's leaks and does with them what `ingest.leaks` says.
+
+    Args:
+        known: the numbers of all records, where they were counted before.
 
     Returns:
         The counts, where there are any with `leaks`: `rows` of train, texts of `test` and `valid`, and an `example`.
@@ -58,35 +96,68 @@ def check(config: Config, folder: Path, counts: dict[str, Any]) -> dict[str, Any
         InputError: there are some, and they are to be refused.
     """
     fields = compared(config)
-    held_out = {split: dict(_keys(folder, split, fields)) for split in HELD_OUT}
-    leaked_keys: dict[str, set[int]] = {split: set() for split in HELD_OUT}
-    rows, example = [], None
-    for place, (key, record) in enumerate(_keys(folder, "train", fields)):
-        where = [split for split in HELD_OUT if key in held_out[split]]
-        for split in where:
-            leaked_keys[split].add(key)
-        if where:
-            rows.append(place)
-            example = example or (record, where[0], held_out[where[0]][key])
+    read = known.read if known is not None else lambda split: _numbers(folder, split, fields)
+    held_out = {split: _distinct(read(split)) for split in HELD_OUT}
+    leaked: dict[str, list[np.ndarray]] = {split: [np.empty(0, np.uint64)] for split in HELD_OUT}
+    rows: list[np.ndarray] = []
+    start, example = 0, None
+    for train in read("train"):
+        within = {split: _among(train, numbers) for split, numbers in held_out.items()}
+        places = np.flatnonzero(np.logical_or.reduce(list(within.values())))
+        for split, mask in within.items():
+            leaked[split].append(np.unique(train[mask]))
+        if example is None and len(places):
+            first = int(places[0])
+            example = (start + first, next(split for split in HELD_OUT if within[split][first]), train[first])
+        rows.append(start + places)
+        start += len(train)
     if example is None:
         return counts
-    record, split, other = example
-    leak = Leak(record, split, other, _text(folder, rows[0], fields))
-    leaks = {"rows": len(rows), **{name: len(keys) for name, keys in leaked_keys.items()}, "example": leak._asdict()}
+    all_rows = np.concatenate(rows)
+    leaks = {
+        "rows": len(all_rows), **{split: len(np.unique(np.concatenate(some))) for split, some in leaked.items()},
+        "example": _leak(folder, *example, read, fields)._asdict(),
+    }  # fmt: skip
     if config.ingest.leaks == "refuse":
         raise InputError(
             f"{sentence(leaks, config)}: take them out of the training data, or set ingest.leaks=put_aside"
         )
     counts = {**counts, "leaks": leaks}
     if config.ingest.leaks == "put_aside":
-        _leave_out(folder, np.array(rows))
-        records = counts["records"]
-        splits = {**records["splits"], "train": records["splits"]["train"] - len(rows)}
+        _leave_out(folder, all_rows)
+        records, left_out = counts["records"], len(all_rows)
+        splits = {**records["splits"], "train": records["splits"]["train"] - left_out}
         counts["records"] = {
-            **records, "splits": splits, "kept": records["kept"] - len(rows),
-            "duplicates": records["duplicates"] + len(rows),
+            **records, "splits": splits, "kept": records["kept"] - left_out,
+            "duplicates": records["duplicates"] + left_out,
         }  # fmt: skip
     return counts
+
+
+def _distinct(numbers: Iterable[np.ndarray]) -> np.ndarray:
+    """Ascending."""
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *numbers]))
+
+
+def _among(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of some numbers are among others, which ascend and may be many more."""
+    if not len(others):
+        return np.zeros(len(numbers), bool)
+    return others[np.minimum(np.searchsorted(others, numbers), len(others) - 1)] == numbers
+
+
+def _leak(
+    folder: Path, place: int, split: str, shared: int, read: Callable[[str], Iterable[np.ndarray]],
+    fields: tuple[str, ...],
+) -> Leak:  # fmt: skip
+    """The training record at a place, and the last one of another split that has its number."""
+    start = other = 0
+    for numbers in read(split):
+        if len(where := np.flatnonzero(numbers == shared)):
+            other = start + int(where[-1])
+        start += len(numbers)
+    record, text = _shown(folder, "train", place, fields)
+    return Leak(record, split, _shown(folder, split, other, fields)[0], text)
 
 
 def sentence(leaks: dict[str, Any], config: Config) -> str:
@@ -113,13 +184,13 @@ def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.
         InputError: it has, and ingest.leaks is refuse.
     """
     fields = compared(config)
-    own = np.fromiter((key for key, _ in _keys(folder, "train", fields)), np.uint64)
+    own = _distinct(_numbers(folder, "train", fields))
     if started is None or not (started / READ).exists():
-        return np.unique(own), None
+        return own, None
     before = np.load(started / READ, allow_pickle=False)
     counts = {}
     for split in HELD_OUT:
-        texts = np.unique(np.fromiter((key for key, _ in _keys(folder, split, fields)), np.uint64))
+        texts = _distinct(_numbers(folder, split, fields))
         counts[split] = int(np.isin(texts, before).sum())
     together = np.union1d(own, before)
     if not any(counts.values()):
@@ -134,21 +205,24 @@ def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.
     return together, f"warning: {message}; what is measured on them says little about unseen text"
 
 
-def _keys(folder: Path, split: str, fields: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Of each record a number that stands for its normalized text, and its id."""
+def _numbers(folder: Path, split: str, fields: tuple[str, ...]) -> Iterator[np.ndarray]:
+    """The numbers of a split's records, read from its file."""
     with pq.ParquetFile(folder / f"records-{split}.parquet", pre_buffer=False) as file:
         for group in range(file.num_row_groups):  # of bounded size
-            table = file.read_row_group(group, columns=["id", *fields])
-            texts = zip(*(map(normalized, table[field].to_pylist()) for field in fields))
-            for record, parts in zip(table["id"].to_pylist(), texts):
-                digest = hashlib.blake2b("\n".join(sorted(parts)).encode("utf-8"), digest_size=8).digest()
-                yield int.from_bytes(digest, "big"), record
+            table = file.read_row_group(group, columns=list(fields))
+            texts = zip(*(table[field].to_pylist() for field in fields))
+            yield np.fromiter(map(number, texts), np.uint64, len(table))
 
 
-def _text(folder: Path, place: int, fields: tuple[str, ...]) -> str:
-    table = pq.read_table(folder / "records-train.parquet", columns=list(fields)).slice(place, 1)
+def _shown(folder: Path, split: str, place: int, fields: tuple[str, ...]) -> tuple[str, str]:
+    """A record's id and text."""
+    with pq.ParquetFile(folder / f"records-{split}.parquet", pre_buffer=False) as file:
+        group = 0
+        while place >= (rows := file.metadata.row_group(group).num_rows):
+            place, group = place - rows, group + 1
+        table = file.read_row_group(group, columns=["id", *fields]).slice(place, 1)
     text = " / ".join(table[field][0].as_py() for field in fields)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return table["id"][0].as_py(), text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _leave_out(folder: Path, rows: np.ndarray) -> None:

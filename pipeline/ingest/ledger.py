@@ -13,6 +13,11 @@ _SHOW_FIRST = 5
 _HOPELESS = 100_000  # so many bad rows, more than half of all: no need to read on and fill the disk
 
 
+def is_hopeless(bad: int, read: int) -> bool:
+    """Whether there are too many bad rows, among those read, to read on."""
+    return bad >= _HOPELESS and read < 2 * bad
+
+
 class Ledger:
     """Counts by kind of row (records, documents, queries) and writes `quarantine.jsonl` into `folder`."""
 
@@ -36,12 +41,25 @@ class Ledger:
     ) -> None:
         self._file.close()
 
-    def kept(self, kind: str) -> None:
-        self._count(kind, "kept")
+    def trial(self, folder: Path) -> "Ledger":
+        """An empty book by the same rules."""
+        return Ledger(folder, tuple(self._counts), self._max_share)
+
+    def kept(self, kind: str, times: int = 1) -> None:
+        self._count(kind, "kept", times)
 
     def keep_record(self, split: str) -> None:
         self._splits[split] += 1
         self.kept("records")
+
+    def in_split(self, split: str, times: int) -> None:
+        """Books the split of records that were counted as kept."""
+        self._splits[split] += times
+
+    def copied(self, kind: str, times: int) -> None:
+        """So many of the rows that were counted as kept are duplicates."""
+        self._counts[kind]["kept"] -= times
+        self._counts[kind]["duplicates"] += times
 
     def duplicate(self, kind: str) -> None:
         self._count(kind, "duplicates")
@@ -56,7 +74,7 @@ class Ledger:
         self._file.write(line + "\n")
         if len(self._first[kind]) < _SHOW_FIRST:
             self._first[kind].append(f"{row.source}:{row.number}: {problem}")
-        if self._total("quarantined") == _HOPELESS and self._total("read") < 2 * _HOPELESS:
+        if self._total("quarantined") == _HOPELESS and is_hopeless(_HOPELESS, self._total("read")):
             self.check()
 
     def total_read(self) -> int:
@@ -72,9 +90,10 @@ class Ledger:
                     f"ingest.max_quarantined_share={self._max_share:g}; the first: {'; '.join(self._first[kind])}"
                 )
 
-    def note(self, what: str) -> None:
+    def note(self, what: str, times: int = 1) -> None:
         """Counts something that a person should know of and that is no fault of a row."""
-        self._notes[what] += 1
+        if times:
+            self._notes[what] += times
 
     def counts(self, splits: tuple[str, ...]) -> dict[str, Any]:
         """For the manifest; a split without records is listed under `warnings`, what else to know under `notes`."""
@@ -85,9 +104,9 @@ class Ledger:
         counts["warnings"] = {f"no records in {split}": 1 for split in splits if not self._splits[split]}
         return counts
 
-    def _count(self, kind: str, what: str) -> None:
-        self._counts[kind]["read"] += 1
-        self._counts[kind][what] += 1
+    def _count(self, kind: str, what: str, times: int = 1) -> None:
+        self._counts[kind]["read"] += times
+        self._counts[kind][what] += times
 
     def _total(self, what: str) -> int:
         return sum(values[what] for values in self._counts.values())

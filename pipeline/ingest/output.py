@@ -24,6 +24,7 @@ class TableWriter:
         self._schema = schema
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
         self._rows: list[tuple[Any, ...]] = []
+        self._tables: list[pa.Table] = []
         self._characters = 0
         self._texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type)]
 
@@ -34,9 +35,22 @@ class TableWriter:
         if len(self._rows) >= _ROWS or self._characters >= _CHARACTERS:
             self._flush()
 
+    def add_table(self, table: pa.Table) -> None:
+        """As `add`, of some rows of bounded size as Arrow has them; one writer takes either kind."""
+        self._tables.append(table)
+        rows = sum(map(len, self._tables))
+        if rows >= _ROWS or sum(table.nbytes for table in self._tables) >= _CHARACTERS:
+            together = pa.concat_tables(self._tables).combine_chunks()
+            full = rows - rows % _ROWS or rows
+            for start in range(0, full, _ROWS):
+                self._writer.write_table(together.slice(start, min(_ROWS, full - start)))
+            self._tables = [together.slice(full)] if full < rows else []
+
     def close(self) -> None:
         if self._rows:
             self._flush()
+        if self._tables:
+            self._writer.write_table(pa.concat_tables(self._tables).combine_chunks())
         self._writer.close()
 
     def _flush(self) -> None:
@@ -67,6 +81,10 @@ class Output:
     def add_record(self, split: SplitName, record: Record) -> None:
         self._records[split].add(record.row())
         self.places[split] += 1
+
+    def add_records(self, split: SplitName, records: pa.Table) -> None:
+        """Adds some records of bounded size."""
+        self._records[split].add_table(records)
 
     def add_document(self, document_id: str, document: str) -> None:
         assert self._documents is not None

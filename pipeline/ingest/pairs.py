@@ -1,18 +1,13 @@
-"""Rows with a column per field of the task -> records."""
+"""A row with a column per field of the task -> a record."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, task_spec
-from pipeline.config.sources import Column, Columns, PairsSource, SplitName
-from pipeline.core.errors import InputError
+from pipeline.config import task_spec
+from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.core.record_schema import RESERVED, Field, Record
-from pipeline.ingest import listing, tables
-from pipeline.ingest.ledger import Ledger
-from pipeline.ingest.output import Output
+from pipeline.ingest import listing
 from pipeline.ingest.rows import (
-    TWO_TEXTS,
     BadRow,
     Row,
     as_id,
@@ -24,19 +19,12 @@ from pipeline.ingest.rows import (
     short_hash,
     with_title,
 )
-from pipeline.ingest.scratch import Scratch
-from pipeline.ingest.splits import shares_to_cut, split_of
 
-Files = Iterable[tuple[SplitName | None, Iterable[Row]]]  # the rows of each file, and the split it was given for
 # what is read of a folder that holds other files too, as those of `datasets` do
 ENDINGS = {"parquet": (".parquet", ".pq"), "arrow": (".arrow",)}
-_BATCH_ROWS, _BATCH_CHARACTERS = 500, 4 << 20
 _MOST_LABELS = 1000  # whose relevance is kept
 UNFOLDED = "\0relevance"  # where `unfolded` leaves the relevance that a row's columns tell
 GROUP_SEPARATOR = "\x1f"  # no cleaned field holds it
-COPIES = "copies of rows in valid and test, each of which counts"
-OWN_DOCUMENTS = "rows whose document id has another text in another split's file, told apart as ID~SPLIT"
-SHARED_IDS = "rows whose id an earlier row has, told apart as ID~2, ID~3, …"
 
 
 def addresses(source: Any) -> dict[SplitName | None, Any]:
@@ -64,7 +52,7 @@ def wanted_columns(columns: Columns, task: str) -> list[Column]:
 class Reading:
     """How the rows of a source become records of a task: what the configuration says of it, looked up once."""
 
-    def __init__(self, columns: Columns, grades: Mapping[str, float], task: str) -> None:
+    def __init__(self, columns: Any, grades: Mapping[str, float], task: str) -> None:
         self._columns, self._grades, self._check = columns, grades, task_spec(task).check_record
         self._fields = [
             (getattr(columns, name), form, getattr(columns, f"{name}_id", None))
@@ -83,7 +71,7 @@ class Reading:
             raise row.problem
         values, keys, texts = row.values, [], []
         for column, form, named in self._fields:
-            text = _text(values, column, form)
+            text = self.text(values, column, form)
             if named is not None:
                 keys.append(as_id(values, named))
             else:
@@ -99,48 +87,42 @@ class Reading:
             (short_hash(*keys) if len(keys) > 1 else keys[0]) if record_id is None else record_id,
             tuple(keys),
             tuple(texts),
-            1.0 if self._relevance is None else self._relevance_of(values),
+            1.0 if self._relevance is None else self.relevance(values),
             as_metadata(values, self._columns.metadata) if self._columns.metadata else "{}",
         )
         if not self._group:
             return record, keys[0]
         return record, GROUP_SEPARATOR.join(as_id(values, column) for column in self._group) or keys[0]
 
-    def _relevance_of(self, values: Mapping[Column, Any]) -> float:
-        label = values.get(self._relevance)  # type: ignore[arg-type]
+    @staticmethod
+    def text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
+        """A field's text; of labels, tags and names in one form. Raises BadRow."""
+        if form.verbatim:
+            return as_verbatim(values, column)
+        if not form.names:
+            return as_text(values, column)
+        text = as_id(values, column)
+        for name in text.split() if form.tokens == "whitespace" else [text]:
+            if name in RESERVED:
+                raise BadRow(
+                    "reserved name", f"{column!r} is {name!r}, which stands for what a vocabulary does not have"
+                )
+        return text
+
+    def relevance(self, values: Mapping[Column, Any]) -> float:
+        """What a row's label says. Raises BadRow."""
+        label = values.get(self._relevance)
         if type(label) is not str:
-            return as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
+            return as_relevance(values, self._relevance, self._grades)
         relevance = self._known.get(label)
         if relevance is None:
-            relevance = as_relevance(values, self._relevance, self._grades)  # type: ignore[arg-type]
+            relevance = as_relevance(values, self._relevance, self._grades)
             if len(self._known) < _MOST_LABELS:
                 self._known[label] = relevance
         return relevance
 
 
-def _text(values: Mapping[Column, Any], column: Column, form: Field) -> str:
-    """A field's text; of labels, tags and names in one form. Raises BadRow."""
-    if form.verbatim:
-        return as_verbatim(values, column)
-    if not form.names:
-        return as_text(values, column)
-    text = as_id(values, column)
-    for name in text.split() if form.tokens == "whitespace" else [text]:
-        if name in RESERVED:
-            raise BadRow("reserved name", f"{column!r} is {name!r}, which stands for what a vocabulary does not have")
-    return text
-
-
-def file_rows(source: PairsSource, task: str, limit_bytes: int, scratch: Path) -> Files:
-    """The rows of each file of a source; a packed Parquet file is unpacked into `scratch`."""
-    wanted = wanted_columns(source.columns, task)
-    for file_split, split_files in files(source).items():
-        rows = listing.rows(split_files, lambda address: tables.read(source, address, wanted, limit_bytes, scratch))
-        lists = source.format not in ("tsv", "csv") or source.columns.negative is not None
-        yield file_split, unfolded(rows, source.columns) if task_spec(task).relevance and lists else rows
-
-
-def unfolded(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
+def unfolded(rows: Iterable[Row], columns: Any) -> Iterator[Row]:
     """A row for each document of a row that has some: a list of them, or a column of negatives beside it."""
     for row in rows:
         value = row.values.get(columns.document)
@@ -168,125 +150,3 @@ def _document(document: Any) -> Any:
         return document
     title, text = (document.get(name) or "" for name in ("title", "text"))
     return with_title(str(title), str(text))
-
-
-def ingest(
-    read: Files,
-    origin: Mapping[SplitName | None, str],
-    columns: Columns,
-    grades: Mapping[str, float],
-    config: Config,
-    tools: tuple[Ledger, Scratch, Output],
-) -> None:
-    """Turns rows into records and gives each its split.
-
-    Of rows of equal fields in a file, train keeps one, with the highest relevance; valid and test keep them all, since
-    an evaluation counts what the file has. Each record of a split has an id of its own.
-
-    Args:
-        origin: the address of each file, for messages.
-
-    Raises:
-        InputError: a file holds no rows.
-    """
-    ledger, scratch, _ = tools
-    if columns.negative is not None and config.spec.relevance:
-        columns = columns.model_copy(update={"relevance": UNFOLDED})
-    reading = Reading(columns, grades, config.task)
-    named = [
-        i for i, field in enumerate(task_spec(config.task).fields) if getattr(columns, f"{field}_id", None) is not None
-    ]
-    fields, seed = tuple(task_spec(config.task).fields), config.split_seed
-    own_documents = config.spec.relevance and columns.document_id is not None
-    for file_split, rows in read:
-        cut, before = shares_to_cut(file_split, origin, config.ingest.split), ledger.total_read()
-        for some in _batches(rows):
-            ready: list[tuple[SplitName, Record]] = []
-            of_group: dict[str, SplitName] = {}
-            for row in some:
-                try:
-                    record, group = reading.record(row)
-                    if named:
-                        _check_names(record, file_split or "", [(i, fields[i]) for i in named], scratch)
-                except BadRow as problem:
-                    ledger.quarantine("records", row, problem)
-                    continue
-                if own_documents:
-                    record = _own_document(record, file_split, scratch, ledger)
-                split: SplitName | None = file_split if file_split != "train" else None
-                if split is None and (split := of_group.get(group)) is None:  # rows of one group often stand together
-                    split = of_group[group] = split_of(group, seed, cut)
-                ready.append((split, record))
-            _keep(ready, file_split or "", columns.id is not None, own_documents, tools)
-        if ledger.total_read() == before:
-            raise InputError(f"{origin[file_split]} holds no rows; give a file that does")
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Some rows at a time, of a bounded size."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(len(value) for value in row.values.values() if isinstance(value, str))
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _keep(
-    ready: list[tuple[SplitName, Record]], scope: str, ids_given: bool, own_documents: bool,
-    tools: tuple[Ledger, Scratch, Output],
-) -> None:  # fmt: skip
-    """Writes records in their order, but for copies in train, each with an id of its own.
-
-    An id that is made of the record's keys is its own unless the keys were seen before.
-    """
-    ledger, scratch, output = tools
-    asked = [
-        (split, record.relevance if split == "train" else None, (scope, split, *record.keys)) for split, record in ready
-    ]
-    for (split, record), seen in zip(ready, scratch.seen_all(asked, output.places)):
-        if seen and split == "train":
-            ledger.duplicate("records")
-            continue
-        if seen:
-            ledger.note(COPIES)
-        if ids_given or own_documents:
-            own = scratch.own_id(split, record.id)
-        else:
-            own = scratch.own_id(split, record.id, again=True) if seen else record.id
-        if own != record.id:
-            if ids_given:
-                ledger.note(SHARED_IDS)
-            record = record._replace(id=own)
-        ledger.keep_record(split)
-        output.add_record(split, record)
-
-
-def _check_names(record: Record, scope: str, named: list[tuple[int, str]], scratch: Scratch) -> None:
-    """Raises BadRow where an id that the source gives a text, in this file, stood for another text before."""
-    names = [(record.texts[i], (scope, field, record.keys[i])) for i, field in named]
-    for text, name in names:
-        if scratch.named_otherwise(text, *name):
-            raise BadRow(TWO_TEXTS, f"{name[1]} id {name[2][:60]!r} is another text's")
-    for text, name in names:
-        scratch.name(text, *name)
-
-
-def _own_document(record: Record, file_split: SplitName | None, scratch: Scratch, ledger: Ledger) -> Record:
-    """The record of a pair, its document id changed where that stands for another text in another split's file.
-
-    The documents of all splits are ranked together, and ids often count from 1 in each file.
-    """
-    query, document = record.keys
-    own = document
-    while scratch.named_otherwise(record.texts[1], "*", "document", own):
-        own = f"{own}~{file_split}"
-    scratch.name(record.texts[1], "*", "document", own)
-    if own == document:
-        return record
-    ledger.note(OWN_DOCUMENTS)
-    return record._replace(keys=(query, own))

@@ -95,10 +95,38 @@ def _opened(stream: IO[bytes], shown: str) -> tuple[pq.ParquetFile, list[str]]:
         raise InputError(f"{shown} is not a Parquet file: {_first_line(error)}") from None
 
 
+def row_groups(address: str, part_bytes: int) -> Iterator[tuple[int, int | None, int]]:
+    """Runs of row groups of a local file that hold so many bytes: the first, the one after the last, rows before them.
+
+    One without an end, where the file is packed or no Parquet file at all.
+    """
+    path = places.path_of(address)
+    with path.open("rb") as stream:
+        if stream.read(4) != b"PAR1":
+            yield 0, None, 0
+            return
+        file, _ = _opened(stream, places.shown_address(address))
+        start = size = rows = before = 0
+        for group in range(file.metadata.num_row_groups):
+            row_group = file.metadata.row_group(group)
+            size, rows = size + row_group.total_byte_size, rows + row_group.num_rows
+            if size >= part_bytes or group + 1 == file.metadata.num_row_groups:
+                yield start, group + 1, before
+                start, size, before = group + 1, 0, rows
+        if not rows:
+            yield 0, None, 0
+
+
 def read_pairs(
-    source: PairsSource, address: str, wanted: Sequence[Column] | None, limit_bytes: int, scratch: Path
+    source: PairsSource,
+    address: str,
+    wanted: Sequence[Column] | None,
+    limit_bytes: int,
+    scratch: Path,
+    groups: Sequence[int] | None = None,
+    before: int = 0,
 ) -> Iterator[Row]:
-    """The rows of a table.
+    """The rows of a table, or of some of its row groups, before which so many rows stand.
 
     Raises:
         InputError: no Parquet file, a damaged one, one of far more rows than its size, or a wanted column is not in it.
@@ -109,8 +137,9 @@ def read_pairs(
         file, names = _opened(stream, shown)
         _check_pages(file, shown)
         chosen = _chosen(shown, wanted, names)
-        batches = file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(chosen.values())), use_threads=False)
-        number = 0
+        titles = list(dict.fromkeys(chosen.values()))
+        batches = file.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=titles, use_threads=False)
+        number = before
         while True:
             try:
                 batch = next(batches, None)

@@ -31,7 +31,8 @@ from pipeline.core.errors import DupletError, InputError, one_line
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_PIECE = 1 << 16
+_PIECE, _BATCH_BYTES = 1 << 16, 1 << 17
+_BY_ITSELF = {"utf-8", "ascii", "iso8859-1", "cp1252"}  # a character means the same wherever it stands
 # What a packed file may unpack to: so many times its size, or so many bytes where that is more.
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
 _NAME_IT = ": name the encoding it is in, such as cp1252 (ingest.source.encoding, or --encoding)"
@@ -44,6 +45,13 @@ class Line(NamedTuple):
     text: str  # without its end; of a bad line only the beginning
     problem: BadRow | None  # too long, or bytes that the encoding does not know
     cut: bool = False  # too long: `text` is only its beginning
+
+
+class Lines(NamedTuple):
+    """Lines that follow each other, none of them bad; `before` is how many stand before them."""
+
+    before: int
+    texts: list[str]
 
 
 def is_remote(address: str) -> bool:
@@ -297,7 +305,110 @@ def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -
     _check_encoding(encoding)
     with sentences(shown_address(address), address):
         stream, encoding = _with_line_feeds(stream, encoding)
-    number = 0
+    yield from _lines_of(stream, encoding, limit_bytes, address)
+
+
+def batches(
+    address: str, encoding: str, limit_bytes: int, between: tuple[int, int] | None, before: int
+) -> Iterator[Lines | list[Line]]:
+    """As `lines`, many at a time: as texts, where none of them is bad, else each by itself.
+
+    Args:
+        between: the bytes of a local file, whose beginning `is_plain`, that are read: whole lines. None: all.
+        before: how many lines stand before them.
+    """
+    _check_encoding(encoding)
+    with contextlib.ExitStack() as stack:
+        if between is None:
+            stream = stack.enter_context(open_binary(address))
+            with sentences(shown_address(address), address):
+                stream, encoding = _with_line_feeds(stream, encoding)
+        else:
+            start, stop = between
+            file = stack.enter_context(local_path(address).open("rb"))
+            file.seek(start)
+            stream = cast(IO[bytes], _Bounded(file, stop - start))
+        yield from _batches_of(stream, encoding, limit_bytes, address, before)
+
+
+def each(batch: Lines | list[Line]) -> list[Line]:
+    """The lines of a batch, each by itself."""
+    if isinstance(batch, list):
+        return batch
+    return [Line(number, text, None) for number, text in enumerate(batch.texts, batch.before + 1)]
+
+
+class _Bounded:
+    """So many of the next bytes of a file."""
+
+    def __init__(self, file: IO[bytes], left: int) -> None:
+        self._file, self._left = file, left
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(min(size, self._left))
+        self._left -= len(piece)
+        return piece
+
+    def readline(self, size: int) -> bytes:
+        line = self._file.readline(min(size, self._left))
+        self._left -= len(line)
+        return line
+
+
+def _batches_of(
+    stream: IO[bytes], encoding: str, limit_bytes: int, address: str, number: int
+) -> Iterator[Lines | list[Line]]:
+    """As `batches`, of a stream whose lines end with LF; `number` stand before."""
+    by_itself = codecs.lookup(encoding).name in _BY_ITSELF
+
+    def read() -> bytes:
+        with sentences(shown_address(address), address):
+            some = stream.read(_BATCH_BYTES)
+            if some and not some.endswith(b"\n"):
+                some += stream.readline(limit_bytes + 2)
+                while not some.endswith(b"\n") and (rest := stream.readline(_PIECE)) and not rest.endswith(b"\n"):
+                    pass  # of a line that is too long as it is
+            return some
+
+    # a batch is let go of before the next is read
+    while some := read():
+        texts = _texts(some, encoding, limit_bytes) if by_itself else None
+        if texts is None:
+            lines = list(_lines_of(io.BytesIO(some), encoding, limit_bytes, address, number))
+        before, number = number, number + len(lines if texts is None else texts)
+        del some
+        if texts is None:
+            yield lines
+            del lines
+        else:
+            yield Lines(before, texts)
+        del texts
+
+
+def _texts(some: bytes, encoding: str, limit_bytes: int) -> list[str] | None:
+    """The lines of some bytes; None: one of them may be too long, or has a mark or bytes that the encoding has not."""
+    try:
+        text = some.decode(encoding)
+    except UnicodeError:
+        return None
+    texts = text.removesuffix("\n").split("\n")
+    if "\ufeff" in text or (len(some) > limit_bytes and 4 * max(map(len, texts)) > limit_bytes):
+        return None
+    return [line.rstrip("\r") for line in texts] if "\r" in text else texts
+
+
+def is_plain(head: bytes) -> bool:
+    """Whether a file that begins so is neither packed nor UTF-16 by its mark, and its lines end with LF."""
+    marks = (_GZIP, _ZSTD, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return not head.startswith(marks) and not _ends_with_cr(head)
+
+
+def _ends_with_cr(head: bytes) -> bool:
+    return b"\r" in head[:-1] and b"\n" not in head
+
+
+def _lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str, number: int = 0) -> Iterator[Line]:
+    """As `lines_of`, of a stream whose lines end with LF; `number` stand before."""
 
     def read(size: int) -> bytes:
         with sentences(shown_address(address), address):
@@ -332,7 +443,7 @@ def _with_line_feeds(stream: Any, encoding: str) -> tuple[IO[bytes], str]:
         decoder = codecs.getincrementaldecoder("utf-16")()
         change = lambda piece: decoder.decode(piece, final=not piece).encode("utf-8")
         return _with_line_feeds(io.BufferedReader(_Through(stream, change), _PIECE), "utf-8")
-    if b"\r" in head[:-1] and b"\n" not in head:
+    if _ends_with_cr(head):
         stream = io.BufferedReader(_Through(stream, lambda piece: piece.replace(b"\r", b"\n")), _PIECE)
     return stream, encoding
 

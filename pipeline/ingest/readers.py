@@ -25,6 +25,7 @@ from pipeline.ingest import (
     pairs,
     places,
     python_text,
+    records,
     scene_questions,
     scenes,
     text,
@@ -62,7 +63,7 @@ class SourceReader:
 
     Attributes:
         rows: settings, configuration, most bytes of a row, the stage's folder -> for each file, the split that it was
-            given for (None: still to be divided) and its rows.
+            given for (None: still to be divided) and its rows. None: its files are tables, which are read in parts.
         tasks: that its records are for; empty: any task's, by columns.
         columns: where a row keeps each field.
         grades: relevance of each label.
@@ -74,7 +75,7 @@ class SourceReader:
             its tools.
     """
 
-    rows: Callable[[Any, Config, int, Path], pairs.Files]
+    rows: Callable[[Any, Config, int, Path], records.Files] | None
     tasks: Callable[[Any], tuple[str, ...]] = lambda source: ()
     columns: Callable[[Any], Columns] = lambda source: Columns()
     grades: Callable[[Any], dict[str, float]] = lambda source: {}
@@ -134,7 +135,7 @@ _PYTHON = {
     "kinds": ("tagging",),
 }
 _PAIRS = SourceReader(
-    rows=lambda source, config, limit, folder: pairs.file_rows(source, config.task, limit, folder),
+    rows=None,
     columns=lambda source: source.columns,
     grades=lambda source: source.grades,
     files=_by_split,
@@ -210,7 +211,7 @@ READERS: dict[str, SourceReader] = {
         versions=lambda source: manifest.versions("pillow"),
     ),
     "pages": SourceReader(
-        rows=lambda source, config, limit, folder: (),
+        rows=None,
         tasks=lambda source: ("matching", "language_model", "cloze"),
         files=lambda source: {"pages": listing.files(source.path, source.marker, pages.ENDINGS)},
         versions=lambda source: web_text.versions(),
@@ -218,7 +219,7 @@ READERS: dict[str, SourceReader] = {
         whole=web.ingest_pages,
     ),
     "clicks": SourceReader(
-        rows=lambda source, config, limit, folder: (),
+        rows=None,
         tasks=lambda source: ("matching",),
         files=clicks.files,
         versions=lambda source: web_text.versions() if source.pages is not None else {},

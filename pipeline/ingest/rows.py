@@ -30,7 +30,7 @@ _SINGLE = str | int | float | decimal.Decimal  # what one text can be made of
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 SURROGATE = re.compile("[\ud800-\udfff]")
 # str.strip's white space and the byte order mark, stripped at once: marks and blanks may alternate a million times
-_ENDS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
+ENDS = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + "\ufeff"
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\0"}
 
 
@@ -102,13 +102,13 @@ def clean(text: str, column: Column) -> str:
     'one two'
     """
     if text.isprintable():  # most are: no control character, surrogate or mark is
-        return text.strip(_ENDS)
+        return text.strip(ENDS)
     if "\0" in text:
         raise BadRow("NUL character", f"{column!r} is binary or of another encoding")
     if SURROGATE.search(text):
         raise BadRow("lone surrogate", f"{column!r} cannot be written as UTF-8")
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
-    return text.strip(_ENDS)
+    return text.strip(ENDS)
 
 
 def is_missing(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """What would not fit into memory for a large source: the rows seen so far, ids, and the texts that judgements name."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +26,6 @@ class Scratch(ScratchDatabase):
             folder / ".scratch.sqlite",
             "CREATE TABLE seen (key BLOB PRIMARY KEY, split TEXT, place INTEGER, relevance REAL) WITHOUT ROWID",
             "CREATE TABLE raised (split TEXT, place INTEGER, relevance REAL, PRIMARY KEY (split, place)) WITHOUT ROWID",
-            "CREATE TABLE named (key BLOB PRIMARY KEY, text BLOB) WITHOUT ROWID",
-            "CREATE TABLE ids (key BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID",
             "CREATE TABLE missing (split TEXT, query_id TEXT, query TEXT, document_id TEXT, relevance REAL, "
             "PRIMARY KEY (split, query_id, document_id))",
             "CREATE TABLE documents (id TEXT PRIMARY KEY, title TEXT, body TEXT)",
@@ -48,67 +46,9 @@ class Scratch(ScratchDatabase):
             self._db.execute("INSERT OR REPLACE INTO raised VALUES (?, ?, ?)", (*where, relevance))
         return True
 
-    def seen_all(
-        self, rows: Sequence[tuple[str, float | None, tuple[str, ...]]], places: Mapping[str, int]
-    ) -> list[bool]:
-        """As `seen`, of some rows in their order: split, relevance and names of each.
-
-        `places` is where the next row of each split will stand. A row that was seen before takes a place of its own
-        only where its relevance is None.
-        """
-        keys = [_hash(*names) for _, _, names in rows]
-        marks = ",".join("?" * len(keys))
-        wanted = f"SELECT key, split, place, relevance FROM seen WHERE key IN ({marks})"
-        known = {key: (split, place, relevance) for key, split, place, relevance in self._db.execute(wanted, keys)}
-        before, raised = set(known), set()
-        next_place, seen = dict(places), []
-        for key, (split, relevance, _) in zip(keys, rows):
-            first = known.get(key)
-            seen.append(first is not None)
-            if first is None or relevance is None:
-                place = next_place.get(split, 0)
-                next_place[split] = place + 1
-            if first is None:
-                known[key] = (split, place, relevance)
-            elif relevance is not None and first[2] is not None and first[2] < relevance:
-                known[key] = (first[0], first[1], relevance)
-                raised.add(key)
-        new = [(key, *known[key]) for key in dict.fromkeys(keys) if key not in before]
-        self._db.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", new)
-        self._db.executemany("INSERT OR REPLACE INTO raised VALUES (?, ?, ?)", [known[key] for key in sorted(raised)])
-        higher = [(known[key][2], key) for key in sorted(raised & before)]
-        self._db.executemany("UPDATE seen SET relevance = ? WHERE key = ?", higher)
-        return seen
-
     def raised(self, split: str) -> dict[int, float]:
         """The places of a split's records whose relevance a later row raised, and what it is now."""
         return dict(self._db.execute("SELECT place, relevance FROM raised WHERE split = ?", (split,)).fetchall())
-
-    def named_otherwise(self, text: str, *names: str) -> bool:
-        """Whether an id (`names`: its scope, its kind and itself) stands for another text; see `name`."""
-        row = self._db.execute("SELECT text FROM named WHERE key = ?", (_hash(*names),)).fetchone()
-        return row is not None and row[0] != _hash(text)
-
-    def name(self, text: str, *names: str) -> None:
-        """From now on an id stands for this text, unless it does for one already."""
-        self._db.execute("INSERT OR IGNORE INTO named VALUES (?, ?)", (_hash(*names), _hash(text)))
-
-    def own_id(self, split: str, record_id: str, again: bool = False) -> str:
-        """The id of a split's record: as it is the first time, `ID~2` the second, `ID~3` the third.
-
-        again: it was there before, though nobody asked here.
-        """
-        if again:
-            self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, 1)", (_hash(split, record_id),))
-        count = "INSERT INTO ids VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
-        times, own = 0, record_id
-        while own == record_id or self._db.execute("SELECT 1 FROM ids WHERE key = ?", (_hash(split, own),)).fetchone():
-            times = int(self._db.execute(count, (_hash(split, record_id),)).fetchone()[0])
-            if times == 1:
-                return record_id
-            own = f"{record_id}~{times}"
-        self._db.execute(count, (_hash(split, own),))
-        return own
 
     def add_missing(self, split: str, judgement: Missing) -> bool:
         """Keeps a judgement of an unknown document, of two of a pair the higher; False if it is the second."""

@@ -1,20 +1,24 @@
 """The ingest stage: a raw source -> `records-SPLIT.parquet`, `collection.parquet`, `quarantine.jsonl` and counts."""
 
+import itertools
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config import SPLITS, Config, task_specs
 from pipeline.config.source_spec import source_specs
 from pipeline.config.sources import CollectionSource
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.core.manifest import KeyParts, versions
-from pipeline.ingest import collection, leaks, listing, pairs, readers
+from pipeline.ingest import collection, leaks, listing, places, readers, records
 from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.output import Output, raise_relevance, write_missing
 from pipeline.ingest.scratch import Scratch
 
-VERSION = 4
+VERSION = 5
 _ADDRESSES = {
     "path",
     "paths",
@@ -61,11 +65,15 @@ def _versions(by_use: dict[str, list[listing.Source]]) -> dict[str, str]:
     return {name: listing.version(sources) for name, sources in by_use.items()}
 
 
-def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -> dict[str, Any]:
+def run(
+    config: Config, folder: Path, inputs: Mapping[str, str] | None = None, work: Path | None = None
+) -> dict[str, Any]:
     """Reads the source and writes the stage's files into `folder`, which is there and empty.
 
     Args:
         inputs: what `parts` found the source's files to be; they are recorded. None: nothing is known of them.
+        work: a folder for what is only needed meanwhile, made if absent; what a run that was cut off left there is
+            taken up. None: a folder within `folder`, removed at the end.
 
     Returns:
         The counts for the manifest. In `records`, and for collections also in `documents` and `queries`:
@@ -77,36 +85,49 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
             or train holds what stands in valid or test and ingest.leaks is refuse.
         TryAgain: a file was changed, or came or went, since `inputs` were found.
     """
-    ingest, source = config.ingest, config.ingest.source
+    ingest = config.ingest
     if ingest.split.valid + ingest.split.test >= 1:
         raise InputError(
             f"ingest.split.valid={ingest.split.valid} and ingest.split.test={ingest.split.test} leave nothing to train "
             "on: their sum must be below 1"
         )
     _check_task(config)
+    if work is None:
+        with TemporaryDirectory(dir=folder, prefix=".work-") as name:
+            return _run(config, folder, inputs, Path(name))
+    atomic_files.owners_folder(work)
+    for left in work.glob(".*"):  # by processes that were killed
+        left.unlink(missing_ok=True)
+    remote = any(map(places.is_remote, itertools.chain(*_files(config).values())))
+    try:
+        return _run(config, folder, inputs, work)
+    except InputError:
+        if not remote:  # an address that could not be read may be there again soon
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _run(config: Config, folder: Path, inputs: Mapping[str, str] | None, work: Path) -> dict[str, Any]:
+    """As `run`, of settings that fit each other."""
+    ingest, source = config.ingest, config.ingest.source
     limit_bytes = ingest.max_row_kb * 1024
     kinds: tuple[str, ...] = ("records", "documents", "queries")
     if not isinstance(source, CollectionSource):
         kinds = readers.reader_of(source).kinds
+    numbers: leaks.Numbers | None = None
     with_collection = "documents" in kinds and config.spec.relevance
-    with Ledger(folder, kinds, ingest.max_quarantined_share) as ledger, Scratch(folder) as scratch:
-        with Output(folder, config.task, with_collection) as output:
-            tools = (ledger, scratch, output)
-            if isinstance(source, CollectionSource):
-                collection.Ingest(source, config.split_seed, ingest.split, limit_bytes, tools).run()
-            elif (reader := readers.reader_of(source)).whole is not None:
-                reader.whole(source, config, folder, tools)
-            else:
-                rows = reader.rows(source, config, limit_bytes, folder)
-                pairs.ingest(rows, reader.origin(source), reader.columns(source), reader.grades(source), config, tools)
-        for split in SPLITS:
-            if raised := scratch.raised(split):
-                raise_relevance(folder, split, raised)
-            if isinstance(source, CollectionSource) and split != "train":
-                write_missing(folder, split, scratch.missing(split))
+    with Ledger(folder, kinds, ingest.max_quarantined_share) as ledger:
+        if isinstance(source, CollectionSource) or readers.reader_of(source).whole is not None:
+            _documents(config, folder, ledger, with_collection)
+        else:
+            reader = readers.reader_of(source)
+            rows = reader.rows(source, config, limit_bytes, folder) if reader.rows is not None else None
+            how = (reader.origin(source), reader.columns(source), reader.grades(source))
+            with Output(folder, config.task, with_collection) as output:
+                numbers = records.ingest(source, rows, *how, config, work, (ledger, output))
     ledger.check()
     if inputs is not None:
-        _record(config, folder, inputs)
+        _record(config, folder, inputs, work)
     counts = ledger.counts(SPLITS)
     if not counts["records"]["kept"]:
         looked_at = ", ".join(dict.fromkeys(map(listing.shown, _files(config).values()))) or "the source"
@@ -116,15 +137,38 @@ def run(config: Config, folder: Path, inputs: Mapping[str, str] | None = None) -
             f"{looked_at}: not one record could be kept; of {read} rows read ({' and '.join(kinds)}) {bad} are bad"
             + (f" ({reasons})" if bad else "")
         )
-    return leaks.check(config, folder, counts)
+    return leaks.check(config, folder, counts, numbers)
 
 
-def _record(config: Config, folder: Path, inputs: Mapping[str, str]) -> None:
-    """Writes down which files were read. Raises TryAgain where they are no longer those of `inputs`."""
+def _documents(config: Config, folder: Path, ledger: Ledger, with_collection: bool) -> None:
+    """Reads a source whose documents are given by themselves."""
+    source = config.ingest.source
+    with Scratch(folder) as scratch:
+        with Output(folder, config.task, with_collection) as output:
+            tools = (ledger, scratch, output)
+            if isinstance(source, CollectionSource):
+                limit_bytes = config.ingest.max_row_kb * 1024
+                collection.Ingest(source, config.split_seed, config.ingest.split, limit_bytes, tools).run()
+            elif (whole := readers.reader_of(source).whole) is not None:
+                whole(source, config, folder, tools)
+        for split in SPLITS:
+            if raised := scratch.raised(split):
+                raise_relevance(folder, split, raised)
+            if isinstance(source, CollectionSource) and split != "train":
+                write_missing(folder, split, scratch.missing(split))
+
+
+def _record(config: Config, folder: Path, inputs: Mapping[str, str], work: Path) -> None:
+    """Writes down which files were read.
+
+    Raises:
+        TryAgain: they are no longer those of `inputs`; what was made of them is removed.
+    """
     by_use = _look(config)
     for name, version in _versions(by_use).items():
         if version != inputs.get(name):
             changed = listing.shown([source.address for source in by_use[name]])
+            shutil.rmtree(work, ignore_errors=True)
             raise TryAgain(f"{changed} was changed while it was read: run again when nothing writes to it any more")
     listing.write(folder, by_use)
 

@@ -26,7 +26,8 @@ class Ingest(Stage):
         return ingestion.parts(config)
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        counts = ingestion.run(context.config, folder, context.plan.parts[self.name].inputs)
+        inputs, work = context.plan.parts[self.name].inputs, context.plan.work(self.name)
+        counts = ingestion.run(context.config, folder, inputs, work)
         if (folder / clicks.NAME).exists():
             from pipeline.reporting import plots  # draws with matplotlib, which other sources do without
 

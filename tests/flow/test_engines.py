@@ -1,14 +1,9 @@
 """Ingest and tokenization give the same bytes whatever runs them, and whichever worker is killed when."""
 
 import hashlib
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from benchmarks import search_logs
@@ -17,6 +12,7 @@ from pipeline.ingest import pages
 from pipeline.ingest import stage as ingest
 from pipeline.tokenization import parallel
 from pipeline.tokenization import stage as tokenize
+from tests.killing import killing
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +55,6 @@ def expected(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     found = made(data, tmp_path_factory.mktemp("alone"), workers=1)
     assert {"ingest/records-train.parquet", "ingest/collection.parquet", "tokenize/vocabulary.json"} <= set(found)
     return found
-
-
-@contextmanager
-def killing(after_s: float) -> Iterator[list[int]]:
-    """Kills the first worker process that is there after so long; yields the numbers of those killed."""
-    killed: list[int] = []
-    ended = threading.Event()
-
-    def kill() -> None:
-        time.sleep(after_s)
-        while not ended.wait(0.01):
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):  # one that has just ended has no command line
-                    command = " ".join(child.cmdline())
-                    if "spawn_main" in command and "resource_tracker" not in command:
-                        child.kill()
-                        killed.append(child.pid)
-                        return
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("workers", [2, 3])
