@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import functools
 import gzip
+import importlib.util
 import io
 import re
 import shutil
@@ -28,6 +29,7 @@ from fsspec.registry import known_implementations
 
 from pipeline.core import atomic_files, fingerprints
 from pipeline.core.errors import DupletError, InputError, one_line
+from pipeline.ingest import s3
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -111,6 +113,8 @@ def file_system(address: str) -> tuple[Any, str]:
     """
     scheme = address.partition("://")[0].rpartition("::")[2]
     try:
+        if address.partition("://")[0] in s3.SCHEMES and importlib.util.find_spec("s3fs") is None:
+            return s3.file_system(address)
         return cast(tuple[Any, str], fsspec.core.url_to_fs(address))
     except ImportError as error:
         hint = known_implementations.get(scheme, {}).get("err") or str(error)
@@ -482,7 +486,9 @@ def _check_encoding(encoding: str) -> None:
 def _sentence(error: Exception, address: str = "") -> str:
     """The error on one line; a driver may have put the address with its secrets into it."""
     text = one_line(error) or type(error).__name__
-    return (text.replace(address, shown_address(address)) if address else text)[:200]
+    if address.partition("://")[0] in s3.SCHEMES:
+        text = s3.hint(text)
+    return (text.replace(address, shown_address(address)) if address else text)[:300]
 
 
 def join(folder: str, name: str) -> str:
