@@ -205,6 +205,12 @@ class Config(Settings):
                         f"model.precision=bfloat16 is for Duplet's own layers on CPUs, and {reason}: set "
                         "model.precision to auto or float32"
                     )
+        if self.train.sure_precision is not None and not self.spec.sure:
+            raise ValueError(
+                f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are labels with "
+                f"probabilities ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
+                f"{self.task}: leave it out"
+            )
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0

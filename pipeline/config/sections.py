@@ -315,6 +315,15 @@ class TrainConfig(Settings):
         description="Task classification: joins naive Bayes over words and pairs of words to the network, with a "
         "weight chosen on valid, and predicts by both. It cannot be worse on valid than the better of the two.",
     )
+    sure_precision: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Tasks classification and visual_question: share of the answers called sure that must be right on "
+        "valid. One temperature brings the probabilities to what valid shows, then the least probability of a sure "
+        "answer is chosen; `duplet predict` says `sure` beside each answer, the table how many are. null: neither.",
+        examples=[0.95],
+    )
     average: Share = Field(
         default=0.0,
         description="Decay of a running mean of the parameters, which is then what validation judges and what is kept: "

@@ -22,6 +22,7 @@ CARRIED = (
     "sentencepiece.model",
     "images.json",
     "naive_bayes.npz",
+    "confidence.json",
 )
 
 

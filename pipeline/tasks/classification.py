@@ -105,18 +105,27 @@ class Classification(LabelTask):
         return naive_bayes.fit(self.texts_read(self.train), self.classes, len(self.names), size)
 
     def finish(self, network: Classifier, world: World, folder: Path) -> None:
-        """Naive Bayes over the training texts, and its weight beside the network, chosen on the validation split."""
-        if not self.config.train.join_naive_bayes:
+        """Chosen on the validation split: the weight of naive Bayes beside the network, and which answers are sure."""
+        train = self.config.train
+        if not train.join_naive_bayes and train.sure_precision is None:
             return
         valid = self.judged("valid")
         probabilities = self._probabilities(network, valid, world)
         if world.rank > 0:
             return
+        if train.join_naive_bayes:
+            mixture = self._mixture(probabilities, valid)
+            naive_bayes.save(folder, mixture)
+            probabilities = mixture.probabilities(probabilities, self.texts_read(valid))
+        self.choose_confidence(folder, probabilities, valid)
+
+    def _mixture(self, probabilities: np.ndarray, valid: shards.Split) -> naive_bayes.Joined:
+        """From the network's (N, C) probabilities of the validation split."""
         metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
         mixture, _ = naive_bayes.joined(
             self._naive_bayes(), probabilities, self.texts_read(valid), self.classes_of(valid), metric
         )
-        naive_bayes.save(folder, mixture)
+        return mixture
 
     @functools.cached_property
     def _joined(self) -> naive_bayes.Joined | None:
@@ -140,6 +149,7 @@ class Classification(LabelTask):
             others["fused"] = chances.argmax(axis=1)
         else:
             chances = probabilities
+        chances = self.calibrated(chances)
         others["majority"] = np.full(len(labels), np.bincount(self.classes).argmax())
         values = {("model", "accuracy"): probabilities.argmax(axis=1) == labels}
         values |= {(name, "accuracy"): predicted == labels for name, predicted in others.items()}
@@ -156,8 +166,10 @@ class Classification(LabelTask):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, label_names, chances):
                 line = {"id": key, "text": shown(text), "given": label}
-                file.write(as_json(line | decoding.label_of(self.names, row), ensure_ascii=False) + "\n")
-        return self.write_tables(folder, {"classes": (judged, "naive_bayes")})
+                answer = decoding.label_of(self.names, row, confidence=self.confidence)
+                file.write(as_json(line | answer, ensure_ascii=False) + "\n")
+        note, more = ("", {}) if self.confidence is None else self.confidence.told(chances, labels)
+        return self.write_tables(folder, {"classes": (judged, "naive_bayes")}, note) | more
 
     def _probabilities(self, network: Classifier, split: shards.Split, world: World) -> np.ndarray:
         """(N, C) float32 for a split's records, the work shared out over the workers."""
@@ -182,6 +194,6 @@ class Classification(LabelTask):
             chances = self._softmax(network, *shards.padded(texts), context)
             if self._joined is not None:
                 chances = self._joined.probabilities(chances, texts)
-            for place, row in zip(part, chances):
-                predictions[place] = decoding.label_of(self.names, row)
+            for place, row in zip(part, self.calibrated(chances)):
+                predictions[place] = decoding.label_of(self.names, row, confidence=self.confidence)
         return predictions

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.evaluation.confidence import Confidence
 from pipeline.ingest.rows import shorten
 from pipeline.tokenization.encoder import PADDING_ID, UNKNOWN_ID, Encoder, load_vocabulary
 
@@ -27,14 +28,20 @@ def tokens_by_id(folder: Path) -> list[str]:
 
 
 # --- classification ---------------------------------------------------------------------------------------------------
-def label_of(names: list[str], probabilities: np.ndarray, field: str = "label") -> dict[str, Any]:
-    """The likeliest of (C,) classes, as `field`, and all their probabilities.
+def label_of(
+    names: list[str], probabilities: np.ndarray, field: str = "label", confidence: Confidence | None = None
+) -> dict[str, Any]:
+    """The likeliest of (C,) classes, as `field`, all their probabilities, and whether it is sure, if that was asked.
+
+    Args:
+        probabilities: as the model gives them, or as `confidence` has calibrated them.
 
     >>> label_of(["bad", "good"], np.array([0.25, 0.75]))
     {'label': 'good', 'probabilities': {'bad': 0.25, 'good': 0.75}}
     """
     chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
-    return {field: max(chances, key=lambda name: chances[name]), "probabilities": chances}
+    sure = {} if confidence is None else {"sure": bool(confidence.sure(probabilities))}
+    return {field: max(chances, key=lambda name: chances[name]), **sure, "probabilities": chances}
 
 
 def classes_given(split: "Split", classes: int, name: str = "label") -> np.ndarray:

@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
+from pipeline.evaluation import confidence
 from pipeline.tasks import decoding
 from pipeline.tasks.base import Task
 from pipeline.tokenization import shards
@@ -46,6 +48,21 @@ class LabelTask(Task):
         """(T,) ids of each record's text."""
         field = split.fields[self.text]
         return (field.ids(row) for row in split.rows[self.text].tolist())
+
+    @functools.cached_property
+    def confidence(self) -> confidence.Confidence | None:
+        """What `choose_confidence` wrote into the trained folder."""
+        return confidence.load(self.trained)
+
+    def choose_confidence(self, folder: Path, probabilities: np.ndarray, split: shards.Split) -> None:
+        """Writes which answers are sure, where that is wanted, from (N, C) probabilities of the validation split."""
+        if self.config.train.sure_precision is not None:
+            wanted = self.config.train.sure_precision
+            confidence.save(folder, confidence.chosen(probabilities, self.classes_of(split), wanted))
+
+    def calibrated(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N, C) as the model's answers have them: by the temperature that was chosen, if one was."""
+        return probabilities if self.confidence is None else self.confidence.calibrated(probabilities)
 
     def unseen(self, classes: np.ndarray, label_names: list[str]) -> list[str]:
         """Names of the classes from C on; `label_names` are the labels as the data has them."""

@@ -108,6 +108,15 @@ class VisualQuestion(LabelTask, ImageTask):
         probabilities = self._answered(network, split, world).probabilities
         return world.agree(metrics.answered(answers, probabilities), "validation")
 
+    def finish(self, network: QuestionAnswerer, world: World, folder: Path) -> None:
+        """Which answers are sure, chosen on the validation split."""
+        if self.config.train.sure_precision is None:
+            return
+        split = self.judged("valid")
+        probabilities = self._answered(network, split, world).probabilities
+        if world.rank == 0:
+            self.choose_confidence(folder, probabilities, split)
+
     def evaluate(self, network: QuestionAnswerer, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Beside what the question alone, the picture alone and nothing at all tell; also predictions.jsonl and
         questions.html."""
@@ -115,6 +124,7 @@ class VisualQuestion(LabelTask, ImageTask):
         answered = self._answered(network, split, world)
         if world.rank > 0:
             return {}
+        answered = answered._replace(probabilities=self.calibrated(answered.probabilities))
         labels, train = self.classes_of(split), self.classes
         answers = texts_of(ingested, split, "answer")
         unseen = self.unseen(labels, answers)
@@ -140,8 +150,9 @@ class VisualQuestion(LabelTask, ImageTask):
             ),
         )
         self._write_answers(answered, split, questions, answers, rows, ingested, folder)
-        note = _by_kind(right, _kinds(ingested, list(split.ids)))
-        return self.write_tables(folder, {"answers": (judged, "question_only")}, note)
+        told, more = ("", {}) if self.confidence is None else self.confidence.told(answered.probabilities, labels)
+        note = "\n".join(filter(None, (_by_kind(right, _kinds(ingested, list(split.ids))), told)))
+        return self.write_tables(folder, {"answers": (judged, "question_only")}, note) | more
 
     def _from_questions(self, split: shards.Split, train: np.ndarray) -> np.ndarray:
         """(N,) what naive Bayes answers that sees the question alone."""
@@ -159,7 +170,7 @@ class VisualQuestion(LabelTask, ImageTask):
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for i, (key, image, question, answer) in enumerate(zip(split.ids, images, questions, answers)):
                 line = {"id": key, "image": image, "question": question, "given": answer}
-                prediction = decoding.label_of(self.names, answered.probabilities[i], "answer")
+                prediction = decoding.label_of(self.names, answered.probabilities[i], "answer", self.confidence)
                 file.write(as_json(line | prediction, ensure_ascii=False) + "\n")
                 if i < SHOWN:
                     picture = self.images.raw[rows[i]] if pictures else None
@@ -210,8 +221,8 @@ class VisualQuestion(LabelTask, ImageTask):
         predictions: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
             answered = self._forward(network, *shards.padded([encoded[at] for at in part]), seen[part], context)
-            for place, probabilities in zip(part, answered.probabilities):
-                predictions[place] = decoding.label_of(self.names, probabilities, "answer")
+            for place, row in zip(part, self.calibrated(answered.probabilities)):
+                predictions[place] = decoding.label_of(self.names, row, "answer", self.confidence)
         return predictions
 
 

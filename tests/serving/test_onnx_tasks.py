@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mxnet import nd
 
-from pipeline.evaluation import naive_bayes
+from pipeline.evaluation import confidence, naive_bayes
 from pipeline.models.writing import BARRED, Choice, choose, write
 from pipeline.serving.export import onnx_export
 from pipeline.serving.loading import open_predictor
@@ -62,6 +62,20 @@ def test_naive_bayes_joins_in_on_either_backend(tmp_path: Path) -> None:
     expected = alone**0.5 * np.exp(model.log_probabilities(texts)) ** 0.25
     np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), atol=2e-5)
     assert np.abs(found - alone).max() > 0.05
+
+
+def test_sure_answers_are_the_same_on_either_backend(tmp_path: Path) -> None:
+    write_task(tmp_path / "m", config_of("classification", {}))
+    rows = [{"review": text} for text in TEXTS]
+    alone = np.array([list(row["probabilities"].values()) for row in both(tmp_path / "m", rows)[0]])
+    assert all("sure" not in row for row in both(tmp_path / "m", rows)[0])
+    hot = alone**2 / (alone**2).sum(axis=1, keepdims=True)
+    middle = float(np.sort(hot.max(axis=1))[[len(hot) // 2 - 1, len(hot) // 2]].mean())
+    confidence.save(tmp_path / "m", confidence.Confidence(0.5, 0.9, middle, 0.5, 0.9))
+    for found in both(tmp_path / "m", rows):
+        np.testing.assert_allclose([list(row["probabilities"].values()) for row in found], hot, atol=2e-5)
+        assert [row["sure"] for row in found] == (hot.max(axis=1) > middle).tolist()
+        assert 0 < sum(row["sure"] for row in found) < len(found)
 
 
 @pytest.mark.parametrize("cell", CELLS)

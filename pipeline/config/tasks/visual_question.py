@@ -53,6 +53,7 @@ TASK = TaskSpec(
     sources=("scene_questions", "captions", "coco"),
     files=files,
     pooled=True,
+    sure=True,
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.writers:answerer",
         judge="pipeline.serving.export.writing_validation:visual_question",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipeline.config import Config, TaggingConfig
-from pipeline.evaluation import naive_bayes
+from pipeline.evaluation import confidence, naive_bayes
 from pipeline.ingest.rows import BadRow
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session
@@ -58,6 +58,15 @@ class OnnxTask(OnnxTexts):
         return np.asarray(outputs[0])
 
 
+def labels_of(
+    names: list[str], probabilities: np.ndarray, field: str, sure: confidence.Confidence | None
+) -> list[dict[str, Any]]:
+    """The answers of (N, C) probabilities of the model, calibrated where its folder says how."""
+    if sure is not None:
+        probabilities = sure.calibrated(probabilities)
+    return [decoding.label_of(names, row, field, sure) for row in probabilities]
+
+
 class OnnxClassifier(OnnxTask):
     """{"label", "probabilities"} of each row's text."""
 
@@ -66,7 +75,7 @@ class OnnxClassifier(OnnxTask):
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "label")[decoding.SPECIAL :]
-        self._joined = naive_bayes.load(folder, len(self.names))
+        self._joined, self._confidence = naive_bayes.load(folder, len(self.names)), confidence.load(folder)
 
     def probabilities(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float32 of the network alone, from (T,) int32 ids of each text, at least one."""
@@ -82,7 +91,7 @@ class OnnxClassifier(OnnxTask):
         probabilities = self.probabilities(texts)
         if self._joined is not None:
             probabilities = self._joined.probabilities(probabilities, texts)
-        return [decoding.label_of(self.names, row) for row in probabilities]
+        return labels_of(self.names, probabilities, "label", self._confidence)
 
 
 class OnnxTagger(OnnxTask):

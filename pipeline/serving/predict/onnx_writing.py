@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import CaptioningConfig, Config, TranslationConfig
+from pipeline.evaluation import confidence
 from pipeline.ingest.pictures import PIXEL
 from pipeline.models.beam import Found
 from pipeline.serving.onnx.written import ANSWERER, IMAGE_ENCODER, SOURCE_ENCODER, Writer
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.onnx_tasks import OnnxTask, OnnxTexts
+from pipeline.serving.predict.onnx_tasks import OnnxTask, OnnxTexts, labels_of
 from pipeline.serving.predict.text_encoder import Batch, side_by_side
 from pipeline.tasks import decoding
 from pipeline.tasks.image_reading import ImageReader
@@ -107,7 +108,7 @@ class OnnxAnswerer(OnnxTask):
     def __init__(self, config: Config, folder: Path, graphs: Path, threads: int) -> None:
         super().__init__(config, folder, graphs, threads)
         self.names = decoding.tokens_by_id(folder / "answer")[decoding.SPECIAL :]
-        self.images = ImageReader(config, folder)
+        self.images, self._confidence = ImageReader(config, folder), confidence.load(folder)
 
     def probabilities(self, questions: Sequence[np.ndarray], raw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """(N, A) float32 of the answers, from (T,) int32 ids of each question; `raw` gives the images of (n,) rows."""
@@ -125,7 +126,7 @@ class OnnxAnswerer(OnnxTask):
         questions = [self._tokenizer.encode(row["question"], "question") for row in asked]
         images = np.stack([self.images.read(row["image"]) for row in asked])
         probabilities = self.probabilities(questions, lambda rows: images[rows])
-        return [decoding.label_of(self.names, row, "answer") for row in probabilities]
+        return labels_of(self.names, probabilities, "answer", self._confidence)
 
 
 def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
