@@ -215,8 +215,11 @@ def test_answers_need_the_question_and_the_picture(tmp_path: Path) -> None:
     for number, vector in enumerate(vectors):
         which = int(rng.integers(3))
         questions.append((number, f"the {words[which]} one ?", answers[int(vector[which] > 0)]))
-    found, _ = trained_on_vectors(tmp_path, vectors, questions)
+    found, folder = trained_on_vectors(tmp_path, vectors, questions, train={"sure_precision": 0.9})
     assert found["test/accuracy"] > 0.97
+    assert found["test/sure_share"] == 1  # each answer may be called sure, as nearly all are right
+    assert found["test/sure_precision"] == pytest.approx(found["test/accuracy"])
+    assert all(json.loads(line)["sure"] for line in (folder / "predictions.jsonl").read_text().splitlines())
     for alone in ("question_only", "frequent"):
         assert found[f"test/{alone}/accuracy"] < 0.65
 
@@ -277,7 +280,7 @@ def trained_on_vectors(
         "model": {"embedding": 8, "hidden": 16, "dropout": 0.0},
         "visual_question": {"fusion": "product", "features": "given"},
         "train": {"threads_per_worker": 1, "max_pairs_per_update": 32, "epochs": 12, "patience_validations": None,
-                  "optimizer": {"learning_rate": 0.01}},
+                  "optimizer": {"learning_rate": 0.01}, **more.pop("train", {})},
     }  # fmt: skip
     result = flow.run(of_questions(folder / "runs", **(data | more)), "test", "evaluate", lambda line: None)
     return result.metrics, Path(result.stages["evaluate"]["folder"])
