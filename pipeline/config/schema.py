@@ -184,12 +184,22 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _agree(self) -> "Config":
+    def _suit_the_task(self) -> "Config":
         if self.teach.scores is not None and not self.spec.teachable:
             able = " or ".join(name for name, spec in task_specs().items() if spec.teachable)
             raise ValueError(f"teach.scores is for task {able}, not {self.task}")
         if self.teach.vectors and not (self.spec.teachable and self.spec.relevance):
             raise ValueError(f"teach.vectors is for task matching, not {self.task}")
+        if self.train.sure_precision is not None and not self.spec.sure:
+            raise ValueError(
+                f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are labels with "
+                f"probabilities ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
+                f"{self.task}: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Config":
         if self.train.gpus and self.model.kernel == "own":
             raise ValueError("model.kernel=own is for CPUs, and train.gpus=true: set model.kernel to auto")
         if self.model.kernel == "own" and self.model.runs == "formula":
@@ -205,12 +215,6 @@ class Config(Settings):
                         f"model.precision=bfloat16 is for Duplet's own layers on CPUs, and {reason}: set "
                         "model.precision to auto or float32"
                     )
-        if self.train.sure_precision is not None and not self.spec.sure:
-            raise ValueError(
-                f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are labels with "
-                f"probabilities ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
-                f"{self.task}: leave it out"
-            )
         if self.spec.check:
             self.spec.check(self)
         steps = self.spec.steps(getattr(self, self.task)) if self.spec.steps else 0
