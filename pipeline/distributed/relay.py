@@ -100,6 +100,12 @@ class Rendezvous(RendezvousServer):
         self._listen_thread = in_thread(target=self._httpd.serve_forever)
         return int(port)
 
+    def left(self, scope: str, key: str) -> bytes | None:
+        """A value that a rank has left, without asking by the network: a busy server may not answer in time."""
+        with self._httpd.cache_lock:
+            value: bytes | None = self._httpd.cache.get(scope, {}).get(key)
+        return value
+
 
 def kind_of(key: str) -> str | None:
     """What a key is of: Gloo leaves a rank's addresses under its number and its host's name under rank_NUMBER.

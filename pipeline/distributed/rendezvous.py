@@ -66,20 +66,21 @@ def serve(command: list[str]) -> int:
     port = server.start()
     servers = f"{token}@{','.join(f'{host}:{port}' for host in hosts)}"
     try:
-        process = subprocess.Popen(command, env={**os.environ, SERVERS: servers}, preexec_fn=end_with_parent)
+        try:
+            process = subprocess.Popen(command, env={**os.environ, SERVERS: servers}, preexec_fn=end_with_parent)
+        except OSError as error:
+            raise InputError(f"{command[0]} cannot be run ({error.strerror}): is this inside an allocation?") from None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.terminate())
         ended = False
         while (code := process.poll()) is None:
-            if not ended and (died := _read(hosts[0], port, "died")):
-                print(died, file=sys.stderr, flush=True)
+            if not ended and (died := server.left("duplet", "died")):
+                print(died.decode("utf-8", "replace"), file=sys.stderr, flush=True)
                 process.terminate()
                 ended = True
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
         return code if code >= 0 else 128 - code
-    except OSError as error:
-        raise InputError(f"{command[0]} cannot be run ({error.strerror}): is this inside an allocation?") from None
     finally:
         server.stop()
 
@@ -163,7 +164,8 @@ def rank(command: list[str]) -> int:
     code = process.wait()
     if code < 0:
         message = f"rank {own.rank} on {socket.gethostname()} was killed by {signal.Signals(-code).name}"
-        _write(host, port, "died", message)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the exit code says it too
+            _write(host, port, "died", message)
     return code if code >= 0 else 128 - code
 
 

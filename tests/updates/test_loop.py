@@ -45,6 +45,17 @@ def test_the_last_epoch_ends_whatever_its_updates_were_taken_for(
     assert (state.update, state.position.epoch, state.finished) == (real, 3, True)
 
 
+def test_a_point_is_of_all_updates_since_the_last_one_in_parts_too(made: Callable[..., Any], tmp_path: Path) -> None:
+    losses = []
+    for parts in (1, 2):
+        train = {"accumulate": parts, "max_updates": 8, "log_every_updates": 4}
+        config, _, tokenized = made("classification", train=train, model={"dropout": 0.0})
+        task = task_of(config, tokenized)
+        state = fit(task, networks.fresh(task), config, World(), tmp_path / str(parts))
+        losses.append([point["loss"] for point in state.history if "loss" in point])
+    assert len(losses[0]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def validating(task: Task, values: list[float], **others: float) -> None:
     """Lets a task's validations find these accuracies, one after the other."""
     found: Iterator[float] = iter(values)

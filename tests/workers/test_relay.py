@@ -1,6 +1,7 @@
 """Many ranks meet: each is given the addresses that are for it, in one request, and in the form that Gloo expects."""
 
 import http.client
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -112,6 +113,16 @@ def test_a_relay_asks_again_where_some_have_not_come_or_nobody_answers(
             assert request(port, "PUT", f"/global/{rank}", b"cd")[0] == 200
         got = (request(one.port, "GET", "/global/1") for _ in range(40))
         assert next(answer for answer in got if answer[0] == 200) == (200, b"c\0")
+    finally:
+        one.close()
+
+
+def test_a_value_that_the_server_did_not_take_is_not_called_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        one = Relay("127.0.0.1", nobody.getsockname()[1], {"global": Within(0, SIZE)})
+    try:
+        with pytest.raises(http.client.RemoteDisconnected):
+            request(one.port, "PUT", "/global/0", value(0))
     finally:
         one.close()
 

@@ -150,6 +150,18 @@ def test_the_starters_exit_code_is_the_servers() -> None:
     assert "no-such-starter cannot be run" in missing.stderr and "Traceback" not in missing.stderr
 
 
+def test_a_server_too_busy_to_answer_ends_no_training() -> None:
+    """As it was, beside 32 ranks that ask it on two cores."""
+    code = (
+        "import sys, time; from pipeline.distributed import relay, rendezvous; rendezvous.ANSWER_S = 0.1; "
+        "relay.ServerHandler.do_GET = lambda self: time.sleep(9); "
+        "command = [sys.executable, '-c', 'import time; time.sleep(2); raise SystemExit(75)']; "
+        "sys.exit(rendezvous.serve(command))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "DUPLET_INTERFACE": "lo"}, timeout=200)
+    assert done.returncode == 75
+
+
 @pytest.mark.workers
 def test_when_one_rank_is_killed_the_others_are_ended(tmp_path: Path) -> None:
     """Rank 0 kills itself; rank 1 would sleep for longer than any test."""
