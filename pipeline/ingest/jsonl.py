@@ -109,15 +109,8 @@ def read_pairs(
     Raises:
         InputError: a wanted column is in none of the first rows.
     """
-    return read_lines(_lines(address, source.encoding, limit_bytes), address, wanted)
-
-
-def read_lines(
-    lines: Iterable[Line], address: str, wanted: Sequence[Column] | None, first: bool = True
-) -> Iterator[Row]:
-    """As `read_pairs`, of some lines of a file; `first`: they begin with its first."""
-    rows = rows_of(lines, address, wanted)
-    looked_at = list(itertools.islice(rows, _LOOK_AT)) if first else []
-    if wanted is not None and any(row.problem is None for row, _ in looked_at):
-        check_columns(places.shown_address(address), map(str, wanted), _names(looked_at))
-    yield from (row for row, _ in itertools.chain(looked_at, rows))
+    rows = read(address, wanted, source.encoding, limit_bytes)
+    first = list(itertools.islice(rows, _LOOK_AT))
+    if wanted is not None and any(row.problem is None for row, _ in first):
+        check_columns(places.shown_address(address), map(str, wanted), _names(first))
+    yield from (row for row, _ in itertools.chain(first, rows))

@@ -48,6 +48,8 @@ def cut(source: PairsSource, files: Sequence[str], wanted: Sequence[Column], lim
                 yield whole._replace(start=start, stop=stop, before=rows) if stop else whole
         elif _has_plain_lines(source, address):
             layout = None
+            if source.format == "jsonl":  # looks at some rows, more than the first part may have
+                next(jsonl.read_pairs(source, address, wanted, limit_bytes, None), None)
             for start, stop, lines in _ends(places.path_of(address)):
                 if start and source.format != "jsonl" and layout is None:
                     layout = delimited.layout(source, address, wanted, limit_bytes)
@@ -136,7 +138,7 @@ def _rows(source: PairsSource, part: Part, wanted: Sequence[Column], limit_bytes
         between = (part.start, part.stop)
         lines = places.batches(part.address, source.encoding, limit_bytes, between, part.before)
         each = itertools.chain.from_iterable(map(places.each, lines))
-        read = jsonl.read_lines(each, part.address, wanted, first=not part.start)
+        read = (row for row, _ in jsonl.rows_of(each, part.address, wanted))
     return (_named(row, part) for row in read)
 
 
