@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "ingest": (("duplet ingest my.yaml", "to see whether the source can be read"),),
     "tokenize": (("duplet tokenize my.yaml tokenize.kind=jieba", "Chinese words"),),
     "teach": (("duplet teach my.yaml", "before training: what the teacher's scores are worth"),),
+    "mine": (("duplet mine my.yaml mine.by=[bm25] train.loss.listed_negatives=2", "how many are found"),),
     "train": (("duplet train my.yaml --workers 2", "goes on where it was stopped"),),
     "evaluate": (("duplet evaluate my.yaml", "the table of the test split"),),
     "promote": (

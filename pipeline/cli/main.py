@@ -31,6 +31,7 @@ VERBS = {
         "pipeline.cli.commands.stages", "ingest, then turn texts into ids with a vocabulary of the training split"
     ),
     "teach": Verb("pipeline.cli.commands.stages", "tokenize, then judge a teacher's scores by the labels"),
+    "mine": Verb("pipeline.cli.commands.stages", "tokenize, then find hard negatives for the training pairs"),
     "train": Verb(
         "pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"
     ),

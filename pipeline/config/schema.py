@@ -11,6 +11,7 @@ from pipeline.config.base import Name, OwnPlace, Settings
 from pipeline.config.cells import CELLS
 from pipeline.config.heads import HEADS
 from pipeline.config.losses import LOSSES, LossConfig
+from pipeline.config.mining import MineConfig
 from pipeline.config.nights import NightsConfig
 from pipeline.config.plugins import Table
 from pipeline.config.poolings import POOLINGS
@@ -83,6 +84,7 @@ class Config(Settings):
     tokenize: TokenizeConfig = TokenizeConfig()
     model: ModelConfig = ModelConfig()
     teach: TeachConfig = TeachConfig()
+    mine: MineConfig = MineConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
@@ -196,6 +198,8 @@ class Config(Settings):
                 f"probabilities ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
                 f"{self.task}: leave it out"
             )
+        if self.mine.by and not self.spec.heads:
+            raise ValueError(f"mine.by is for task matching, not {self.task}")
         return self
 
     @model_validator(mode="after")

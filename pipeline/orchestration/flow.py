@@ -15,6 +15,7 @@ from pipeline.core.progress import Say
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
+from pipeline.orchestration.mine import Mine
 from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage, check_memory
 from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.teach import Teach
@@ -22,7 +23,7 @@ from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking
 from pipeline.tracking.journal import STAGE_TAG
 
-STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Train(), Evaluate())
+STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Mine(), Train(), Evaluate())
 
 LONGEST_ROOT = 384  # bytes: SQLite takes paths of 512, and its files lie up to 120 below the root
 

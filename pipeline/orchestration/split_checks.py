@@ -112,7 +112,7 @@ def matching(config: Config, ingested: Path, split: SplitName) -> Iterator[Findi
             yield Finding(split, "train.metric=auc cannot be measured: the valid split has one grade only", True)
     if learnt and not loss.graded and not (relevance > 0).any():
         yield Finding(split, "the train split has no relevant pair", True)
-    if learnt and loss.listed_negatives and (loss.graded or not (relevance <= 0).any()):
+    if learnt and loss.listed_negatives and (loss.graded or not ((relevance <= 0).any() or config.mine.by)):
         why = f"a {loss.kind} loss draws none" if loss.graded else "no pair of the train split is irrelevant"
         yield Finding(split, f"train.loss.listed_negatives={loss.listed_negatives} does nothing: {why}", False)
     if not learnt and "ranking" in kinds:

@@ -23,6 +23,11 @@ class Known:
         part = slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
         return self._documents[part][~self._relevant[part]]
 
+    def relevant(self, query: int) -> np.ndarray:
+        """(n,) int32 ascending documents that pairs say to be relevant."""
+        part = slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
+        return self._documents[part][self._relevant[part]]
+
     def relevant_among(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """(2, k) int32: i and j wherever a pair says that document j of (m,) is relevant for query i of (n,)."""
         starts = np.where(queries > 0, self._ends[queries - 1], 0)

@@ -21,6 +21,7 @@ from pipeline.tasks.base import NOT_HERE, StepLoss, Task
 from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
 from pipeline.tasks.matching_teaching import FURTHER, Taught, Teacher
+from pipeline.tasks.mining import NAME as MINED
 from pipeline.tasks.update_arrays import arrays_of, both, filled, named, part_of, summed
 from pipeline.tokenization import shards
 
@@ -100,9 +101,18 @@ class Matching(Task):
             raise InputError(NOT_HERE)
         return Teacher(self.taught, self.config.teach) if self.taught else None
 
+    @functools.cached_property
+    def _mined(self) -> np.ndarray | None:
+        """(queries, k) int32 rows of documents, -1 behind them; a file that is mapped."""
+        if "mine" not in self.others:
+            if self.config.mine.by:
+                raise InputError("the mined negatives are not here: put the folder of the stage mine back")
+            return None
+        return np.asarray(np.load(self.others["mine"] / MINED, mmap_mode="r"))
+
     def prepare(self) -> None:
-        """See Task: what is known of the training pairs, and what the teacher says."""
-        _ = self._known, self._teacher
+        """See Task: what is known of the training pairs, what the teacher says, and what was mined."""
+        _ = self._known, self._teacher, self._mined
 
     def network(self) -> Matcher:
         """Towers and head, with one output per logit of the loss; while it is taught, also the map to the teacher."""
@@ -146,11 +156,15 @@ class Matching(Task):
         )
 
     def _listed_negatives(self, queries: np.ndarray, draws: list[list[int]]) -> np.ndarray:
-        """Document rows judged irrelevant for these queries, up to `listed_negatives` for each."""
+        """Document rows judged irrelevant for these queries, or mined, up to `listed_negatives` for each."""
         wanted = self.config.train.loss.listed_negatives
         chosen = [np.zeros(0, np.int32)]
         for query, seed in zip(queries.tolist(), draws) if wanted and not self.config.train.loss.graded else ():
-            chosen.append(np.random.default_rng(seed).permutation(self._known.irrelevant(query))[:wanted])
+            listed = self._known.irrelevant(query)
+            if self._mined is not None:
+                mined = self._mined[query]
+                listed = np.union1d(listed, mined[mined >= 0])
+            chosen.append(np.random.default_rng(seed).permutation(listed)[:wanted])
         return np.concatenate(chosen).astype(np.int32)
 
     def told(self, batch: PairBatch) -> np.ndarray:

@@ -34,7 +34,7 @@ class Lines(Protocol):
 class Asked(NamedTuple):
     """Queries to rank a collection for."""
 
-    texts: shards.Texts  # Q
+    texts: Lines  # Q
     judgements: Judgements  # over the collection; queries without a relevant document are left out
     wanted: np.ndarray  # (Q, W) documents whose scores are wanted whatever their rank; -1: none
 

@@ -74,6 +74,10 @@ class Teacher:
         chosen = np.random.default_rng([*seed, 0, 2]).choice(len(self._ends), count, replace=False)
         return np.array_split(chosen, parts)[part], count
 
+    def cosines(self, query: int, documents: np.ndarray) -> np.ndarray:
+        """(n,) of a query's row and documents' rows."""
+        return np.asarray(self._arrays["document"][documents] @ self._arrays["query"][query])
+
     def texts(self, rows: np.ndarray) -> list[np.ndarray]:
         """The (T,) int32 ids of further texts."""
         return [np.array(self._ids[self._ends[row - 1] if row else 0 : self._ends[row]]) for row in rows.tolist()]

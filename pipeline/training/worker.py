@@ -28,6 +28,7 @@ from pipeline.distributed.rendezvous import INTERFACE
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
 from pipeline.models.parameters import model_of
+from pipeline.tasks import mining
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
 from pipeline.training import loop, rank_consistency, recurrent_kernel, vectors, warm_start
@@ -98,6 +99,26 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
             shutil.copytree(samples, output / SAMPLES)
 
 
+def mine(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
+    """Ranks the training split's documents by a trained model; rank 0 writes what is found."""
+    task, trained = task_of(config, Path(job.tokenized)), config.mine.model or config.train.start_from
+    network = task.network()
+    mx.random.seed(config.seed)
+    np.random.seed(config.seed)
+    network.initialize(ctx=world.context)
+    ran = library.in_float32(library.ran(Path(str(trained))))
+    recurrent_kernel.agree(config.model.runs, "float32", ran, world, say)
+    try:
+        say(warm_start.start_from(Path(str(trained)), network, Path(job.tokenized), config.task, config.model.cell))
+    except InputError as error:
+        setting = "mine.model" if config.mine.model else "train.start_from"
+        raise InputError(str(error).replace("train.start_from", setting)) from None
+    heart("mining", -1)
+    mining.by_model(config, task.train, network, world, Path(job.output))
+    if world.rank == 0:
+        (Path(job.output) / "result.json").write_text("{}", encoding="utf-8")
+
+
 def evaluate(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Judges the trained parameters on the test split; rank 0 writes tables, lists and result.json."""
     task = task_of(config, Path(job.tokenized))
@@ -158,7 +179,7 @@ def main(work: Path) -> NoReturn:
         with room_on(work):
             (work / f"rank-{rank}.pid").write_text(str(os.getpid()))
             heart = Heart(work, rank, job.token, world.local_rank)
-            verbs = {"train": train, "evaluate": evaluate, "replay": replay}
+            verbs = {"train": train, "mine": mine, "evaluate": evaluate, "replay": replay}
             with atomic_files.lock(work / "lock") if rank == 0 else contextlib.nullcontext():
                 verbs[job.verb](job, config, world, _sayer(work, rank), heart)
         nd.waitall()

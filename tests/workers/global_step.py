@@ -27,8 +27,7 @@ def main(cases: Path, parts: int) -> None:
     for number, case in enumerate(json.loads(cases.read_text())):
         matching.MAX_SCORES = case["scores"] if case["scores"] and world.size * parts > 1 else MAX_SCORES
         config = check_config(in_parts(case["config"], parts), "test")
-        taught = Path(case["taught"]) if case.get("taught") else None
-        found = run(Path(case["tokenized"]), config, world, case["rate"], taught)
+        found = run(Path(case["tokenized"]), config, world, case["rate"], case["others"])
         if world.rank == 0:
             np.savez(cases.with_name(f"size-{world.size}-parts-{parts}-case-{number}.npz"), **found)
 
@@ -38,10 +37,10 @@ def in_parts(config: dict[str, Any], parts: int) -> dict[str, Any]:
 
 
 def run(
-    tokenized: Path, config: Config, world: World, rate: float = 0.05, taught: Path | None = None
+    tokenized: Path, config: Config, world: World, rate: float = 0.05, others: dict[str, str] | None = None
 ) -> dict[str, np.ndarray]:
     task = task_of(config, tokenized)
-    task.others = {"teach": taught} if taught else {}
+    task.others = {name: Path(folder) for name, folder in (others or {}).items()}
     operator.use(config.model.kernel, config.model.precision == "bfloat16" and not operator.no_bfloat16())
     network = fresh(task)
     plan = plan_of(task, config)

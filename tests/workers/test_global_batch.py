@@ -62,6 +62,7 @@ CASES: dict[str, dict[str, Any]] = {
                                  "scores": 4000, "model": {"head": "late_interaction", "towers": "separate"}},
     "taught, dot": {"teach": {"scores": ""}, "model": {"head": "dot"}, "scores": 60,
                     "train": {"loss": {"kind": "hinge", "negatives": 3, "listed_negatives": 1}}},
+    "mined": {"mine": {"by": ["bm25"], "first_rank": 1}, "train": {"loss": {"listed_negatives": 3}}, "plain": True},
     "taught, ordinal": {"teach": {"vectors": []}, **LOSSES["ordinal"]},
 }  # fmt: skip
 
@@ -124,17 +125,18 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if source not in tokenized:
             stages = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
             tokenized[source], ingested[source] = stages["tokenize"]["folder"], Path(stages["ingest"]["folder"])
-        taught = None
+        others = {}
         if teach := case.get("teach"):
             config["teach"] = teach | with_files(teach, ingested[source], folder)
-            taught = flow.run(check_config(config, "test"), "test", "teach", lambda line: None).stages["teach"][
-                "folder"
-            ]
+        config["mine"] = case.get("mine", {})
+        for stage in {"teach", "mine"} & case.keys():
+            made = flow.run(check_config(config, "test"), "test", stage, lambda line: None)
+            others[stage] = made.stages[stage]["folder"]
         cases.append(
             {
                 "config": config,
                 "tokenized": tokenized[source],
-                "taught": taught,
+                "others": others,
                 "scores": case.get("scores"),
                 "rate": case.get("rate", 0.05),
             }
@@ -184,6 +186,8 @@ def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> No
     assert min(listed[f"listed {update}"] for update in range(3)) > 0
     assert sum(listed[f"excluded {update}"] for update in range(3)) > 0
     assert few["sampled 0"] > 0 and few["sampled 0"] < 40 * 16
+    mined = np.load(computed(1) / f"size-1-parts-1-case-{list(CASES).index('mined')}.npz")
+    assert min(mined[f"listed {update}"] for update in range(3)) > 10
     taught = np.load(computed(1) / f"size-1-parts-1-case-{list(CASES).index('taught, cosine')}.npz")
     assert min(taught[f"margins {update}"] for update in range(3)) > 10
     assert min(taught[f"further {update}"] for update in range(3)) == 7

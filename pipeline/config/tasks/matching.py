@@ -37,6 +37,16 @@ def _check(config: Any) -> None:
             f"model.head={config.model.head} scores each query with each document of an update: "
             f"keep train.max_pairs_per_update at {most} or less"
         )
+    mine = config.mine
+    if mine.by and (loss.graded or not loss.listed_negatives):
+        raise ValueError(
+            f"what mine.by={list(mine.by)} finds is drawn by train.loss.listed_negatives={loss.listed_negatives} of a "
+            f"ranking loss ({named(RankingLoss)}), and train.loss.kind={loss.kind}: set both"
+        )
+    if "model" in mine.by and not (mine.model or config.train.start_from):
+        raise ValueError("mine.by=model needs a trained folder: set mine.model or train.start_from")
+    if mine.veto is not None and not config.teach.vectors:
+        raise ValueError(f"mine.veto={mine.veto} is by teach.vectors, and there are none: set them, or mine.veto=null")
     if config.teach.scores and loss.graded:
         raise ValueError(
             f"teach.scores compares a query's documents, and train.loss.kind={loss.kind} learns each pair's grade: use "
