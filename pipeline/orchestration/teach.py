@@ -10,7 +10,6 @@ from pipeline.config import Config, SplitName
 from pipeline.core.manifest import KeyParts
 from pipeline.evaluation import metrics
 from pipeline.ingest.places import fingerprint
-from pipeline.orchestration import teach_pairs
 from pipeline.orchestration.stage import Stage, StageContext, numbers
 from pipeline.tasks import decoding, teaching
 from pipeline.tokenization import shards
@@ -36,6 +35,8 @@ class Teach(Stage):
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         tokenized, task = context.plan.folder("tokenize"), context.config.task
         if context.config.spec.relevance:
+            from pipeline.orchestration import teach_pairs  # loads MXNet, which `duplet status` must not
+
             folders = teach_pairs.Folders(context.plan.folder("ingest"), tokenized, folder)
             return teach_pairs.keep(context.config, folders)
         names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
@@ -55,6 +56,8 @@ class Teach(Stage):
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
         who = context.config.teach.who
         if context.config.spec.relevance:
+            from pipeline.orchestration import teach_pairs
+
             yield from teach_pairs.sentences(context.config, counts)
         elif "valid" in counts:
             valid = counts["valid"]
