@@ -104,14 +104,14 @@ def test_a_dead_tracking_server_stops_nothing(small_config: Config, duplet: Run)
     assert done.stderr.count("warning: MLflow") == 1
 
 
-@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize(("taught", "parts"), [(False, 1), (True, 1), (False, 2)])
 def test_a_loss_that_is_not_finite_stops_and_is_replayed(
-    taught: bool, small_config: Config, duplet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    taught: bool, parts: int, small_config: Config, duplet: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # relu states have no bound: once the weights have left float32's range, every CPU computes inf - inf
     config = small_config(model={"cell": "rnn_relu", "head": "dot"})
     config["train"]["optimizer"] = {"learning_rate": 1e30, "clip_norm": None, "kind": "sgd"}
-    config["train"] |= {"schedule": {"kind": "constant", "warmup_updates": 0}, "workers": 2}
+    config["train"] |= {"schedule": {"kind": "constant", "warmup_updates": 0}, "workers": 2, "accumulate": parts}
     if taught:
         texts = list(dict.fromkeys(text for row in reversed_pairs(240) for text in (row["query"], row["document"])))
         config["teach"] = {"vectors": [teachers.written(tmp_path / "v.npz", texts, teachers.vectors_of(texts))]}

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     for stage, read in seen_update.others.items():
         if not Path(read).is_dir():
             raise InputError(f"{read}, the folder of the stage {stage} that the update read, is missing: put it back")
-    workers = len(seen_update.examples)
+    workers = len(seen_update.examples) // config.train.accumulate  # a worker's parts stand side by side
     with Talk() as say, tempfile.TemporaryDirectory(prefix="duplet-replay-") as scratch:
         folder = str(args.folder.resolve())
         job = launcher.Job(
