@@ -405,7 +405,7 @@ def test_the_lock_holds_what_pyproject_pins() -> None:
     packages = locked()
     extras = [line for name in ("serve", "search", "train", "dev") for line in project["optional-dependencies"][name]]
     for line in [*project["dependencies"], *(line for line in extras if not line.startswith("duplet["))]:
-        match = re.fullmatch(r"([A-Za-z0-9-]+)(?:(==)([\w.]+)|[<>].*)?", line)
+        match = re.fullmatch(r"([A-Za-z0-9-]+)(?:\[\w+\])?(?:(==)([\w.]+)|[<>].*)?", line)
         assert match, line
         assert match[1].lower() in packages, f"{line} is not locked: run `make lock`"
         assert match[2] is None or packages[match[1].lower()][0] == match[3], f"{line} changed: run `make lock`"

@@ -12,8 +12,6 @@ from pipeline.core.manifest import KeyParts, versions
 from pipeline.ingest.places import fingerprint
 from pipeline.orchestration.model_stages import run_workers
 from pipeline.orchestration.stage import Stage, StageContext, numbers
-from pipeline.tasks import mining
-from pipeline.tasks.matching_teaching import Teacher
 from pipeline.tokenization import shards
 
 
@@ -39,6 +37,8 @@ class Mine(Stage):
         return KeyParts(1, settings, {name: key for name, key in read.items() if name != "ingest"}, libraries)
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        from pipeline.tasks import matching_teaching, mining  # they load MXNet, which `duplet status` must not
+
         config, plan = context.config, context.plan
         split = shards.open_split(plan.folder("tokenize"), "train")
         if "model" in config.mine.by:
@@ -48,7 +48,7 @@ class Mine(Stage):
         words = mining.ByWords(config, plan.folder("tokenize"), split) if "bm25" in config.mine.by else None
         cosine = None
         if config.mine.veto is not None:
-            cosine = Teacher(plan.folder("teach"), config.teach).cosines
+            cosine = matching_teaching.Teacher(plan.folder("teach"), config.teach).cosines
         sieve = mining.Sieve(config.mine, split.fields["document"], seed_of(config), cosine)
         shape = (len(split.fields["query"]), config.mine.per_query)
         negatives = np.lib.format.open_memmap(folder / mining.NAME, "w+", np.int32, shape)

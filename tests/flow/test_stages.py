@@ -84,7 +84,7 @@ def test_keys_rest_on_these_parts_alone(small_config: Callable[..., dict[str, An
     # a folder of an earlier version is found again only while these stay as they are
     parts = flow.plan(check_config(small_config(root=str(tmp_path)), "small")).parts
     assert {name: (part.code, sorted(part.config)) for name, part in parts.items() if name != "tokenize"} == {
-        "ingest": (4, ["ingest", "seed", "task"]),
+        "ingest": (5, ["ingest", "seed", "task"]),  # 5: tables in parts
         "train": (5, ["judged", "model", "options", "seed", "task", "train"]),
         "evaluate": (8, ["evaluate", "seed"]),
     }
