@@ -1,6 +1,6 @@
 """The section `mine`: hard negatives, found before training."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -55,3 +55,9 @@ class MineConfig(Settings):
         if self.first_rank > self.last_rank:
             raise ValueError(f"first_rank={self.first_rank} must not be above last_rank={self.last_rank}")
         return self
+
+
+def ranking_model(config: Any) -> str | None:
+    """The trained folder that ranks for mine.by=model, of a whole configuration."""
+    folder: str | None = config.mine.model or config.train.start_from
+    return folder

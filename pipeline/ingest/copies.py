@@ -34,8 +34,7 @@ def look(part: Range) -> tuple[Range, np.ndarray]:
     entries, block = hashes.in_groups(hashes.read(part))
     if not len(entries):
         return part, np.empty(0, COPY)
-    begins = hashes.begins(entries)
-    starts, group = np.flatnonzero(begins), np.cumsum(begins) - 1
+    starts, group = hashes.groups(entries)
     place = np.arange(len(entries)) - starts[group]
     relevance, train = entries["relevance"], entries["train"]
     highest = np.maximum.reduceat(relevance, starts)
@@ -52,8 +51,7 @@ def contested(part: Range) -> tuple[Range, np.ndarray]:
     entries, block = hashes.in_groups(hashes.read(part))
     if not len(entries):
         return part, np.empty(0, CONTESTED)
-    begins = hashes.begins(entries)
-    starts, group = np.flatnonzero(begins), np.cumsum(begins) - 1
+    starts, group = hashes.groups(entries)
     several = np.logical_or.reduceat(entries["text"] != entries["text"][starts][group], starts)[group]
     found = np.empty(int(several.sum()), CONTESTED)
     found["block"] = block[several]

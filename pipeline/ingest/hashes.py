@@ -147,6 +147,12 @@ def begins(entries: np.ndarray) -> np.ndarray:
     return np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))[: len(entries)]
 
 
+def groups(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(G,) the first entry of each group, and (N,) each entry's group."""
+    begin = begins(entries)
+    return np.flatnonzero(begin), np.cumsum(begin) - 1
+
+
 def find(
     kind: str, look: Callable[[Range], tuple[Range, np.ndarray]], every: Sequence[Block], folder: Path,
     executor: Executor,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config, SplitName
+from pipeline.config.mining import ranking_model
 from pipeline.core.errors import InputError
 from pipeline.core.manifest import KeyParts, versions
 from pipeline.ingest.places import fingerprint
@@ -31,7 +32,7 @@ class Mine(Stage):
         if "bm25" in config.mine.by:
             settings["bm25"] = config.evaluate.model_dump(mode="json", include={"stemmer", "bm25_k1", "bm25_b"})
         if "model" in config.mine.by:
-            read["mine.model"] = fingerprint(str(Path(str(model_of(config))) / "parameters.npz"))
+            read["mine.model"] = fingerprint(str(Path(str(ranking_model(config))) / "parameters.npz"))
             settings["model"] = config.settings["model"] | {"kernel": None, "vectors": None}
             libraries |= versions("mxnet", *config.packages)
         return KeyParts(1, settings, {name: key for name, key in read.items() if name != "ingest"}, libraries)
@@ -89,11 +90,6 @@ REMEDY = "lower mine.first_rank, mine.margin or mine.veto, or raise mine.last_ra
 def seed_of(config: Config) -> int:
     """Start of the random numbers that draw negatives."""
     return config.seed if config.mine.seed is None else config.mine.seed
-
-
-def model_of(config: Config) -> str | None:
-    """The trained folder that ranks."""
-    return config.mine.model or config.train.start_from
 
 
 def _told(counts: dict[str, Any]) -> str:

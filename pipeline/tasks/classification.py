@@ -194,6 +194,6 @@ class Classification(LabelTask):
             chances = self._softmax(network, *shards.padded(texts), context)
             if self._joined is not None:
                 chances = self._joined.probabilities(chances, texts)
-            for place, row in zip(part, self.calibrated(chances)):
-                predictions[place] = decoding.label_of(self.names, row, confidence=self.confidence)
+            for place, answer in zip(part, decoding.labels_of(self.names, chances, "label", self.confidence)):
+                predictions[place] = answer
         return predictions

@@ -34,7 +34,7 @@ def label_of(
     """The likeliest of (C,) classes, as `field`, all their probabilities, and whether it is sure, if that was asked.
 
     Args:
-        probabilities: as the model gives them, or as `confidence` has calibrated them.
+        probabilities: as the model gives them, or as `confidence`, if there is one, has calibrated them.
 
     >>> label_of(["bad", "good"], np.array([0.25, 0.75]))
     {'label': 'good', 'probabilities': {'bad': 0.25, 'good': 0.75}}
@@ -42,6 +42,15 @@ def label_of(
     chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
     sure = {} if confidence is None else {"sure": bool(confidence.sure(probabilities))}
     return {field: max(chances, key=lambda name: chances[name]), **sure, "probabilities": chances}
+
+
+def labels_of(
+    names: list[str], probabilities: np.ndarray, field: str, confidence: Confidence | None
+) -> list[dict[str, Any]]:
+    """`label_of` of each of (N, C) probabilities as the model gives them, calibrated where `confidence` says how."""
+    if confidence is not None:
+        probabilities = confidence.calibrated(probabilities)
+    return [label_of(names, row, field, confidence) for row in probabilities]
 
 
 def classes_given(split: "Split", classes: int, name: str = "label") -> np.ndarray:

@@ -221,8 +221,9 @@ class VisualQuestion(LabelTask, ImageTask):
         predictions: list[dict[str, Any]] = [{} for _ in rows]
         for part in like_lengths(lengths):
             answered = self._forward(network, *shards.padded([encoded[at] for at in part]), seen[part], context)
-            for place, row in zip(part, self.calibrated(answered.probabilities)):
-                predictions[place] = decoding.label_of(self.names, row, "answer", self.confidence)
+            answers = decoding.labels_of(self.names, answered.probabilities, "answer", self.confidence)
+            for place, answer in zip(part, answers):
+                predictions[place] = answer
         return predictions
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from mxnet import nd
 
 from pipeline.config import Config, check_config
+from pipeline.config.mining import ranking_model
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, InputError, TryAgain, room_on
 from pipeline.core.event_log import Spool
@@ -28,7 +29,6 @@ from pipeline.distributed.rendezvous import INTERFACE
 from pipeline.distributed.world import World
 from pipeline.models.kernel import library
 from pipeline.models.parameters import model_of
-from pipeline.tasks import mining
 from pipeline.tasks.base import task_of
 from pipeline.tokenization.encoder import load_vocabulary
 from pipeline.training import loop, rank_consistency, recurrent_kernel, vectors, warm_start
@@ -101,7 +101,9 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
 
 def mine(job: Job, config: Config, world: World, say: Say, heart: Heart) -> None:
     """Ranks the training split's documents by a trained model; rank 0 writes what is found."""
-    task, trained = task_of(config, Path(job.tokenized)), config.mine.model or config.train.start_from
+    from pipeline.tasks import mining  # no other verb needs BM25
+
+    task, trained = task_of(config, Path(job.tokenized)), ranking_model(config)
     network = task.network()
     mx.random.seed(config.seed)
     np.random.seed(config.seed)

@@ -119,24 +119,24 @@ def test_a_training_that_fails_leaves_what_was_being_written_whole(
     assert checkpoint.load(tmp_path / "checkpoints/update-00000002").state.update == 2
 
 
-def test_a_training_that_is_asked_to_stop_does_not_say_saved_of_what_is_not(
-    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint can be written."""
+
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", full)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_training_that_is_asked_to_stop_does_not_say_saved_of_what_is_not(run: Callable[..., Any]) -> None:
     with pytest.raises(OSError, match="No space left"):
         run(lambda running: os.kill(os.getpid(), signal.SIGTERM) if running.state.update == 3 else None)
 
 
-def test_what_keeps_a_checkpoint_from_being_written_ends_the_training(
-    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save", full)
+@pytest.mark.usefixtures("full_disk")
+def test_what_keeps_a_checkpoint_from_being_written_ends_the_training(run: Callable[..., Any]) -> None:
     updates: list[int] = []
     with pytest.raises(OSError, match="No space left"):
         run(lambda running: updates.append(running.state.update), checkpoint_every_updates=2)

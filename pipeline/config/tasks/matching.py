@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.config.losses import GradedLoss, RankingLoss, named
 from pipeline.config.memory import MAX_SCORES, Sizes, padded_tokens, part_of
+from pipeline.config.mining import ranking_model
 from pipeline.config.task_spec import Metric, OnnxSpec, TaskSpec
 from pipeline.core.record_schema import Field as Text
 
@@ -43,7 +44,7 @@ def _check(config: Any) -> None:
             f"what mine.by={list(mine.by)} finds is drawn by train.loss.listed_negatives={loss.listed_negatives} of a "
             f"ranking loss ({named(RankingLoss)}), and train.loss.kind={loss.kind}: set both"
         )
-    if "model" in mine.by and not (mine.model or config.train.start_from):
+    if "model" in mine.by and not ranking_model(config):
         raise ValueError("mine.by=model needs a trained folder: set mine.model or train.start_from")
     if mine.veto is not None and not config.teach.vectors:
         raise ValueError(f"mine.veto={mine.veto} is by teach.vectors, and there are none: set them, or mine.veto=null")

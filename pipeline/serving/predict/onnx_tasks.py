@@ -58,15 +58,6 @@ class OnnxTask(OnnxTexts):
         return np.asarray(outputs[0])
 
 
-def labels_of(
-    names: list[str], probabilities: np.ndarray, field: str, sure: confidence.Confidence | None
-) -> list[dict[str, Any]]:
-    """The answers of (N, C) probabilities of the model, calibrated where its folder says how."""
-    if sure is not None:
-        probabilities = sure.calibrated(probabilities)
-    return [decoding.label_of(names, row, field, sure) for row in probabilities]
-
-
 class OnnxClassifier(OnnxTask):
     """{"label", "probabilities"} of each row's text."""
 
@@ -91,7 +82,7 @@ class OnnxClassifier(OnnxTask):
         probabilities = self.probabilities(texts)
         if self._joined is not None:
             probabilities = self._joined.probabilities(probabilities, texts)
-        return labels_of(self.names, probabilities, "label", self._confidence)
+        return decoding.labels_of(self.names, probabilities, "label", self._confidence)
 
 
 class OnnxTagger(OnnxTask):

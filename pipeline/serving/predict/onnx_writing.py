@@ -14,7 +14,7 @@ from pipeline.ingest.pictures import PIXEL
 from pipeline.models.beam import Found
 from pipeline.serving.onnx.written import ANSWERER, IMAGE_ENCODER, SOURCE_ENCODER, Writer
 from pipeline.serving.predict.base import FieldPredictor
-from pipeline.serving.predict.onnx_tasks import OnnxTask, OnnxTexts, labels_of
+from pipeline.serving.predict.onnx_tasks import OnnxTask, OnnxTexts
 from pipeline.serving.predict.text_encoder import Batch, side_by_side
 from pipeline.tasks import decoding
 from pipeline.tasks.image_reading import ImageReader
@@ -126,7 +126,7 @@ class OnnxAnswerer(OnnxTask):
         questions = [self._tokenizer.encode(row["question"], "question") for row in asked]
         images = np.stack([self.images.read(row["image"]) for row in asked])
         probabilities = self.probabilities(questions, lambda rows: images[rows])
-        return labels_of(self.names, probabilities, "answer", self._confidence)
+        return decoding.labels_of(self.names, probabilities, "answer", self._confidence)
 
 
 def image_example(model: OnnxCaptioner | OnnxAnswerer) -> list[dict[str, Any]]:
