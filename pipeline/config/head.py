@@ -104,6 +104,12 @@ class Maths(Protocol):
     def expanded(self, x: Any, axis: int) -> Any:
         """With one more axis, of length 1."""
 
+    def neighbours(self, x: Any) -> Any:
+        """(N, T, P) to (N, T, 3 P): the token before, a token, and the one after it; zeros beyond both ends."""
+
+    def dropped(self, x: Any) -> Any:
+        """With dropout while a graded loss trains, whose pairs are independent of each other; else x itself."""
+
     def zero(self, x: Any) -> Any:
         """1 where x is 0, else 0."""
 

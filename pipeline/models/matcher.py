@@ -6,6 +6,7 @@ from mxnet import Context, autograd, gluon, init, nd
 
 from pipeline.config import ModelConfig
 from pipeline.config.head import Texts
+from pipeline.models.dropout import Dropout
 from pipeline.models.encoder import Encoder, Pooling, embedding_of, padding_of, rows_of
 from pipeline.models.maths import Learning, MxnetMaths, unit
 from pipeline.models.parameters import TEACHER_MAP
@@ -38,6 +39,7 @@ class Matcher(gluon.Block):
                 setattr(self, f"{side}_tower", Tower(config))
             if config.towers == "shared":
                 self.document_tower = self.query_tower
+            self.dropout = Dropout(config.dropout)
             head = config.scored_by
             self.head = Learning(head.parts(config.vector_width, outputs > 0, config.head_options))
             outputs = outputs or int(config.scored_by.learned)
@@ -85,7 +87,8 @@ class Matcher(gluon.Block):
 
     def pair_outputs(self, query: Representation, document: Representation) -> nd.NDArray:
         """(N, outputs): a learned linear map of what the head knows of pair i; logits for a graded loss."""
-        maths = self._maths(query)
+        # Of a ranking loss, what is drawn would depend on how many queries are scored at a time: no dropout there.
+        maths = self._maths(query, self.dropout)
         return maths.output(self.config.scored_by.features(maths, query, document))
 
     def as_teacher(self, texts: Representation) -> nd.NDArray:
@@ -96,9 +99,9 @@ class Matcher(gluon.Block):
             vectors = nd.broadcast_div(nd.broadcast_mul(vectors, weights).sum(axis=1), weights.sum(axis=1))
         return self.teacher_map(unit(vectors))
 
-    def _maths(self, texts: Representation) -> MxnetMaths:
+    def _maths(self, texts: Representation, dropout: Dropout | None = None) -> MxnetMaths:
         output = getattr(self, "output", None)
-        return MxnetMaths(self.head, output, self.config.head_options, texts.vectors.context)
+        return MxnetMaths(self.head, output, self.config.head_options, texts.vectors.context, dropout)
 
     @property
     def scoring_parameters(self) -> list[gluon.Parameter]:

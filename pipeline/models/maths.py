@@ -1,5 +1,6 @@
 """Heads and poolings in training: what they learn as a Gluon block, and MXNet's arithmetic for their formulas."""
 
+from collections.abc import Callable
 from typing import Any
 
 from mxnet import Context, autograd, gluon, init, nd
@@ -45,11 +46,15 @@ class MxnetMaths:
     """`pipeline.config.head.Maths` over NDArrays.
 
     Args:
-        output: the linear layer above the head, if there is one.
+        output: the linear layer above the head, if there is one; dropout: what `dropped` does.
     """
 
-    def __init__(self, block: Learning, output: gluon.Block | None, options: Any, context: Context) -> None:
+    def __init__(
+        self, block: Learning, output: gluon.Block | None, options: Any, context: Context,
+        dropout: Callable[[nd.NDArray], nd.NDArray] | None = None,
+    ) -> None:  # fmt: skip
         self._block, self._output, self.options, self._context = block, output, options, context
+        self._dropout = dropout
 
     def array(self, name: str) -> nd.NDArray:
         return getattr(self._block, name).data(self._context)
@@ -60,6 +65,16 @@ class MxnetMaths:
     def output(self, features: nd.NDArray) -> nd.NDArray:
         assert self._output is not None, "a head that is learned, or graded, is always built with an output layer"
         return self._output(features)
+
+    def dropped(self, x: nd.NDArray) -> nd.NDArray:
+        return self._dropout(x) if self._dropout else x
+
+    @staticmethod
+    def neighbours(x: nd.NDArray) -> nd.NDArray:
+        end = nd.zeros_like(nd.slice_axis(x, axis=1, begin=0, end=1))
+        longer = nd.concat(end, x, end, dim=1)
+        before, after = (nd.slice_axis(longer, axis=1, begin=i, end=i + x.shape[1]) for i in (0, 2))
+        return nd.concat(before, x, after, dim=2)
 
     @staticmethod
     def largest(x: nd.NDArray) -> nd.NDArray:

@@ -117,12 +117,12 @@ def _with_equals(documents: np.ndarray, likes: np.ndarray, order: np.ndarray) ->
 
 
 def _scores(network: Matcher, query: Representation, document: Representation) -> np.ndarray:
-    """(Nq, Nd), so many queries at once that late interaction's pairs of tokens do not take much memory."""
+    """(Nq, Nd), so many queries at once that what tokens are compared by does not take much memory."""
     count = query.vectors.shape[0]
     step = count
     if query.vectors.ndim == 3:
-        tokens = document.vectors.shape[0] * document.vectors.shape[1] * query.vectors.shape[1]
-        step = max(1, COMPARED_PER_CHUNK // tokens)
+        each = network.numbers_per_score(query.vectors, document.vectors) * document.vectors.shape[0]
+        step = max(1, COMPARED_PER_CHUNK // each)
     parts = (Representation(*(array[start : start + step] for array in query)) for start in range(0, count, step))
     return np.concatenate([network.score_all(part, document).asnumpy() for part in parts])
 

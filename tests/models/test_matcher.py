@@ -13,7 +13,7 @@ from pipeline.models.matcher import SIDES, Matcher, Representation
 from pipeline.models.parameters import parameters_of
 from pipeline.tasks.matching_evidence import _pooled_share
 
-HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
+HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction", "cross_attention")
 TOWERS = ("shared", "separate")
 POOLINGS = ("last", "max", "mean", "attention", "max_mean")
 VOCABULARY = 40
@@ -99,7 +99,7 @@ def test_scores_do_not_depend_on_padding(head: str, towers: str) -> None:
         alone = represent(network, one(texts, i))
         for together, single in zip((query, document), alone):
             steps = single.weights.shape[1]
-            wanted = together.vectors[i, :steps] if head == "late_interaction" else together.vectors[i]
+            wanted = together.vectors[i, :steps] if network.by_token else together.vectors[i]
             np.testing.assert_allclose(single.vectors[0].asnumpy(), wanted.asnumpy(), atol=1e-5)
             np.testing.assert_allclose(single.weights[0].asnumpy(), together.weights[i, :steps].asnumpy(), atol=1e-6)
             assert (together.weights[i].asnumpy()[steps:] == 0).all()
@@ -167,13 +167,14 @@ def test_pair_outputs_have_a_logit_per_output(head: str, outputs: int) -> None:
     assert logits.shape == (4, outputs)
     assert np.std(logits.asnumpy()[:, 0]) > 1e-5
     # mlp: hidden units of both directions; late interaction: four scores, and a hidden unit per four of a token's
-    features = {"mlp": 10, "late_interaction": 4 + 12 // 4}.get(head, 1)
+    # cross attention: a hidden unit per two
+    features = {"mlp": 10, "late_interaction": 4 + 12 // 4, "cross_attention": 12 // 2}.get(head, 1)
     assert network.output.weight.shape == (outputs, features)
 
 
-def test_only_mlp_needs_an_output_without_a_graded_loss() -> None:
+def test_only_what_is_learned_needs_an_output_without_a_graded_loss() -> None:
     for head in HEADS:
-        assert hasattr(build(head, "shared"), "output") == (head == "mlp")
+        assert hasattr(build(head, "shared"), "output") == (head in ("mlp", "cross_attention"))
 
 
 @pytest.mark.parametrize("head", HEADS)

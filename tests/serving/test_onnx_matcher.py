@@ -66,7 +66,7 @@ def test_separate_towers_have_a_graph_each() -> None:
     assert np.abs(found["query"] - found["document"]).max() > 0.01
 
 
-HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
+HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction", "cross_attention")
 LOSSES = {
     "ranking": None,
     "softmax": {"kind": "pointwise", "grades": 3},

@@ -1,4 +1,5 @@
-"""Problems that a task solves only when it reads the right way: order for classes, what follows for tags and blanks."""
+"""Problems that a task solves only when it reads the right way: order for classes, what follows for tags and blanks,
+each word beside the other text's for pairs."""
 
 import json
 import random
@@ -78,3 +79,33 @@ def test_a_word_that_only_its_right_hand_side_decides(duplet: Callable[..., Any]
     # left alone knows the values, half of the blanks, and guesses one of eight keys
     assert metrics["test/left/accuracy"] < 0.75
     assert metrics["test/accuracy"] > 0.95
+
+
+@pytest.mark.parametrize(("head", "least", "most"), [("cross_attention", 0.95, 1.0), ("mlp", 0.0, 0.75)])
+def test_cross_attention_sees_whether_one_word_of_a_text_is_missing_in_the_other(
+    head: str, least: float, most: float, duplet: Callable[..., Any], tmp_path: Path
+) -> None:
+    """All five words of a query stand among the ten of its document, or only four. The words of valid and test stand
+    nowhere in train and have vectors that nothing trained: what was learned is to compare, and no word. Two vectors,
+    one of each text, cannot keep which words there were."""
+    rng, words = random.Random(4), [f"w{i}" for i in range(900)]
+    vectors = tmp_path / "words.txt"
+    vectors.write_text("".join(f"{w} {' '.join(f'{rng.gauss(0, 0.3):.4f}' for _ in range(16))}\n" for w in words))
+    paths = {}
+    for name, known, count in (("train", words[:600], 2400), ("valid", words[600:], 300), ("test", words[600:], 600)):
+        rows = []
+        for i in range(count):
+            chosen = rng.sample(known, 11)
+            document = chosen[i % 2 : i % 2 + 10]  # without the first of the query's, or with it
+            rows.append({"query": " ".join(chosen[:5]), "document": " ".join(rng.sample(document, 10)),
+                         "relevance": 1 - i % 2})  # fmt: skip
+        paths[name] = str(tmp_path / f"{name}.jsonl")
+        Path(paths[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configured(
+        tmp_path, "matching", [], model={"head": head, "vectors": str(vectors), "vectors_tuned_after": None},
+        tokenize={"more_words": str(vectors)}, evaluate={"kinds": ["graded"]},
+        train={"loss": {"kind": "pointwise"}, "epochs": 8, "max_pairs_per_update": 32},
+    )  # fmt: skip
+    config["ingest"] = {"source": {"format": "jsonl", "paths": paths}}
+    metrics = last_json(duplet("run", config, "--json"))["metrics"]
+    assert least < metrics["test/accuracy"] <= most

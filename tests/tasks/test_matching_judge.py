@@ -78,7 +78,7 @@ def everything(network: Matcher, queries: Queries) -> np.ndarray:
     return np.array(scores)
 
 
-@pytest.mark.parametrize("head", ["cosine", "bilinear", "mlp", "late_interaction"])
+@pytest.mark.parametrize("head", ["cosine", "bilinear", "mlp", "late_interaction", "cross_attention"])
 def test_the_documents_of_all_splits_are_ranked(
     judged: Callable[..., Any], head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 Case = dict[str, Any]
 
-HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction")
+HEADS = ("cosine", "dot", "bilinear", "mlp", "late_interaction", "cross_attention")
 LOSSES: dict[str, Case] = {
     "in_batch_softmax": {"train": {"loss": {"kind": "in_batch_softmax", "listed_negatives": 1}}},
     "hinge": {"train": {"loss": {"kind": "hinge", "negatives": 2}}},

@@ -22,6 +22,8 @@ MATCHING = {"task": "matching", "tokenize": {"max_tokens": {"query": 16, "docume
 CASES: dict[str, dict[str, Any]] = {
     "cosine": {**MATCHING, "model": {**WIDE, "head": "cosine"}},
     "late interaction": {**MATCHING, "model": {**WIDE, "head": "late_interaction"}},
+    "cross attention": {**MATCHING, "model": {**WIDE, "head": "cross_attention"},
+                        "train": {"loss": {"kind": "pointwise"}}, "evaluate": {"kinds": ["graded"]}},
     "gru, separate": {**MATCHING, "model": {**WIDE, "cell": "gru", "towers": "separate", "head": "dot"}},
     "classification": {"task": "classification", "tokenize": {"max_tokens": {"text": 96}}, "model": WIDE},
     "translation": {"task": "translation", "tokenize": {"max_tokens": {"source": 40, "target": 40}}, "model": WIDE},
@@ -53,7 +55,7 @@ def data_of(name: str, folder: Path, parts: int = 1) -> dict[str, Any]:
         "name": "test", "root": str(folder / "runs"),
         "ingest": {"source": source, "split": {"valid": 0.1, "test": 0.1}},
         **case, "tokenize": tokenize,
-        "train": {"max_pairs_per_update": PAIRS, "accumulate": parts, "threads_per_worker": 1},
+        "train": {**case.get("train", {}), "max_pairs_per_update": PAIRS, "accumulate": parts, "threads_per_worker": 1},
         "tracking": {"system_metrics": False, "send": "later"},
     }  # fmt: skip
 

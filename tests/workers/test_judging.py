@@ -16,7 +16,7 @@ GRADED = {"loss": {"kind": "pointwise", "grades": 3}, "metric": "mrr@10"}
 LISTED = {"kinds": ["ranking", "graded"], "candidates": "listed"}
 CASES: dict[str, dict[str, Any]] = {
     **{f"{head}, one document": {"model": {"head": head}, "evaluate": {"collection": "split"}, "test": 1}
-       for head in ("cosine", "dot", "bilinear", "mlp", "late_interaction")},
+       for head in ("cosine", "dot", "bilinear", "mlp", "late_interaction", "cross_attention")},
     "graded, one document": {"train": GRADED, "evaluate": LISTED | {"collection": "split"}, "test": 1},
     "all": {"model": {"head": "late_interaction"}},
     "graded, ordinal": {"train": GRADED | {"loss": GRADED["loss"] | {"link": "ordinal"}}, "evaluate": LISTED},

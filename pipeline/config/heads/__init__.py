@@ -1,10 +1,13 @@
 """The heads: those of Duplet, a file each, and those that installed packages bring (entry points `duplet.heads`)."""
 
 from pipeline.config.head import DotHead, Head
-from pipeline.config.heads import bilinear, cosine, dot, late_interaction, mlp
+from pipeline.config.heads import bilinear, cosine, cross_attention, dot, late_interaction, mlp
 from pipeline.config.plugins import Table
 
-OWN = (cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interaction.LateInteraction())
+OWN = (
+    cosine.Cosine(), dot.Dot(), bilinear.Bilinear(), mlp.Mlp(), late_interaction.LateInteraction(),
+    cross_attention.CrossAttention(),
+)  # fmt: skip
 # Settings and other names of the section `model`, which no head may be named as.
 SETTINGS = (
     "cell", "embedding", "vectors", "vectors_tuned_after", "hidden", "layers", "directions", "dropout", "word_dropout",

@@ -74,14 +74,15 @@ def _sizes(config: Any, vocabulary: int) -> Sizes:
     pairs, tokens = config.train.max_pairs_per_update, padded_tokens(config)
     if config.teach.vectors:
         tokens += config.teach.further_per_update * config.tokenize.limit("document")
-    if config.train.loss.graded:
-        return Sizes(tokens)
-    documents, head = pairs * (1 + config.train.loss.listed_negatives), config.model.scored_by
+    head, width, setting = config.model.scored_by, config.model.vector_width, "train.max_pairs_per_update"
     query, document = (config.tokenize.limit(side) for side in ("query", "document"))
-    width = config.model.vector_width
     of = lambda count, steps: (count, steps, width) if head.by_token else (count, width)
-    scores = part_of(config, pairs) * documents * head.numbers(of(pairs, query), of(documents, document))
-    setting = "train.max_pairs_per_update"
+    documents = pairs * (1 + config.train.loss.listed_negatives)
+    each = head.numbers(of(pairs, query), of(documents, document))
+    if config.train.loss.graded:
+        longest = min(pairs, padded_tokens(config) // (query + document))
+        return Sizes(tokens, ((4 * part_of(config, longest) * each, setting),))
+    scores = part_of(config, pairs) * documents * each
     return Sizes(
         tokens + (documents - pairs) * document,
         ((5 * math.prod(of(documents, document)), setting), (4 * min(scores, MAX_SCORES), setting)),

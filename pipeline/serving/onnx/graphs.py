@@ -294,6 +294,14 @@ class OnnxMaths:
     def unit(self, x: Value) -> Value:
         return Value(self._graph, unit(self._graph, x.name))
 
+    @staticmethod
+    def neighbours(x: Value) -> Value:
+        longer = x.op("Pad", np.array([0, 1, 0, 0, 1, 0]))
+        before = longer.op("Slice", np.array([0]), np.array([-2]), np.array([1]))
+        after = longer.op("Slice", np.array([2]), np.array([np.iinfo(np.int64).max]), np.array([1]))
+        return OnnxMaths.concat(before, x, after)
+
+    dropped = staticmethod(lambda x: x)
     expanded = staticmethod(lambda x, axis: x.op("Unsqueeze", np.array([axis])))
     turned = staticmethod(lambda x: x.op("Transpose", perm=[0, 2, 1]))
     concat = staticmethod(lambda *values: values[0].op("Concat", *values[1:], axis=-1))

@@ -159,6 +159,12 @@ class NumpyMaths:
     def output(self, features: np.ndarray) -> np.ndarray:
         return np.asarray(features @ self._arrays["output.weight"].T + self._arrays["output.bias"])
 
+    @staticmethod
+    def neighbours(x: np.ndarray) -> np.ndarray:
+        longer = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+        return np.concatenate([longer[:, :-2], x, longer[:, 2:]], axis=2)
+
+    dropped = staticmethod(lambda x: x)
     concat = staticmethod(lambda *values: np.concatenate(values, axis=-1))
     stack = staticmethod(lambda *values: np.stack(values, axis=1))
     first = staticmethod(lambda x: x[:, 0])
