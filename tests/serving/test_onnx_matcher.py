@@ -10,7 +10,7 @@ import pytest
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.serving.onnx import eight_bits, matcher
 from pipeline.serving.predict.scoring import Encoded, Scorer
-from tests.serving.networks import config_of, random_network, random_texts, represent
+from tests.serving.networks import config_of, random_network, random_texts, randomise, represent
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 POOLINGS = ("last", "max", "mean", "attention", "max_mean")
@@ -81,6 +81,8 @@ def test_matcher_and_numpy_heads_equal_mxnet(head: str, loss: str) -> None:
     settings = LOSSES[loss]
     config = config_of(settings, head=head, towers="separate" if head == "mlp" else "shared")
     network, arrays = random_network(config, seed=3)
+    if head == "cross_attention":  # of three layers more, whose large logits would make all grades sure
+        arrays = randomise(network, 3, 0.4)
     rng = np.random.default_rng(4)
     sides = {"query": random_texts(rng, 6, 5, 5), "document": random_texts(rng, 6, 9, 12)}
     query, document = (represent(network, side, *texts) for side, texts in sides.items())

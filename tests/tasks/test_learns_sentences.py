@@ -106,6 +106,6 @@ def test_cross_attention_sees_whether_one_word_of_a_text_is_missing_in_the_other
         tokenize={"more_words": str(vectors)}, evaluate={"kinds": ["graded"]},
         train={"loss": {"kind": "pointwise"}, "epochs": 8, "max_pairs_per_update": 32},
     )  # fmt: skip
-    config["ingest"] = {"source": {"format": "jsonl", "paths": paths}}
+    config["ingest"] = {"source": {"format": "jsonl", "paths": paths, "columns": {"relevance": "relevance"}}}
     metrics = last_json(duplet("run", config, "--json"))["metrics"]
     assert least < metrics["test/accuracy"] <= most
