@@ -194,8 +194,8 @@ class Config(Settings):
             raise ValueError(f"teach.vectors is for task matching, not {self.task}")
         if self.train.sure_precision is not None and not self.spec.sure:
             raise ValueError(
-                f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are labels with "
-                f"probabilities ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
+                f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are right with "
+                f"some probability ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
                 f"{self.task}: leave it out"
             )
         if self.mine.by and not self.spec.heads:

@@ -319,9 +319,10 @@ class TrainConfig(Settings):
         default=None,
         gt=0,
         lt=1,
-        description="Tasks classification and visual_question: share of the answers called sure that must be right on "
-        "valid. One temperature brings the probabilities to what valid shows, then the least probability of a sure "
-        "answer is chosen; `duplet predict` says `sure` beside each answer, the table how many are. null: neither.",
+        description="Tasks classification, visual_question and matching: share of the answers called sure that must be "
+        "right on valid. Probabilities are brought to what valid shows, and the least one of a sure answer is chosen; "
+        "`duplet predict` says `sure` beside each answer, the table how many are. Of matching, a query's answer is its "
+        "first document; a query without a relevant one has none. null: neither.",
         examples=[0.95],
     )
     average: Share = Field(

@@ -77,7 +77,7 @@ class TaskSpec:
         relevance: whether a record is a query and a document with a relevance, so that sources may give negatives,
             lists of documents and a collection.
         teachable: whether it learns from a teacher too.
-        sure: whether its answers are labels with probabilities, so that train.sure_precision may call some sure.
+        sure: whether its answers are right with a probability, so that train.sure_precision may call some sure.
         heads: whether the settings head, towers and train.loss shape its models.
         goes_on: whether it goes on from a prompt, by its class's `prompt`, `go_on` and `likeliest`.
         mxnet: (config, model folder) -> Predictor on MXNet.

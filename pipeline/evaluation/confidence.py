@@ -1,13 +1,15 @@
-"""Which answers of a classifier are sure, and what its probabilities are worth: both chosen on the validation split.
+"""Which answers are sure, and what a model's probabilities or scores are worth: both chosen on the validation split.
 
-One temperature brings the probabilities to what the validation split shows: P ∝ p ^ (1 / T), of the greatest likelihood
-(Guo et al. 2017, "On calibration of modern neural networks"). Then the least probability of a sure answer is chosen, so
-that of the answers above it the wanted share is right. It needs NumPy alone, so that an exported model can use it.
+A classifier: one temperature brings the probabilities to what the validation split shows: P ∝ p ^ (1 / T), of the
+greatest likelihood (Guo et al. 2017, "On calibration of modern neural networks"). A matcher: the score of a query's
+first document becomes the probability that it is relevant (Platt 1999, "Probabilistic outputs for support vector
+machines"). Then the least probability of a sure answer is chosen, so that of the answers above it the wanted share is
+right. Using either needs NumPy alone, so that an exported model can.
 """
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from pipeline.evaluation.naive_bayes import LEAST, log_softmax
 
 NAME = "confidence.json"  # in a trained folder
 TEMPERATURES = np.geomspace(0.05, 20, 241)
+Kind = TypeVar("Kind", "Confidence", "Answering")
 
 
 class Confidence(NamedTuple):
@@ -77,31 +80,102 @@ def chosen(probabilities: np.ndarray, labels: np.ndarray, wanted: float) -> Conf
     temperature = float(max(TEMPERATURES, key=likelihood)) if known.any() else 1.0
     calibrated = _calibrated(probabilities, temperature)
     top, right = calibrated.max(axis=1), calibrated.argmax(axis=1) == labels
-    order = np.argsort(-top, kind="stable")
-    top, precision = top[order], np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    return Confidence(temperature, wanted, *_least(top, right, wanted))
+
+
+def _least(probabilities: np.ndarray, right: np.ndarray, wanted: float) -> tuple[float | None, float, float]:
+    """The least probability of a sure answer, and on these (N,) answers the share that is sure and its precision."""
+    order = np.argsort(-probabilities, kind="stable")
+    top, precision = probabilities[order], np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     last = np.append(top[1:] < top[:-1], True)  # equal probabilities are sure together or not at all
     enough = np.flatnonzero(last & (precision >= wanted))
     if not len(enough):
-        return Confidence(temperature, wanted, None, 0.0, 0.0)
+        return None, 0.0, 0.0
     at = int(enough[-1])
     threshold = float(top[at] + top[at + 1]) / 2 if at + 1 < len(top) else 0.0
-    return Confidence(temperature, wanted, threshold, (at + 1) / len(top), float(precision[at]))
+    return threshold, (at + 1) / len(top), float(precision[at])
 
 
-def save(folder: Path, confidence: Confidence) -> None:
+class Answering(NamedTuple):
+    """Which queries a matcher has an answer to.
+
+    Attributes:
+        slope, intercept: P(the first document is relevant) = 1 / (1 + exp(-(slope · its score + intercept))).
+        wanted: share of sure answers that must be right, whose first document is relevant.
+        threshold: least probability of a sure answer; None: no threshold reaches what is wanted.
+        share: of the validation split's queries that have a sure answer; precision: share of those that are right.
+    """
+
+    slope: float
+    intercept: float
+    wanted: float
+    threshold: float | None
+    share: float
+    precision: float
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """(N,) from the (N,) scores of N queries' first documents; -inf, where there is none, gives 0."""
+        finite = np.isfinite(scores)
+        logits = self.slope * np.where(finite, scores, 0).astype(np.float64) + self.intercept
+        return np.where(finite, 0.5 * (np.tanh(0.5 * logits) + 1), 0.0)
+
+    def sure(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N,) bool. A threshold of 0 lets any document be an answer, but not none."""
+        if self.threshold is None:
+            return np.zeros(probabilities.shape, bool)
+        return (probabilities >= self.threshold) & (probabilities > 0)
+
+
+def answering(scores: np.ndarray, right: np.ndarray, wanted: float) -> Answering:
+    """From the validation split's queries, N ≥ 1: (N,) scores of their first documents, -inf where there is none, and
+    whether those are relevant, which they never are to a query without a relevant document.
+
+    The slope is never below 0: scores that tell nothing give all queries one probability.
+    """
+    from scipy.optimize import minimize  # an exported model is used without it
+
+    finite = np.isfinite(scores)
+    used, hits = scores[finite].astype(np.float64), right[finite]
+    middle, spread = (used.mean(), used.std() or 1.0) if len(used) else (0.0, 1.0)
+    scaled = (used - middle) / spread
+    # Platt's targets, which keep the slope finite where one score parts right from wrong
+    target = np.where(hits, (hits.sum() + 1) / (hits.sum() + 2), 1 / ((~hits).sum() + 2))
+
+    def loss(form: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = form[0] * scaled + form[1]
+        slack = 0.5 * (np.tanh(0.5 * logits) + 1) - target
+        value = float((np.logaddexp(0, logits) - target * logits).sum())
+        return value, np.array([(slack * scaled).sum(), slack.sum()])
+
+    slope, intercept = minimize(loss, [0.0, 0.0], jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B").x
+    slope, intercept = float(slope / spread), float(intercept - slope * middle / spread)
+    probabilities = Answering(slope, intercept, wanted, None, 0.0, 0.0).probabilities(scores)
+    return Answering(slope, intercept, wanted, *_least(probabilities, right, wanted))
+
+
+def save(folder: Path, confidence: Confidence | Answering) -> None:
     """Into a trained folder."""
     (folder / NAME).write_text(atomic_files.as_json(confidence._asdict()), encoding="utf-8")
 
 
 def load(folder: Path) -> Confidence | None:
-    """Of a trained or exported folder; None: it has none. Raises InputError where the file is damaged."""
+    """Of a trained or exported classifier; None: it has none. Raises InputError where the file is damaged."""
+    return _load(folder, Confidence)
+
+
+def load_answering(folder: Path) -> Answering | None:
+    """Of a trained or exported matcher, likewise."""
+    return _load(folder, Answering)
+
+
+def _load(folder: Path, kind: type[Kind]) -> Kind | None:
     path = folder / NAME
     if not path.exists():
         return None
     try:
-        found = Confidence(**json.loads(path.read_text(encoding="utf-8")))
-        numbers = np.array([0.0 if value is None else value for value in found], float)
-        if not np.isfinite(numbers).all() or not found.temperature > 0:
+        found = kind(**json.loads(path.read_text(encoding="utf-8")))
+        numbers = np.array(found._replace(threshold=found.threshold or 0.0), float)  # no other one may be null
+        if not np.isfinite(numbers).all() or (isinstance(found, Confidence) and not found.temperature > 0):
             raise ValueError("its numbers must be finite, and the temperature above 0")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): train the model again") from None

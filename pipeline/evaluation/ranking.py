@@ -92,6 +92,11 @@ class Judgements:
         """(n,) int64: the queries with at least one relevant document, the only ones a mean is taken over."""
         return np.unique(np.concatenate([self.query_rows[self.relevance > 0], self.missing_rows])).astype(np.int64)
 
+    @property
+    def judged(self) -> np.ndarray:
+        """(n,) int64: the queries with a judgement, also those whose documents are all irrelevant."""
+        return np.unique(np.concatenate([self.query_rows, self.missing_rows])).astype(np.int64)
+
     def all_of(self, query: int) -> np.ndarray:
         """(n,) the relevance of all documents judged for a query, the missing ones included."""
         return np.concatenate([self.of(query)[1], self.missing_relevance[self.missing_rows == query]])

@@ -13,7 +13,8 @@ MAX_TITLE = 1_000
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """The results with their passages, whole up to MAX_CHARACTERS each; marks are places within the passage."""
-    return {"notices": answer.notices, "results": [_as_json(result) for result in answer.results]}
+    known = {} if answer.sure is None else {"probability": answer.probability, "sure": answer.sure}
+    return {"notices": answer.notices, **known, "results": [_as_json(result) for result in answer.results]}
 
 
 def _as_json(result: Result) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Result(NamedTuple):
 class Answer(NamedTuple):
     results: list[Result]
     notices: list[str]  # sentences about the query
+    probability: float | None = None  # that the first result is relevant; None: the model does not say
+    sure: bool | None = None
 
 
 class Ranked(NamedTuple):
@@ -116,7 +118,8 @@ class Searcher:
         if not allowed.any():
             notices.append("no document passes the filter")
             return Answer([], notices)
-        ranked = self._ranked(query, words, k, mode, allowed)
+        encoded = NOT_ENCODED if mode == "words" else self.encoder.encode("query", [query])
+        ranked = self._ranked(encoded, words, k, mode, allowed)
         best = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
         marked = self._worth_marking(words)
         results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(best, 1)]
@@ -124,7 +127,17 @@ class Searcher:
             searched = not words or self.snapshot.words.analyzer.terms(words)
             stopped = "all words of the query are so frequent in any text that ranking by words leaves them out"
             notices.append("no document holds a word of the query" if searched else stopped)
-        return Answer(results, notices)
+        answering = self.encoder.answering
+        if mode == "words" or not results or answering is None:
+            return Answer(results, notices)
+        probability = answering.probabilities(self.scores_of(encoded, ranked.passages[:1]))
+        sure = bool(answering.sure(probability)[0])
+        if not sure and answering.threshold is not None:
+            notices.append(
+                f"perhaps no document answers this: the first one does with a probability of {probability[0]:.2f}, and "
+                f"{answering.threshold:.2f} would be sure"
+            )
+        return Answer(results, notices, float(probability[0]), sure)
 
     def _allowed(self, where: str | None) -> np.ndarray:
         """(P,) bool: the passages of documents that can be found, and that the filter lets through."""
@@ -132,8 +145,7 @@ class Searcher:
             return self.snapshot.alive_passages
         return self.fields.documents(where)[self.snapshot.document_of]
 
-    def _ranked(self, query: str, words: list[str], k: int, mode: Mode, allowed: np.ndarray) -> Ranked:
-        encoded = NOT_ENCODED if mode == "words" else self.encoder.encode("query", [query])
+    def _ranked(self, encoded: Encoded, words: list[str], k: int, mode: Mode, allowed: np.ndarray) -> Ranked:
         asked = Asked(encoded, words, self.snapshot.words)
         ranking = {"words": self.by_words, "model": self.by_model, "hybrid": self.by_both}[mode]
         return ranking(asked, k, allowed)

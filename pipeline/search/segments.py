@@ -19,6 +19,7 @@ from pipeline.config import Config
 from pipeline.core import atomic_files, mapped_memory
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.confidence import Answering
 from pipeline.search import codes
 from pipeline.search.codes import Codes
 from pipeline.search.documents import Document
@@ -36,6 +37,7 @@ class Encodes(Protocol):
     """What the index needs of a model: serving.predict.text_encoder.TextEncoder, or a small double in tests."""
 
     config: Config
+    answering: Answering | None
 
     def encode(self, side: str, texts: Sequence[str]) -> Encoded: ...
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.config import check_config
+from pipeline.evaluation.confidence import Answering
 from pipeline.serving.predict.scoring import Encoded
 from pipeline.tokenization.tokenizers import HAN, tokenizer_of
 
@@ -20,6 +21,8 @@ LOOKED_AT = 50  # documents
 
 class WordsAlone:
     """As a model's encoder, but a text has a vector of no numbers."""
+
+    answering: Answering | None = None
 
     def __init__(self, kind: Kind) -> None:
         self.config = check_config(

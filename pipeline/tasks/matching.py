@@ -13,10 +13,11 @@ from mxnet import Context, autograd, nd
 from pipeline.config.memory import MAX_SCORES
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
+from pipeline.evaluation import confidence
 from pipeline.models.devices import on_device
 from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks import matching_evaluation, matching_teaching
+from pipeline.tasks import matching_answers, matching_evaluation, matching_teaching
 from pipeline.tasks.base import NOT_HERE, StepLoss, Task
 from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
@@ -430,4 +431,10 @@ class Matching(Task):
 
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_evaluation."""
-        return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder)
+        answering = confidence.load_answering(self.trained)
+        return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder, answering)
+
+    def finish(self, network: Matcher, world: World, folder: Path) -> None:
+        """Which answers are sure, chosen on the validation split, where that is wanted."""
+        if self.config.train.sure_precision is not None:
+            matching_answers.choose(self.config, self.folder, network, world, folder)

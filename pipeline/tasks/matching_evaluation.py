@@ -9,13 +9,15 @@ from pipeline.config import Config
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import metrics
+from pipeline.evaluation import judged, metrics
+from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.ranking import Ranking
 from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
-from pipeline.reporting import tables
+from pipeline.reporting import system_comparison, tables
 from pipeline.reporting.folder import FUSION
-from pipeline.tasks import matching_systems
+from pipeline.tasks import matching_answers, matching_systems
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
 from pipeline.tasks.matching_ranking import score_pairs
@@ -74,18 +76,22 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
 
 
 def evaluate(
-    config: Config, tokenized: Path, network: Matcher, world: World, ingested: Path, folder: Path
-) -> dict[str, float]:
+    config: Config, tokenized: Path, network: Matcher, world: World, ingested: Path, folder: Path,
+    answering: Answering | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Judges the test split beside its baselines; rank 0 writes into `folder` and returns the metrics.
 
     Files: table.txt, metrics.json (all means, intervals and differences), wins.jsonl (a line per query), fusion.json
     (how BM25 and the mix were made), and what matching_evidence leaves.
+
+    Args:
+        answering: which answers the model is sure of; None: it does not say.
     """
     split = shards.open_split(tokenized, "test")
     kinds, compared, printed = config.evaluate.kinds, {}, []
     flat: dict[str, float] = {}
     test, valid = matching_systems.to_judge(config, tokenized, ingested)
-    words, evidence = None, None
+    words, evidence, note = None, None, ""
     if "ranking" in kinds and not len(test.judgements.answerable):
         raise InputError("the test split has no relevant pair to judge: raise ingest.split.test")
     if world.rank == 0:
@@ -99,12 +105,15 @@ def evaluate(
         systems = matching_systems.systems(config, network, test, valid, words, world)
         if evidence and systems:
             compared["ranking"] = _against_baselines(evidence, test, systems)
+            if answering:
+                compared["answers"], note = _answers(evidence, test, systems.rankings["model"], answering)
     if not evidence:
         return {}
     evidence.finish()
     for kind, table in compared.items():
         flat |= tables.flat_metrics("test", table)
         printed.append(tables.table_text(table, f"{config.name}: test split, {kind}"))
+    printed += [note + "\n"] if note else []
     (folder / "table.txt").write_text("\n".join(printed), encoding="utf-8")
     (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat
@@ -135,3 +144,14 @@ def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> d
     return tables.comparison(
         rankings, test.judgements, config.evaluate.bootstrap_samples, config.seed, depth=config.evaluate.depth
     ) | {"made": systems.fusion_settings, "candidates": config.evaluate.candidates}
+
+
+def _answers(evidence: Evidence, test: Queries, ranking: Ranking, answering: Answering) -> tuple[dict[str, Any], str]:
+    """The table of which answers are sure, and a sentence."""
+    config, keys = evidence.config, list(test.split.fields["query"].keys)
+    first = matching_answers.firsts(ranking, test.judgements)
+    rows = matching_answers.judged(first, test.judgements, keys, evidence.texts["query"], answering)
+    judged.write(evidence.folder / "judged-answers.parquet", rows)
+    measured = rows._replace(classes=None)  # grades have a macro_f1 and an auc of their own
+    table = system_comparison.comparison(measured, "model", config.evaluate.bootstrap_samples, config.seed)
+    return table, matching_answers.told(answering, rows)

@@ -35,8 +35,9 @@ class Asked(NamedTuple):
     """Queries to rank a collection for."""
 
     texts: Lines  # Q
-    judgements: Judgements  # over the collection; queries without a relevant document are left out
+    judgements: Judgements  # over the collection
     wanted: np.ndarray  # (Q, W) documents whose scores are wanted whatever their rank; -1: none
+    unanswerable: bool = False  # whether queries without a relevant document are ranked too
 
 
 class Found(NamedTuple):
@@ -97,7 +98,9 @@ def _query_blocks(
     block: list[tuple[int, np.ndarray, Representation]] = []
     held = 0
     for number, queries in enumerate(asked):
-        for rows, query in encode(network, "query", queries.texts, queries.judgements.answerable, world):
+        judgements = queries.judgements
+        chosen = judgements.judged if queries.unanswerable else judgements.answerable
+        for rows, query in encode(network, "query", queries.texts, chosen, world):
             tokens = len(rows) * int(queries.texts.lengths[rows].max())
             if block and held + tokens > QUERY_TOKENS:
                 yield block

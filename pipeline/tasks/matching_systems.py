@@ -86,12 +86,27 @@ def to_judge(config: Config, tokenized: Path, ingested: Path) -> tuple[Queries, 
     return test, queries_of(splits["valid"], beside, 0, VALIDATION_QUERIES)
 
 
-def ranked(config: Config, network: Matcher, queries: Queries, world: World) -> Ranking:
-    """The model's ranking, on every rank."""
+def valid_queries(config: Config, tokenized: Path) -> Queries:
+    """All queries of the validation split, over the documents that `to_judge` gives those which choose the weight."""
+    source = config.ingest.source
+    collection, own = isinstance(source, CollectionSource), config.evaluate.collection == "split"
+    titles = isinstance(source, CollectionSource) and source.train_on_titles
+    names = ("valid",) if own or (collection and not titles) else OTHERS if titles else ("valid", "test", "train")
+    splits = {name: shards.open_split(tokenized, name) for name in names}
+    tables = [split.fields["document"] for split in splits.values()]
+    return queries_of(splits["valid"], Collection(tables))
+
+
+def ranked(config: Config, network: Matcher, queries: Queries, world: World, unanswerable: bool = False) -> Ranking:
+    """The model's ranking, on every rank.
+
+    Args:
+        unanswerable: whether queries without a relevant document are ranked too, as candidate lists always are.
+    """
     if config.evaluate.candidates == "listed":
         return rank_listed(listed_scores(config, network, queries, world), queries.judgements)
     nothing = np.zeros((queries.judgements.queries, 0), np.int64)
-    asked = Asked(queries.split.fields["query"], queries.judgements, nothing)
+    asked = Asked(queries.split.fields["query"], queries.judgements, nothing, unanswerable)
     return rank(network, queries.collection, [asked], config.evaluate.depth, world)[0].ranking
 
 
@@ -226,8 +241,10 @@ def _ranked_together(
     config: Config, network: Matcher, sets: Sequence[Queries], wanted: list[np.ndarray], world: World
 ) -> list[Found]:
     """The model's rankings of several sets of queries, which go by together where they share their collection."""
+    tells = config.train.sure_precision is not None, False  # of the test split's queries, which have no answer
     asked = [
-        Asked(queries.split.fields["query"], queries.judgements, documents) for queries, documents in zip(sets, wanted)
+        Asked(queries.split.fields["query"], queries.judgements, documents, unanswerable)
+        for queries, documents, unanswerable in zip(sets, wanted, tells)
     ]
     depth = config.evaluate.depth
     if sets[0].collection is sets[1].collection:

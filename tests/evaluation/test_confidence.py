@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation import confidence
-from pipeline.evaluation.confidence import Confidence
+from pipeline.evaluation.confidence import Answering, Confidence
 
 
 def overconfident(rng: np.random.Generator, count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -90,3 +90,46 @@ def test_a_damaged_file_is_a_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / confidence.NAME).write_text(content)
     with pytest.raises(InputError, match=r"confidence.json is damaged .*: train the model again"):
         confidence.load(tmp_path)
+
+
+# --- a query's first document -----------------------------------------------------------------------------------------
+@pytest.mark.learns
+@pytest.mark.parametrize(("slope", "intercept"), [(8.0, -5.0), (0.5, 1.0)])
+def test_scores_become_the_probabilities_that_they_were_drawn_with(slope: float, intercept: float) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.normal(0.6, 0.4 if slope > 1 else 4, 20_000).astype(np.float32)
+    right = rng.random(len(scores)) < 1 / (1 + np.exp(-(slope * scores + intercept)))
+    found = confidence.answering(scores[:10_000], right[:10_000], 0.8)
+    assert (found.slope, found.intercept) == pytest.approx((slope, intercept), rel=0.1)
+    sure = found.sure(found.probabilities(scores[10_000:]))
+    assert right[10_000:][sure].mean() == pytest.approx(0.8, abs=0.02)
+    assert right[10_000:][~sure].mean() < 0.6
+
+
+def test_scores_that_tell_nothing_give_one_probability() -> None:
+    scores, right = np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, True, False, False])  # worse than nothing
+    found = confidence.answering(scores, right, 0.9)
+    assert found.slope == 0 and found.threshold is None
+    np.testing.assert_allclose(found.probabilities(scores), 0.5, atol=1e-6)
+    everything = confidence.answering(scores, right, 0.5)
+    assert (everything.share, everything.precision) == (1.0, 0.5)
+
+
+def test_no_document_is_never_sure() -> None:
+    scores = np.array([2.0, 1.0, -np.inf])
+    found = confidence.answering(scores, np.array([True, True, False]), 0.6)
+    assert found.threshold == 0.0  # every answer of validation is right often enough, even what is none
+    assert found.sure(found.probabilities(scores)).tolist() == [True, True, False]
+    assert np.isfinite(found.slope)  # right and wrong are parted, or all alike
+    assert confidence.answering(np.array([-np.inf]), np.array([False]), 0.9).threshold is None
+
+
+def test_what_a_matcher_writes_is_read(tmp_path: Path) -> None:
+    one = confidence.answering(np.array([0.1, 0.9, 0.8]), np.array([False, True, True]), 0.9)
+    confidence.save(tmp_path, one)
+    assert confidence.load_answering(tmp_path) == one
+    with pytest.raises(InputError, match="damaged"):
+        confidence.load(tmp_path)
+    confidence.save(tmp_path, Answering(float("nan"), 0.0, 0.9, 0.5, 0.5, 0.5))
+    with pytest.raises(InputError, match="damaged"):
+        confidence.load_answering(tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config, check_config
+from pipeline.evaluation.confidence import Answering
 from pipeline.serving.predict.scoring import Encoded, Scorer
 
 WIDTH = 16
@@ -34,6 +35,7 @@ class WordEncoder:
 
     def __init__(self, head: str = "cosine", **limits: Any) -> None:
         self.config = config_of(head, **limits)
+        self.answering: Answering | None = None
         rng = np.random.default_rng(7)
         shapes = {"head.form": (WIDTH, WIDTH), "head.hidden.weight": (WIDTH, 4 * WIDTH), "head.hidden.bias": (WIDTH,),
                   "output.weight": (1 + (head != "mlp"), WIDTH if head == "mlp" else 1),

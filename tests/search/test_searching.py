@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation import baselines
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
+from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
 from pipeline.search import cluster_build, searcher
 from pipeline.search.clusters import Clusters
 from pipeline.search.documents import Document
+from pipeline.search.result_format import as_json
 from pipeline.search.searcher import Ranked
 from pipeline.serving.predict.scoring import Encoded
 from tests.search.conftest import Indexed, topical
@@ -354,3 +357,22 @@ def test_common_words_are_marked_only_without_rarer_ones(indexed: Make) -> None:
     assert shown("the own3") == ["own3"]
     assert shown("thing") == ["thing"]
     assert shown("the") == []  # a stop word
+
+
+@pytest.mark.parametrize("mode", ["model", "hybrid", "words"])
+def test_a_model_says_whether_the_first_document_is_an_answer(indexed: Make, mode: Any) -> None:
+    index, mixed = indexed(topical(24)), "own3 wing title6 moon blood"
+    index.encoder.answering = Answering(20.0, -14.0, 0.9, 0.6, 0.5, 0.9)  # sure from a cosine of 0.72
+    close, far = (index.open().search(query, 3, mode) for query in (topical(24)[5].text, mixed))
+    if mode == "words":  # that is not what the model has found
+        assert close.sure is None and "sure" not in as_json(close) and not close.notices
+        return
+    first = far.results[0].document
+    text = f"{first.title}\n{first.text}" if first.title else first.text
+    score = index.encoder.score_all(index.encoder.encode("query", [mixed]), index.encoder.encode("document", [text]))
+    assert close.sure and close.probability is not None and close.probability > 0.99 and not close.notices
+    assert as_json(close)["sure"] is True
+    assert not far.sure and far.probability == pytest.approx(1 / (1 + np.exp(14 - 20 * score[0, 0])), abs=0.05)
+    assert far.notices[-1].startswith("perhaps no document answers this: the first one does with a probability of 0.")
+    index.encoder.answering = None
+    assert index.open().search("wing", 3, mode).sure is None

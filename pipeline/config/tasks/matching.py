@@ -38,6 +38,11 @@ def _check(config: Any) -> None:
             f"model.head={config.model.head} scores each query with each document of an update: "
             f"keep train.max_pairs_per_update at {most} or less"
         )
+    if train.sure_precision is not None and "ranking" not in config.evaluate.kinds:
+        raise ValueError(
+            f"train.sure_precision={train.sure_precision} is of a query's first document: have ranking among "
+            "evaluate.kinds, or leave it out"
+        )
     mine = config.mine
     if mine.by and (loss.graded or not loss.listed_negatives):
         raise ValueError(
@@ -106,6 +111,7 @@ TASK = TaskSpec(
     pooled=True,
     relevance=True,
     teachable=True,
+    sure=True,
     heads=True,
     mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",
     onnx=OnnxSpec(

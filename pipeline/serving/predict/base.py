@@ -71,7 +71,8 @@ class MatchingPredictor:
     """Scores pairs: {"score"} and, of a pointwise model, "grade" and "probabilities" of grades 0 … G - 1.
 
     A row of a query and a list of `documents` gives lists: "scores" and "ranks" (1 is best; equal scores keep the
-    list's order), and "grades" and "probabilities" of a pointwise model.
+    list's order), and "grades" and "probabilities" of a pointwise model. Of a model with `train.sure_precision`, it
+    also gives "probability", that the best of the list is relevant, and whether that is "sure".
     """
 
     def __init__(self, encoder: TextEncoder, backend: str = "onnx") -> None:
@@ -95,7 +96,11 @@ class MatchingPredictor:
         predictions, start = [], 0
         for row, (_, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))
-            predictions.append(_answer(LIST in row, scores[part], None if chances is None else chances[part]))
+            answer = _answer(LIST in row, scores[part], None if chances is None else chances[part])
+            if LIST in row and (answering := self.encoder.answering):
+                probability = answering.probabilities(scores[part].max(keepdims=True))
+                answer |= {"probability": float(probability[0]), "sure": bool(answering.sure(probability)[0])}
+            predictions.append(answer)
         return predictions
 
     def _texts(self, row: Mapping[str, Any]) -> tuple[str, list[str]]:

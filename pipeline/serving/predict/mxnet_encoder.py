@@ -9,6 +9,7 @@ from mxnet import gluon, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.evaluation import confidence
 from pipeline.models.kernel import operator
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
@@ -61,8 +62,9 @@ def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represen
 
 def open_encoder(config: Config, folder: Path) -> TextEncoder:
     """A matching model's encoders, as `onnx_matching.open_encoder` opens them."""
-    arrays = read_parameters(folder)
-    return TextEncoder(config, load_tokenizer(folder), represent_with(config, arrays), Scorer(config, arrays), 1)
+    arrays, answering = read_parameters(folder), confidence.load_answering(folder)
+    scorer = Scorer(config, arrays)
+    return TextEncoder(config, load_tokenizer(folder), represent_with(config, arrays), scorer, 1, answering)
 
 
 def open_predictor(config: Config, folder: Path) -> MatchingPredictor:

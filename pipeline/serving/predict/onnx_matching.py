@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.config import Config
+from pipeline.evaluation import confidence
 from pipeline.serving.model_folder import read_parameters
 from pipeline.serving.onnx import session
 from pipeline.serving.predict.base import MatchingPredictor
@@ -14,7 +15,8 @@ from pipeline.tokenization.encoder import load_tokenizer
 def open_encoder(config: Config, folder: Path, graphs: Path, threads: int) -> TextEncoder:
     """Opens the encoders whose graphs lie in `graphs`: the model's folder, if it is exported. Raises InputError."""
     scorer = Scorer(config, read_parameters(folder))
-    return TextEncoder(config, load_tokenizer(folder), session.represent_with(graphs), scorer, threads)
+    answering = confidence.load_answering(folder)
+    return TextEncoder(config, load_tokenizer(folder), session.represent_with(graphs), scorer, threads, answering)
 
 
 def open_predictor(config: Config, folder: Path, graphs: Path, threads: int) -> MatchingPredictor:

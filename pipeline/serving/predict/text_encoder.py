@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.evaluation.confidence import Answering
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
 from pipeline.tokenization.encoder import Encoder
 
@@ -42,13 +43,15 @@ class TextEncoder:
         config: what the model was trained with.
         sides: "query" and "document".
         pointwise: whether `grades` can be asked for.
+        answering: which queries' first documents are sure answers; None: the model does not say.
     """
 
     def __init__(
-        self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1
-    ) -> None:
+        self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1,
+        answering: Answering | None = None,
+    ) -> None:  # fmt: skip
         self._map = side_by_side(threads)
-        self.config, self.sides = config, SIDES
+        self.config, self.sides, self.answering = config, SIDES, answering
         self.pointwise = config.train.loss.graded
         self.by_token = config.model.scored_by.by_token
         self._tokenizer, self._represent, self._scorer = tokenizer, represent, scorer
