@@ -403,7 +403,9 @@ def test_every_package_is_pinned_with_hashes_and_no_index_is_named() -> None:
 def test_the_lock_holds_what_pyproject_pins() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     packages = locked()
-    extras = [line for name in ("serve", "search", "train", "dev") for line in project["optional-dependencies"][name]]
+    extras = [
+        line for name in ("serve", "search", "train", "teach", "dev") for line in project["optional-dependencies"][name]
+    ]
     for line in [*project["dependencies"], *(line for line in extras if not line.startswith("duplet["))]:
         match = re.fullmatch(r"([A-Za-z0-9-]+)(?:\[\w+\])?(?:(==)([\w.]+)|[<>].*)?", line)
         assert match, line

@@ -190,8 +190,12 @@ class Config(Settings):
         if self.teach.scores is not None and not self.spec.teachable:
             able = " or ".join(name for name, spec in task_specs().items() if spec.teachable)
             raise ValueError(f"teach.scores is for task {able}, not {self.task}")
-        if self.teach.vectors and not (self.spec.teachable and self.spec.relevance):
-            raise ValueError(f"teach.vectors is for task matching, not {self.task}")
+        if self.teach.embeds and not (self.spec.teachable and self.spec.relevance):
+            raise ValueError(
+                f"teach.{'vectors' if self.teach.vectors else 'onnx'} is for task matching, not {self.task}"
+            )
+        if self.teach.vectors and self.teach.onnx:
+            raise ValueError("teach.vectors and teach.onnx are two teachers of vectors: keep one of them")
         if self.train.sure_precision is not None and not self.spec.sure:
             raise ValueError(
                 f"train.sure_precision={self.train.sure_precision} is for tasks whose answers are right with "

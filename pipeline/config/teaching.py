@@ -35,6 +35,14 @@ class TeachConfig(Settings):
         "teaches too.",
         examples=[["teacher.parquet"]],
     )
+    onnx: OwnPlace | None = Field(
+        default=None,
+        description="Task matching, in place of vectors: folder of an encoder as Hugging Face lays it out: model.onnx "
+        "or onnx/model.onnx, tokenizer.json and, of sentence-transformers, 1_Pooling/config.json (mean or cls; mean "
+        "without it). The stage encodes the texts of train and valid by ONNX Runtime. Needs pip install "
+        "'duplet[teach]'.",
+        examples=["all-MiniLM-L6-v2"],
+    )
     by: str = Field(default="", description="Who taught, for the model's card.", examples=["an ensemble of 3 seeds"])
     weight: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="Share of the teacher in the loss; the rest is that of the labels."
@@ -80,9 +88,15 @@ class TeachConfig(Settings):
         return {setting: path for setting, path in named.items() if path is not None}
 
     @property
+    def embeds(self) -> bool:
+        """Whether there are vectors of texts to learn from."""
+        return bool(self.vectors or self.onnx)
+
+    @property
     def who(self) -> str:
         """Who taught; "" without a teacher."""
-        names = ", ".join(Path(path).name for path in self.files.values())
+        onnx = [self.onnx] if self.onnx else []
+        names = ", ".join(Path(path).name for path in (*self.files.values(), *onnx))
         return (self.by or names) if names else ""
 
     def shaping(self, pairs: bool) -> dict[str, Any]:

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config, SplitName
-from pipeline.core.manifest import KeyParts
+from pipeline.core.manifest import KeyParts, installed
 from pipeline.evaluation import metrics
 from pipeline.ingest.places import fingerprint
+from pipeline.orchestration import onnx_teacher
 from pipeline.orchestration.stage import Stage, StageContext, numbers
 from pipeline.tasks import decoding, teaching
 from pipeline.tokenization import shards
 
 
 class Teach(Stage):
-    """A teacher's files -> arrays in the order of the training split."""
+    """A teacher's files, or a teacher -> arrays in the order of the training split."""
 
     name = "teach"
     splits = ("train", "valid")
@@ -26,11 +27,16 @@ class Teach(Stage):
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         files = {setting: fingerprint(path) for setting, path in config.teach.files.items()}
+        libraries = {}
+        if config.teach.onnx:
+            found = onnx_teacher.files(Path(config.teach.onnx))
+            files |= {f"teach.onnx/{name}": fingerprint(path) for name, path in found.items()}
+            libraries = installed("onnxruntime", "tokenizers")
         judged: dict[str, Any] = {}
         if config.spec.relevance:
             judged = {"judged": config.evaluate.model_dump(mode="json", include={"kinds", "candidates", "depth"})}
             judged |= {"metric": config.train.metric, "seed": config.seed}
-        return KeyParts(1, judged, {"tokenize": keys["tokenize"], **files}, {})
+        return KeyParts(1, judged, {"tokenize": keys["tokenize"], **files}, libraries)
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         tokenized, task = context.plan.folder("tokenize"), context.config.task
@@ -38,7 +44,7 @@ class Teach(Stage):
             from pipeline.orchestration import teach_pairs  # loads MXNet, which `duplet status` must not
 
             folders = teach_pairs.Folders(context.plan.folder("ingest"), tokenized, folder)
-            return teach_pairs.keep(context.config, folders)
+            return teach_pairs.keep(context.config, folders, context.say)
         names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
         teacher = teaching.read(Path(str(context.config.teach.scores)), names)
         train, valid = (shards.open_split(tokenized, split, task) for split in ("train", "valid"))

@@ -4,6 +4,7 @@ Texts are known by a hash of 16 bytes and vectors lie in files that are mapped: 
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.core.progress import Say
 from pipeline.evaluation import baselines
 from pipeline.evaluation.ranking import (
     Judgements,
@@ -25,6 +27,7 @@ from pipeline.evaluation.ranking import (
 )
 from pipeline.ingest import leaks
 from pipeline.models.matcher import SIDES
+from pipeline.orchestration.onnx_teacher import OnnxTeacher
 from pipeline.tasks import teacher_files
 from pipeline.tasks.known_pairs import key_of
 from pipeline.tasks.matching_teaching import ENDS, FURTHER, IDS, KEYS, SCORES
@@ -46,8 +49,8 @@ class Folders(NamedTuple):
     output: Path
 
 
-def keep(config: Config, folders: Folders) -> dict[str, Any]:
-    """Reads the teacher's files and writes what training takes of them; the counts.
+def keep(config: Config, folders: Folders, say: Say = lambda line: None) -> dict[str, Any]:
+    """Reads the teacher's files, or runs the teacher, and writes what training takes of it; the counts.
 
     Raises:
         InputError: a file is bad, or lacks what training needs.
@@ -59,11 +62,10 @@ def keep(config: Config, folders: Folders) -> dict[str, Any]:
         len(valid.fields["query"]), len(valid.fields["document"]), valid.missing,
     )  # fmt: skip
     counts: dict[str, Any] = {}
-    if config.teach.vectors:
+    if config.teach.embeds:
         vectors = Vectors(config, folders, splits)
-        for path in map(Path, config.teach.vectors):
-            for part in teacher_files.vectors(path):
-                vectors.take(path, part)
+        for path, part in _parts(config, folders, splits, say):
+            vectors.take(path, part)
         counts |= vectors.finish()
         if vectors.knows_valid:
             counts |= _figures("vectors", config, judgements, lambda listed: vectors.ranking(judgements, listed))
@@ -95,7 +97,7 @@ def sentences(config: Config, counts: dict[str, Any]) -> Iterator[str]:
         yield f"teach: scores of {counts['pairs']:,} pairs of train{unknown}"
     for kind in ("vectors", "scores"):
         if kind not in counts:
-            given = config.teach.vectors if kind == "vectors" else config.teach.scores
+            given = config.teach.embeds if kind == "vectors" else config.teach.scores
             if given:
                 yield f"warning: {who} has not all {kind} of valid, so how good a teacher it is there is not known"
             continue
@@ -103,10 +105,41 @@ def sentences(config: Config, counts: dict[str, Any]) -> Iterator[str]:
         name, value, chance = found["metric"], found["value"], found["chance"]
         yield f"teach: {who}, by {kind}, has {name} {value:.4f} on {found['queries']:,} queries of valid"
         if value <= chance:
+            reason = f"its file is probably of other texts or ids; check teach.{kind}"
+            if kind == "vectors" and config.teach.onnx:
+                reason = "it is probably no encoder of such texts; check teach.onnx"
             raise InputError(
                 f"{who}, by {kind}, ranks the documents of valid no better than chance ({name} {value:.4f}, and a "
-                f"random order has {chance:.4f}): its file is probably of other texts or ids; check teach.{kind}"
+                f"random order has {chance:.4f}): {reason}"
             )
+
+
+def _parts(
+    config: Config, folders: Folders, splits: dict[str, shards.Split], say: Say
+) -> Iterator[tuple[Path, teacher_files.Part]]:
+    """The vectors of files, or of an encoder for each text of train and valid once."""
+    if config.teach.onnx is None:
+        for path in map(Path, config.teach.vectors):
+            yield from ((path, part) for part in teacher_files.vectors(path))
+        return
+    teacher = OnnxTeacher(Path(config.teach.onnx))
+    for side in SIDES:
+        left = {_digest(key) for split in splits.values() for key in split.fields[side].keys}
+        every, done = len(left), 0
+        wanted = _once((row for split in splits for row in _rows(folders.ingested, split, side)), left)
+        while some := list(itertools.islice(wanted, teacher_files.ROWS)):
+            keys, found = [key for key, _ in some], teacher.vectors(side, [text for _, text in some])
+            yield teacher.folder, teacher_files.part("teach.onnx", teacher.folder, f"{side}_id", keys, found)
+            done += len(some)
+            say(f"{config.teach.who}: {done:,} of {every:,} {MANY[side]} encoded")
+
+
+def _once(rows: Iterable[tuple[str, str]], left: set[bytes]) -> Iterator[tuple[str, str]]:
+    """Each id's first text, of those that are left."""
+    for key, text in rows:
+        if (digest := _digest(key)) in left:
+            left.remove(digest)
+            yield key, text
 
 
 class Vectors:
@@ -316,13 +349,16 @@ def _figures(
 def _texts(ingested: Path, split: str, side: str) -> dict[bytes, bytes]:
     """The hash of each text by the hash of its id; as tokenization has it, the first of an id."""
     found: dict[bytes, bytes] = {}
-    paths = [ingested / f"records-{split}.parquet"]
-    if side == "document" and (ingested / COLLECTION_NAME).exists():
-        paths.append(ingested / COLLECTION_NAME)
-    for path in paths:
-        for key, text in _column(path, side):
-            found.setdefault(_digest(key), _digest(text))
+    for key, text in _rows(ingested, split, side):
+        found.setdefault(_digest(key), _digest(text))
     return found
+
+
+def _rows(ingested: Path, split: str, side: str) -> Iterator[tuple[str, str]]:
+    """Ids and texts of a side's table, some of them several times."""
+    yield from _column(ingested / f"records-{split}.parquet", side)
+    if side == "document" and (ingested / COLLECTION_NAME).exists():
+        yield from _column(ingested / COLLECTION_NAME, side)
 
 
 def _column(path: Path, field: str) -> Iterator[tuple[str, str]]:

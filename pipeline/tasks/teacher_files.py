@@ -48,14 +48,19 @@ def vectors(path: Path) -> Iterator[Part]:
                     f"teach.vectors: {path} has a vector of {int(widths[other[0]])} numbers for "
                     f"{shown(keys[other[0]])} and one of {width} before it: give all of one width"
                 )
-            rows = values.reshape(len(keys), width).astype(np.float64)
-            lengths = np.sqrt((rows * rows).sum(axis=1))
-            if (wrong := np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))).size:
-                raise InputError(
-                    f"teach.vectors: {path} has a vector that is not finite, or all zeros, for {shown(keys[wrong[0]])} "
-                    f"({len(wrong)} such among {len(keys)})"
-                )
-            yield Part(kind, keys, (rows / lengths[:, None]).astype(np.float32))
+            yield part("teach.vectors", path, kind, keys, values.reshape(len(keys), width))
+
+
+def part(setting: str, path: Path, kind: str, keys: list[str], values: np.ndarray) -> Part:
+    """(n, D) vectors brought to length 1. Raises InputError where one is not finite, or all zeros."""
+    rows = values.astype(np.float64)
+    lengths = np.sqrt((rows * rows).sum(axis=1))
+    if (wrong := np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))).size:
+        raise InputError(
+            f"{setting}: {path} has a vector that is not finite, or all zeros, for {shown(keys[wrong[0]])} "
+            f"({len(wrong)} such among {len(keys)})"
+        )
+    return Part(kind, keys, (rows / lengths[:, None]).astype(np.float32))
 
 
 def scores(path: Path) -> tuple[list[str], list[str], np.ndarray]:

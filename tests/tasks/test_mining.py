@@ -160,7 +160,7 @@ def test_bad_mining_is_one_sentence(duplet: Callable[..., Any], tmp_path: Path) 
     assert "lower mine.first_rank" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     for section, said in (
         ({"mine": {"by": ["model"]}}, "mine.by=model needs a trained folder"),
-        ({"mine": {"by": ["bm25"], "veto": 0.1}}, "is by teach.vectors, and there are none"),
+        ({"mine": {"by": ["bm25"], "veto": 0.1}}, "is by teach.vectors or teach.onnx, and there is none"),
         ({"train": {"loss": {"listed_negatives": 0}}}, "is drawn by train.loss.listed_negatives=0"),
         ({"mine": {"by": ["bm25"], "first_rank": 9, "last_rank": 8}}, "first_rank=9 must not be above last_rank=8"),
         ({"task": "tagging", "train": {}}, "mine.by is for task matching, not tagging"),

@@ -51,8 +51,10 @@ def _check(config: Any) -> None:
         )
     if "model" in mine.by and not ranking_model(config):
         raise ValueError("mine.by=model needs a trained folder: set mine.model or train.start_from")
-    if mine.veto is not None and not config.teach.vectors:
-        raise ValueError(f"mine.veto={mine.veto} is by teach.vectors, and there are none: set them, or mine.veto=null")
+    if mine.veto is not None and not config.teach.embeds:
+        raise ValueError(
+            f"mine.veto={mine.veto} is by teach.vectors or teach.onnx, and there is none: set one, or mine.veto=null"
+        )
     if config.teach.scores and loss.graded:
         raise ValueError(
             f"teach.scores compares a query's documents, and train.loss.kind={loss.kind} learns each pair's grade: use "
@@ -77,7 +79,7 @@ def _same_by(config: Any) -> tuple[str, ...]:
 def _sizes(config: Any, vocabulary: int) -> Sizes:
     """Documents of all workers and their gradients, and the scores of a part's queries with them."""
     pairs, tokens = config.train.max_pairs_per_update, padded_tokens(config)
-    if config.teach.vectors:
+    if config.teach.embeds:
         tokens += config.teach.further_per_update * config.tokenize.limit("document")
     head, width, setting = config.model.scored_by, config.model.vector_width, "train.max_pairs_per_update"
     query, document = (config.tokenize.limit(side) for side in ("query", "document"))
