@@ -17,21 +17,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="duplet run: with N seeds on the same splits, for means and intervals"
     )
+    parser.add_argument(
+        "--refresh-epochs", type=int, metavar="N", help="duplet run: mine anew every N epochs, by the model so far"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the stages; the table, or the last stage's folder, goes to stdout."""
     if args.seeds is not None:
         return _several(args)
+    if args.refresh_epochs is not None and args.verb != "run":
+        raise InputError("--refresh-epochs belongs to `duplet run`, which judges what was trained")
     config = configured.load(args)
     from pipeline.config import secrets_sent
-    from pipeline.orchestration import flow
+    from pipeline.orchestration import flow, rounds
 
     until = "evaluate" if args.verb == "run" else args.verb
     with Talk() as say:
         for line in secrets_sent(args.config, args.overrides):
             say(line)
-        result = flow.run(config, " ".join([args.config, *args.overrides]), until, say, args.verify)
+        if args.refresh_epochs is not None:
+            every = rounds.Rounds(args.config, configured.overrides_of(args), args.refresh_epochs, say)
+            result = every.run(args.verify)
+        else:
+            result = flow.run(config, " ".join([args.config, *args.overrides]), until, say, args.verify)
     if result.table:
         print(result.table)
     elif not args.json:
@@ -45,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _several(args: argparse.Namespace) -> int:
     """All stages with several seeds; the table of their means goes to stdout."""
+    if args.refresh_epochs is not None:
+        raise InputError("--seeds and --refresh-epochs do not go together: give one, and run it once for each seed")
     if args.verb != "run":
         raise InputError("--seeds belongs to `duplet run`, which judges what was trained")
     from pipeline.config import secrets_sent
