@@ -4,9 +4,9 @@ Times are of this machine as it is; what is compared is run in turn, and ratios 
 """
 
 import argparse
-import contextlib
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import check_config
-from pipeline.core.executors import Dask, Executor, InProcess, Processes
+from pipeline.config import SPLITS, check_config
 from pipeline.ingest import stage as ingestion
 from pipeline.ingest.click_models import MODELS, Impressions
 from pipeline.tokenization import shard_files, shards
+from pipeline.tokenization import stage as tokenization
 
 ROUNDS = 3
 
@@ -114,27 +114,62 @@ def start(folder: Path, rows: int) -> Iterator[tuple[str, str]]:
     yield "lengths of 10^8 texts, 2,000 shards", f"{seconds:.1f} s"
 
 
-def work(number: int) -> int:
-    """Some arithmetic in Python, as tokenizing is."""
-    return sum(i * i % 7 for i in range(200_000)) + number
+def token_rates(folder: Path, rows: int) -> Iterator[tuple[str, str]]:
+    """Tokens per second of whole tokenization stages, vocabulary included: by engine; Hugging Face's encoding beside.
+
+    The first needs the extra `dask` for its last row; the peer is `tokenizers` in the environment of
+    `benchmarks/setup_peer.sh`: two threads encode the same texts with a WordPiece vocabulary trained before.
+    """
+    rng = np.random.default_rng(1)
+    words = np.array([f"{'aeiou'[i % 5]}{i:x}" for i in range(60_000)])
+    with (folder / "pairs.tsv").open("w") as file:
+        file.write("query\tdocument\n")
+        for _ in range(rows):
+            drawn = words[np.minimum(rng.zipf(1.2, 60), len(words)) - 1]
+            file.write(f"{' '.join(drawn[:10])}\t{' '.join(drawn[10:])}\n")
+    source = {"format": "tsv", "path": str(folder / "pairs.tsv")}
+    settings = {"name": "t", "ingest": {"source": source}, "tokenize": {"max_tokens": {"query": 64, "document": 64}}}
+    ingested = _new(folder)
+    ingestion.run(check_config(settings, "rates"), ingested)
+    engines = {
+        "one process": {"workers": 1}, "two processes": {"workers": 2},
+        "Dask, two processes": {"engine": "dask", "address": "local", "workers": 2},
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for name in list(engines) * ROUNDS:  # in turn
+        config = check_config(settings | {"execution": engines[name]}, "rates")
+        began = time.perf_counter()
+        counts = tokenization.run(config, ingested, _new(folder))
+        seconds[name].append(time.perf_counter() - began)
+        tokens = sum(counts[split][field]["tokens"] for split in SPLITS for field in ("query", "document"))
+    for name, times in seconds.items():
+        yield f"tokenization, {name}", f"{tokens / statistics.median(times):,.0f} tokens/s"
+    ratio = statistics.median(d / p for d, p in zip(seconds["Dask, two processes"], seconds["two processes"]))
+    yield "Dask against processes", f"{ratio:.2f} times the time"
+    python = Path(__file__).parents[1] / ".peer" / "bin" / "python"
+    if not python.exists():
+        yield "Hugging Face tokenizers", "no .peer: benchmarks/setup_peer.sh makes it"
+        return
+    done = subprocess.run(
+        [str(python), "-c", PEER, str(folder / "pairs.tsv")], capture_output=True, text=True, check=True,
+        env={**os.environ, "RAYON_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "true"},
+    )  # fmt: skip
+    yield "Hugging Face WordPiece, two threads", f"{tokens / float(done.stdout):,.0f} of the same tokens/s"
 
 
-def engines(folder: Path, rows: int) -> Iterator[tuple[str, str]]:
-    """The same pieces on two processes and on a Dask cluster of two workers, in turn."""
-    made: dict[str, Callable[[], Executor]] = {"processes": lambda: Processes(2), "dask": lambda: Dask("local", 2)}
-    times: dict[str, list[float]] = {name: [] for name in made}
-    for name, make in made.items():
-        with contextlib.closing(make()) as engine:
-            list(engine.map(work, range(4)))  # started
-            times[name] = [_timed(_all, engine) for _ in range(ROUNDS)]
-    alone = _timed(_all, InProcess())
-    ratio = statistics.median(times["dask"]) / statistics.median(times["processes"])
-    yield "Dask against processes, two workers", f"{ratio:.2f} times the time"
-    yield "two processes against none", f"{alone / statistics.median(times['processes']):.2f} times as fast"
-
-
-def _all(engine: Executor) -> list[int]:
-    return list(engine.map(work, range(200)))
+PEER = """
+import sys, time
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+texts = [text for line in open(sys.argv[1]).readlines()[1:] for text in line.rstrip("\\n").split("\\t")]
+tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+trainer = trainers.WordPieceTrainer(vocab_size=30_000, special_tokens=["[UNK]"], show_progress=False)
+tokenizer.train_from_iterator(texts[:100_000], trainer)
+began = time.perf_counter()
+for start in range(0, len(texts), 10_000):
+    ids = [encoded.ids for encoded in tokenizer.encode_batch(texts[start : start + 10_000])]
+print(time.perf_counter() - began)
+"""
 
 
 def _timed(function: Callable[..., Any], *given: Any) -> float:
@@ -149,7 +184,7 @@ def _new(folder: Path) -> Path:
 
 RATES: dict[str, Callable[[Path, int], Iterator[tuple[str, str]]]] = {
     "ingest": ingest_rates, "pages": page_rates, "clicks": click_rates, "opens": file_opens, "start": start,
-    "engines": engines,
+    "tokens": token_rates,
 }  # fmt: skip
 
 if __name__ == "__main__":
