@@ -1,6 +1,5 @@
 """Captioning: an image in, a sentence out."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,11 +49,6 @@ class Captioning(WritingTask, ImageTask):
         return self.config.options(CaptioningConfig)
 
     sides = ("caption",)
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
-        return self.train.fields["caption"].lengths_of(self.train.rows["caption"])[:, None]
 
     def network(self) -> Captioner:
         return Captioner(

@@ -53,11 +53,6 @@ class FillIn(Task):
         return shards.vocabulary_size(self.folder)
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
-        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
-
-    @functools.cached_property
     def _sampler(self) -> Sampler:
         return Sampler(chances_of(decoding.running_text(self.train), self.vocabulary), self.options.sampled)
 

@@ -1,41 +1,85 @@
 """Which documents are known to be relevant or irrelevant for a query."""
 
+from collections.abc import Callable
+
 import numpy as np
+
+from pipeline.core.kept_arrays import AT_ONCE, New
+from pipeline.tokenization.shards import Split
 
 
 class Known:
-    """What pairs say, in five bytes each: sorted by query and document, each document of a query once."""
+    """What pairs say, sorted by query and document, each document of a query once.
 
-    def __init__(self, queries: np.ndarray, documents: np.ndarray, relevant: np.ndarray, size: int) -> None:
-        """(P,) rows of queries and of documents and whether they belong together; `size` queries."""
-        # 31 bits of query, 31 of document, one that is 0 where the pair is relevant: so such a pair comes first
-        pairs = queries.astype(np.int64) << 32 | documents.astype(np.int64) << 1 | ~relevant
-        pairs.sort()
-        first = np.ones(len(pairs), bool)
-        first[1:] = pairs[1:] >> 1 != pairs[:-1] >> 1
-        pairs = pairs[first]
-        self._documents = (pairs >> 1 & 0x7FFFFFFF).astype(np.int32)
-        self._relevant = pairs & 1 == 0
-        self._ends = np.searchsorted(pairs, np.arange(1, size + 1) << 32).astype(np.int32)
+    Args:
+        told: (size + K,) int32 as `found` makes it: where each query's documents end, then K documents; those that are
+            irrelevant as ~document, which is below zero. It may be a file that is mapped.
+        size: queries.
+    """
+
+    def __init__(self, told: np.ndarray, size: int) -> None:
+        self._ends, self._told = told[:size], told[size:]
 
     def irrelevant(self, query: int) -> np.ndarray:
         """(n,) int32 ascending documents that pairs say to be irrelevant, and none to be relevant."""
-        part = slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
-        return self._documents[part][~self._relevant[part]]
+        told = self._of(query)
+        return ~told[told < 0]
 
     def relevant(self, query: int) -> np.ndarray:
         """(n,) int32 ascending documents that pairs say to be relevant."""
-        part = slice(int(self._ends[query - 1]) if query else 0, int(self._ends[query]))
-        return self._documents[part][self._relevant[part]]
+        told = self._of(query)
+        return told[told >= 0]
 
     def relevant_among(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """(2, k) int32: i and j wherever a pair says that document j of (m,) is relevant for query i of (n,)."""
         starts = np.where(queries > 0, self._ends[queries - 1], 0)
-        rows, known = _ranges(starts, self._ends[queries])
-        relevant = self._relevant[known]
-        rows, wanted = rows[relevant], self._documents[known[relevant]]
-        matches, columns = _columns(wanted, documents)
-        return np.stack([rows[matches], columns]).astype(np.int32)
+        rows, places = _ranges(starts, self._ends[queries])
+        told = self._told[places]
+        matches, columns = _columns(told[told >= 0], documents)
+        return np.stack([rows[told >= 0][matches], columns]).astype(np.int32)
+
+    def _of(self, query: int) -> np.ndarray:
+        return self._told[int(self._ends[query - 1]) if query else 0 : int(self._ends[query])]
+
+
+def of(split: Split, kept: Callable[[str, Callable[[New], np.ndarray]], np.ndarray] | None = None) -> Known:
+    """What a split's pairs say. `kept` is given a name and what makes the array; None: it is made in memory."""
+    queries, size = split.rows["query"], len(split.fields["query"])
+    make = lambda new: found(queries, split.rows["document"], split.relevance, size, new)
+    return Known(make(np.empty) if kept is None else kept("known", make), size)
+
+
+def found(queries: np.ndarray, documents: np.ndarray, relevance: np.ndarray, size: int, new: New) -> np.ndarray:
+    """(size + K,) int32: what (P,) rows of queries and documents and their relevance say, as Known has it."""
+    pairs, parts = new((len(queries),), np.int64), _parts(len(queries))
+    for part in parts:  # 31 bits of query, 31 of document, one that is 0 where it is relevant: such a pair comes first
+        pairs[part] = queries[part].astype(np.int64) << 32 | documents[part].astype(np.int64) << 1
+        pairs[part] |= relevance[part] <= 0
+    pairs.sort()
+    count = sum(len(_first(pairs, part)) for part in parts)
+    told = new((size + count,), np.int32)
+    ends, end = told[:size], size
+    ends[:] = 0
+    for part in parts:
+        some = _first(pairs, part)
+        numbers = (some >> 1 & 0x7FFFFFFF).astype(np.int32)
+        told[end : end + len(some)] = np.where(some & 1, ~numbers, numbers)
+        end += len(some)
+        of_query, counts = np.unique(some >> 32, return_counts=True)
+        ends[of_query] += counts.astype(np.int32)
+    np.cumsum(ends, out=ends)
+    return told
+
+
+def _parts(size: int) -> list[slice]:
+    return [slice(start, min(start + AT_ONCE, size)) for start in range(0, size, AT_ONCE)]
+
+
+def _first(pairs: np.ndarray, part: slice) -> np.ndarray:
+    """Those of a part of the sorted pairs before which none is of the same query and document."""
+    before = pairs[part.start - 1 : part.start] >> 1 if part.start else np.array([-1])
+    same = np.diff(pairs[part] >> 1, prepend=before) == 0
+    return pairs[part][~same]
 
 
 class Scored:

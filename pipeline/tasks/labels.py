@@ -27,11 +27,6 @@ class LabelTask(Task):
         return decoding.tokens_by_id(self.folder / self.label)[decoding.SPECIAL :]
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
-        return self.train.fields[self.text].lengths_of(self.train.rows[self.text])[:, None]
-
-    @functools.cached_property
     def classes(self) -> np.ndarray:
         """(N,) int32 of the training split. Raises InputError where a label has no class of its own."""
         classes = self.classes_of(self.train).astype(np.int32)

@@ -11,13 +11,14 @@ import numpy as np
 from mxnet import Context, autograd, nd
 
 from pipeline.config.memory import MAX_SCORES
+from pipeline.core import kept_arrays
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
 from pipeline.evaluation import confidence
 from pipeline.models.devices import on_device
 from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks import matching_answers, matching_evaluation, matching_teaching
+from pipeline.tasks import known_pairs, matching_answers, matching_evaluation, matching_teaching
 from pipeline.tasks.base import NOT_HERE, StepLoss, Task
 from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
@@ -71,30 +72,22 @@ class Matching(Task):
 
     @functools.cached_property
     def examples(self) -> np.ndarray:
-        """(N,) int32: the records to learn from."""
+        """See Task: of a ranking loss the relevant ones."""
         relevance = self.train.relevance
         if self.config.train.loss.graded:
             matching_evaluation.check_grades(relevance, self.config.train.loss.grades, "train")
-            return np.arange(len(relevance), dtype=np.int32)
-        relevant = np.flatnonzero(relevance > 0).astype(np.int32)
+            return super().examples
+        relevant = self.kept("relevant", functools.partial(kept_arrays.selected, self._relevant, len(relevance)))
         if not len(relevant):
             raise InputError(f"the training split under {self.folder} has no relevant pair: check ingest.source")
         return relevant
 
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 2), two bytes each if they fit: together with an epoch's order they are most of what grows with N."""
-        fits = all(self.config.tokenize.limit(side) <= np.iinfo(np.uint16).max for side in SIDES)
-        lengths = np.empty((len(self.examples), len(SIDES)), np.uint16 if fits else np.int32)
-        for column, side in enumerate(SIDES):
-            lengths[:, column] = self.train.fields[side].lengths_of(self.train.rows[side][self.examples])
-        self.train.release()
-        return lengths
+    def _relevant(self, records: slice) -> np.ndarray:
+        return self.train.relevance[records] > 0
 
     @functools.cached_property
     def _known(self) -> Known:
-        rows = self.train.rows
-        return Known(rows["query"], rows["document"], self.train.relevance > 0, len(self.train.fields["query"]))
+        return known_pairs.of(self.train, self.kept)
 
     @functools.cached_property
     def _teacher(self) -> Teacher | None:

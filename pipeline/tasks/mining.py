@@ -17,8 +17,8 @@ from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import K1, B, Bm25
 from pipeline.evaluation.ranking import Judgements, Ranking, rank_collection
 from pipeline.models.matcher import Matcher
+from pipeline.tasks import known_pairs
 from pipeline.tasks.collection import Collection
-from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.matching_ranking import Asked, rank
 from pipeline.tokenization import shards
 
@@ -58,8 +58,8 @@ class Some:
 
 def blocks(split: shards.Split, size: int = QUERIES) -> Iterator[Block]:
     """All queries with a relevant document, block by block."""
-    count, documents = (len(split.fields[side]) for side in ("query", "document"))
-    known = Known(split.rows["query"], split.rows["document"], split.relevance > 0, count)
+    documents = len(split.fields["document"])
+    known = known_pairs.of(split)
     answerable = np.unique(split.rows["query"][split.relevance > 0]).astype(np.int64)
     for start in range(0, len(answerable), size):
         rows = answerable[start : start + size]

@@ -54,9 +54,9 @@ class Tagging(Task):
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """(N, 1) int32."""
+        """See Task. Raises InputError where a text has not a tag for each word."""
         _check(self.train, "train")
-        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
+        return super().lengths
 
     def network(self) -> Tagger:
         settings = self.options

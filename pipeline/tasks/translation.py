@@ -1,6 +1,5 @@
 """Translation: a text in, a text out, learnt with teacher forcing and written by beam search."""
 
-import functools
 import json
 import tempfile
 import time
@@ -56,11 +55,6 @@ class Translation(WritingTask):
         return self.config.options(TranslationConfig)
 
     sides = ("source", "target")
-
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """(N, 2) int32."""
-        return np.stack([self.train.fields[s].lengths_of(self.train.rows[s]) for s in self.sides], axis=1)
 
     def network(self) -> Translator:
         """Encoder and decoder over one vocabulary."""

@@ -66,7 +66,7 @@ def _close(descriptors: dict[int, int]) -> None:
     global _kept
     with _lock:
         _kept -= len(descriptors)
-    for descriptor in descriptors.values():
+    for descriptor in list(descriptors.values()):  # at the process's end a reading thread may still add some
         with contextlib.suppress(OSError):
             os.close(descriptor)
     descriptors.clear()

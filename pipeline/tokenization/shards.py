@@ -117,7 +117,7 @@ class Texts:
 
     def lengths_of(self, rows: np.ndarray) -> np.ndarray:
         """(n,) int32 of n rows."""
-        if len(self) <= _HELD_LENGTHS:
+        if len(self) <= min(_HELD_LENGTHS, 4 * len(rows)) or len(self._lengths) == 1:
             if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
                 raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} texts")
             return np.asarray((self._lengths[0] if len(self._lengths) == 1 else np.concatenate(self._lengths))[rows])

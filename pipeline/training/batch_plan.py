@@ -7,6 +7,7 @@ equal cost.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from pipeline.core.errors import InputError
 POOL_UPDATES = 128
 # Up to so many pools an epoch's updates are counted exactly; beyond, a sample of some pools' size is.
 COUNTED_POOLS, SAMPLED_POOLS = 16, 4
+DRAWN = 1 << 24  # up to so many examples an epoch's order is drawn and held; beyond, it is computed where it is needed
+ROUNDS = 8
 
 
 class Position(NamedTuple):
@@ -41,8 +44,8 @@ class Plan:
 
     def batches(self, epoch: int, pool: int) -> list[np.ndarray]:
         """The batches of one pool in order, each an array of example numbers sorted by length, last side first."""
-        order = _order(len(self.lengths), self.seed, epoch)
-        rows = order[len(order) * pool // self.pools : len(order) * (pool + 1) // self.pools]
+        size = len(self.lengths)
+        rows = ordered(range(size * pool // self.pools, size * (pool + 1) // self.pools), size, self.seed, epoch)
         parts = self._divide(rows, -(-len(rows) // self.max_pairs))
         shuffled = np.random.default_rng([self.seed, epoch, pool]).permutation(len(parts))
         return [parts[i] for i in shuffled]
@@ -103,12 +106,45 @@ class StreamPlan:
         return len(self.lengths) // self.streams
 
 
+def ordered(places: range, examples: int, seed: int, epoch: int) -> np.ndarray:
+    """(n,) int32: the example numbers that stand at some places of an epoch's order, a permutation of all of them."""
+    if examples <= DRAWN:
+        return _drawn(examples, seed, epoch)[places.start : places.stop]
+    return computed(np.arange(places.start, places.stop), examples, np.random.default_rng([seed, epoch]))
+
+
 @functools.lru_cache(maxsize=1)  # one epoch's: drawing it for each pool would take a third of a second of ten million
-def _order(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """(N,) int32: an epoch's permutation of the example numbers."""
+def _drawn(examples: int, seed: int, epoch: int) -> np.ndarray:
+    """(N,) int32: the whole order, shuffled."""
     order = np.arange(examples, dtype=np.int32)
     np.random.default_rng([seed, epoch]).shuffle(order)
     return order
+
+
+def computed(places: np.ndarray, examples: int, rng: np.random.Generator) -> np.ndarray:
+    """As `ordered`, without the memory and the time that an order of all takes.
+
+    A generalised Feistel cipher (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002): a place is two
+    digits of base `side`; each round adds to one of them what is mixed of the other, so that it can be undone. What
+    comes out beyond the last example is put in again until it is an example.
+    """
+    side = np.uint64(math.isqrt(examples - 1) + 1)
+    keys = rng.integers(2**64, size=ROUNDS, dtype=np.uint64)
+    found, left = places.astype(np.uint64), np.arange(len(places))
+    while len(left):
+        high, low = np.divmod(found[left], side)
+        for key in keys:
+            high, low = low, (high + _mixed(low ^ key) % side) % side
+        found[left] = high * side + low
+        left = left[found[left] >= examples]
+    return found.astype(np.int32)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """The finisher of SplitMix64 (Steele et al. 2014): each bit of a uint64 depends on all."""
+    numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ numbers >> np.uint64(31)
 
 
 def _padded(lengths: np.ndarray) -> int:

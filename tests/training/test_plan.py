@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from pipeline.core.errors import InputError
-from pipeline.training.batch_plan import COUNTED_POOLS, POOL_UPDATES, Plan, shares
+from pipeline.training import batch_plan
+from pipeline.training.batch_plan import COUNTED_POOLS, POOL_UPDATES, Plan, computed, shares
 
 lengths_of = hnp.arrays(np.int32, st.tuples(st.integers(1, 150), st.integers(1, 3)), elements=st.integers(1, 60))
 quick = settings(max_examples=25, deadline=None)
@@ -208,3 +210,38 @@ def test_cuts_by_tokens_leave_each_worker_a_pair(workers: int, longest: int, see
     lengths = np.random.default_rng(seed).integers(1, longest + 1, (300, 2)).astype(np.int32)
     for batch in epoch(Plan(lengths, 64, 2 * workers * 2 * longest, seed)):
         assert len(batch) >= workers
+
+
+@given(st.integers(1, 3000), st.integers(0, 9))
+@quick
+def test_a_computed_order_has_each_example_once_wherever_it_is_begun(examples: int, seed: int) -> None:
+    order = computed(np.arange(examples), examples, np.random.default_rng(seed))
+    np.testing.assert_array_equal(np.sort(order), np.arange(examples))
+    middle = computed(np.arange(examples // 3, examples), examples, np.random.default_rng(seed))
+    np.testing.assert_array_equal(middle, order[examples // 3 :])
+
+
+def test_a_computed_order_is_as_random_as_a_drawn_one() -> None:
+    """Where an example comes to stand, and which two stand side by side, over many seeds: chi-squared, p > 0.001."""
+    examples, seeds = 11, 22_000
+    places = np.arange(examples)
+    orders = np.stack([computed(places, examples, np.random.default_rng([5, seed])) for seed in range(seeds)])
+    for place in (0, 5, 10):
+        assert stats.chisquare(np.bincount(orders[:, place], minlength=examples)).pvalue > 0.001
+    pairs = np.bincount(orders[:, 3] * examples + orders[:, 4], minlength=examples**2).reshape(examples, examples)
+    assert stats.chisquare(pairs[~np.eye(examples, dtype=bool)]).pvalue > 0.001
+    large = computed(np.arange(20_000), 10**8, np.random.default_rng(1))
+    assert abs(stats.spearmanr(np.arange(20_000), large).statistic) < 0.03
+    assert stats.kstest(large / 10**8, "uniform").pvalue > 0.001
+
+
+def test_a_plan_of_very_many_examples_computes_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.random.default_rng(0).integers(1, 9, (5000, 1)).astype(np.int32)
+    monkeypatch.setattr(batch_plan, "DRAWN", 4999)
+    monkeypatch.setattr(batch_plan, "_drawn", None)
+    plan = Plan(lengths, 8, 10_000, 1)
+    assert plan.pools > 3
+    orders = [np.concatenate(epoch(plan, number)) for number in (0, 1)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(5000))
+    assert (orders[0] != orders[1]).mean() > 0.99

@@ -52,10 +52,6 @@ class Batch(NamedTuple):
 class Rating(Task):
     """Least squares over the stars."""
 
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        return self.train.fields["text"].lengths_of(self.train.rows["text"])[:, None]
-
     def stars(self, split: shards.Split) -> np.ndarray:
         """(N,) of a split's records."""
         ids = np.concatenate([split.fields["stars"].ids(row) for row in split.rows["stars"].tolist()])
