@@ -41,7 +41,7 @@ def check_alike(tokenized: Path, lengths: np.ndarray | None, packages: Sequence[
             name = str(path.relative_to(tokenized))
             own[name] = [f"{name} of SHA-256 {atomic_files.sha256(path)[:12]}", remedy]
     if lengths is not None:
-        checksum = zlib.crc32(memoryview(np.ascontiguousarray(lengths)))
+        checksum = zlib.crc32(np.ascontiguousarray(lengths).data)
         own["examples"] = [f"{len(lengths)} training examples of CRC-32 {checksum:08x}", remedy]
     line = json.dumps([socket.gethostname(), own]).encode() + b"\n"
     told = world.gather_numpy(np.frombuffer(line, np.uint8).astype(np.int32), "versions and data")
