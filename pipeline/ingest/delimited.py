@@ -9,7 +9,8 @@ from pipeline.config.sources import Column, PairsSource
 from pipeline.core.errors import InputError
 from pipeline.ingest import places
 from pipeline.ingest.cells import Cells
-from pipeline.ingest.places import Line, Lines
+from pipeline.ingest.line_batches import Lines, each
+from pipeline.ingest.places import Line
 from pipeline.ingest.rows import BadRow, Row, check_columns, shorten, too_long
 
 
@@ -102,12 +103,12 @@ def read_batches(
     def read(batch: Lines | list[Line]) -> Cells | list[Row]:
         nonlocal layout
         if layout is None:
-            layout = _first(source, iter(places.each(batch)), limit_bytes, address, wanted)
+            layout = _first(source, iter(each(batch)), limit_bytes, address, wanted)
         header = layout.header if layout is not None else 0
         if isinstance(batch, Lines) and layout is not None:
             texts = batch.texts[max(header - batch.before, 0) :]
             return _cells(name, texts, max(header, batch.before) + 1, source.delimiter, layout)
-        rows = _fields(source, (line for line in places.each(batch) if line.number > header), limit_bytes)
+        rows = _fields(source, (line for line in each(batch) if line.number > header), limit_bytes)
         return [_row(name, line, fields, layout) for line, fields in rows]
 
     return map(read, batches)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pipeline.config.sources import Column, PairsSource
 from pipeline.core import atomic_files, fingerprints
-from pipeline.ingest import delimited, jsonl, listing, parquet, places, tables
+from pipeline.ingest import delimited, jsonl, line_batches, listing, parquet, places, tables
 from pipeline.ingest.cells import Cells
 from pipeline.ingest.delimited import Layout
 from pipeline.ingest.rows import Row
@@ -101,7 +101,7 @@ def batches(
     """The rows of a part, some at a time, each with its file's name. Raises InputError as `tables.read` does."""
     if _in_lines(source):
         between = None if part.stop is None else (part.start, part.stop)
-        lines = places.batches(part.address, source.encoding, limit_bytes, between, part.before)
+        lines = line_batches.batches(part.address, source.encoding, limit_bytes, between, part.before)
         read = delimited.read_batches(source, lines, limit_bytes, part.address, wanted, part.layout)
         yield from map(functools.partial(_of_part, part), read)
     else:
@@ -136,8 +136,8 @@ def _rows(source: PairsSource, part: Part, wanted: Sequence[Column], limit_bytes
         read = parquet.read_pairs(source, part.address, wanted, limit_bytes, scratch, groups, part.before)
     else:
         between = (part.start, part.stop)
-        lines = places.batches(part.address, source.encoding, limit_bytes, between, part.before)
-        each = itertools.chain.from_iterable(map(places.each, lines))
+        lines = line_batches.batches(part.address, source.encoding, limit_bytes, between, part.before)
+        each = itertools.chain.from_iterable(map(line_batches.each, lines))
         read = (row for row, _ in jsonl.rows_of(each, part.address, wanted))
     return (_named(row, part) for row in read)
 

@@ -33,8 +33,7 @@ from pipeline.ingest import s3
 from pipeline.ingest.rows import SHOWN, BadRow, Row, shorten, too_long
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_PIECE, _BATCH_BYTES = 1 << 16, 1 << 17
-_BY_ITSELF = {"utf-8", "ascii", "iso8859-1", "cp1252"}  # a character means the same wherever it stands
+_PIECE = 1 << 16
 # What a packed file may unpack to: so many times its size, or so many bytes where that is more.
 _UNPACKED_TIMES, _UNPACKED_BYTES = 200, 64 << 20
 _NAME_IT = ": name the encoding it is in, such as cp1252 (ingest.source.encoding, or --encoding)"
@@ -47,13 +46,6 @@ class Line(NamedTuple):
     text: str  # without its end; of a bad line only the beginning
     problem: BadRow | None  # too long, or bytes that the encoding does not know
     cut: bool = False  # too long: `text` is only its beginning
-
-
-class Lines(NamedTuple):
-    """Lines that follow each other, none of them bad; `before` is how many stand before them."""
-
-    before: int
-    texts: list[str]
 
 
 def is_remote(address: str) -> bool:
@@ -120,7 +112,7 @@ def file_system(address: str) -> tuple[Any, str]:
         hint = known_implementations.get(scheme, {}).get("err") or str(error)
         raise InputError(f"{shown_address(address)} needs a driver that is not installed: {hint}") from None
     except Exception as error:
-        raise InputError(f"{shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
+        raise InputError(f"{shown_address(address)} cannot be opened: {sentence(error, address)}") from None
 
 
 def fingerprint(address: str) -> str:
@@ -140,7 +132,7 @@ def fingerprint(address: str) -> str:
     except InputError:
         raise
     except Exception as error:  # each driver has errors of its own
-        raise InputError(f"source {shown_address(address)} cannot be read: {_sentence(error, address)}") from None
+        raise InputError(f"source {shown_address(address)} cannot be read: {sentence(error, address)}") from None
 
 
 def size_of(address: str) -> int | None:
@@ -212,7 +204,7 @@ def _openings(address: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"source {shown_address(address)} cannot be opened: {_sentence(error, address)}") from None
+        raise InputError(f"source {shown_address(address)} cannot be opened: {sentence(error, address)}") from None
 
 
 class _Through(io.RawIOBase):
@@ -291,7 +283,7 @@ def sentences(shown: str, address: str = "") -> Iterator[None]:
     except DupletError:
         raise
     except Exception as error:
-        raise InputError(f"{shown} cannot be read to its end: {_sentence(error, address)}") from None
+        raise InputError(f"{shown} cannot be read to its end: {sentence(error, address)}") from None
 
 
 def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
@@ -306,99 +298,10 @@ def lines(address: str, encoding: str, limit_bytes: int) -> Iterator[Line]:
 
 def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -> Iterator[Line]:
     """As `lines`, of a stream that is open already and has `peek`; `address` is for messages."""
-    _check_encoding(encoding)
+    check_encoding(encoding)
     with sentences(shown_address(address), address):
-        stream, encoding = _with_line_feeds(stream, encoding)
-    yield from _lines_of(stream, encoding, limit_bytes, address)
-
-
-def batches(
-    address: str, encoding: str, limit_bytes: int, between: tuple[int, int] | None, before: int
-) -> Iterator[Lines | list[Line]]:
-    """As `lines`, many at a time: as texts, where none of them is bad, else each by itself.
-
-    Args:
-        between: the bytes of a local file, whose beginning `is_plain`, that are read: whole lines. None: all.
-        before: how many lines stand before them.
-    """
-    _check_encoding(encoding)
-    with contextlib.ExitStack() as stack:
-        if between is None:
-            stream = stack.enter_context(open_binary(address))
-            with sentences(shown_address(address), address):
-                stream, encoding = _with_line_feeds(stream, encoding)
-        else:
-            start, stop = between
-            file = stack.enter_context(local_path(address).open("rb"))
-            file.seek(start)
-            stream = cast(IO[bytes], _Bounded(file, stop - start))
-        yield from _batches_of(stream, encoding, limit_bytes, address, before)
-
-
-def each(batch: Lines | list[Line]) -> list[Line]:
-    """The lines of a batch, each by itself."""
-    if isinstance(batch, list):
-        return batch
-    return [Line(number, text, None) for number, text in enumerate(batch.texts, batch.before + 1)]
-
-
-class _Bounded:
-    """So many of the next bytes of a file."""
-
-    def __init__(self, file: IO[bytes], left: int) -> None:
-        self._file, self._left = file, left
-
-    def read(self, size: int) -> bytes:
-        piece = self._file.read(min(size, self._left))
-        self._left -= len(piece)
-        return piece
-
-    def readline(self, size: int) -> bytes:
-        line = self._file.readline(min(size, self._left))
-        self._left -= len(line)
-        return line
-
-
-def _batches_of(
-    stream: IO[bytes], encoding: str, limit_bytes: int, address: str, number: int
-) -> Iterator[Lines | list[Line]]:
-    """As `batches`, of a stream whose lines end with LF; `number` stand before."""
-    by_itself = codecs.lookup(encoding).name in _BY_ITSELF
-
-    def read() -> bytes:
-        with sentences(shown_address(address), address):
-            some = stream.read(_BATCH_BYTES)
-            if some and not some.endswith(b"\n"):
-                some += stream.readline(limit_bytes + 2)
-                while not some.endswith(b"\n") and (rest := stream.readline(_PIECE)) and not rest.endswith(b"\n"):
-                    pass  # of a line that is too long as it is
-            return some
-
-    # a batch is let go of before the next is read
-    while some := read():
-        texts = _texts(some, encoding, limit_bytes) if by_itself else None
-        if texts is None:
-            lines = list(_lines_of(io.BytesIO(some), encoding, limit_bytes, address, number))
-        before, number = number, number + len(lines if texts is None else texts)
-        del some
-        if texts is None:
-            yield lines
-            del lines
-        else:
-            yield Lines(before, texts)
-        del texts
-
-
-def _texts(some: bytes, encoding: str, limit_bytes: int) -> list[str] | None:
-    """The lines of some bytes; None: one of them may be too long, or has a mark or bytes that the encoding has not."""
-    try:
-        text = some.decode(encoding)
-    except UnicodeError:
-        return None
-    texts = text.removesuffix("\n").split("\n")
-    if "\ufeff" in text or (len(some) > limit_bytes and 4 * max(map(len, texts)) > limit_bytes):
-        return None
-    return [line.rstrip("\r") for line in texts] if "\r" in text else texts
+        stream, encoding = with_line_feeds(stream, encoding)
+    yield from lines_within(stream, encoding, limit_bytes, address)
 
 
 def is_plain(head: bytes) -> bool:
@@ -411,7 +314,7 @@ def _ends_with_cr(head: bytes) -> bool:
     return b"\r" in head[:-1] and b"\n" not in head
 
 
-def _lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str, number: int = 0) -> Iterator[Line]:
+def lines_within(stream: IO[bytes], encoding: str, limit_bytes: int, address: str, number: int = 0) -> Iterator[Line]:
     """As `lines_of`, of a stream whose lines end with LF; `number` stand before."""
 
     def read(size: int) -> bytes:
@@ -440,13 +343,13 @@ def stdin_lines(limit_bytes: int) -> Iterator[Line]:
     return lines_of(sys.stdin.buffer, "utf-8", limit_bytes, "standard input")
 
 
-def _with_line_feeds(stream: Any, encoding: str) -> tuple[IO[bytes], str]:
+def with_line_feeds(stream: Any, encoding: str) -> tuple[IO[bytes], str]:
     """The stream with LF as line end and the encoding it then has, by what its first bytes show."""
     head = stream.peek(_PIECE)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         decoder = codecs.getincrementaldecoder("utf-16")()
         change = lambda piece: decoder.decode(piece, final=not piece).encode("utf-8")
-        return _with_line_feeds(io.BufferedReader(_Through(stream, change), _PIECE), "utf-8")
+        return with_line_feeds(io.BufferedReader(_Through(stream, change), _PIECE), "utf-8")
     if _ends_with_cr(head):
         stream = io.BufferedReader(_Through(stream, lambda piece: piece.replace(b"\r", b"\n")), _PIECE)
     return stream, encoding
@@ -470,7 +373,7 @@ def bad_line(address: str, line: Line) -> Row:
     return Row(name_of(address), line.number, {}, shorten(line.text), line.problem)
 
 
-def _check_encoding(encoding: str) -> None:
+def check_encoding(encoding: str) -> None:
     try:
         codecs.lookup(encoding)
         if b"\n".decode(encoding) == "\n":
@@ -483,8 +386,8 @@ def _check_encoding(encoding: str) -> None:
     )
 
 
-def _sentence(error: Exception, address: str = "") -> str:
-    """The error on one line; a driver may have put the address with its secrets into it."""
+def sentence(error: Exception, address: str = "") -> str:
+    """A driver's error on one line; a driver may have put the address with its secrets into it."""
     text = one_line(error) or type(error).__name__
     if address.partition("://")[0] in s3.SCHEMES:
         text = s3.hint(text)
@@ -512,6 +415,4 @@ def names_in(folder: str) -> list[str]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"source folder {shown_address(folder)} cannot be listed: {_sentence(error, folder)}"
-        ) from None
+        raise InputError(f"source folder {shown_address(folder)} cannot be listed: {sentence(error, folder)}") from None

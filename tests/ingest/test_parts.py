@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipeline.config import SPLITS, check_config
 from pipeline.core.errors import InputError
 from pipeline.core.executors import InProcess
-from pipeline.ingest import blocks, copies, hashes, parts, places, records, stage
+from pipeline.ingest import blocks, copies, hashes, line_batches, parts, records, stage
 from pipeline.ingest.hashes import Block
 from pipeline.ingest.rows import short_hash
 from tests.killing import at_every_step, killing
@@ -55,7 +55,7 @@ def small(monkeypatch: pytest.MonkeyPatch, part_bytes: int = 200, block_rows: in
     monkeypatch.setattr(parts, "PART_BYTES", part_bytes)
     monkeypatch.setattr(blocks, "BLOCK_ROWS", block_rows)
     monkeypatch.setattr(parts, "_BATCH_ROWS", 7)
-    monkeypatch.setattr(places, "_BATCH_BYTES", 100)
+    monkeypatch.setattr(line_batches, "_BATCH_BYTES", 100)
     monkeypatch.setattr(hashes, "RANGE_ROWS", 50)
     monkeypatch.setattr(hashes, "RANGE_ROWS_PER_BLOCK", 1)
 
