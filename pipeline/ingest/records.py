@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.config import SPLITS, Config, task_spec
 from pipeline.config.sources import Column, Columns, PairsSource, SplitName
-from pipeline.core import atomic_files, executors
+from pipeline.core import executors, kept
 from pipeline.core.errors import InputError
 from pipeline.core.executors import Executor
 from pipeline.ingest import blocks, copies, hashes, leaks, ledger, pairs, parts, places
@@ -64,21 +64,17 @@ class Read(NamedTuple):
 def read(work: Work) -> Read:
     """Writes a part's blocks: a pure function of the part, that any process may run.
 
-    What an earlier run of the same stage has done is taken from it. Nothing is synced to the disk, which would cost
-    more than some parts: after a power cut, files that are not as large as they were tell.
+    What an earlier run of the same stage has done is taken from it; files that are not as large as they were are not.
     """
     known, stamp = work.folder / f"{work.name}.done", parts.stamp(work.part)
-    done = atomic_files.json_object(known)
-    if done.get("stamp") == stamp:
-        made = [Block(*block) for block in done["blocks"]]
-        if done["bytes"] == _sizes(work, made):
+    if (done := kept.recall(known, stamp)) is not None:
+        some, sizes = json.loads(done)
+        made = [Block(*block) for block in some]
+        if sizes == _sizes(work, made):
             return Read(made, None)
     found = _read(work)
     if found.rest is None and stamp == parts.stamp(work.part):
-        aside = known.with_name(f".{known.name}-{hashes.unique()}")
-        text = json.dumps({"stamp": stamp, "blocks": found.blocks, "bytes": _sizes(work, found.blocks)})
-        aside.write_text(text, encoding="utf-8")
-        aside.rename(known)
+        kept.keep(known, stamp, json.dumps([found.blocks, _sizes(work, found.blocks)]).encode())
     return found
 
 

@@ -63,7 +63,8 @@ class Tokenize(Stage):
         return tokenization.parts(config, keys["ingest"])
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        return tokenization.run(context.config, context.plan.folder("ingest"), folder)
+        plan = context.plan
+        return tokenization.run(context.config, plan.folder("ingest"), folder, work=plan.work(self.name))
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:
         yield from summary.tokenize(counts, context.config)

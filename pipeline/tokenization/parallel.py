@@ -1,13 +1,18 @@
 """What the tokenizing stage does with pieces of text, wherever they are run: counting and encoding tokens."""
 
 import functools
+import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from pipeline.config.sections import ExecutionConfig
-from pipeline.core import executors
+from pipeline.core import atomic_files, executors
 from pipeline.core.executors import Executor
+from pipeline.core.kept import Form, Kept
 from pipeline.tokenization.encoder import Encoded, Encoder, load_bare_tokenizer, load_vocabulary
 
 PIECE_TEXTS = 1000
@@ -35,6 +40,38 @@ def count(piece: Piece) -> Counter[str]:
 
 def encode(piece: Piece) -> Encoded:
     return _encoder(piece.folder).encode_all(piece.texts, piece.field)
+
+
+def keeping(executor: Executor, folder: Path) -> Executor:
+    """An executor that keeps what pieces gave in a folder, and takes from it what an earlier run left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    forms = {"count": Form(_stamp, _counts_packed, _counts_unpacked), "encode": Form(_stamp, _packed, _unpacked)}
+    return Kept(executor, folder, forms)
+
+
+def _stamp(piece: Piece) -> str:
+    """Of its texts; what else shapes a result is in the stage's key."""
+    return atomic_files.digest([piece.field, piece.texts])
+
+
+def _counts_packed(counts: Counter[str]) -> bytes:
+    return json.dumps(counts).encode()
+
+
+def _counts_unpacked(content: bytes) -> Counter[str]:
+    return Counter(json.loads(content))
+
+
+def _packed(encoded: Encoded) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **encoded._asdict())
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> Encoded:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    return Encoded(found["ids"], found["lengths"], *(int(found[name]) for name in ("cut", "unknown_tokens", "empty")))
 
 
 # A process tokenizes for one folder only; what it has loaded is forgotten when the run ends.

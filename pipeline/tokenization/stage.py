@@ -62,8 +62,9 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
 
 
 def run(
-    config: Config, ingest_folder: Path, folder: Path, workers: int | None = None, vocabulary_from: Path | None = None
-) -> dict[str, Any]:
+    config: Config, ingest_folder: Path, folder: Path, workers: int | None = None, vocabulary_from: Path | None = None,
+    work: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Writes vocabulary.json, tokenizer.json, sentencepiece.model (of that kind), and a folder per split.
 
     Each distinct text of a field of a split (by its key, in order of first appearance) is encoded once. Fields with a
@@ -75,6 +76,7 @@ def run(
         folder: exists and is empty.
         workers: processes of this host; None: as `execution` says. The output is the same.
         vocabulary_from: a trained folder whose vocabulary and tokenizer to use, to judge that model on other data.
+        work: holds the pieces that are done; what a run of the same key left there is taken. None: nothing is kept.
 
     Returns:
         Counts: per split `examples` and, per field, texts, tokens, cut, unknown_tokens, empty; the `vocabulary`'s size;
@@ -96,6 +98,8 @@ def run(
     texts = sum(source.texts for split in SPLITS for field in fields for source in sources[split][field])
     execution = config.execution if workers is None else ExecutionConfig(workers=workers)
     processes = parallel.executor_for(texts, execution)
+    if work is not None:
+        processes = parallel.keeping(processes, work)
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
