@@ -136,7 +136,7 @@ def measured(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     )
     rng, size = np.random.default_rng(config.seed), args.characters
     every = {(side, split): pieces(records(folder, split), size) for side, folder in texts.items() for split in SPLITS}
-    folder = Path(config.root) / "author_style" / config.name
+    folder = config.local_root / "author_style" / config.name
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for split in SPLITS:

@@ -93,11 +93,13 @@ class JobSpec(JobSettings):
     config: str = Field(description="Path of the configuration, as the person named it.")
     config_text: str = Field(description="Content of the configuration at submission, with ${VARIABLES} as written.")
     overrides: tuple[str, ...] = Field(default=(), description="Settings of the configuration, as key=value.")
-    root: str = Field(description="Root of the configuration, as an absolute path.")
+    root: str = Field(description="Root of the configuration, as an absolute path; of one at an address, its copy.")
+    address: str = Field(default="", description="Address of the root, where it has one.")
     cwd: str = Field(description="Folder where relative paths of the configuration start.")
     python: str = Field(description="Python interpreter of the environment.")
     environment: dict[str, str] = Field(
-        default={}, description="What whoever submitted had set for NCCL, Horovod and MXNet; only Kubernetes needs it."
+        default={},
+        description="What whoever submitted had set for NCCL, Horovod, MXNet, DUPLET_CACHE; only Kubernetes needs it.",
     )
     follows: tuple[str, ...] = Field(
         default=(), description="The target's names for jobs after whose end, good or bad, this one begins."
@@ -133,7 +135,9 @@ class JobSpec(JobSettings):
 
     def settings(self, workers: int) -> list[str]:
         """The overrides with which a run of this job is started on so many workers."""
-        name, root = (json.dumps(variables.escaped(value), ensure_ascii=False) for value in (self.name, self.root))
+        name, root = (
+            json.dumps(variables.escaped(value), ensure_ascii=False) for value in (self.name, self.address or self.root)
+        )
         run = [f"name={name}", f"root={root}", f"train.workers={workers}"]
         run.append(f"train.gpus={'true' if self.gpus_per_worker else 'false'}")
         if self.cpus_per_worker:
@@ -141,7 +145,7 @@ class JobSpec(JobSettings):
         return [*self.overrides, *run]
 
 
-FORWARDED = ("NCCL_", "HOROVOD_", "MXNET_")
+FORWARDED = ("NCCL_", "HOROVOD_", "MXNET_", "DUPLET_CACHE")
 ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 KEPT_SECRET = (
     "holds a password or token, which the job's folder would keep: set it in the environment and write ${NAME} in its "
@@ -184,7 +188,8 @@ def read(path: str, overrides: list[str], options: dict[str, str | None]) -> Job
     spec = check({
         **job, "id": name, "name": config.name, "config": config_path,
         "config_text": text, "overrides": listed,
-        "root": str(Path(config.root).resolve()), "cwd": os.getcwd(), "python": sys.executable,
+        "root": str(config.local_root.resolve()), "address": config.root if "://" in config.root else "",
+        "cwd": os.getcwd(), "python": sys.executable,
         "environment": _forwarded(job.get("target")), "min_workers": low, "max_workers": high, "gpus_per_worker": gpus,
     })  # fmt: skip
     _check_memory(spec, config)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from pipeline.core.atomic_files import at_home
+from pipeline.core.redaction import holds_secret
 
 # Ends of lines and other control characters, and the two line ends that only Unicode has.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -79,12 +80,22 @@ def _own(path: str) -> str:
     return path
 
 
+def _stored(place: str) -> str:
+    if place.startswith(("file://", "local://", "http://", "https://")):
+        raise ValueError("must be a path on this machine, or an address of an object store such as s3://bucket/runs")
+    if "://" in place and holds_secret(place):
+        raise ValueError("must hold no password or token: credentials come from the environment or the machine's role")
+    return place
+
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 # A file or folder, or (of sources) an address that fsspec knows.
 Place = Annotated[str, AfterValidator(at_home)]
 # One on this machine: of s3://bucket/x, say, a folder `s3:` would be made.
 OwnPlace = Annotated[Place, AfterValidator(_own)]
+# A folder on this machine, or one of an object store.
+Root = Annotated[Place, AfterValidator(_stored)]
 Name = Annotated[str, AfterValidator(_named), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 250})]
 # A name whose default rests on other settings: Config fills it in, so what reads it finds neither null nor "".
 Filled = Annotated[

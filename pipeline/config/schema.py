@@ -1,13 +1,14 @@
 """The whole configuration: its sections together, the settings that rest on others, and what must agree."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
-from pipeline.config.base import Name, OwnPlace, Settings
+from pipeline.config.base import Name, Root, Settings
 from pipeline.config.cells import CELLS
 from pipeline.config.heads import HEADS
 from pipeline.config.losses import LOSSES, LossConfig
@@ -30,6 +31,7 @@ from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
 from pipeline.config.tasks import TASKS, task_spec, task_specs
 from pipeline.config.teaching import TeachConfig
+from pipeline.core import naming
 from pipeline.core.errors import guess
 from pipeline.core.redaction import MASK, hide_all
 
@@ -69,11 +71,12 @@ class Config(Settings):
         description="Name of the runs, the experiment and the registered model. Default: the file's name.",
         examples=["answers"],
     )
-    root: OwnPlace = Field(
+    root: Root = Field(
         default="runs",
         min_length=1,
-        description="Folder of the stages' folders, the MLflow database and its artifacts.",
-        examples=["~/runs"],
+        description="Folder of the stages' folders, the MLflow database and its artifacts; or an address of an object "
+        "store for the stages' folders, whose copy here (and the rest) lies below DUPLET_CACHE (~/.cache/duplet).",
+        examples=["~/runs", "s3://bucket/runs"],
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         default=1, description="Seed of all random numbers. Equal seeds give equal splits and equal trainings."
@@ -101,6 +104,15 @@ class Config(Settings):
         section = getattr(self, self.task)
         assert isinstance(section, kind), f"{self.task} has no {kind.__name__}"
         return section
+
+    @property
+    def local_root(self) -> Path:
+        """The folder on this machine that stages work in: the root, or the copy of one at an address."""
+        if "://" not in self.root:
+            return Path(self.root)
+        above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        cache = Path(os.environ.get("DUPLET_CACHE") or f"{above}/duplet").expanduser()
+        return cache / "roots" / naming.unique(self.root.rstrip("/"))
 
     @property
     def split_seed(self) -> int:

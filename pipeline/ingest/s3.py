@@ -21,14 +21,17 @@ _ENDPOINT, _REGION = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), ("AWS_REGION",
 
 
 class S3(ArrowFSWrapper):
-    """Files of buckets, for reading."""
+    """Files of buckets. Of one that is being written, a kill leaves nothing."""
 
     cachable = False
 
     def _open(self, path: str, mode: str = "rb", *given: Any, **more: Any) -> IO[bytes]:
-        if mode != "rb":
-            raise ValueError(f"{path} is only read, not opened with mode {mode}")
+        if mode == "wb":
+            return self.fs.open_output_stream(path, compression=None)
         return self.fs.open_input_stream(path, compression=None, buffer_size=_READ_BYTES)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing: a bucket has no folders."""
 
     def info(self, path: str, **more: Any) -> dict[str, Any]:
         entry = super().info(path, **more)
@@ -50,9 +53,14 @@ def file_system(address: str) -> tuple[S3, str]:
     return _made(endpoint, region, credentials), path
 
 
+def refused(error: str) -> bool:
+    """Whether an error says that the credentials are at fault."""
+    return bool(re.search(r"ACCESS_DENIED|HTTP status 40[013]|Expired|InvalidAccessKey|SignatureDoesNotMatch", error))
+
+
 def hint(error: str) -> str:
     """What an error says, with what to do where it tells no more than a number."""
-    if re.search(r"ACCESS_DENIED|HTTP status 40[013]|Expired|InvalidAccessKey|SignatureDoesNotMatch", error):
+    if refused(error):
         names = ", ".join(CREDENTIALS)
         return f"the credentials ({names}, or the machine's role) are missing, expired, or may not read it; {error}"
     return error

@@ -18,6 +18,7 @@ from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.mine import Mine
 from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage, check_memory
 from pipeline.orchestration.stage import Plan, Stage, StageContext
+from pipeline.orchestration.store import Store
 from pipeline.orchestration.teach import Teach
 from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking
@@ -52,7 +53,8 @@ def stages_of(config: Config, until: str | None = None) -> list[Stage]:
 
 def plan(config: Config) -> Plan:
     """The keys that this configuration gives to each stage, each resting on those before."""
-    planned = Plan(Path(config.root), {})
+    root = config.local_root
+    planned = Plan(root, {}, Store(config.root, root) if "://" in config.root else None)
     with fingerprints.kept_under(planned.root):
         for stage in stages_of(config):
             keys = {name: parts.key for name, parts in planned.parts.items()}
@@ -66,7 +68,7 @@ def status(config: Config, verify: bool = False) -> list[dict[str, Any]]:
     Args:
         verify: reads every file whole, sources and stages' folders.
     """
-    with fingerprints.kept_under(Path(config.root), verify):
+    with fingerprints.kept_under(config.local_root, verify):
         planned = plan(config)
         return [_status(config, planned, stage, verify) for stage in planned.parts]
 
@@ -74,8 +76,8 @@ def status(config: Config, verify: bool = False) -> list[dict[str, Any]]:
 def _status(config: Config, planned: Plan, stage: str, verify: bool) -> dict[str, Any]:
     folder = planned.folder(stage)
     row: dict[str, Any] = {"stage": stage, "folder": str(folder), "state": "up to date", "changed": []}
-    if (folder / manifest.NAME).exists():
-        if manifest.readable(folder, stage, verify) is None:
+    if planned.is_made(stage):
+        if (folder / manifest.NAME).exists() and manifest.readable(folder, stage, verify) is None:
             row["state"] = "damaged"  # `duplet run` says what to do
         return row
     row["state"] = "interrupted" if planned.work(stage).exists() else "not run"
@@ -106,23 +108,24 @@ def run(config: Config, command: str, until: str, say: Say, verify: bool = False
     wanted = stages_of(config, until)
     if any(isinstance(stage, WorkerStage) for stage in wanted):  # the others need no GPU
         launcher.check_resources(config.train.workers, config.train.gpus, say)
-    root = Path(config.root)
+    root = config.local_root
+    here = "DUPLET_CACHE" if "://" in config.root else "root"
     try:
         atomic_files.owners_folder(root)
     except OSError as error:
         raise InputError(
-            f"root={config.root} cannot be used ({error.strerror}): set root to a folder you can write"
+            f"root={root} cannot be used ({error.strerror}): set {here} to a folder you can write"
         ) from None
     if (length := len(os.fsencode(root.resolve()))) > LONGEST_ROOT:
         raise InputError(
-            f"root={config.root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set root to a shorter one"
+            f"root={root}: its path has {length} bytes, SQLite takes {LONGEST_ROOT}: set {here} to a shorter one"
         )
     with fingerprints.kept_under(root, verify):
         return _run(config, wanted, command, say)
 
 
 def _to_do(planned: Plan, wanted: list[Stage]) -> list[Stage]:
-    return [stage for stage in wanted if not (planned.folder(stage.name) / manifest.NAME).exists()]
+    return [stage for stage in wanted if not planned.is_made(stage.name)]
 
 
 def _kernel(config: Config, work: list[Stage]) -> str:
@@ -140,7 +143,7 @@ def _kernel(config: Config, work: list[Stage]) -> str:
 
 def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
     """As `run`, under a root that can be used."""
-    root, planned = Path(config.root), plan(config)
+    root, planned = config.local_root, plan(config)
     work = _to_do(planned, wanted)
     if any(stage.name == Train.name for stage in work):
         check_memory(config, planned.folder("tokenize"))
@@ -190,12 +193,14 @@ def _run(config: Config, wanted: list[Stage], command: str, say: Say) -> Result:
 
 def _ensure(stage: Stage, context: StageContext) -> dict[str, Any]:
     """Makes one stage's folder unless it is there; of two processes at once, one works and the other waits for it."""
-    began, folder, say = time.time(), context.plan.folder(stage.name), context.say
-    state = "up to date"
+    planned, say = context.plan, context.say
+    began, folder = time.time(), planned.folder(stage.name)
+    state, lease = "up to date", None
     atomic_files.owners_folder(folder.parent)
     with ExitStack() as stack:
-        if not (folder / manifest.NAME).exists():
-            stack.enter_context(atomic_files.lock(folder.parent / f".{folder.name}.lock"))
+        if not (there := planned.fetch(stage.name)):
+            lease = stack.enter_context(planned.alone(stage.name, say))
+            there = planned.fetch(stage.name)  # made meanwhile
         if (folder / manifest.NAME).exists():
             manifest.load(folder, stage.name, f"duplet {stage.name} {context.command}")
             say(f"{stage.name}: up to date ({folder})")
@@ -205,6 +210,9 @@ def _ensure(stage: Stage, context: StageContext) -> dict[str, Any]:
             with context.tracking.stage(stage.name):
                 _make(stage, context, began)
             say(f"{stage.name}: done in {time.time() - began:.1f} s ({folder})")
+        if planned.store and lease and not there:
+            planned.store.send(folder, lease)
+            planned.store.forget(planned.work(stage.name))
     return {"state": state, "seconds": round(time.time() - began, 2), "folder": str(folder)}
 
 
@@ -212,7 +220,8 @@ def _make(stage: Stage, context: StageContext, began: float) -> None:
     parts, folder = context.plan.parts[stage.name], context.plan.folder(stage.name)
     context.tracking.params({"key": parts.key, **parts.config})
     with atomic_files.new_folder(folder) as new:
-        counts = stage.work(context, new)
+        with context.plan.carried(stage.name, context.say):
+            counts = stage.work(context, new)
         extra = {"configuration": context.config.name, **context.config.needed}
         manifest.write(new, stage.name, parts, counts, began, extra)
     context.tracking.artifact(folder / manifest.NAME)

@@ -106,7 +106,7 @@ class Seeds:
 
     def _write(self, spreads: dict[str, Spread], keys: list[str], runs: list[str | None]) -> Path:
         config, seeds = self.configs[0], [seed_config.seed for seed_config in self.configs]
-        folder = Path(config.root) / "seeds" / f"{config.name}-{atomic_files.digest(keys)[:12]}"
+        folder = config.local_root / "seeds" / f"{config.name}-{atomic_files.digest(keys)[:12]}"
         atomic_files.owners_folder(folder)
         atomic_files.write_text(folder / "table.txt", table_of(config, seeds, spreads))
         metrics = {name: value._asdict() for name, value in spreads.items()}

@@ -1,15 +1,23 @@
 """What a stage is to the flow: its key, its work, what it tells a person and what it gives to tracking."""
 
 import abc
+import contextlib
+import secrets
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.config import Config, SplitName
+from pipeline.core import atomic_files, manifest
 from pipeline.core.manifest import KeyParts
 from pipeline.core.progress import Say
+from pipeline.orchestration.lease import Lease
+from pipeline.orchestration.store import Store
 from pipeline.tracking import Tracking
+
+COPY = ".copy"  # of a root at an address: its name among all copies
 
 
 class Plan(NamedTuple):
@@ -17,6 +25,7 @@ class Plan(NamedTuple):
 
     root: Path
     parts: dict[str, KeyParts]
+    store: Store | None = None  # of a root at an address, of which `root` is the copy
 
     def folder(self, stage: str) -> Path:
         return self.root / stage / self.parts[stage].key
@@ -24,6 +33,36 @@ class Plan(NamedTuple):
     def work(self, stage: str) -> Path:
         """Where a stage's workers keep what must outlive a kill."""
         return self.root / "work" / f"{stage}-{self.parts[stage].key}"
+
+    def is_made(self, stage: str) -> bool:
+        """Whether a stage's folder is whole, here or in the store."""
+        folder = self.folder(stage)
+        return (folder / manifest.NAME).exists() or (self.store is not None and self.store.holds(folder))
+
+    def fetch(self, stage: str) -> bool:
+        """Whether a stage's folder is where it counts; what is in the store is then here too. Raises as Store does."""
+        folder = self.folder(stage)
+        return self.store.fetch(folder) if self.store else (folder / manifest.NAME).exists()
+
+    @contextlib.contextmanager
+    def alone(self, stage: str, say: Say) -> Iterator[Lease | None]:
+        """While entered, no other process makes this stage's folder, nor (root at an address) another machine."""
+        folder = self.folder(stage)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(atomic_files.lock(folder.parent / f".{folder.name}.lock"))
+            if self.store is None:
+                yield None
+                return
+            copy, host = self.root / COPY, socket.gethostname()
+            if not copy.exists():
+                atomic_files.write_text(copy, secrets.token_hex(8))
+            name = f"{host}-{copy.read_text(encoding='utf-8')}"
+            what = f"{stage}-{folder.name}"
+            yield stack.enter_context(Lease(self.store, what, name, f"{manifest.person()} on {host}", say))
+
+    def carried(self, stage: str, say: Say) -> contextlib.AbstractContextManager[None]:
+        """While entered, a stage's checkpoints go to the store, if there is one."""
+        return self.store.carried(self.work(stage), say) if self.store else contextlib.nullcontext()
 
     def before(self, stage: str) -> dict[str, Path]:
         """The folders of the stages before one."""

@@ -79,7 +79,7 @@ class Sweep:
                 self._config(dict(zip([axis.key for axis in self.axes], combination)))
         identity = {"search": search, "axes": [axis._asdict() for axis in self.axes], "fixed": sorted(self.fixed)}
         key = atomic_files.digest({**identity, "config": Path(path).read_text(encoding="utf-8")})[:12]
-        self.folder = Path(self.config.root) / "sweeps" / f"{self.config.name}-{key}"
+        self.folder = self.config.local_root / "sweeps" / f"{self.config.name}-{key}"
 
     def _whole(self, key: str) -> bool:
         return next(axis.whole for axis in self.axes if axis.key == key)

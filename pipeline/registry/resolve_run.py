@@ -31,8 +31,9 @@ def model(name: str, root: Path, uri: str | None) -> Path:
         return fetching.fetch(name, root, uri)
     from pipeline.orchestration import flow
 
-    folder = flow.plan(load_config(path)).folder("train")
-    if not (folder / manifest.NAME).exists():
+    planned = flow.plan(load_config(path))
+    folder = planned.folder("train")
+    if not (planned.fetch("train") or (folder / manifest.NAME).exists()):
         raise InputError(
             f"{name} is not trained with its present settings: run `duplet run {shlex.quote(name)}` first, "
             "or name a training with other settings by its folder or its run id"
@@ -103,7 +104,7 @@ def _of_configuration(path: str, overrides: list[str], root: Path | None, uri: s
     config = load_config(path, [*overrides, *([f"root={root}"] if root else [])])
     keys = flow.plan(config)
     folder = keys.folder("evaluate")
-    if not (folder / manifest.NAME).exists():
+    if not ([keys.fetch(stage) for stage in keys.parts][-1] or (folder / manifest.NAME).exists()):
         command = shlex.join(["duplet", "run", path, *overrides])
         raise InputError(
             f"{path} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "

@@ -88,7 +88,7 @@ class Tracking:
     def of(cls, config: "Config", name: str, say: Say, system_metrics: bool = False, **more: Any) -> "Tracking":
         """A run that goes where a configuration says; `more` as of `Tracking`."""
         settings = config.tracking
-        where = address(settings.uri, Path(config.root))
+        where = address(settings.uri, config.local_root)
         return cls(where, settings.experiment, name, say, system_metrics, **settings.sending, **more)
 
     def _begin(self, goes_on: Sequence[str], max_bytes: int) -> None:

@@ -215,12 +215,30 @@ def test_no_folder_is_named_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert sorted(path.name for path in Path().iterdir()) == ["c.yaml", "p.tsv"]
 
 
+def test_a_root_is_a_folder_here_or_in_a_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    read = lambda root: check_config(
+        {"name": "t", "root": root, "ingest": {"source": {"format": "docstrings"}}}, "test"
+    )
+    monkeypatch.setenv("DUPLET_CACHE", str(tmp_path / "cache"))
+    copies = [read(root).local_root for root in ("s3://bucket/runs", "s3://bucket/runs/", "s3://bucket/runs2")]
+    assert copies[0] == copies[1] != copies[2]
+    assert {copy.parent for copy in copies} == {tmp_path / "cache" / "roots"}
+    assert read(str(tmp_path)).local_root == tmp_path
+    monkeypatch.delenv("DUPLET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
+    assert read("s3://bucket/runs").local_root == tmp_path / "theirs" / "duplet" / "roots" / copies[0].name
+    for root in ("file:///runs", "http://host/runs"):
+        with pytest.raises(InputError, match="must be a path on this machine, or an address of an object store"):
+            read(root)
+    with pytest.raises(InputError, match="must hold no password or token: credentials come from the environment"):
+        read("s3://ann:secret@bucket/runs")
+
+
 @pytest.mark.parametrize("path", ["s3://bucket/runs", "file:///runs", "hdfs://name/x"])
 def test_what_is_written_here_is_no_address(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder `s3:` would be made, of which nobody knows."""
     source = {"source": {"format": "docstrings"}}
     for given in (
-        {"root": path},
         {"train": {"start_from": path}},
         {"captioning": {"weights": path}},
         {"tokenize": {"more_words": path}},

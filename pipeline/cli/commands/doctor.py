@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.cli import diagnostics
 
     config = configured.load(args) if args.config else None
-    root = Path(config.root if config else "runs")
+    root = config.local_root if config else Path("runs")
     uri = (config.tracking.uri if config else None) or os.environ.get("MLFLOW_TRACKING_URI")
     checks = diagnostics.examine(root, uri, config.train.workers if config else 2)
     Console().print(diagnostics.table(checks))

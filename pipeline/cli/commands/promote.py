@@ -64,7 +64,7 @@ def _back(args: argparse.Namespace) -> int:
     name, root, uri = args.name, args.root, args.uri
     if args.model:
         config = load_config(args.model, args.overrides)
-        name, root = name or config.promote.name, root or Path(config.root)
+        name, root = name or config.promote.name, root or config.local_root
         uri = uri or config.tracking.uri
     if not name:
         raise InputError("--back of which model? give --name, or the configuration")

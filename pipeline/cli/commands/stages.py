@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json({"run_id": result.run_id, "stages": result.stages, "metrics": result.metrics}))
     elif result.run_id:
-        say(f"MLflow run {result.run_id} (`{pages(config.root, result.run_id)}` shows it)")
+        say(f"MLflow run {result.run_id} (`{pages(str(config.local_root), result.run_id)}` shows it)")
     return 0
 
 

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per stage."""
     config = configured.load(args)
     if args.disk:
-        return _disk(Path(config.root), args.json)
+        return _disk(config.local_root, args.json)
     from pipeline.orchestration import flow
 
     rows = flow.status(config, args.verify)

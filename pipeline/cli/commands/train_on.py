@@ -126,7 +126,7 @@ def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say
         print(result.table)
     parser = argparse.ArgumentParser()
     index_command.arguments(parser)
-    words = [result.stages["train"]["folder"], "--output", str(index), "--root", config.root]
+    words = [result.stages["train"]["folder"], "--output", str(index), "--root", str(config.local_root)]
     if args.anew:
         words.append("--replace-model")
     joining = parser.parse_args(words)
@@ -135,5 +135,5 @@ def _train_and_join(config: "Config", index: Path, args: argparse.Namespace, say
     if not args.json:
         say(f"the index answers with the model now: `{shlex.join(['duplet', 'search', str(args.index), '--serve'])}`")
         if result.run_id:
-            say(f"MLflow run {result.run_id} (`{stages.pages(config.root, result.run_id)}` shows it)")
+            say(f"MLflow run {result.run_id} (`{stages.pages(str(config.local_root), result.run_id)}` shows it)")
     return code

@@ -20,7 +20,7 @@ def measure(config: Config, trained: Path, fp32: Path, int8: Path, tokenized_key
         fp32, int8: where the graphs of both lie; `int8` is the folder being exported, which can be opened already.
         tokenized_key: of the tokenized data that the model was trained on.
     """
-    places = [trained.parent.parent / "tokenize" / tokenized_key, Path(config.root) / "tokenize" / tokenized_key]
+    places = [trained.parent.parent / "tokenize" / tokenized_key, config.local_root / "tokenize" / tokenized_key]
     tokenized = next((place for place in places if tokenized_key and (place / manifest.NAME).exists()), None)
     if tokenized is None:
         return {"measured": False, "why": f"the tokenized data {tokenized_key} is not beside the model"}
