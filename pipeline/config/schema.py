@@ -214,6 +214,15 @@ class Config(Settings):
                 f"some probability ({', '.join(name for name, spec in task_specs().items() if spec.sure)}), not for "
                 f"{self.task}: leave it out"
             )
+        if self.train.bpe_dropout and not self.spec.resegments:
+            able = ", ".join(name for name, spec in task_specs().items() if spec.resegments)
+            raise ValueError(f"train.bpe_dropout={self.train.bpe_dropout} is for tasks {able}, not {self.task}")
+        pieces = self.tokenize.kind, self.tokenize.sentencepiece_model
+        if self.train.bpe_dropout and pieces != ("sentencepiece", "bpe"):
+            raise ValueError(
+                f"train.bpe_dropout={self.train.bpe_dropout} leaves out merges, which only a SentencePiece model of "
+                "BPE has: set tokenize.kind=sentencepiece and tokenize.sentencepiece_model=bpe"
+            )
         if self.mine.by and not self.spec.heads:
             raise ValueError(f"mine.by is for task matching, not {self.task}")
         return self

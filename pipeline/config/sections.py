@@ -325,6 +325,12 @@ class TrainConfig(Settings):
         "first document; a query without a relevant one has none. null: neither.",
         examples=[0.95],
     )
+    bpe_dropout: Share = Field(
+        default=0.0,
+        description="Of tokenize.sentencepiece_model=bpe, tasks matching, classification and translation: probability "
+        "that a merge of pieces is left out, drawn anew as an update reads a text. 0: none.",
+        examples=[0.1],
+    )
     average: Share = Field(
         default=0.0,
         description="Decay of a running mean of the parameters, which is then what validation judges and what is kept: "

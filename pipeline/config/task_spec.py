@@ -78,6 +78,7 @@ class TaskSpec:
             lists of documents and a collection.
         teachable: whether it learns from a teacher too.
         sure: whether its answers are right with a probability, so that train.sure_precision may call some sure.
+        resegments: whether training reads its texts by `Task.read`, which train.bpe_dropout cuts into other pieces.
         heads: whether the settings head, towers and train.loss shape its models.
         goes_on: whether it goes on from a prompt, by its class's `prompt`, `go_on` and `likeliest`.
         mxnet: (config, model folder) -> Predictor on MXNet.
@@ -108,6 +109,7 @@ class TaskSpec:
     relevance: bool = False
     teachable: bool = False
     sure: bool = False
+    resegments: bool = False
     heads: bool = False
     goes_on: bool = False
     onnx: OnnxSpec | None = None

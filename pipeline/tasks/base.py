@@ -18,6 +18,7 @@ from pipeline.evaluation.judged import Judged
 from pipeline.reporting import system_comparison
 from pipeline.tasks.length_bucketing import ROWS_PER_STEP, ROWS_PER_STEP_ON_GPU
 from pipeline.tokenization import shards
+from pipeline.tokenization.segments import Segments
 
 # An update kept by a version that did not keep where the teacher's folder is cannot be replayed.
 NOT_HERE = "what the teacher says of the texts is not here: put the folder of the stage teach back"
@@ -72,6 +73,21 @@ class Task:
             called = "validation" if name == "valid" else name
             raise InputError(f"the {called} split has no {self.config.spec.record} to judge: raise ingest.split.{name}")
         return split
+
+    @functools.cached_property
+    def _segments(self) -> Segments | None:
+        dropout = self.config.train.bpe_dropout
+        return Segments(self.folder, dropout) if dropout else None
+
+    def read(self, field: str, rows: np.ndarray, seed: list[int]) -> list[np.ndarray]:
+        """The (T,) int32 ids of n texts of the training split, as an update with this seed reads them: with
+        train.bpe_dropout cut into other pieces, the same for the same text wherever it stands in the update."""
+        texts = self.train.fields[field].read(rows)
+        if self._segments is None:
+            return texts
+        place, limit = list(self.train.fields).index(field), self.config.tokenize.limit(field)
+        anew = self._segments.anew
+        return [anew(ids, limit, [*seed, 3, place, row]) for ids, row in zip(texts, rows.tolist())]
 
     @functools.cached_property
     def embedding_rows(self) -> int:

@@ -63,7 +63,7 @@ class Classification(LabelTask):
         return Classifier(self.config.model, shards.vocabulary_size(self.folder), len(self.names), prefix="classifier_")
 
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TextBatch:
-        ids = self.train.fields["text"].read(self.train.rows["text"][shares[rank]])
+        ids = self.read("text", self.train.rows["text"][shares[rank]], seed)
         tokens = distinct_tokens(ids)
         texts = chunked(ids, tokens, self.rows_per_step)
         own, total = shares[rank][texts.rows], sum(len(share) for share in shares)

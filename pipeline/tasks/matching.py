@@ -121,7 +121,7 @@ class Matching(Task):
         queries, draws = self.train.rows["query"][records], [[*seed, record] for record in records.tolist()]
         listed = self._listed_negatives(queries, draws)
         documents = np.concatenate([self.train.rows["document"][records], listed])
-        texts = {side: self.train.fields[side].read(r) for side, r in zip(SIDES, (queries, documents))}
+        texts = {side: self.read(side, r, seed) for side, r in zip(SIDES, (queries, documents))}
         counts, more = [len(share) for share in shares], 0
         further = np.zeros(0, np.int64)
         if self._teacher:

@@ -22,7 +22,7 @@ from pipeline.reporting import tables, translation_plots
 from pipeline.tasks import decoding
 from pipeline.tasks.base import StepLoss, texts_of
 from pipeline.tasks.length_bucketing import like_lengths
-from pipeline.tasks.teacher_forcing import WritingTask, gather_found, mean_nats
+from pipeline.tasks.teacher_forcing import WritingTask, gather_found, mean_nats, teacher
 from pipeline.tokenization import shards
 from pipeline.tokenization.encoder import UNKNOWN_ID, load_tokenizer
 from pipeline.tokenization.joining import joined
@@ -43,7 +43,7 @@ class TranslationBatch(NamedTuple):
     inputs: np.ndarray  # (Tt + 1, n) int32: the border, then the target's tokens, 0 on padding
     places: np.ndarray  # (m,) int32: where targets stand in (Tt + 1) * n steps
     targets: np.ndarray  # (m,) int32: what each step must write; after the last token the border
-    total: int  # targets of all workers, M
+    total: int  # targets of all workers, M; before `joined`, of this one
 
 
 class Translation(WritingTask):
@@ -63,20 +63,29 @@ class Translation(WritingTask):
 
     # --- training -----------------------------------------------------------------------------------------------------
     def batch(self, shares: list[np.ndarray], rank: int, seed: list[int]) -> TranslationBatch:
-        lengths = [self.lengths[share] for share in shares]
-        ids, sizes = self.train.fields["source"].padded(self.train.rows["source"][shares[rank]])
-        forced = self.forced(self.train, "target", shares[rank])
+        (ids, sizes), target = (
+            shards.padded(self.read(side, self.train.rows[side][shares[rank]], seed)) for side in self.sides
+        )
+        forced = teacher(*target, self.border)
         return TranslationBatch(
             tokens=None,
-            real=int(lengths[rank].sum()),
-            cells=int(len(lengths[rank]) * lengths[rank].max(axis=0).sum()),
+            real=int(sizes.sum() + target[1].sum()),
+            cells=int(len(sizes) * (sizes.max() + target[1].max())),
             source=ids.T.copy(),
             source_lengths=sizes,
             inputs=forced.inputs,
             places=forced.places,
             targets=forced.targets,
-            total=sum(int(part[:, 1].sum()) + len(part) for part in lengths),
+            total=len(forced.targets),
         )
+
+    def told(self, batch: TranslationBatch) -> np.ndarray:
+        """See Task: how many targets there are."""
+        return np.array([len(batch.targets)], np.int32)
+
+    def joined(self, batch: TranslationBatch, told: np.ndarray, rank: int) -> TranslationBatch:
+        """See Task: how many targets all workers have."""
+        return batch._replace(total=int(told.sum()))
 
     def loss(self, network: Translator, table: nd.NDArray | None, batch: TranslationBatch, world: World) -> StepLoss:
         """Mean cross entropy, with label smoothing, over all workers' target tokens."""

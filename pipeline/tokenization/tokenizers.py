@@ -176,6 +176,10 @@ class SentencePieceTokenizer:
         """All pieces, in the order of their ids."""
         return [self._processor.id_to_piece(i) for i in range(len(self._processor))]
 
+    def scores(self) -> dict[str, float]:
+        """Each piece's score; of BPE, the higher, the earlier it is merged."""
+        return {piece: self._processor.get_score(i) for i, piece in enumerate(self.pieces())}
+
 
 def tokenizer_of(kind: str, lowercase: bool, folder: Path) -> Tokenizer:
     """The tokenizer of a kind; SentencePiece's model is read from `folder`."""

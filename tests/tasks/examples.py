@@ -7,6 +7,8 @@ from pipeline.config import Config, check_config
 
 CODE = {"format": "python", "of": "package", "max_records": 300}
 
+BPE: dict[str, Any] = {"kind": "sentencepiece", "sentencepiece_model": "bpe", "vocabulary_size": 120}
+
 # Sizes are small and dropout is on: what resumes bit for bit must do so with it.
 SMALL: dict[str, dict[str, Any]] = {
     "matching": {
@@ -22,9 +24,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "classification": {
         "task": "classification",
         "ingest": {"source": CODE, "split": {"valid": 0.2, "test": 0.2}},
-        "tokenize": {"max_tokens": {"text": 24}},
+        "tokenize": {"max_tokens": {"text": 24}, **BPE},
         "model": {"embedding": 12, "hidden": 8, "layers": 2, "pooling": "last"},
-        "train": {"max_pairs_per_update": 16},
+        "train": {"max_pairs_per_update": 16, "bpe_dropout": 0.3},
     },
     "tagging": {
         "task": "tagging",
@@ -61,10 +63,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "translation": {
         "task": "translation",
         "ingest": {"source": {"format": "numbers", "count": 240}, "split": {"valid": 0.2, "test": 0.2}},
-        "tokenize": {"kind": "character", "min_count": 1},
+        "tokenize": BPE,
         "model": {"embedding": 12, "hidden": 8, "layers": 2},
         "translation": {"attention": "bahdanau", "beam": 3},
-        "train": {"max_pairs_per_update": 16},
+        "train": {"max_pairs_per_update": 16, "bpe_dropout": 0.3},
     },
     "captioning": {
         "task": "captioning",

@@ -39,8 +39,9 @@ def trained(prepared: Callable[..., Any]) -> Callable[[str], Any]:
             shutil.rmtree(folder)
         for vocabulary in forms(config):
             (folder / vocabulary).mkdir(parents=True, exist_ok=True)
-            for file in ("vocabulary.json", "tokenizer.json"):
-                shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
+            for file in ("vocabulary.json", "tokenizer.json", "sentencepiece.model"):
+                if (tokenized / vocabulary / file).exists():
+                    shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
         if (tokenized / images.SHAPE).exists():
             shutil.copy(tokenized / images.SHAPE, folder)
         scale = 1.0 if name == "visual_question" else 3.0  # attention over an image's places saturates soonest

@@ -15,6 +15,7 @@ TASK = TaskSpec(
     check_split="pipeline.orchestration.split_checks:classification",
     pooled=True,
     teachable=True,
+    resegments=True,
     sure=True,
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.tasks:classifier",

@@ -113,6 +113,7 @@ TASK = TaskSpec(
     pooled=True,
     relevance=True,
     teachable=True,
+    resegments=True,
     sure=True,
     heads=True,
     mxnet="pipeline.serving.predict.mxnet_encoder:open_predictor",

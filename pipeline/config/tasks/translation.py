@@ -66,6 +66,7 @@ TASK = TaskSpec(
     options=TranslationConfig,
     inputs=("source",),
     columns={"source": ("source", "src", "en"), "target": ("target", "tgt", "translation", "reference")},
+    resegments=True,
     onnx=OnnxSpec(
         graphs="pipeline.serving.onnx.writers:translator",
         judge="pipeline.serving.export.writing_validation:translation",
