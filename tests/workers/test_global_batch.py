@@ -66,6 +66,9 @@ CASES: dict[str, dict[str, Any]] = {
     "taught, ordinal": {"teach": {"vectors": []}, **LOSSES["ordinal"]},
 }  # fmt: skip
 
+# its masks differ with the number of shares, so no number of workers equals another
+MASKED: dict[str, Any] = {"plain": True, "model": {"dropout": 0.4}}
+
 
 def graded_rows(count: int) -> list[dict[str, Any]]:
     """Queries with three documents each, of grades 0, 1 and 2, of uneven lengths.
@@ -103,7 +106,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     cases: list[dict[str, Any]] = []
     tokenized: dict[str, Any] = {}
     ingested: dict[str, Path] = {}
-    for case in CASES.values():
+    for case in (*CASES.values(), MASKED):
         graded = not case.get("plain", False)
         source = str(folder / ("graded.jsonl" if graded else "plain.jsonl"))
         columns = {"query_id": "qid"} | ({"relevance": "relevance"} if graded else {})
@@ -155,7 +158,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_all_cases_can_be_computed(size: int, computed: Callable[[int], Path]) -> None:
     """By itself, so that no test takes the time of several numbers of workers."""
-    assert len(list(computed(size).glob(f"size-{size}-parts-1-case-*.npz"))) == len(CASES)
+    assert len(list(computed(size).glob(f"size-{size}-parts-1-case-*.npz"))) == len(CASES) + 1
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
@@ -168,7 +171,7 @@ def test_several_workers_equal_one(name: str, size: int, computed: Callable[[int
 
 @pytest.mark.parametrize(("size", "parts"), PARTS)
 def test_all_cases_can_be_computed_in_parts(size: int, parts: int, computed: Callable[..., Path]) -> None:
-    assert len(list(computed(size, parts).glob(f"size-{size}-parts-{parts}-case-*.npz"))) == len(CASES)
+    assert len(list(computed(size, parts).glob(f"size-{size}-parts-{parts}-case-*.npz"))) == len(CASES) + 1
 
 
 @pytest.mark.parametrize(("size", "parts"), PARTS)
@@ -191,3 +194,12 @@ def test_the_cases_hold_what_they_are_for(computed: Callable[[int], Path]) -> No
     taught = np.load(computed(1) / f"size-1-parts-1-case-{list(CASES).index('taught, cosine')}.npz")
     assert min(taught[f"margins {update}"] for update in range(3)) > 10
     assert min(taught[f"further {update}"] for update in range(3)) == 7
+
+
+def test_the_parts_of_a_worker_draw_the_masks_of_as_many_workers(computed: Callable[..., Path]) -> None:
+    workers, parts, alone = (
+        computed(n, p) / f"size-{n}-parts-{p}-case-{len(CASES)}.npz" for n, p in ((2, 1), (1, 2), (1, 1))
+    )
+    assert_equal(workers, parts, within=1e-5)
+    with pytest.raises(AssertionError):
+        assert_equal(workers, alone, within=1e-5)
