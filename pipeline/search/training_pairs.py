@@ -2,7 +2,7 @@
 
 A passage gives one query: the title, if it is a document's first; the heading that it begins with; else, and for more,
 a sentence of it. The sentence is taken out of the passage in nine cases of ten (inverse cloze), so that a model cannot
-learn to match equal words alone. All pairs of a document are in one split.
+learn to match equal words alone. All pairs of a document are in one split, and no query of train is one of another's.
 
 Reference: Lee, Chang and Toutanova, "Latent retrieval for weakly supervised open domain question answering", ACL 2019.
 """
@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.ingest.leaks import normalized
 from pipeline.search.documents import Document
 from pipeline.search.passages import Tokens, cut, remembered
 from pipeline.search.segments import index_text
@@ -112,10 +113,14 @@ def write(documents: Iterable[Document], folder: Path, wanted: int, seed: int = 
             pairs_by_split[split].append((chance.random(), pair))
         if len(pairs_by_split[split]) > 2 * limit:
             pairs_by_split[split] = sorted(pairs_by_split[split])[:limit]
-    for split, pairs in pairs_by_split.items():
-        limit = wanted if split == "train" else JUDGED
+    kept = {split: [pair for _, pair in sorted(pairs)] for split, pairs in pairs_by_split.items()}
+    kept |= {split: kept[split][:JUDGED] for split in SPLITS[1:]}
+    # documents share headings and sentences; what a model is judged by it must not have learnt
+    judged = {normalized(pair.query) for split in SPLITS[1:] for pair in kept[split]}
+    kept["train"] = [pair for pair in kept["train"] if normalized(pair.query) not in judged][:wanted]
+    for split, pairs in kept.items():
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for _, pair in sorted(pairs)[:limit]:
+            for pair in pairs:
                 file.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")
                 counts[split] += 1
                 counts[pair.source] += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ingest.leaks import normalized
 from pipeline.search import training_pairs
 from pipeline.search.documents import Document
 from pipeline.search.training_pairs import pairs_of, sentences, split_of
@@ -57,7 +58,8 @@ def test_headings_ask_for_their_sections() -> None:
 
 
 def test_splits_are_by_document_and_of_their_shares(tmp_path: Path) -> None:
-    documents = [Document(f"d{i}", f"Title number {i}", f"Unique{i} " + PROSE * 8) for i in range(300)]
+    prose = [(f"Unique{i} " + PROSE * 8).replace(" the ", f" the {i}th ") for i in range(300)]
+    documents = [Document(f"d{i}", f"Title number {i}", text) for i, text in enumerate(prose)]
     counts = training_pairs.write(documents, tmp_path, 500)
     assert counts["train"] == 500
     rows = {split: [json.loads(line) for line in (tmp_path / f"{split}.jsonl").read_text().splitlines()]
@@ -79,3 +81,18 @@ def test_the_same_documents_give_the_same_pairs(tmp_path: Path) -> None:
         training_pairs.write(documents, tmp_path / name, 1000)
     for split in training_pairs.SPLITS:
         assert (tmp_path / "a" / f"{split}.jsonl").read_bytes() == (tmp_path / "b" / f"{split}.jsonl").read_bytes()
+
+
+def test_no_query_of_train_is_one_of_another_split(tmp_path: Path) -> None:
+    """Three documents say the same each: what they are judged by is left out of train, but for case."""
+    texts = [PROSE.replace(".", f" {i // 3}.").replace("!", f" {i // 3}!") for i in range(180)]
+    documents = [Document(f"d{i}", "Wings", text.upper() if i % 2 else text) for i, text in enumerate(texts)]
+    training_pairs.write(documents, tmp_path, 1000)
+    queries = {}
+    for split in training_pairs.SPLITS:
+        rows = map(json.loads, (tmp_path / f"{split}.jsonl").read_text().splitlines())
+        queries[split] = {normalized(row["query"]) for row in rows}
+    judged = queries["valid"] | queries["test"]
+    trained = [normalized(text) for i, text in enumerate(texts) if split_of(f"d{i}") == "train"]
+    assert sum(any(query in text for text in trained) for query in judged) > 5  # so some would have been in both
+    assert len(queries["train"]) > 100 and not queries["train"] & judged
