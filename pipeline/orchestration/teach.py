@@ -43,7 +43,8 @@ class Teach(Stage):
         if context.config.spec.relevance:
             from pipeline.orchestration import teach_pairs  # loads MXNet, which `duplet status` must not
 
-            folders = teach_pairs.Folders(context.plan.folder("ingest"), tokenized, folder)
+            work = context.plan.work(self.name)
+            folders = teach_pairs.Folders(context.plan.folder("ingest"), tokenized, folder, work)
             return teach_pairs.keep(context.config, folders, context.say)
         names = decoding.tokens_by_id(tokenized / "label")[decoding.SPECIAL :]
         teacher = teaching.read(Path(str(context.config.teach.scores)), names)

@@ -4,6 +4,7 @@ Texts are known by a hash of 16 bytes and vectors lie in files that are mapped: 
 """
 
 import hashlib
+import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.config import Config
+from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.core.executors import Executor, InProcess
+from pipeline.core.kept import Form, Kept
 from pipeline.core.progress import Say
 from pipeline.evaluation import baselines
 from pipeline.evaluation.ranking import (
@@ -47,6 +51,7 @@ class Folders(NamedTuple):
     ingested: Path
     tokenized: Path
     output: Path
+    work: Path | None = None  # holds the vectors that are done of an encoder; what a run of the same key left is taken
 
 
 def keep(config: Config, folders: Folders, say: Say = lambda line: None) -> dict[str, Any]:
@@ -123,15 +128,33 @@ def _parts(
             yield from ((path, part) for part in teacher_files.vectors(path))
         return
     teacher = OnnxTeacher(Path(config.teach.onnx))
+
+    def encode(piece: tuple[str, list[str]]) -> np.ndarray:
+        return teacher.vectors(*piece)
+
+    here: Executor = InProcess()  # the encoder takes all cores by itself
+    if folders.work is not None:
+        folders.work.mkdir(parents=True, exist_ok=True)
+        here = Kept(here, folders.work, {"encode": Form(atomic_files.digest, _packed, _unpacked)})
     for side in SIDES:
         left = {_digest(key) for split in splits.values() for key in split.fields[side].keys}
         every, done = len(left), 0
         wanted = _once((row for split in splits for row in _rows(folders.ingested, split, side)), left)
         while some := list(itertools.islice(wanted, teacher_files.ROWS)):
-            keys, found = [key for key, _ in some], teacher.vectors(side, [text for _, text in some])
+            keys, [found] = [key for key, _ in some], here.map(encode, [(side, [text for _, text in some])])
             yield teacher.folder, teacher_files.part("teach.onnx", teacher.folder, f"{side}_id", keys, found)
             done += len(some)
             say(f"{config.teach.who}: {done:,} of {every:,} {MANY[side]} encoded")
+
+
+def _packed(vectors: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, vectors, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> np.ndarray:
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
 
 
 def _once(rows: Iterable[tuple[str, str]], left: set[bytes]) -> Iterator[tuple[str, str]]:

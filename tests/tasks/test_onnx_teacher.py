@@ -151,6 +151,38 @@ def test_the_stage_keeps_what_the_encoder_says(tmp_path: Path) -> None:
     assert said[0].startswith("sage: ") and said[0].endswith(" queries encoded")
 
 
+def test_an_encoding_that_was_cut_off_goes_on_with_the_texts_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = small_configuration(tmp_path, tracking={"send": "later"})
+    stages: dict[str, Any] = flow.run(check_config(base, "test"), "test", "tokenize", lambda line: None).stages
+    made = [Path(stages[name]["folder"]) for name in ("ingest", "tokenize")]
+    words = sorted({word for text in texts(records(made[0], "train", "valid")) for word in text.split()})
+    config = check_config({**base, "teach": {"onnx": str(folder_of(tmp_path / "sage", words))}}, "test")
+    monkeypatch.setattr(teach_pairs.teacher_files, "ROWS", 50)
+    encode, encoded = OnnxTeacher.vectors, list[int]()
+
+    def run(name: str, work: Path | None, after: int | None = None) -> dict[str, bytes]:
+        def vectors(teacher: OnnxTeacher, side: str, some: list[str]) -> np.ndarray:
+            if len(encoded) == after:
+                raise KeyboardInterrupt
+            encoded.append(len(some))
+            return encode(teacher, side, some)
+
+        encoded.clear()
+        monkeypatch.setattr(OnnxTeacher, "vectors", vectors)
+        (tmp_path / name).mkdir()
+        teach_pairs.keep(config, teach_pairs.Folders(made[0], made[1], tmp_path / name, work))
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    alone, every = run("whole", None), len(encoded)
+    assert every > 6
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", tmp_path / "work", 5)
+    assert run("again", tmp_path / "work") == alone
+    assert len(encoded) == every - 5
+
+
 def test_it_teaches_from_the_command_line_and_another_encoder_is_another_stage(
     duplet: Callable[..., Any], tmp_path: Path
 ) -> None:
