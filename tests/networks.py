@@ -1,5 +1,7 @@
 """Networks as tests begin with them, and our own recurrent layers where they can be had."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,11 @@ import pytest
 from mxnet import nd
 from mxnet.gluon.model_zoo import vision
 
+from pipeline.config import Config
 from pipeline.models.kernel import build, library, operator
+from pipeline.models.parameters import parameters_of
+from pipeline.tasks.base import task_of
+from pipeline.tokenization.encoder import VOCABULARY_NAME
 
 
 def fresh(task: Any, seed: int = 1, **options: Any) -> Any:
@@ -19,6 +25,17 @@ def fresh(task: Any, seed: int = 1, **options: Any) -> Any:
     np.random.seed(seed)
     network.initialize(**options)
     return network
+
+
+def untrained_folder(config: Config, tokenized: Path, folder: Path, seed: int = 5) -> Path:
+    """As much of a trained folder as a second stage is read from, with parameters that are drawn."""
+    network = fresh(task_of(config, tokenized), seed, init=mx.init.Normal(0.5), force_reinit=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    np.savez(folder / "parameters.npz", **{name: p.data().asnumpy() for name, p in parameters_of(network).items()})
+    (folder / "config.json").write_text(json.dumps(config.shown))
+    shutil.copy(tokenized / VOCABULARY_NAME, folder)
+    return folder
 
 
 def alexnet(file: Path) -> tuple[Any, np.ndarray, nd.NDArray]:

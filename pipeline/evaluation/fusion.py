@@ -75,6 +75,16 @@ def mix_of(pool: Pool, weight: float = UNTUNED) -> Mix:
     return Mix(weight, spread(pool.model, pool.query_rows), spread(pool.words, pool.query_rows))
 
 
+def reranked(first: np.ndarray, second: np.ndarray, mix: Mix) -> np.ndarray:
+    """(n,) scores of a ranking's n documents: mixed for the first k, all others below these, in their order.
+
+    Args:
+        first: (n,) the ranking's scores, falling; second: (k,) another model's of the first k, k at most n.
+    """
+    mixed = np.asarray(mix.scores(second, first[: len(second)]), np.float64)
+    return np.concatenate([mixed, mixed.min(initial=np.inf) - 1 - np.arange(len(first) - len(second))])
+
+
 def fuse(pool: Pool, mix: Mix, judgements: Judgements, depth: int | None) -> Ranking:
     """The pool ranked by the mixed scores; None: whole lists."""
     return rank_pairs(pool.query_rows, pool.documents, mix.scores(pool.model, pool.words), judgements, depth)

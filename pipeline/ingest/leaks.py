@@ -171,11 +171,14 @@ def sentence(leaks: dict[str, Any], config: Config) -> str:
     )
 
 
-def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.ndarray, str | None]:
+def read_before(
+    config: Config, folder: Path, started: Path | None, setting: str = "train.start_from"
+) -> tuple[np.ndarray, str | None]:
     """The texts that a training over an ingested folder reads, and those that the one it starts from has read.
 
     Args:
-        started: the trained folder that it starts from; one of an older version says nothing of its texts.
+        started: the trained folder that it starts from, or that `setting` names to work with; one of an older version
+            says nothing of its texts.
 
     Returns:
         (N,) uint64 ascending; and, where that other training has read texts of valid or test, a sentence.
@@ -197,11 +200,11 @@ def read_before(config: Config, folder: Path, started: Path | None) -> tuple[np.
         return together, None
     both = ", ".join(f"{count:,} of {split}" for split, count in counts.items() if count)
     message = (
-        f"the training that train.start_from={started} is from has read texts of this one's held-out splits ({both}), "
+        f"the training that {setting}={started} is from has read texts of this one's held-out splits ({both}), "
         "but for case, spacing and punctuation"
     )
     if config.ingest.leaks == "refuse":
-        raise InputError(f"{message}: start from one that has not, or set ingest.leaks=warn")
+        raise InputError(f"{message}: take one that has not, or set ingest.leaks=warn")
     return together, f"warning: {message}; what is measured on them says little about unseen text"
 
 

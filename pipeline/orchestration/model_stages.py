@@ -196,15 +196,22 @@ class Evaluate(WorkerStage):
     VERSION = 8
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
+        second = config.rerank.model
         return KeyParts(
             code=self.VERSION,
-            config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed},
-            inputs=dict(keys),
+            config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed}
+            | ({"rerank": config.rerank.top} if second else {}),
+            inputs={**keys, **({"rerank.model": fingerprint(str(Path(second) / "parameters.npz"))} if second else {})},
             libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer", *config.packages),
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         """See Stage. The folder also says where it comes from, and has a page."""
+        if second := context.config.rerank.model:
+            folder_of_texts = context.plan.folder("ingest")
+            _, sentence = leaks.read_before(context.config, folder_of_texts, Path(second), "rerank.model")
+            if sentence:
+                context.say(sentence)
         counts = super().work(context, folder)
         reporting.record(folder, context.config, context.command, context.plan.before(self.name))
         try:

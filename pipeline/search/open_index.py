@@ -2,11 +2,12 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
-from pipeline.core import manifest
+from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.search import index_store
-from pipeline.search.index_store import ModelStamp, State
+from pipeline.search.index_store import ModelStamp, Second, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
 from pipeline.search.words_alone import WordsAlone
@@ -22,10 +23,8 @@ def stamp_of(folder: Path, model: str, encoder: Encodes) -> ModelStamp:
             f"{model} has the head {encoder.config.model.head}, which is not for an index: score pairs with "
             f"`{shlex.join(['duplet', 'predict', model])} --input pairs.jsonl`"
         )
-    stage = model_folder.stage_of(folder)
-    key = manifest.load(folder, stage, f"duplet {stage}", verify=False).key
-    config = encoder.config
-    return ModelStamp(key, stage, str(folder.absolute()), model, config.model.head, config.task)
+    stage, config = model_folder.stage_of(folder), encoder.config
+    return ModelStamp(_key_of(folder), stage, str(folder.absolute()), model, config.model.head, config.task)
 
 
 def open_model(
@@ -84,6 +83,44 @@ def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
     )
 
 
+def second_of(made: dict[str, Any], of: str) -> Second | None:
+    """The second model that an evaluation mixed in (fusion.json's `rerank`); None where it gave it no weight.
+
+    Raises:
+        InputError: there is no such model any more.
+    """
+    if not made["weight"]:
+        return None
+    folder = atomic_files.path_at_home(made["model"]).absolute()
+    try:
+        key = _key_of(model_folder.checked(folder))
+    except InputError as error:
+        raise InputError(
+            f"the second model of {of} cannot be used ({error}): put it back, or evaluate without rerank.model"
+        ) from None
+    return Second(key, str(folder), *(made[name] for name in ("top", "weight", "scale", "first_scale")))
+
+
+def open_second(
+    second: Second, index: Path, backend: text_encoder.Backend = "onnx", threads: int | None = None
+) -> text_encoder.TextEncoder:
+    """The model that scores an index's first documents anew. Raises InputError where it is gone or another one."""
+    try:
+        folder = model_folder.checked(Path(second.folder))
+        if (key := _key_of(folder)) != second.key:
+            raise InputError(f"{folder} holds model {key}, not {second.key}")
+        return loading.open_encoder(folder, backend, threads)
+    except InputError as error:
+        raise InputError(
+            f"the second model of {index} cannot be used ({error}): put it back, or build the index again"
+        ) from None
+
+
+def _key_of(folder: Path) -> str:
+    stage = model_folder.stage_of(folder)
+    return manifest.load(folder, stage, f"duplet {stage}", verify=False).key
+
+
 def open_searcher(
     index: Path,
     model: str | None,
@@ -95,4 +132,6 @@ def open_searcher(
     """An index ready for queries. Raises InputError as `store.open_snapshot` and `open_model` do."""
     snapshot = index_store.open_snapshot(index)
     encoder, vocabulary = open_model(snapshot.state, index, model, root, uri, backend, threads)
-    return Searcher(snapshot, encoder, vocabulary)
+    rerank = snapshot.state.settings.rerank
+    second = None if rerank is None else open_second(rerank, index, backend, threads)
+    return Searcher(snapshot, encoder, vocabulary, second)

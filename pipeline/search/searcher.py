@@ -8,10 +8,10 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
-from pipeline.evaluation.fusion import Mix, Pool, mix_of
+from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
-from pipeline.search.index_store import Snapshot
+from pipeline.search.index_store import Second, Snapshot
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes, index_text
 from pipeline.search.where import Fields
@@ -73,13 +73,17 @@ class Searcher:
 
     Args:
         vocabulary: the words that the model knows; None: not known, so that no query is told to have unknown ones.
+        second: the model of settings.rerank; None: there is none.
 
     Raises:
         InputError: the index's vectors are none of this model's.
     """
 
-    def __init__(self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None) -> None:
-        self.snapshot, self.encoder, self.vocabulary = snapshot, encoder, vocabulary
+    def __init__(
+        self, snapshot: Snapshot, encoder: Encodes, vocabulary: frozenset[str] | None = None,
+        second: Encodes | None = None,
+    ) -> None:  # fmt: skip
+        self.snapshot, self.encoder, self.vocabulary, self.second = snapshot, encoder, vocabulary, second
         self.pairs_only = compares_pairs_only(encoder)
         self.fields = Fields(snapshot)
         width = encoder.config.model.vector_width
@@ -119,7 +123,7 @@ class Searcher:
             notices.append("no document passes the filter")
             return Answer([], notices)
         encoded = NOT_ENCODED if mode == "words" else self.encoder.encode("query", [query])
-        ranked = self._ranked(encoded, words, k, mode, allowed)
+        ranked = self._ranked(query, encoded, words, k, mode, allowed)
         best = zip(ranked.documents[:k].tolist(), ranked.scores[:k].tolist(), ranked.passages[:k].tolist())
         marked = self._worth_marking(words)
         results = [self._result(rank, score, passage, marked) for rank, (_, score, passage) in enumerate(best, 1)]
@@ -145,10 +149,27 @@ class Searcher:
             return self.snapshot.alive_passages
         return self.fields.documents(where)[self.snapshot.document_of]
 
-    def _ranked(self, encoded: Encoded, words: list[str], k: int, mode: Mode, allowed: np.ndarray) -> Ranked:
+    def _ranked(
+        self, query: str, encoded: Encoded, words: list[str], k: int, mode: Mode, allowed: np.ndarray
+    ) -> Ranked:
         asked = Asked(encoded, words, self.snapshot.words)
         ranking = {"words": self.by_words, "model": self.by_model, "hybrid": self.by_both}[mode]
-        return ranking(asked, k, allowed)
+        rerank = self.snapshot.state.settings.rerank
+        if rerank is None or self.second is None or mode != self.best_mode:
+            return ranking(asked, k, allowed)
+        return self._reranked(query, ranking(asked, max(k, rerank.top), allowed), rerank, self.second)
+
+    def _reranked(self, query: str, first: Ranked, rerank: Second, second: Encodes) -> Ranked:
+        """The first documents by the mix of their scores and a second model's of their best passages, then the rest."""
+        count = min(rerank.top, len(first.documents))
+        if not count:
+            return first
+        texts = [self.passage_text(row) for row in first.passages[:count].tolist()]
+        scores = second.score_all(second.encode("query", [query]), second.encode("document", texts))[0]
+        mix = Mix(rerank.weight, rerank.scale, rerank.first_scale)
+        values = reranked(first.scores, _finite(scores), mix).astype(np.float32)
+        order = np.concatenate([np.argsort(-steps(values[:count]), kind="stable"), np.arange(count, len(values))])
+        return Ranked(first.documents[order], values[order], first.passages[order])
 
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""

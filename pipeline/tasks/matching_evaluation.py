@@ -17,7 +17,7 @@ from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
 from pipeline.reporting import system_comparison, tables
 from pipeline.reporting.folder import FUSION
-from pipeline.tasks import matching_answers, matching_systems
+from pipeline.tasks import matching_answers, matching_systems, reranking
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
 from pipeline.tasks.matching_ranking import score_pairs
@@ -103,6 +103,8 @@ def evaluate(
             compared["graded"] = _against_majority(evidence, *graded)
     if "ranking" in kinds:
         systems = matching_systems.systems(config, network, test, valid, words, world)
+        if config.rerank.model:
+            systems = reranking.reranked(config, tokenized, systems, (test, valid), world)
         if evidence and systems:
             compared["ranking"] = _against_baselines(evidence, test, systems)
             if answering:

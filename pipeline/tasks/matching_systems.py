@@ -1,7 +1,7 @@
 """The systems that a matching evaluation compares: the model, BM25, the two mixed, and chance."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ class Systems(NamedTuple):
 
     rankings: dict[str, Ranking]
     fusion_settings: dict[str, Any]
+    valid: tuple[Ranking, Ranking]  # of the validation queries the fused one, and the model's
 
 
 def queries_of(split: shards.Split, collection: Collection, table: int = 0, most: int | None = None) -> Queries:
@@ -111,12 +112,21 @@ def ranked(config: Config, network: Matcher, queries: Queries, world: World, una
 
 
 def listed_scores(config: Config, network: Matcher, queries: Queries, world: World) -> np.ndarray:
-    """(P,) the model's scores of the judged pairs; of a pointwise model, expected grades."""
-    loss, judgements = config.train.loss, queries.judgements
-    values = score_pairs(
-        network, queries.split.fields["query"], judgements.query_rows, queries.collection, judgements.document_rows,
-        world, loss.outputs,
-    )  # fmt: skip
+    """(P,) the model's scores of the judged pairs."""
+    judgements = queries.judgements
+    return pair_scores(config, network, queries, judgements.query_rows, judgements.document_rows, world)
+
+
+def pair_scores(
+    config: Config, network: Matcher, queries: Queries, query_rows: np.ndarray, document_rows: np.ndarray, world: World
+) -> np.ndarray:
+    """(P,) a model's scores of pairs; of a pointwise model, expected grades.
+
+    Args:
+        config: what the network was trained with.
+    """
+    loss, texts = config.train.loss, queries.split.fields["query"]
+    values = score_pairs(network, texts, query_rows, queries.collection, document_rows, world, loss.outputs)
     if not loss.graded:
         return values
     return np.asarray(grade_probabilities(values, loss.grade_link) @ np.arange(loss.grades))
@@ -197,7 +207,7 @@ def systems(
             return None
         rows = [(queries.judgements.query_rows, queries.judgements.document_rows) for queries in sets]
         pools = [Pool(*r, s, words.at(number, *r)) for number, (r, s) in enumerate(zip(rows, scores))]
-        model = rank_listed(scores[0], test.judgements)
+        model, beside = (rank_listed(s, queries.judgements) for s, queries in zip(scores, sets))
         bm25 = [words.ranking(0, words.k1, words.b)]
     else:
         bm25 = [] if words is None else [words.ranking(number, words.k1, words.b) for number in (0, 1)]
@@ -205,12 +215,16 @@ def systems(
         results = _ranked_together(config, network, sets, wanted, world)
         if words is None:
             return None
-        model = results[0].ranking
+        model, beside = (result.ranking for result in results)
         pools = [
             fusion.pooled(result.ranking, ranking, result.wanted, functools.partial(words.at, number))
             for number, (result, ranking) in enumerate(zip(results, bm25))
         ]
-    mix, tried = _chosen(config, pools[1], valid.judgements)
+    fused = [
+        functools.partial(fusion.fuse, pool, judgements=queries.judgements, depth=None if listed else depth)
+        for pool, queries in zip(pools, sets)
+    ]
+    mix, tried = chosen(config, fusion.mix_of(pools[1]), valid.judgements, fused[1])
     fusion_settings = {
         "stemmer": words.stemmer, "k1": words.k1, "b": words.b, **mix._asdict(),
         "validation_queries": len(valid.judgements.answerable), "tried": tried,
@@ -218,21 +232,19 @@ def systems(
     rankings = {
         "model": model,
         "bm25": bm25[0],
-        "fused": fusion.fuse(pools[0], mix, test.judgements, None if listed else depth),
+        "fused": fused[0](mix),
         "random": baselines.random_ranking(test.judgements, depth, config.seed, listed),
     }
-    return Systems(rankings, fusion_settings)
+    return Systems(rankings, fusion_settings, (fused[1](mix), beside))
 
 
-def _chosen(config: Config, pool: Pool, judgements: Judgements) -> tuple[Mix, dict[float, float]]:
+def chosen(
+    config: Config, mix: Mix, judgements: Judgements, ranked: Callable[[Mix], Ranking]
+) -> tuple[Mix, dict[float, float]]:
     """The mix that ranks the validation queries best, of equals the most even one; and what each weight gave."""
-    mix = fusion.mix_of(pool)
     if not len(judgements.answerable):
         return mix, {}
-    tried = {}
-    for weight in fusion.WEIGHTS:
-        ranking = fusion.fuse(pool, mix._replace(weight=weight), judgements, config.evaluate.depth)
-        tried[weight] = mean_of(config, ranking, judgements)
+    tried = {weight: mean_of(config, ranked(mix._replace(weight=weight)), judgements) for weight in fusion.WEIGHTS}
     best = max(tried, key=lambda weight: (tried[weight], -abs(weight - fusion.UNTUNED)))
     return mix._replace(weight=best), tried
 

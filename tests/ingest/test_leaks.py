@@ -122,7 +122,7 @@ def test_what_a_training_started_from_has_read_counts_too(
     assert len(together) == 5 and said is not None
     assert f"train.start_from={now} is from has read texts" in said and "(1 of test, 1 of valid)" in said
     strict = check_config({**given, "ingest": {**given["ingest"], "leaks": "refuse"}}, "test")
-    with pytest.raises(InputError, match="start from one that has not"):
+    with pytest.raises(InputError, match="take one that has not"):
         leaks.read_before(strict, after.folder, now)
 
 

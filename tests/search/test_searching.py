@@ -15,11 +15,12 @@ from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Pool, mix_of
 from pipeline.evaluation.ranking import Judgements
-from pipeline.search import cluster_build, searcher
+from pipeline.search import cluster_build, index_store, searcher
 from pipeline.search.clusters import Clusters
 from pipeline.search.documents import Document
+from pipeline.search.index_store import Second
 from pipeline.search.result_format import as_json
-from pipeline.search.searcher import Ranked
+from pipeline.search.searcher import Ranked, Searcher
 from pipeline.serving.predict.scoring import Encoded
 from tests.search.conftest import Indexed, topical
 from tests.search.double import WordEncoder
@@ -376,3 +377,29 @@ def test_a_model_says_whether_the_first_document_is_an_answer(indexed: Make, mod
     assert far.notices[-1].startswith("perhaps no document answers this: the first one does with a probability of 0.")
     index.encoder.answering = None
     assert index.open().search("wing", 3, mode).sure is None
+
+
+def test_a_second_model_places_the_first_documents_of_the_best_ranking_anew(indexed: Make) -> None:
+    """By the formula, over the ranking without it; all others stay below, in their order, whatever k is."""
+    second = WordEncoder("dot", document=30)
+    rerank = Second("k2", "/second", 6, 0.7, 5.0, 2.0)
+    scales = {"weight": 0.5, "model_scale": 0.3, "words_scale": 1.5}
+    documents = topical(40)
+    plain = indexed(documents, **scales).open()
+    index = indexed(documents, name="again", rerank=rerank, **scales)
+    twice = Searcher(index_store.open_snapshot(index.folder), index.encoder, None, second)
+    for query in ("wing own3 lift", "tide own5 shore moon", "own1"):
+        first = plain.search(query, 40).results
+        texts = [plain.passage_text(result.passage_row) for result in first[:6]]
+        own = second.score_all(second.encode("query", [query]), second.encode("document", texts))[0]
+        mixed = 0.7 / 5 * own + 0.3 / 2 * np.array([result.score for result in first[:6]])
+        order = [first[i].document.id for i in np.argsort(-mixed)] + [result.document.id for result in first[6:]]
+        found = twice.search(query, 40).results
+        assert [result.document.id for result in found] == order
+        np.testing.assert_allclose([result.score for result in found[:6]], np.sort(mixed)[::-1], rtol=1e-5)
+        assert (np.diff([result.score for result in found]) <= 0).all()
+        assert [result.document.id for result in twice.search(query, 3).results] == order[:3]
+        assert order != [result.document.id for result in first]
+        for mode in ("model", "words"):  # rankings of which no mix was chosen
+            alone, both = (searching.search(query, 10, mode).results for searching in (plain, twice))
+            assert [result.document.id for result in alone] == [result.document.id for result in both]

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mxnet import nd
 from scipy.special import log_softmax, softmax
 
+from pipeline.cli.main import main
 from pipeline.config import Config, check_config
 from pipeline.core.errors import InputError
 from pipeline.orchestration import flow, teach_pairs
 from pipeline.serving.export import model_card
+from pipeline.serving.loading import open_encoder
 from pipeline.tasks import matching_teaching, teacher_files
 from pipeline.tasks.known_pairs import Scored, key_of
 from pipeline.tasks.matching_teaching import Taught, Teacher
 from tests.conftest import last_json, small_configuration
 from tests.models.test_losses import difference, gradient
+from tests.search.models import model_folder
 from tests.tasks.teachers import WIDTH, for_all_pairs, records, scored, texts, vectors_of, written
 
 RNG = np.random.default_rng(1)
@@ -359,3 +364,21 @@ def test_texts_without_labels_teach_words_that_no_pair_has(duplet: Callable[...,
         config["teach"] = {"vectors": [path], "further_per_update": count}
         found[count] = last_json(duplet("run", config, "--json"))["metrics"]["test/mrr@10"]
     assert found[64] > 0.8 and found[0] < 0.4
+
+
+def test_what_a_matcher_predicts_beside_records_is_a_file_of_scores(tmp_path: Path) -> None:
+    """Its documents go to what stands in `records-train.parquet`, whatever the source's columns were called."""
+    model = model_folder(tmp_path / "model", ["wing", "lift", "moon"], head="cross_attention")
+    rows = [
+        {"id": f"r{i}", "query_id": f"q{i // 2}", "query": query, "document_id": f"d{i}", "document": document,
+         "relevance": float(i % 2), "metadata": "{}"}
+        for i, (query, document) in enumerate([("wing", "lift"), ("wing", "wing moon"), ("moon", "lift wing lift")])
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "records-train.parquet")
+    paths = ("--input", str(tmp_path / "records-train.parquet"), "--output", str(tmp_path / "scores.parquet"))
+    assert main(["predict", str(model), *paths]) == 0
+    queries, documents, scores = teacher_files.scores(tmp_path / "scores.parquet")
+    assert (queries, documents) == (["q0", "q0", "q1"], ["d0", "d1", "d2"])
+    wanted = open_encoder(model).score([row["query"] for row in rows], [row["document"] for row in rows])
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    assert np.ptp(scores) > 1e-3

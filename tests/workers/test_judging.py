@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.orchestration import flow
+from tests.networks import untrained_folder
 from tests.workers.by_workers import run_by
 
 pytestmark = pytest.mark.workers
@@ -21,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "all": {"model": {"head": "late_interaction"}},
     "graded, ordinal": {"train": GRADED | {"loss": GRADED["loss"] | {"link": "ordinal"}}, "evaluate": LISTED},
     "listed": {"evaluate": {"candidates": "listed"}},
+    "reranked": {"second": {"embedding": 6, "hidden": 5, "head": "cross_attention"}},
 }  # fmt: skip
 
 
@@ -56,6 +58,12 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if paths["test"] not in stages:
             done = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
             stages[paths["test"]] = {"tokenized": done["tokenize"]["folder"], "ingested": done["ingest"]["folder"]}
+        if "second" in case:
+            second, tokenized = (
+                check_config({**config, "model": case["second"]}, "test"),
+                stages[paths["test"]]["tokenized"],
+            )
+            config["rerank"] = {"model": str(untrained_folder(second, Path(tokenized), folder / "second")), "top": 4}
         cases.append({"config": config, **stages[paths["test"]]})
     (folder / "cases.json").write_text(json.dumps(cases))
     for workers in (1, 3):

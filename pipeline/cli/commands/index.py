@@ -168,6 +168,7 @@ def _encoder(args: argparse.Namespace, output: Path, before: "State | None", rea
 def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: Talk) -> dict[str, Any]:
     """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
     from pipeline.registry import resolve_run
+    from pipeline.search.open_index import second_of
 
     if not args.model or (before is not None and before.model is not None and not args.replace_model):
         return {}
@@ -175,7 +176,8 @@ def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: T
     if not mix:
         say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
     names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
-    return {name: mix[name] for name in names if name in mix}
+    second = {"rerank": second_of(mix["rerank"], args.model)} if "rerank" in mix else {}
+    return {name: mix[name] for name in names if name in mix} | second
 
 
 def _reader(args: argparse.Namespace, output: Path, before: "State | None", scratch: Path) -> Any:

@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     folder = resolve_run.model(args.model, args.root, args.uri)
     with Talk() as say:
         predictor = open_predictor(folder, args.backend)
+        second = _second_stage(args, predictor)
         if args.backend is None and predictor.backend == "mxnet":
             say(f"models of the task {predictor.config.task} predict on MXNet alone")
         limit, how = MAX_ROW_KB * 1024, {"encoding": args.encoding, "delimiter": args.delimiter}
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             at = files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT]
+            asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT, *second]
             identity = atomic_files.digest(asked)
             configured.stop_by_sigterm()
             try:
@@ -73,3 +76,22 @@ def run(args: argparse.Namespace) -> int:
     elif not to_stdout:
         print(args.output)
     return 0
+
+
+def _second_stage(args: argparse.Namespace, predictor: Any) -> list[Any]:
+    """Gives a matching model the second stage that its evaluation chose, if any; what tells it from another one."""
+    from pipeline.evaluation.fusion import Mix
+    from pipeline.registry import resolve_run
+    from pipeline.search.open_index import open_second, second_of
+    from pipeline.serving.predict.base import MatchingPredictor, SecondStage
+
+    if not isinstance(predictor, MatchingPredictor):
+        return []
+    with tempfile.TemporaryDirectory(prefix="duplet-predict-") as scratch:
+        made = resolve_run.fusion_of(args.model, args.root, args.uri, Path(scratch)).get("rerank")
+    second = second_of(made | made["alone"], args.model) if made else None
+    if second is None:
+        return []
+    mix = Mix(second.weight, second.scale, second.first_scale)
+    predictor.second = SecondStage(open_second(second, Path(args.model), args.backend or "onnx"), mix, second.top)
+    return [second.key, second.top, mix]

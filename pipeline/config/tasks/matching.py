@@ -60,6 +60,8 @@ def _check(config: Any) -> None:
             f"teach.scores compares a query's documents, and train.loss.kind={loss.kind} learns each pair's grade: use "
             f"a ranking loss (train.loss.kind {named(RankingLoss)}), or teach.vectors"
         )
+    if config.rerank.model and "ranking" not in config.evaluate.kinds:
+        raise ValueError("rerank.model scores a ranking's documents anew, and evaluate.kinds has no ranking: add it")
     if "graded" in config.evaluate.kinds and not loss.graded:
         raise ValueError(
             f"evaluate.kinds graded needs train.loss.kind={named(GradedLoss)}, which alone predicts grades"

@@ -1,12 +1,13 @@
 """Rows in, predictions out, for any task: what `duplet predict`, the MLflow model and the page call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.evaluation.fusion import Mix, reranked
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.predict.text_encoder import TextEncoder
 
@@ -67,16 +68,34 @@ class FieldPredictor:
         return named_row
 
 
+class SecondStage(NamedTuple):
+    """A second model that scores the best `top` documents of a list anew, and how its scores are mixed in."""
+
+    encoder: TextEncoder
+    mix: Mix
+    top: int
+
+    def scores(self, query: str, documents: Sequence[str], first: np.ndarray) -> np.ndarray:
+        """(n,) of n documents, by (n,) scores of the first model."""
+        order = np.argsort(-first, kind="stable")
+        best = [documents[place] for place in order[: self.top].tolist()]
+        values = np.empty(len(first), np.float32)
+        values[order] = reranked(first[order], self.encoder.score([query] * len(best), best), self.mix)
+        return values
+
+
 class MatchingPredictor:
     """Scores pairs: {"score"} and, of a pointwise model, "grade" and "probabilities" of grades 0 … G - 1.
 
     A row of a query and a list of `documents` gives lists: "scores" and "ranks" (1 is best; equal scores keep the
     list's order), and "grades" and "probabilities" of a pointwise model. Of a model with `train.sure_precision`, it
-    also gives "probability", that the best of the list is relevant, and whether that is "sure".
+    also gives "probability", that the best of the list is relevant, and whether that is "sure", both by its own scores.
+    With a second stage, the first documents of a list have mixed scores, and all others lower ones in their order.
     """
 
     def __init__(self, encoder: TextEncoder, backend: str = "onnx") -> None:
         self.encoder, self.config, self.backend = encoder, encoder.config, backend
+        self.second: SecondStage | None = None
         self._columns = columns_of(encoder.config, encoder.sides)
         self.fields = tuple(self._columns[side] for side in encoder.sides)
 
@@ -94,11 +113,14 @@ class MatchingPredictor:
         else:
             chances, scores = None, self.encoder.score_pairs(*encoded)
         predictions, start = [], 0
-        for row, (_, listed) in zip(rows, asked):
+        for row, (query, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))
+            best = scores[part].max(keepdims=True)
+            if self.second is not None and LIST in row:
+                scores[part] = self.second.scores(query, listed, scores[part])
             answer = _answer(LIST in row, scores[part], None if chances is None else chances[part])
             if LIST in row and (answering := self.encoder.answering):
-                probability = answering.probabilities(scores[part].max(keepdims=True))
+                probability = answering.probabilities(best)
                 answer |= {"probability": float(probability[0]), "sure": bool(answering.sure(probability)[0])}
             predictions.append(answer)
         return predictions
