@@ -242,6 +242,7 @@ def _as_judged(trained: Path, run: EvaluatedRun) -> Config:
     new = run.record["configuration"]
     settings |= {name: new[name] for name in ("ingest", "evaluate", "root", "name", "seed", "promote")}
     settings["train"] = {**settings["train"], "metric": new["train"].get("metric")}
+    settings["rerank"] = {}  # models are compared alone, and the second stage's folder may be gone
     try:
         return check_config(settings, "the champion's configuration with the new evaluation")
     except DupletError as error:

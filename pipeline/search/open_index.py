@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
+from pipeline.evaluation.fusion import Mix
 from pipeline.search import index_store
 from pipeline.search.index_store import ModelStamp, Second, State
 from pipeline.search.searcher import Searcher
@@ -13,6 +14,7 @@ from pipeline.search.segments import Encodes
 from pipeline.search.words_alone import WordsAlone
 from pipeline.serving import fetching, loading, model_folder
 from pipeline.serving.predict import text_encoder
+from pipeline.serving.predict.base import SecondStage
 from pipeline.tokenization.encoder import load_vocabulary
 
 
@@ -114,6 +116,14 @@ def open_second(
         raise InputError(
             f"the second model of {index} cannot be used ({error}): put it back, or build the index again"
         ) from None
+
+
+def second_stage(made: dict[str, Any], of: str, backend: text_encoder.Backend) -> SecondStage | None:
+    """As `second_of`, opened, for lists that are ranked without an index."""
+    if (second := second_of(made, of)) is None:
+        return None
+    mix = Mix(second.weight, second.scale, second.first_scale)
+    return SecondStage(open_second(second, Path(of), backend), second.key, mix, second.top)
 
 
 def _key_of(folder: Path) -> str:

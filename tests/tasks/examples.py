@@ -1,4 +1,5 @@
-"""A tiny configuration of every task over an embedded source; what the tests that hold for every task run on."""
+"""A tiny configuration of every task over an embedded source, and one of graded pairs; what the tests that hold for
+every task run on."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "tokenize": {"max_tokens": {"query": 8, "document": 16}},
         "model": {"embedding": 12, "hidden": 8, "layers": 2},
         "train": {"max_pairs_per_update": 16},
+    },
+    "pairs": {  # with dropout within the head
+        "task": "matching",
+        "ingest": {"source": {"format": "docstrings", "max_pairs": 120}, "split": {"valid": 0.2, "test": 0.2}},
+        "tokenize": {"max_tokens": {"query": 8, "document": 16}},
+        "model": {"embedding": 12, "hidden": 8, "head": "cross_attention"},
+        "train": {"max_pairs_per_update": 16, "loss": {"kind": "pointwise", "grades": 3}},
+        "evaluate": {"kinds": ["graded"]},
     },
     "classification": {
         "task": "classification",

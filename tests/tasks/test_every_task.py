@@ -43,7 +43,8 @@ def words(value: Any) -> list[str]:
 
 
 @pytest.mark.usefixtures("kernel")
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "matching"])  # pairs: tests/serving/test_predict.py
+# pairs: tests/serving/test_predict.py
+@pytest.mark.parametrize("name", [name for name in SMALL if SMALL[name]["task"] != "matching"])
 def test_a_prediction_does_not_depend_on_what_it_is_batched_with(name: str, prepared: Callable[..., Any]) -> None:
     config, ingested, tokenized = prepared(name)
     task = task_of(config, tokenized)

@@ -80,18 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _second_stage(args: argparse.Namespace, predictor: Any) -> list[Any]:
     """Gives a matching model the second stage that its evaluation chose, if any; what tells it from another one."""
-    from pipeline.evaluation.fusion import Mix
     from pipeline.registry import resolve_run
-    from pipeline.search.open_index import open_second, second_of
-    from pipeline.serving.predict.base import MatchingPredictor, SecondStage
+    from pipeline.search.open_index import second_stage
+    from pipeline.serving.predict.base import MatchingPredictor
 
     if not isinstance(predictor, MatchingPredictor):
         return []
     with tempfile.TemporaryDirectory(prefix="duplet-predict-") as scratch:
         made = resolve_run.fusion_of(args.model, args.root, args.uri, Path(scratch)).get("rerank")
-    second = second_of(made | made["alone"], args.model) if made else None
-    if second is None:
-        return []
-    mix = Mix(second.weight, second.scale, second.first_scale)
-    predictor.second = SecondStage(open_second(second, Path(args.model), args.backend or "onnx"), mix, second.top)
-    return [second.key, second.top, mix]
+    predictor.second = second_stage(made | made["alone"], args.model, args.backend or "onnx") if made else None
+    return list(predictor.second[1:]) if predictor.second else []

@@ -72,6 +72,7 @@ class SecondStage(NamedTuple):
     """A second model that scores the best `top` documents of a list anew, and how its scores are mixed in."""
 
     encoder: TextEncoder
+    key: str  # of its folder's manifest
     mix: Mix
     top: int
 
