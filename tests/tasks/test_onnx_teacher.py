@@ -16,7 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.orchestration import flow, onnx_teacher, teach_pairs
 from pipeline.orchestration.onnx_teacher import OnnxTeacher
 from pipeline.tokenization import shards
-from tests.conftest import last_json, small_configuration
+from tests.conftest import last_json, reversed_pairs, small_configuration
 from tests.tasks.teachers import WIDTH, records, texts, vectors_of
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -129,6 +129,10 @@ def test_a_folder_that_is_none_is_a_sentence(tmp_path: Path, monkeypatch: pytest
 
 def test_the_stage_keeps_what_the_encoder_says(tmp_path: Path) -> None:
     """As if the same vectors had come in a file; documents that two splits share are encoded once."""
+    rows = reversed_pairs(240)
+    often = [{"qid": f"s{i}", "query": f"{rows[0]['document']} {row['query'].split()[0]}",
+              "document": rows[0]["document"]} for i, row in enumerate(rows[1:61])]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *often]))
     base = small_configuration(tmp_path, tracking={"send": "later"})
     stages: dict[str, Any] = flow.run(check_config(base, "test"), "test", "tokenize", lambda line: None).stages
     folders = teach_pairs.Folders(*(Path(stages[name]["folder"]) for name in ("ingest", "tokenize")), tmp_path / "out")
@@ -140,10 +144,13 @@ def test_the_stage_keeps_what_the_encoder_says(tmp_path: Path) -> None:
     config = check_config({**base, "teach": {"onnx": str(teacher)}}, "test")
     assert config.teach.who == "sage"
     counts = teach_pairs.keep(config, folders, said.append)
-    train = records(folders.ingested, "train")
-    rows = {side: {row[f"{side}_id"]: row[side] for row in train} for side in ("query", "document")}
+    train, valid = (records(folders.ingested, name) for name in ("train", "valid"))
+    texts_of = {side: {row[f"{side}_id"]: row[side] for row in train} for side in ("query", "document")}
+    shared = [{row["document_id"] for row in split} for split in (train, valid)]
+    assert shared[0] & shared[1], "no document is in both splits"
+    assert said[-1] == f"sage: {len(set.union(*shared))} of {len(set.union(*shared))} documents encoded"
     split = shards.open_split(folders.tokenized, "train")
-    for side, by_id in rows.items():
+    for side, by_id in texts_of.items():
         expected = vectors_of([by_id[key] for key in split.fields[side].keys])
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(np.load(folders.output / f"{side}.npy"), expected, atol=1e-5)
