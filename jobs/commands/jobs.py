@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.naming import root_here
 
 if TYPE_CHECKING:
     from jobs.folder import Record
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=help, description=help)
         if name != "list":
             action.add_argument("id", metavar="ID", help="a job's id, the beginning of one, or its folder")
-        action.add_argument("--root", type=path_here, default="runs", help="the configuration's root (default runs)")
+        action.add_argument("--root", type=root_here, default="runs", help="the configuration's root (default runs)")
         if name == "logs":
             action.add_argument("-f", "--follow", action="store_true", help="until the job has ended")
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object, last")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.atomic_files import path_here
+from pipeline.core.naming import root_here
 
 if TYPE_CHECKING:
     from jobs import cleaning, retention
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and whether in earnest."""
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the configuration's root (runs)")
+    parser.add_argument("--root", type=root_here, default=Path("runs"), help="the configuration's root (runs)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
 
 

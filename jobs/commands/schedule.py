@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.commands import submit
 from jobs.commands.dry_run import show
-from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import DupletError, InputError
+from pipeline.core.naming import root_here
 from pipeline.core.progress import Say
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--unchecked", action="store_true", help="run: take the data as it is, whatever nights.checks says"
     )
     parser.add_argument(
-        "--root", type=path_here, help="list, remove, run, check: the configuration's root (default runs)"
+        "--root", type=root_here, help="list, remove, run, check: the configuration's root (default runs)"
     )
 
 

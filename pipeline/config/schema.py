@@ -1,7 +1,6 @@
 """The whole configuration: its sections together, the settings that rest on others, and what must agree."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -110,11 +109,7 @@ class Config(Settings):
     @property
     def local_root(self) -> Path:
         """The folder on this machine that stages work in: the root, or the copy of one at an address."""
-        if "://" not in self.root:
-            return Path(self.root)
-        above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        cache = Path(os.environ.get("DUPLET_CACHE") or f"{above}/duplet").expanduser()
-        return cache / "roots" / naming.unique(self.root.rstrip("/"))
+        return naming.copy_of(self.root) if "://" in self.root else Path(self.root)
 
     @property
     def split_seed(self) -> int:

@@ -4,9 +4,12 @@ A name has a readable part in plain ASCII, and a short hash of all that makes th
 letters, digits and hyphens do, and two things share a name only if they are the same.
 """
 
+import argparse
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.core import atomic_files
@@ -51,6 +54,21 @@ def unique(text: str, *identity: str, most: int = 63, empty: str = "unnamed") ->
     'customer-su-019f8364'
     """
     return f"{slug(text, most - HASH - 1, empty)}-{atomic_files.digest([text, *identity])[:HASH]}"
+
+
+def copy_of(address: str) -> Path:
+    """The folder on this machine that is the copy of a root at an address."""
+    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = Path(os.environ.get("DUPLET_CACHE") or f"{above}/duplet").expanduser()
+    return cache / "roots" / unique(address.rstrip("/"))
+
+
+def root_here(text: str) -> Path:
+    """As `path_here`, for a root of a command line; the sentence says where the copy of one at an address is."""
+    try:
+        return atomic_files.path_here(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; the copy of that root is {copy_of(text)}") from None
 
 
 def within(name: str, most: int) -> str:

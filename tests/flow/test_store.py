@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -258,9 +259,16 @@ def test_one_machine_makes_and_another_uses(
     for stage, row in made["stages"].items():
         assert content(Path(row["folder"])) == content(Path(again["stages"][stage]["folder"]))
         assert str(tmp_path / "b") in again["stages"][stage]["folder"]
+    (copy,) = (tmp_path / "b" / "roots").iterdir()
     refused = run("b", "clean", "--root", ROOT)
     assert refused.returncode == 2
-    assert f"'{ROOT}' is an address: give a path on this machine" in refused.stderr
+    assert f"'{ROOT}' is an address: give a path on this machine; the copy of that root is {copy}" in refused.stderr
+    listed = subprocess.run(
+        [sys.executable, "-P", "-m", "pipeline.cli", "runs", "--root", str(copy), "--json"],
+        text=True,
+        capture_output=True,
+    )
+    assert [run["folder"] for run in last_json(listed)["runs"]] == [again["stages"]["evaluate"]["folder"]]
 
 
 @pytest.mark.timeout(600)

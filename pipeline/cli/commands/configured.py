@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline.core.atomic_files import path_here
+from pipeline.core.naming import root_here
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -26,7 +26,7 @@ def root_arguments(parser: argparse.ArgumentParser, of_run: bool = False) -> Non
         if of_run
         else "the folder of all runs and of mlflow.db (runs)"
     )
-    parser.add_argument("--root", type=path_here, default=None if of_run else "runs", help=shown)
+    parser.add_argument("--root", type=root_here, default=None if of_run else "runs", help=shown)
     parser.add_argument("--uri", help="MLflow's address, if not under root")
 
 

@@ -4,14 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.core.atomic_files import check_root, path_here
+from pipeline.core.atomic_files import check_root
 from pipeline.core.errors import TryAgain
+from pipeline.core.naming import root_here
 from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which runs, and where they go."""
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the folder of all runs (runs)")
+    parser.add_argument("--root", type=root_here, default=Path("runs"), help="the folder of all runs (runs)")
     parser.add_argument("--uri", help="MLflow's address, instead of the one that each run had")
 
 

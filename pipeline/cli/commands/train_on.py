@@ -10,6 +10,7 @@ from pipeline.cli.commands import configured
 from pipeline.core import atomic_files
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError, room_on
+from pipeline.core.naming import root_here
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=20_000, metavar="N", help="made for training, at most (20,000)")
     parser.add_argument("--anew", action="store_true", help="make new pairs, and let the new model replace the old one")
     parser.add_argument("--workers", type=int, metavar="N", help="as train.workers=N")
-    parser.add_argument("--root", type=path_here, default=Path("runs"), help="the folder of all runs (runs)")
+    parser.add_argument("--root", type=root_here, default=Path("runs"), help="the folder of all runs (runs)")
 
 
 def run(args: argparse.Namespace) -> int:

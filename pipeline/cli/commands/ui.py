@@ -6,8 +6,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
+from pipeline.core.naming import root_here
 from pipeline.core.progress import Talk
 
 
@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "run", nargs="?", metavar="RUN", help="print the address of this run's page: an MLflow run id, or a "
         "configuration or a trained folder, of which the newest run is meant",
     )  # fmt: skip
-    parser.add_argument("--root", type=path_here, help="the folder of all runs (the configuration's, or runs)")
+    parser.add_argument("--root", type=root_here, help="the folder of all runs (the configuration's, or runs)")
     parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (5000); 0: any free one")
 
 
