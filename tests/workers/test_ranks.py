@@ -100,6 +100,7 @@ def test_what_overflows_float16_is_left_out_and_the_scale_falls(came: tuple[Path
     assert len(half["losses"]) == 9 - half["overflows"]
     saved = checkpoint.load(folder / "half, overflow" / "work/checkpoints/update-00000009").state
     assert (saved.overflows, saved.half_scale) == (half["overflows"], half["scale"])
+    assert max(point.get("overflowed_updates", 0) for point in saved.history) == half["overflows"]
     assert not list((folder / "half, overflow").glob("work-not-finite-*"))
 
 
