@@ -64,8 +64,9 @@ def run(name: str, case: dict[str, Any], given: dict[str, Any], folder: Path, wo
     parameters = {key: parameter.data().asnumpy() for key, parameter in parameters_of(network).items()}
     total = float(sum(array.astype(np.float64).sum() for array in parameters.values()))
     losses = [point["loss"] for point in state.history if "loss" in point]
+    norms = [point["gradient_norm"] for point in state.history if "loss" in point]
     halves = {"overflows": state.overflows, "scale": state.half_scale}
-    return {"error": None, "skipped": state.skipped, "sum": total, "losses": losses, **halves}
+    return {"error": None, "skipped": state.skipped, "sum": total, "losses": losses, "norms": norms, **halves}
 
 
 def main(folder: Path) -> None:
