@@ -253,6 +253,9 @@ def test_one_machine_makes_and_another_uses(
     found = run("b", "export", "--output", str(tmp_path / "exported"))
     assert found.returncode == 0, found.stderr
     assert {path.parents[1].name for path in (tmp_path / "b").rglob(manifest.NAME)} == {"train"}  # what is needed
+    page = run("c", "report", "--output", str(tmp_path / "page.html"))
+    assert page.returncode == 0, page.stderr
+    assert (tmp_path / "page.html").read_bytes()
     again = last_json(run("b", "run", "--json"))
     assert {row["state"] for row in again["stages"].values()} == {"up to date"}
     assert again["metrics"] == made["metrics"]
