@@ -29,8 +29,8 @@ OWN: tuple[TaskSpec, ...] = (
 SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
     "tracking", "nights", "teach", "mine", "rerank",
-    "data_packages", "metrics", "model_packages", "needed", "options", "packages", "settings", "shown", "spec",
-    "split_seed", "training_files",
+    "data_packages", "local_root", "metrics", "model_packages", "needed", "options", "packages", "settings", "shown",
+    "spec", "split_seed", "training_files",
 )  # fmt: skip
 
 
