@@ -244,9 +244,11 @@ def _indexed(root: Path) -> set[Stage]:
     """The trainings that search indexes under the root and beside it were built with, and cannot be opened without."""
     held = set()
     for path in (*root.rglob(INDEX), *root.parent.glob(f"*/{INDEX}")):
-        model = atomic_files.json_object(path).get("model")
-        if isinstance(model, dict) and isinstance(model.get("folder"), str):
-            held.add(_of_path(model["folder"]))
+        index = atomic_files.json_object(path)
+        settings = index.get("settings")
+        for used in (index.get("model"), settings.get("rerank") if isinstance(settings, dict) else None):
+            if isinstance(used, dict) and isinstance(used.get("folder"), str):
+                held.add(_of_path(used["folder"]))
     return held
 
 

@@ -1,10 +1,12 @@
 """Arrays that follow from a stage's folder: the same in memory and in files, made once, never of another folder."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs import retention
 from pipeline.core import kept_arrays
 from pipeline.core.kept_arrays import New, kept, selected
 
@@ -65,7 +67,7 @@ def test_where_no_file_can_be_kept_it_lies_in_memory(
     def refuse(*given: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path if refused == "mkdir" else kept_arrays.os, refused, refuse)
+    monkeypatch.setattr(Path if refused == "mkdir" else os, refused, refuse)
     assert kept(source, "squares", 5, squares).tolist() == [[0], [1], [4], [9], [16]]
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -75,3 +77,10 @@ def test_selected_places_are_those_of_the_mask(source: Path, places: int) -> Non
     mask = np.random.default_rng(places).random(places) < 0.5
     found = selected(lambda part: mask[part], places, np.empty)
     assert found.dtype == np.int32 and found.tolist() == np.flatnonzero(mask).tolist()
+
+
+def test_arrays_of_a_folder_that_is_gone_are_removed(tmp_path: Path) -> None:
+    for name in ("kept", ".kept.arrays", ".gone.arrays"):
+        (tmp_path / "tokenize" / name).mkdir(parents=True)
+    retention.finish(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "tokenize").iterdir()) == [".kept.arrays", "kept"]

@@ -83,6 +83,8 @@ def _own(path: str) -> str:
 def _stored(place: str) -> str:
     if place.startswith(("file://", "local://", "http://", "https://")):
         raise ValueError("must be a path on this machine, or an address of an object store such as s3://bucket/runs")
+    if "://" in place and not re.match(r"[a-z][a-z0-9+.-]*://[^/]", place):
+        raise ValueError("must name a store in small letters and a bucket, such as s3://bucket/runs")
     if "://" in place and holds_secret(place):
         raise ValueError("must hold no password or token: credentials come from the environment or the machine's role")
     return place

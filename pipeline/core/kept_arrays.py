@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core import atomic_files
 from pipeline.core.fingerprints import stamp_of
 
 LARGE = 1 << 22  # places of an array from which on it lies in a file
@@ -62,12 +64,7 @@ def _mapped(source: Path, name: str, make: Callable[[New], np.ndarray]) -> np.nd
 
 
 def _new(folder: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
-    handle, name = tempfile.mkstemp(".npy", dir=folder)
-    os.close(handle)
-    array = np.lib.format.open_memmap(name, "w+", np.dtype(kind), shape)
-    with open(name, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, os.path.getsize(name)))  # else a full disk kills who writes
-    return array
+    return atomic_files.mapped_array(Path(folder, f"{secrets.token_hex(4)}.npy"), np.dtype(kind), shape)
 
 
 def selected(mask: Callable[[slice], np.ndarray], places: int, new: New) -> np.ndarray:

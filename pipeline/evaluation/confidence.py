@@ -88,7 +88,7 @@ def _least(probabilities: np.ndarray, right: np.ndarray, wanted: float) -> tuple
     order = np.argsort(-probabilities, kind="stable")
     top, precision = probabilities[order], np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     last = np.append(top[1:] < top[:-1], True)  # equal probabilities are sure together or not at all
-    enough = np.flatnonzero(last & (precision >= wanted))
+    enough = np.flatnonzero(last & (precision >= wanted) & (top > 0))  # 0: there is nothing to be sure of
     if not len(enough):
         return None, 0.0, 0.0
     at = int(enough[-1])

@@ -21,7 +21,7 @@ _ENDPOINT, _REGION = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), ("AWS_REGION",
 
 
 class S3(ArrowFSWrapper):
-    """Files of buckets. Of one that is being written, a kill leaves nothing."""
+    """Files of buckets. Of one that is being written, a kill leaves nothing; an exception may leave an empty one."""
 
     cachable = False
 
@@ -62,7 +62,7 @@ def hint(error: str) -> str:
     """What an error says, with what to do where it tells no more than a number."""
     if refused(error):
         names = ", ".join(CREDENTIALS)
-        return f"the credentials ({names}, or the machine's role) are missing, expired, or may not read it; {error}"
+        return f"the credentials ({names}, or the machine's role) are missing, expired, or may not use it; {error}"
     return error
 
 

@@ -15,6 +15,7 @@ from pipeline.core.progress import Say
 from pipeline.distributed import job_folder, launcher
 from pipeline.models.kernel import library
 from pipeline.orchestration.data_stages import Ingest, Tokenize
+from pipeline.orchestration.lease import Lease
 from pipeline.orchestration.mine import Mine
 from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage, check_memory
 from pipeline.orchestration.stage import Plan, Stage, StageContext
@@ -208,7 +209,7 @@ def _ensure(stage: Stage, context: StageContext) -> dict[str, Any]:
             state = "ran"
             say(f"{stage.name}: running")
             with context.tracking.stage(stage.name):
-                _make(stage, context, began)
+                _make(stage, context, lease, began)
             say(f"{stage.name}: done in {time.time() - began:.1f} s ({folder})")
         if planned.store and lease and not there:
             planned.store.send(folder, lease)
@@ -216,11 +217,11 @@ def _ensure(stage: Stage, context: StageContext) -> dict[str, Any]:
     return {"state": state, "seconds": round(time.time() - began, 2), "folder": str(folder)}
 
 
-def _make(stage: Stage, context: StageContext, began: float) -> None:
+def _make(stage: Stage, context: StageContext, lease: Lease | None, began: float) -> None:
     parts, folder = context.plan.parts[stage.name], context.plan.folder(stage.name)
     context.tracking.params({"key": parts.key, **parts.config})
     with atomic_files.new_folder(folder) as new:
-        with context.plan.carried(stage.name, context.say):
+        with context.plan.carried(stage.name, lease, context.say):
             counts = stage.work(context, new)
         extra = {"configuration": context.config.name, **context.config.needed}
         manifest.write(new, stage.name, parts, counts, began, extra)

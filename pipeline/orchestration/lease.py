@@ -3,8 +3,9 @@
 Arrow's client for S3 writes no object on the condition that it is not there (If-None-Match). So each copy of a root has
 a claim of its own, `locks/STAGE-KEY/COPY`, that it writes first, and then it lists all claims. It holds the lease if
 there is no other; else it takes its own back and waits. Of two at once, the later to write sees the other's claim, as
-stores list what was written: never do both hold it. The holder writes its claim anew every 20 s; one that stays the
-same for 90 s, by the clock of whoever waits, is of a machine that is gone, and is removed.
+stores list what was written. The holder writes its claim anew every 20 s; one that stays the same for 90 s, by the
+clock of whoever waits, is of a machine that is gone, and is removed. A holder that was late, for the store did not
+answer or the machine slept, looks for others' claims again, and gives way to any.
 """
 
 import random
@@ -48,12 +49,14 @@ class Lease:
         self._seen: dict[str, tuple[bytes, float]] = {}  # claims of others, and since when they are the same
         self._end = Event()
         self._lost = False
+        self._written = _now()  # when the claim in the store was last known to be new
         self._beats = Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Lease":
         said = False
         while True:
             self._write()
+            self._written = _now()
             others = self._others()
             if not others:
                 break
@@ -78,7 +81,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises TryAgain where another machine has taken the lease over."""
-        if self._lost or self._claims.read(self._own) is None:
+        if self._lost or not self._still():
             self._lost = True
             raise TryAgain(
                 f"another machine makes {self._what}, for this one could not reach the store for {LEASE_S:.0f} s: the "
@@ -104,10 +107,26 @@ class Lease:
                 living.append(claim)
         return living
 
+    def _still(self) -> bool:
+        """Whether the claim is there, and no other where this one was so late that another may have taken over."""
+        if self._claims.read(self._own) is None:
+            return False
+        return _now() - self._written < LEASE_S - BEAT_S or self._claims.names(self._folder) == [self._own]
+
     def _beat(self) -> None:
         while not self._end.wait(BEAT_S):
             with suppress(DupletError):  # the next one may pass
-                if self._claims.read(self._own) is None:
-                    self._lost = True
-                    return
-                self._write()
+                self._lost = self._lost or self._claims.read(self._own) is None
+                if not self._lost:
+                    self._write()  # may be late itself
+                    self._lost = not self._still()
+                    self._written = _now()
+                    if self._lost:
+                        self._claims.remove(self._own)
+            if self._lost:
+                return
+
+
+def _now() -> float:
+    """Seconds, those in which the machine slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -70,6 +70,12 @@ def _idle(config: Config) -> list[str]:
     return [name for name, value in off.items() if getattr(config.train, name) == value]
 
 
+def _judging(config: Config) -> list[str]:
+    """Settings of the evaluation by which training judges its checkpoints, and chooses a threshold of sure answers."""
+    sure = config.spec.relevance and config.train.sure_precision is not None
+    return ["kinds", "candidates", "depth", *(["collection"] if sure else [])]
+
+
 def vocabulary_of(tokenized: Path) -> int:
     """Tokens of the largest vocabulary of a folder of ids; 0 where it is not there yet."""
     found = manifest.readable(tokenized, "tokenize")
@@ -136,7 +142,7 @@ class Train(WorkerStage):
                 "options": settings.get(config.task, {}),
                 "train": _without(settings["train"], *EXECUTION, *_idle(config)),
                 **({"teach": config.teach.shaping(config.spec.relevance)} if "teach" in keys else {}),
-                "judged": {key: settings["evaluate"][key] for key in ("kinds", "candidates", "depth")},
+                "judged": {key: settings["evaluate"][key] for key in _judging(config)},
             },
             inputs={
                 **_without(dict(keys), "ingest"),  # that stands in tokenize's key
@@ -197,6 +203,8 @@ class Evaluate(WorkerStage):
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         second = config.rerank.model
+        if second and not (Path(second) / "config.json").exists():
+            raise InputError(f"rerank.model={second} is not the folder of a trained model (no config.json)")
         return KeyParts(
             code=self.VERSION,
             config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed}

@@ -56,7 +56,10 @@ class OnnxTeacher:
             ) from None
         import onnxruntime
 
-        self._read_settings()
+        try:
+            self._read_settings()
+        except (AttributeError, TypeError) as error:  # JSON of another form
+            raise self._damaged(f"its settings are not as sentence-transformers writes them ({error})") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -83,6 +86,8 @@ class OnnxTeacher:
             raise self._damaged(f"{POOLING} wants {', '.join(modes) or 'no pooling'}, and mean or cls is known")
         self._pooling = MODES[modes[0]] if modes else "mean"
         self._width, self._limit = pooling.get("word_embedding_dimension"), length.get("max_seq_length")
+        if self._limit is not None and not (isinstance(self._limit, int) and self._limit > 0):
+            raise self._damaged(f"{LENGTH} has max_seq_length {self._limit!r:.60}, which is not a number of tokens")
         given = prompts.get("prompts") or {}
         self._prompts = {side: next((str(given[name]) for name in names if given.get(name)), "")
                          for side, names in PROMPTED.items()}  # fmt: skip

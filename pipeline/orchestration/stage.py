@@ -60,9 +60,9 @@ class Plan(NamedTuple):
             what = f"{stage}-{folder.name}"
             yield stack.enter_context(Lease(self.store, what, name, f"{manifest.person()} on {host}", say))
 
-    def carried(self, stage: str, say: Say) -> contextlib.AbstractContextManager[None]:
-        """While entered, a stage's checkpoints go to the store, if there is one."""
-        return self.store.carried(self.work(stage), say) if self.store else contextlib.nullcontext()
+    def carried(self, stage: str, lease: Lease | None, say: Say) -> contextlib.AbstractContextManager[None]:
+        """While entered, a stage's checkpoints go to the store, if there is one and the lease is held."""
+        return self.store.carried(self.work(stage), lease, say) if self.store and lease else contextlib.nullcontext()
 
     def before(self, stage: str) -> dict[str, Path]:
         """The folders of the stages before one."""

@@ -8,6 +8,7 @@ go there as they become whole, `checksums.json` last, so that a training goes on
 import errno
 import functools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,7 @@ class Store:
 
     def holds(self, folder: Path) -> bool:
         """Whether a stage's folder of the copy is whole in the store."""
-        return self.read(self._name(folder / manifest.NAME)) is not None
+        return bool(self.read(self._name(folder / manifest.NAME)))
 
     def fetch(self, folder: Path) -> bool:
         """Makes a stage's folder of the copy equal to the store's; False where the store has not got it.
@@ -52,7 +53,7 @@ class Store:
             InputError: a file there is not what the manifest says.
         """
         whole = self.read(self._name(folder / manifest.NAME))
-        if whole is None:
+        if not whole:  # an upload that was cut off may leave an empty file
             return False
         atomic_files.owners_folder(folder.parent)
         with atomic_files.lock(folder.parent / f".{folder.name}.fetch.lock"):
@@ -86,16 +87,21 @@ class Store:
         _all(fetch, files)
 
     def send(self, folder: Path, lease: Lease) -> None:
-        """Sends a finished folder of the copy, its manifest last, unless the lease on it was lost."""
-        listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-        _all(lambda name: self._send(folder / name), listed)
+        """Sends a finished folder of the copy, its manifest last. Raises TryAgain where the lease on it was lost."""
+        whole = (folder / manifest.NAME).read_bytes()
+
+        def send(name: str) -> None:
+            lease.check()  # before each: whoever took over writes the same names
+            self._send(folder / name)
+
+        _all(send, json.loads(whole)["files"])
         lease.check()
-        self._send(folder / manifest.NAME)
+        self.write(self._name(folder / manifest.NAME), whole)
 
     @contextmanager
-    def carried(self, work: Path, say: Say) -> Iterator[None]:
+    def carried(self, work: Path, lease: Lease, say: Say) -> Iterator[None]:
         """Fetches the checkpoints of a work folder that are newer than its own; while entered, sends those to come."""
-        carrying = _Carrying(self, work, say)
+        carrying = _Carrying(self, work, lease, say)
         end = Event()
 
         def look() -> None:
@@ -117,7 +123,11 @@ class Store:
 
     def forget(self, work: Path) -> None:
         """Removes the checkpoints of a work folder, the newest first."""
-        self.remove(*reversed(self.names(self._name(work))))
+        self._remove_checkpoints(self.names(self._name(work)))
+
+    def _remove_checkpoints(self, names: Iterable[str]) -> None:
+        """Their checksums first, without which they are not whole."""
+        self.remove(*sorted(names, key=lambda name: not name.endswith(f"/{SUMS}")))
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where it is not there."""
@@ -185,8 +195,11 @@ class Store:
         except Exception as error:  # each client has errors of its own
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise  # of the copy's disk
-            what = f"{self.address}/{name} cannot be reached: {places.sentence(error, self.address)}"
-            if s3.refused(what):
+            said = places.sentence(error, self.address)
+            what = f"{self.address}/{name} cannot be reached: {said}"
+            if re.search(r"NO_SUCH_BUCKET|NoSuchBucket", said):
+                raise InputError(f"{what}: create the bucket, or correct root") from None
+            if s3.refused(said):
                 raise InputError(what) from None
             raise TryAgain(f"{what}; the same command goes on from here") from None
 
@@ -194,8 +207,8 @@ class Store:
 class _Carrying:
     """The checkpoints of a work folder, here and in the store."""
 
-    def __init__(self, store: Store, work: Path, say: Say) -> None:
-        self._store, self._work, self._say = store, work, say
+    def __init__(self, store: Store, work: Path, lease: Lease, say: Say) -> None:
+        self._store, self._work, self._lease, self._say = store, work, lease, say
         self._folder = store._name(work)
         self._failed = False
         names = store.names(self._folder)
@@ -217,15 +230,19 @@ class _Carrying:
             here = self._here()
             for name, folder in here.items():
                 if name not in self._there:
+                    self._lease.check()
                     for pattern in _BESIDE:
                         for path in self._work.glob(pattern):
                             if path.is_file():
                                 self._store._send(path)
-                    for path in sorted(folder.iterdir(), key=lambda path: path.name == SUMS):
-                        self._store._send(path)
+                    for path in folder.iterdir():
+                        if path.name != SUMS:
+                            self._store._send(path)
+                    self._store.write(self._store._name(folder / SUMS), (folder / SUMS).read_bytes())
                     self._there.add(name)
             for name in self._there - here.keys():
-                self._store.remove(*reversed(self._store.names(f"{self._folder}/checkpoints/{name}")))
+                self._lease.check()
+                self._store._remove_checkpoints(self._store.names(f"{self._folder}/checkpoints/{name}"))
                 self._there.discard(name)
             self._failed = False
         except FileNotFoundError:  # training removed it meanwhile

@@ -104,7 +104,8 @@ def _of_configuration(path: str, overrides: list[str], root: Path | None, uri: s
     config = load_config(path, [*overrides, *([f"root={root}"] if root else [])])
     keys = flow.plan(config)
     folder = keys.folder("evaluate")
-    if not ([keys.fetch(stage) for stage in keys.parts][-1] or (folder / manifest.NAME).exists()):
+    keys.fetch("train")  # which the evaluation's record names
+    if not (keys.fetch("evaluate") or (folder / manifest.NAME).exists()):
         command = shlex.join(["duplet", "run", path, *overrides])
         raise InputError(
             f"{path} is not evaluated with {'these' if overrides else 'its present'} settings: run `{command}` first, "

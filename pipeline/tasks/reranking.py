@@ -87,7 +87,7 @@ def reranked(
     (mix, tried), (alone, _) = mixed(1), mixed(2)
     ranking = placed(firsts[0], scores[0], mix, sets[0].judgements, depth)
     made = {
-        "model": str(config.rerank.model), "top": config.rerank.top, **_named(mix), "tried": tried,
+        "model": str(Path(str(config.rerank.model)).resolve()), "top": config.rerank.top, **_named(mix), "tried": tried,
         "alone": _named(alone),
     }  # fmt: skip
     rankings = {name: systems.rankings[name] for name in systems.rankings if name != "random"}

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jobs import spec
+from pipeline.config import check_config
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, TryAgain
 from pipeline.ingest import s3
@@ -26,6 +28,7 @@ from tests.jobs.local_jobs import assert_bitwise_equal
 
 ROOT = "s3://bucket/runs"
 KEY = "train/0123456789abcdef"
+FREE: Any = SimpleNamespace(check=lambda: None)  # a lease that is held for good
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +237,79 @@ def test_a_machine_that_is_gone_is_not_waited_for_and_one_that_comes_back_is_tol
     assert len(said) == 1
 
 
+def test_a_claim_that_comes_late_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine slept while it wrote its claim anew, and another took over meanwhile."""
+    claims, there = Claims(), threading.Event()
+    monkeypatch.setattr(lease, "LEASE_S", 0.3)
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+    write = claims.write
+    with Lease(claims, "train-1", "a", "ann on host1", lambda _: None) as slow:
+
+        def late(name: str, content: bytes) -> None:
+            if name.endswith("/a"):
+                assert there.wait(20)
+            write(name, content)
+
+        monkeypatch.setattr(claims, "write", late)
+        with Lease(claims, "train-1", "b", "bob on host2", lambda _: None) as other:
+            there.set()
+            slow._beats.join(20)
+            with pytest.raises(TryAgain, match="another machine makes train-1"):
+                slow.check()
+            other.check()
+            assert list(claims.objects) == ["locks/train-1/b"]
+
+
+def test_a_holder_that_was_late_and_whom_nobody_followed_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = Claims()
+    monkeypatch.setattr(lease, "LEASE_S", 0.0)  # each claim is late
+    with Lease(claims, "train-1", "a", "ann on host1", lambda _: None) as own:
+        time.sleep(0.3)
+        own.check()
+        claims.objects["locks/train-1/b"] = b"bob on host2"
+        with pytest.raises(TryAgain):
+            own.check()
+
+
+def test_who_lost_the_lease_writes_none_of_the_winners_files(bucket: Server, tmp_path: Path) -> None:
+    here, there = (Store(ROOT, tmp_path / name) for name in ("here", "there"))
+    folder_of(there.copy)
+    there.send(there.copy / KEY, FREE)
+    written = {name: there.read(name) for name in there.names("train")}
+    changed = folder_of(here.copy)
+    (changed / "inner" / "a.txt").write_text("other")
+    with pytest.raises(TryAgain, match="another machine makes"):
+        here.send(changed, held(here))
+    assert {name: there.read(name) for name in there.names("train")} == written
+
+
+def test_an_empty_manifest_counts_as_none(bucket: Server, tmp_path: Path) -> None:
+    """As an exception may leave one while it is sent."""
+    here = Store(ROOT, tmp_path)
+    here.write(f"{KEY}/manifest.json", b"")
+    assert not here.holds(tmp_path / KEY) and not here.fetch(tmp_path / KEY)
+
+
+def test_checkpoints_are_removed_by_their_sums_first(bucket: Server, tmp_path: Path) -> None:
+    here, removed = Store(ROOT, tmp_path), list[str]()
+    for name in ("update-1/checksums.json", "update-1/a.npz", "update-2/checksums.json", "update-2/a.npz"):
+        here.write(f"work/train-1/checkpoints/{name}", b"x")
+    here.remove = lambda *names: removed.extend(names)  # type: ignore[method-assign]
+    here.forget(tmp_path / "work" / "train-1")
+    assert [name.endswith("checksums.json") for name in removed] == [True, True, False, False]
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: Server, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="create the bucket, or correct root"):
+        Store("s3://nobucket/runs", tmp_path).write("a", b"x")
+
+
+@pytest.mark.parametrize("root", ["s3://", "s3:///runs", "S3://bucket/runs"])
+def test_an_address_without_a_bucket_is_refused(root: str, small_config: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(InputError, match=r"root\b.*must name a store in small letters and a bucket"):
+        check_config(small_config() | {"root": root}, "test")
+
+
 @pytest.mark.timeout(600)
 def test_one_machine_makes_and_another_uses(
     small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any], bucket: Server, tmp_path: Path
@@ -334,12 +410,12 @@ def test_a_checkpoint_that_came_in_part_is_none(bucket: Server, tmp_path: Path) 
 
     def seen_elsewhere(name: str) -> list[str]:
         other = Store(ROOT, tmp_path / name)
-        with other.carried(tmp_path / name / "work" / "train-1", said.append):
+        with other.carried(tmp_path / name / "work" / "train-1", FREE, said.append):
             return sorted(
                 str(path.relative_to(tmp_path / name / "work" / "train-1")) for path in (tmp_path / name).rglob("*.*")
             )
 
-    with pytest.raises(TryAgain, match="stopped"), here.carried(work, said.append):
+    with pytest.raises(TryAgain, match="stopped"), here.carried(work, FREE, said.append):
         (work / "points.jsonl").parent.mkdir(parents=True)
         (work / "points.jsonl").write_text("points")
         checkpoint(3)
@@ -347,13 +423,13 @@ def test_a_checkpoint_that_came_in_part_is_none(bucket: Server, tmp_path: Path) 
     first = ["checkpoints/update-00000003/checksums.json", "checkpoints/update-00000003/parameters.npz", "points.jsonl"]
     assert seen_elsewhere("b") == first
     bucket.refuse = lambda path: path.endswith("6/parameters.npz")
-    with pytest.raises(TryAgain, match="stopped"), here.carried(work, said.append):
+    with pytest.raises(TryAgain, match="stopped"), here.carried(work, FREE, said.append):
         checkpoint(6)
         raise TryAgain("stopped")
     assert "a checkpoint is only on this machine" in said[-1]
     assert [name for name in seen_elsewhere("c") if name.endswith(store.SUMS)] == [first[0]]
     bucket.refuse = lambda path: False
-    with pytest.raises(TryAgain, match="stopped"), here.carried(work, said.append):
+    with pytest.raises(TryAgain, match="stopped"), here.carried(work, FREE, said.append):
         for path in sorted((work / "checkpoints" / "update-00000003").iterdir()):
             path.unlink()
         (work / "checkpoints" / "update-00000003").rmdir()
@@ -361,5 +437,5 @@ def test_a_checkpoint_that_came_in_part_is_none(bucket: Server, tmp_path: Path) 
     assert seen_elsewhere("d") == [name.replace("3", "6") for name in first]
     # here a newer one than there
     checkpoint(9)
-    with here.carried(work, said.append):
+    with here.carried(work, FREE, said.append):
         assert (work / "checkpoints" / "update-00000009").exists()

@@ -81,7 +81,7 @@ def test_what_goes_wrong_on_the_way_changes_no_byte(
     [
         (failing("500 Internal Server Error", "InternalError", 10**6), ["cannot be"]),
         (failing("400 Bad Request", "ExpiredToken", 10**6), ["credentials", "AWS_SESSION_TOKEN", "expired"]),
-        (failing("403 Forbidden", "AccessDenied", 10**6), ["credentials", "may not read it"]),
+        (failing("403 Forbidden", "AccessDenied", 10**6), ["credentials", "may not use it"]),
     ],
 )
 def test_what_does_not_pass_is_said(

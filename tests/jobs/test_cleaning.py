@@ -286,11 +286,12 @@ def test_runs_whose_configuration_is_not_known_stay(root: Path) -> None:
 
 @pytest.mark.parametrize("place", ["runs/indexes/faq", "faq"])
 def test_a_training_that_a_search_index_was_built_with_stays(root: Path, place: str) -> None:
-    indexed, gone, _ = chain(root, "a", 30, until="train"), chain(root, "b", 20), chain(root, "c", 10)
+    indexed, second = (chain(root, name, 30, until="train") for name in ("a", "d"))
+    gone, _ = chain(root, "b", 20), chain(root, "c", 10)
     index = root.parent / place
     index.mkdir(parents=True)
-    model = {"folder": f"{root}/train/{indexed['train']}", "key": indexed["train"]}
-    (index / "index.json").write_text(json.dumps({"format": 1, "model": model}))
+    model, rerank = ({"folder": f"{root}/train/{keys['train']}", "key": keys["train"]} for keys in (indexed, second))
+    (index / "index.json").write_text(json.dumps({"format": 1, "model": model, "settings": {"rerank": rerank}}))
     words_alone = root.parent / "words"
     words_alone.mkdir()
     (words_alone / "index.json").write_text(json.dumps({"model": None}))

@@ -101,6 +101,10 @@ def test_a_graph_may_pool_itself(tmp_path: Path) -> None:
     ({"pooling": {"pooling_mode_mean_tokens": True, "word_embedding_dimension": 3}},
      "gives 16 numbers a vector; .* says 3"),
     ({"length": "{"}, "sentence_bert_config.json: "),
+    ({"length": []}, "its settings are not as sentence-transformers writes them"),
+    ({"length": {"max_seq_length": "9"}}, "has max_seq_length '9', which is not a number of tokens"),
+    ({"pooling": [1]}, "its settings are not as sentence-transformers writes them"),
+    ({"layers": ["a"]}, "its settings are not as sentence-transformers writes them"),
 ])  # fmt: skip
 def test_what_is_not_known_is_refused(more: dict[str, Any], told: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "m", WORDS, **more)

@@ -146,4 +146,7 @@ def test_settings_that_rank_nothing_are_refused_and_the_model_is_part_of_the_key
     with np.load(folder / "parameters.npz") as arrays:
         np.savez(folder / "parameters.npz", **{**arrays, "embedding": arrays["embedding"] + 1})
     assert Evaluate().key(config, {"train": "t"}) != before[1]
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"rerank\.model=.* is not the folder of a trained model"):
+        Evaluate().key(config, {"train": "t"})
     assert before[0].inputs == {"train": "t"} and "rerank" not in before[0].config
