@@ -7,22 +7,22 @@ equal scores the less relevant document stands first, then the smaller row; infi
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import ir_measures
 import numpy as np
-from ir_measures import AP, RR, R, nDCG
 
 from pipeline.config.tasks.matching import ranking_metrics
 from pipeline.core.errors import DupletError, InputError
 from pipeline.evaluation.metrics import comparable
 
-MEASURES = {"mrr": RR, "map": AP, "ndcg": nDCG, "recall": R}
 SCORES_PER_CHUNK = 2_000_000  # a chunk's scores: 8 MB as float32; sorting it takes twice that
 
 
 def measures(depth: int) -> dict[str, Any]:
     """What is measured of rankings of so many documents per query, by name: mrr@10, map@DEPTH, …, none deeper."""
+    from ir_measures import AP, RR, R, nDCG  # which a model that is served alone does without
+
+    kinds = {"mrr": RR, "map": AP, "ndcg": nDCG, "recall": R}
     names = {name: name.split("@") for name in ranking_metrics(depth)}
-    return {name: MEASURES[kind] @ int(cut) for name, (kind, cut) in names.items()}
+    return {name: kinds[kind] @ int(cut) for name, (kind, cut) in names.items()}
 
 
 def rows_per_chunk(documents: int) -> int:
@@ -260,6 +260,8 @@ def evaluate(
     Returns:
         name -> (n,) float64 in [0, 1]; not a number for a query that has no relevant document.
     """
+    import ir_measures
+
     queries = judgements.answerable if queries is None else np.asarray(queries, np.int64)
     called = np.arange(judgements.documents).astype(str).tolist()
     qrels, run = {}, {}
