@@ -14,7 +14,6 @@ from pipeline.config.sections import (
     ScheduleConfig,
     SplitShares,
     TokenizeConfig,
-    TrackingConfig,
     TrainConfig,
 )
 from pipeline.config.sources import SplitName
@@ -24,6 +23,7 @@ from pipeline.config.tasks.cloze import ClozeConfig
 from pipeline.config.tasks.language_model import LanguageModelConfig
 from pipeline.config.tasks.tagging import TaggingConfig
 from pipeline.config.tasks.translation import TranslationConfig
+from pipeline.config.tracking import TrackingConfig
 
 __all__ = [
     "SPLITS",

@@ -23,7 +23,6 @@ from pipeline.config.sections import (
     ModelConfig,
     PromoteConfig,
     TokenizeConfig,
-    TrackingConfig,
     TrainConfig,
 )
 from pipeline.config.source_spec import SOURCES, formats, source_specs
@@ -31,6 +30,7 @@ from pipeline.config.sources import Column, Columns, SplitName
 from pipeline.config.task_spec import TaskSpec
 from pipeline.config.tasks import TASKS, task_spec, task_specs
 from pipeline.config.teaching import TeachConfig
+from pipeline.config.tracking import TrackingConfig
 from pipeline.core import naming
 from pipeline.core.errors import guess
 from pipeline.core.redaction import MASK, hide_all
