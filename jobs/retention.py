@@ -311,7 +311,7 @@ def remove_unlocked(path: Path) -> bool:
 
 
 def finish(root: Path) -> None:
-    """Removes what a call that was killed had renamed aside, and arrays of folders that are gone (`kept_arrays`)."""
+    """Removes what a call that was killed had renamed aside, and arrays of folders that are gone (`derived_arrays`)."""
     for path in (root / "tokenize").glob(".*.arrays"):
         if not path.with_name(path.name.removeprefix(".").removesuffix(".arrays")).exists():
             shutil.rmtree(path, ignore_errors=True)

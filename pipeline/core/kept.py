@@ -4,10 +4,13 @@ Nothing is synced to the disk, which would cost more than some pieces: after a p
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from pipeline.core.executors import Executor
 
@@ -29,6 +32,19 @@ def keep(path: Path, stamp: str, content: bytes) -> None:
     aside = path.with_name(f".{path.name}-{os.getpid()}-{os.urandom(4).hex()}")
     aside.write_bytes(_head(stamp, content) + b"\n" + content)
     aside.rename(path)
+
+
+def packed(**arrays: Any) -> bytes:
+    """Arrays and numbers by name as the bytes of an .npz file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, np.ndarray]:
+    """What `packed` was given."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _head(stamp: str, content: bytes) -> bytes:

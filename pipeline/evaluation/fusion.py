@@ -75,7 +75,7 @@ def mix_of(pool: Pool, weight: float = UNTUNED) -> Mix:
     return Mix(weight, spread(pool.model, pool.query_rows), spread(pool.words, pool.query_rows))
 
 
-def reranked(first: np.ndarray, second: np.ndarray, mix: Mix) -> np.ndarray:
+def reranked_scores(first: np.ndarray, second: np.ndarray, mix: Mix) -> np.ndarray:
     """(n,) scores of a ranking's n documents: mixed for the first k, all others below these, in their order.
 
     Args:

@@ -4,7 +4,6 @@ Texts are known by a hash of 16 bytes and vectors lie in files that are mapped: 
 """
 
 import hashlib
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.config import Config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.core.executors import Executor, InProcess
-from pipeline.core.kept import Form, Kept
+from pipeline.core.kept import Form, Kept, packed, unpacked
 from pipeline.core.progress import Say
 from pipeline.evaluation import baselines
 from pipeline.evaluation.ranking import (
@@ -148,13 +147,11 @@ def _parts(
 
 
 def _packed(vectors: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, vectors, allow_pickle=False)
-    return file.getvalue()
+    return packed(vectors=vectors)
 
 
 def _unpacked(content: bytes) -> np.ndarray:
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+    return unpacked(content)["vectors"]
 
 
 def _once(rows: Iterable[tuple[str, str]], left: set[bytes]) -> Iterator[tuple[str, str]]:

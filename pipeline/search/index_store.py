@@ -64,7 +64,7 @@ class ModelStamp:
 
 
 @dataclass(frozen=True)
-class Second:
+class Rerank:
     """Which model scores a ranking's first documents anew, and how its scores are mixed with the ranking's."""
 
     __pydantic_config__ = STRICT
@@ -96,7 +96,7 @@ class Settings:
     weight: Share = UNTUNED
     model_scale: Scale | None = None
     words_scale: Scale | None = None
-    rerank: Second | None = None  # of the best ranking: see Searcher.best_mode
+    rerank: Rerank | None = None  # of the best ranking: see Searcher.best_mode
     # how vectors are kept: bits a number, and of late interaction the share of tokens left out, and how many become one
     bits: Literal[2, 4, 8, 32] = 8
     left_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0

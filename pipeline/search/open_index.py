@@ -8,7 +8,7 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.evaluation.fusion import Mix
 from pipeline.search import index_store
-from pipeline.search.index_store import ModelStamp, Second, State
+from pipeline.search.index_store import ModelStamp, Rerank, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
 from pipeline.search.words_alone import WordsAlone
@@ -85,7 +85,7 @@ def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
     )
 
 
-def second_of(made: dict[str, Any], of: str) -> Second | None:
+def second_of(made: dict[str, Any], of: str) -> Rerank | None:
     """The second model that an evaluation mixed in (fusion.json's `rerank`); None where it gave it no weight.
 
     Raises:
@@ -100,11 +100,11 @@ def second_of(made: dict[str, Any], of: str) -> Second | None:
         raise InputError(
             f"the second model of {of} cannot be used ({error}): put it back, or evaluate without rerank.model"
         ) from None
-    return Second(key, str(folder), *(made[name] for name in ("top", "weight", "scale", "first_scale")))
+    return Rerank(key, str(folder), *(made[name] for name in ("top", "weight", "scale", "first_scale")))
 
 
 def open_second(
-    second: Second, index: Path, backend: text_encoder.Backend = "onnx", threads: int | None = None
+    second: Rerank, index: Path, backend: text_encoder.Backend = "onnx", threads: int | None = None
 ) -> text_encoder.TextEncoder:
     """The model that scores an index's first documents anew. Raises InputError where it is gone or another one."""
     try:

@@ -8,10 +8,10 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
-from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked
+from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked_scores
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
-from pipeline.search.index_store import Second, Snapshot
+from pipeline.search.index_store import Rerank, Snapshot
 from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes, index_text
 from pipeline.search.where import Fields
@@ -159,7 +159,7 @@ class Searcher:
             return ranking(asked, k, allowed)
         return self._reranked(query, ranking(asked, max(k, rerank.top), allowed), rerank, self.second)
 
-    def _reranked(self, query: str, first: Ranked, rerank: Second, second: Encodes) -> Ranked:
+    def _reranked(self, query: str, first: Ranked, rerank: Rerank, second: Encodes) -> Ranked:
         """The first documents by the mix of their scores and a second model's of their best passages, then the rest."""
         count = min(rerank.top, len(first.documents))
         if not count:
@@ -167,7 +167,7 @@ class Searcher:
         texts = [self.passage_text(row) for row in first.passages[:count].tolist()]
         scores = second.score_all(second.encode("query", [query]), second.encode("document", texts))[0]
         mix = Mix(rerank.weight, rerank.scale, rerank.first_scale)
-        values = reranked(first.scores, _finite(scores), mix).astype(np.float32)
+        values = reranked_scores(first.scores, _finite(scores), mix).astype(np.float32)
         order = np.concatenate([np.argsort(-steps(values[:count]), kind="stable"), np.arange(count, len(values))])
         return Ranked(first.documents[order], values[order], first.passages[order])
 

@@ -11,7 +11,7 @@ from mxnet import Context, gluon, nd
 
 from pipeline.config import Config
 from pipeline.config.plugins import part
-from pipeline.core import kept_arrays
+from pipeline.core import derived_arrays
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation.judged import Judged
@@ -101,32 +101,28 @@ class Task:
     @functools.cached_property
     def examples(self) -> np.ndarray:
         """(N,) int32: the records of the training split to learn from."""
-        return self.kept("all", functools.partial(kept_arrays.selected, self._every, len(self.train.relevance)))
+        return self.derived("all", functools.partial(derived_arrays.counted, len(self.train.relevance)))
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(N, S) whole numbers: tokens of each side of each training example."""
         texts = [(self.train.fields[side], self.train.rows[side]) for side in self.sides]
 
-        def made(new: kept_arrays.New) -> np.ndarray:
+        def made(new: derived_arrays.New) -> np.ndarray:
             found = new((len(self.examples), len(texts)), np.int32)
-            for start in range(0, len(found), kept_arrays.AT_ONCE):
-                records = self.examples[start : start + kept_arrays.AT_ONCE]
+            for places in derived_arrays.parts(len(found)):
                 for column, (field, rows) in enumerate(texts):
-                    found[start : start + len(records), column] = field.lengths_of(rows[records])
+                    found[places, column] = field.lengths_of(rows[self.examples[places]])
             return found
 
-        lengths = self.kept(f"lengths-{len(self.examples)}", made)
+        lengths = self.derived(f"lengths-{len(self.examples)}", made)
         self.train.release()
         return lengths
 
-    def kept(self, name: str, make: Callable[[kept_arrays.New], np.ndarray]) -> np.ndarray:
-        """An array that follows from the training split; see `kept_arrays.kept`."""
+    def derived(self, name: str, make: Callable[[derived_arrays.New], np.ndarray]) -> np.ndarray:
+        """An array that follows from the training split; see `derived_arrays.derived`."""
         source = self.folder / "train" / shards.EXAMPLES_NAME
-        return kept_arrays.kept(source, name, len(self.train.relevance), make)
-
-    def _every(self, records: slice) -> np.ndarray:
-        return np.ones(records.stop - records.start, bool)
+        return derived_arrays.derived(source, name, len(self.train.relevance), make)
 
     def prepare(self) -> None:
         """Makes what each batch needs, before the first and in the main thread."""

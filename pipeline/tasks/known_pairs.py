@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.core.kept_arrays import AT_ONCE, New
+from pipeline.core.derived_arrays import New, parts
 from pipeline.tokenization.shards import Split
 
 
@@ -42,25 +42,25 @@ class Known:
         return self._told[int(self._ends[query - 1]) if query else 0 : int(self._ends[query])]
 
 
-def of(split: Split, kept: Callable[[str, Callable[[New], np.ndarray]], np.ndarray] | None = None) -> Known:
-    """What a split's pairs say. `kept` is given a name and what makes the array; None: it is made in memory."""
+def of(split: Split, derived: Callable[[str, Callable[[New], np.ndarray]], np.ndarray] | None = None) -> Known:
+    """What a split's pairs say. `derived` is given a name and what makes the array; None: it is made in memory."""
     queries, size = split.rows["query"], len(split.fields["query"])
     make = lambda new: found(queries, split.rows["document"], split.relevance, size, new)
-    return Known(make(np.empty) if kept is None else kept("known", make), size)
+    return Known(make(np.empty) if derived is None else derived("known", make), size)
 
 
 def found(queries: np.ndarray, documents: np.ndarray, relevance: np.ndarray, size: int, new: New) -> np.ndarray:
     """(size + K,) int32: what (P,) rows of queries and documents and their relevance say, as Known has it."""
-    pairs, parts = new((len(queries),), np.int64), _parts(len(queries))
-    for part in parts:  # 31 bits of query, 31 of document, one that is 0 where it is relevant: such a pair comes first
+    pairs, every = new((len(queries),), np.int64), parts(len(queries))
+    for part in every:  # 31 bits of query, 31 of document, one that is 0 where it is relevant: such a pair comes first
         pairs[part] = queries[part].astype(np.int64) << 32 | documents[part].astype(np.int64) << 1
         pairs[part] |= relevance[part] <= 0
     pairs.sort()
-    count = sum(len(_first(pairs, part)) for part in parts)
+    count = sum(len(_first(pairs, part)) for part in every)
     told = new((size + count,), np.int32)
     ends, end = told[:size], size
     ends[:] = 0
-    for part in parts:
+    for part in every:
         some = _first(pairs, part)
         numbers = (some >> 1 & 0x7FFFFFFF).astype(np.int32)
         told[end : end + len(some)] = np.where(some & 1, ~numbers, numbers)
@@ -69,10 +69,6 @@ def found(queries: np.ndarray, documents: np.ndarray, relevance: np.ndarray, siz
         ends[of_query] += counts.astype(np.int32)
     np.cumsum(ends, out=ends)
     return told
-
-
-def _parts(size: int) -> list[slice]:
-    return [slice(start, min(start + AT_ONCE, size)) for start in range(0, size, AT_ONCE)]
 
 
 def _first(pairs: np.ndarray, part: slice) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from mxnet import Context, autograd, nd
 
 from pipeline.config.memory import MAX_SCORES
-from pipeline.core import kept_arrays
+from pipeline.core import derived_arrays
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
 from pipeline.evaluation import confidence
@@ -77,7 +77,7 @@ class Matching(Task):
         if self.config.train.loss.graded:
             matching_evaluation.check_grades(relevance, self.config.train.loss.grades, "train")
             return super().examples
-        relevant = self.kept("relevant", functools.partial(kept_arrays.selected, self._relevant, len(relevance)))
+        relevant = self.derived("relevant", functools.partial(derived_arrays.selected, self._relevant, len(relevance)))
         if not len(relevant):
             raise InputError(f"the training split under {self.folder} has no relevant pair: check ingest.source")
         return relevant
@@ -87,7 +87,7 @@ class Matching(Task):
 
     @functools.cached_property
     def _known(self) -> Known:
-        return known_pairs.of(self.train, self.kept)
+        return known_pairs.of(self.train, self.derived)
 
     @functools.cached_property
     def _teacher(self) -> Teacher | None:

@@ -71,31 +71,34 @@ def to_judge(config: Config, tokenized: Path, ingested: Path) -> tuple[Queries, 
     a collection, a split's table is all of it; but a title is looked for among the texts without titles.
     """
     splits = {name: shards.open_split(tokenized, name) for name in ("test", *OTHERS)}
-    tables = {name: split.fields["document"] for name, split in splits.items()}
-    whole = (ingested / COLLECTION_NAME).exists()
-    source = config.ingest.source
+    names, others = _ranked_over(config, (ingested / COLLECTION_NAME).exists())
+    documents = lambda over: Collection([splits[name].fields["document"] for name in over])
+    collection = beside = documents(names)
+    if others != names and (own := documents(others)).keys != collection.keys:  # equal ones are encoded once for both
+        beside = own
+    valid = queries_of(splits["valid"], beside, others.index("valid"), VALIDATION_QUERIES)
+    return queries_of(splits["test"], collection), valid
+
+
+def _ranked_over(config: Config, whole: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The splits whose documents the test queries are ranked over, and those of the validation queries.
+
+    Args:
+        whole: whether the source is a collection, so that a split's table is all of it.
+    """
+    source, own = config.ingest.source, config.evaluate.collection == "split"
+    if not (whole or own):
+        return ("test", *OTHERS), ("test", *OTHERS)
     titles = isinstance(source, CollectionSource) and source.train_on_titles
-    own = config.evaluate.collection == "split"
-    names = ("test",) if whole or own else ("test", *OTHERS)
-    collection = Collection([tables[name] for name in names])
-    test = queries_of(splits["test"], collection)
-    if len(names) > 1:
-        return test, queries_of(splits["valid"], collection, 1, VALIDATION_QUERIES)
-    beside = Collection([tables[name] for name in (OTHERS if titles and not own else ("valid",))])
-    if beside.keys == collection.keys:
-        beside = collection  # encoded once for both
-    return test, queries_of(splits["valid"], beside, 0, VALIDATION_QUERIES)
+    return ("test",), OTHERS if titles and not own else ("valid",)
 
 
 def valid_queries(config: Config, tokenized: Path) -> Queries:
     """All queries of the validation split, over the documents that `to_judge` gives those which choose the weight."""
-    source = config.ingest.source
-    collection, own = isinstance(source, CollectionSource), config.evaluate.collection == "split"
-    titles = isinstance(source, CollectionSource) and source.train_on_titles
-    names = ("valid",) if own or (collection and not titles) else OTHERS if titles else ("valid", "test", "train")
+    _, names = _ranked_over(config, isinstance(config.ingest.source, CollectionSource))
     splits = {name: shards.open_split(tokenized, name) for name in names}
-    tables = [split.fields["document"] for split in splits.values()]
-    return queries_of(splits["valid"], Collection(tables))
+    collection = Collection([split.fields["document"] for split in splits.values()])
+    return queries_of(splits["valid"], collection, names.index("valid"))
 
 
 def ranked(config: Config, network: Matcher, queries: Queries, world: World, unanswerable: bool = False) -> Ranking:

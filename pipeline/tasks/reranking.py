@@ -14,8 +14,7 @@ from pipeline.config.loading import stored_config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation.fusion import Mix, Pool, mix_of
-from pipeline.evaluation.fusion import reranked as reranked_scores
+from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked_scores
 from pipeline.evaluation.ranking import Judgements, Ranking, rank_pairs
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
@@ -25,14 +24,14 @@ from pipeline.tokenization import shards
 NAME = "reranked"
 
 
-class Second(NamedTuple):
+class SecondModel(NamedTuple):
     """The second model, as it was trained."""
 
     config: Config
     network: Matcher
 
 
-def opened(config: Config, tokenized: Path, world: World) -> Second:
+def opened(config: Config, tokenized: Path, world: World) -> SecondModel:
     """The model of `rerank.model`. Raises InputError where it is none, or reads texts in another way."""
     folder = Path(str(config.rerank.model))
     setting = f"rerank.model={folder}"
@@ -57,7 +56,7 @@ def opened(config: Config, tokenized: Path, world: World) -> Second:
         if name not in arrays or arrays[name].shape != parameter.shape or not np.isfinite(arrays[name]).all():
             raise InputError(f"{setting} is damaged: {name} is not as its config.json says: train it again")
         parameter.set_data(nd.array(arrays[name]))
-    return Second(second, network)
+    return SecondModel(second, network)
 
 
 def reranked(
@@ -99,7 +98,7 @@ def _named(mix: Mix) -> dict[str, float]:
     return {"weight": mix.weight, "scale": mix.model_scale, "first_scale": mix.words_scale}
 
 
-def _scores(second: Second, queries: Queries, documents: np.ndarray, world: World) -> np.ndarray:
+def _scores(second: SecondModel, queries: Queries, documents: np.ndarray, world: World) -> np.ndarray:
     """(Q, K) documents, -1 for none, to the second model's (Q, K) float32 scores, there -inf."""
     rows, places = np.nonzero(documents >= 0)
     values = np.full(documents.shape, -np.inf, np.float32)

@@ -1,18 +1,15 @@
 """What the tokenizing stage does with pieces of text, wherever they are run: counting and encoding tokens."""
 
 import functools
-import io
 import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from pipeline.config.sections import ExecutionConfig
 from pipeline.core import atomic_files, executors
 from pipeline.core.executors import Executor
-from pipeline.core.kept import Form, Kept
+from pipeline.core.kept import Form, Kept, packed, unpacked
 from pipeline.tokenization.encoder import Encoded, Encoder, load_bare_tokenizer, load_vocabulary
 
 PIECE_TEXTS = 1000
@@ -63,14 +60,11 @@ def _counts_unpacked(content: bytes) -> Counter[str]:
 
 
 def _packed(encoded: Encoded) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **encoded._asdict())
-    return file.getvalue()
+    return packed(**encoded._asdict())
 
 
 def _unpacked(content: bytes) -> Encoded:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays.files}
+    found = unpacked(content)
     return Encoded(found["ids"], found["lengths"], *(int(found[name]) for name in ("cut", "unknown_tokens", "empty")))
 
 

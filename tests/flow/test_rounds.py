@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from pipeline.tasks.mining import NAME as MINED
 from tests.conftest import last_json
@@ -49,16 +48,3 @@ def test_each_round_mines_by_the_one_before_and_goes_on_from_it(
     assert last_json(run())["stages"]["train"]["folder"] == str(last)
     with np.load(last / "parameters.npz") as arrays:
         assert all(np.array_equal(arrays[name], array) for name, array in parameters.items())
-
-
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("run", "--refresh-epochs", "1"), "mine.by=[]: set mine.by=[bm25]"),
-    (("run", "mine.by=[bm25]", "train.loss.listed_negatives=1", "--refresh-epochs", "2"), "below train.epochs=2, so"),
-    (("train", "--refresh-epochs", "1"), "--refresh-epochs belongs to `duplet run`"),
-    (("run", "--refresh-epochs", "1", "--seeds", "2"), "do not go together"),
-])  # fmt: skip
-def test_what_makes_no_sense_is_said(
-    arguments: tuple[str, ...], said: str, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any]
-) -> None:
-    done = duplet(arguments[0], small_config(), *arguments[1:])
-    assert done.returncode == 2 and said in done.stderr

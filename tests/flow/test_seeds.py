@@ -43,13 +43,3 @@ def test_seeds_share_splits_and_differ_in_training(
     alone = last_json(duplet("run", config, "--json"))
     assert {row["state"] for row in alone["stages"].values()} == {"up to date"}
     assert alone["metrics"]["test/mrr@10"] == one["values"][0]
-
-
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("run", "--seeds", "1"), "from 2 to 100"), (("train", "--seeds", "3"), "belongs to `duplet run`"),
-])  # fmt: skip
-def test_what_makes_no_sense_is_said(
-    arguments: tuple[str, ...], said: str, small_config: Callable[..., dict[str, Any]], duplet: Callable[..., Any]
-) -> None:
-    done = duplet(arguments[0], small_config(), *arguments[1:])
-    assert done.returncode == 2 and said in done.stderr

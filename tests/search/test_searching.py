@@ -18,7 +18,7 @@ from pipeline.evaluation.ranking import Judgements
 from pipeline.search import cluster_build, index_store, searcher
 from pipeline.search.clusters import Clusters
 from pipeline.search.documents import Document
-from pipeline.search.index_store import Second
+from pipeline.search.index_store import Rerank
 from pipeline.search.result_format import as_json
 from pipeline.search.searcher import Ranked, Searcher
 from pipeline.serving.predict.scoring import Encoded
@@ -382,7 +382,7 @@ def test_a_model_says_whether_the_first_document_is_an_answer(indexed: Make, mod
 def test_a_second_model_places_the_first_documents_of_the_best_ranking_anew(indexed: Make) -> None:
     """By the formula, over the ranking without it; all others stay below, in their order, whatever k is."""
     second = WordEncoder("dot", document=30)
-    rerank = Second("k2", "/second", 6, 0.7, 5.0, 2.0)
+    rerank = Rerank("k2", "/second", 6, 0.7, 5.0, 2.0)
     scales = {"weight": 0.5, "model_scale": 0.3, "words_scale": 1.5}
     documents = topical(40)
     plain = indexed(documents, **scales).open()

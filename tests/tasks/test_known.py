@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import kept_arrays
-from pipeline.tasks import known_pairs
+from pipeline.core import derived_arrays
 from pipeline.tasks.base import task_of
 from pipeline.tasks.known_pairs import Known, found
 
@@ -24,7 +23,7 @@ def test_known_documents_are_those_of_the_pairs(pairs: list[tuple[int, int, bool
     """A pair that comes twice counts as relevant if it is so once."""
     queries, documents, relevant = (np.array(column) for column in zip(*pairs)) if pairs else (np.zeros(0, int),) * 3
     columns = queries.astype(np.int32), documents.astype(np.int32), relevant.astype(np.float32)
-    with patch.object(known_pairs, "AT_ONCE", at_once):
+    with patch.object(derived_arrays, "AT_ONCE", at_once):
         told = found(*columns, QUERIES, np.empty)
     known = Known(told, QUERIES)
     among = np.array([3, 0, 3, 7, 1], np.int32)  # one stands there twice
@@ -46,9 +45,8 @@ def test_large_arrays_of_a_task_lie_in_mapped_files_and_hold_the_same(
     held.prepare()
     assert held.lengths.shape == (len(held.examples), len(held.sides))
     assert not tokenized.with_name(f".{tokenized.name}.arrays").exists()
-    monkeypatch.setattr(kept_arrays, "LARGE", 1)
-    monkeypatch.setattr(kept_arrays, "AT_ONCE", 7)
-    monkeypatch.setattr(known_pairs, "AT_ONCE", 7)
+    monkeypatch.setattr(derived_arrays, "LARGE", 1)
+    monkeypatch.setattr(derived_arrays, "AT_ONCE", 7)
     for _ in range(2):  # made, then found
         mapped = task_of(config, tokenized)
         mapped.prepare()

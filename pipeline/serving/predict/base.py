@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.evaluation.fusion import Mix, reranked
+from pipeline.evaluation.fusion import Mix, reranked_scores
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.predict.text_encoder import TextEncoder
 
@@ -81,7 +81,7 @@ class SecondStage(NamedTuple):
         order = np.argsort(-first, kind="stable")
         best = [documents[place] for place in order[: self.top].tolist()]
         values = np.empty(len(first), np.float32)
-        values[order] = reranked(first[order], self.encoder.score([query] * len(best), best), self.mix)
+        values[order] = reranked_scores(first[order], self.encoder.score([query] * len(best), best), self.mix)
         return values
 
 

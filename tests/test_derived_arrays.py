@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from jobs import retention
-from pipeline.core import kept_arrays
-from pipeline.core.kept_arrays import New, kept, selected
+from pipeline.core import derived_arrays
+from pipeline.core.derived_arrays import New, derived, selected
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kept_arrays, "LARGE", 4)
-    monkeypatch.setattr(kept_arrays, "AT_ONCE", 3)
+    monkeypatch.setattr(derived_arrays, "LARGE", 4)
+    monkeypatch.setattr(derived_arrays, "AT_ONCE", 3)
     file = tmp_path / "key" / "train" / "examples.arrow"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"one")
@@ -39,24 +39,24 @@ def never(new: New) -> np.ndarray:
 
 
 def test_a_large_array_is_made_once_and_then_mapped(source: Path, tmp_path: Path) -> None:
-    first = kept(source, "squares", 5, squares)
-    again = kept(source, "squares", 5, never)
+    first = derived(source, "squares", 5, squares)
+    again = derived(source, "squares", 5, never)
     assert first.dtype == again.dtype == np.int32 and first.tolist() == again.tolist() == [[0], [1], [4], [9], [16]]
     assert isinstance(again.base, np.memmap) and not again.flags.writeable
     assert [path.name[:8] for path in (tmp_path / ".key.arrays").iterdir()] == ["squares-"]  # and no scratch
 
 
 def test_a_small_one_leaves_no_file(source: Path, tmp_path: Path) -> None:
-    assert kept(source, "squares", 3, squares).tolist() == [[0], [1], [4], [9], [16]]
+    assert derived(source, "squares", 3, squares).tolist() == [[0], [1], [4], [9], [16]]
     assert not (tmp_path / ".key.arrays").exists()
 
 
 def test_another_folder_in_its_place_has_its_own(source: Path, tmp_path: Path) -> None:
-    kept(source, "squares", 5, squares)
-    kept(source, "other", 5, squares)
+    derived(source, "squares", 5, squares)
+    derived(source, "other", 5, squares)
     source.write_bytes(b"another")
-    assert kept(source, "squares", 5, fives).tolist() == [5, 5]
-    assert kept(source, "squares", 5, never).tolist() == [5, 5]
+    assert derived(source, "squares", 5, fives).tolist() == [5, 5]
+    assert derived(source, "squares", 5, never).tolist() == [5, 5]
     assert sorted(path.name[:6] for path in (tmp_path / ".key.arrays").iterdir()) == ["other-", "square"]
 
 
@@ -68,7 +68,7 @@ def test_where_no_file_can_be_kept_it_lies_in_memory(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path if refused == "mkdir" else os, refused, refuse)
-    assert kept(source, "squares", 5, squares).tolist() == [[0], [1], [4], [9], [16]]
+    assert derived(source, "squares", 5, squares).tolist() == [[0], [1], [4], [9], [16]]
     assert not list(tmp_path.rglob("*.npy"))
 
 

@@ -23,7 +23,7 @@ AT_ONCE = 1 << 20  # places that are worked on together, so that no temporary ar
 New = Callable[[tuple[int, ...], Any], np.ndarray]  # an array of a shape and a type, to be filled
 
 
-def kept(source: Path, name: str, places: int, make: Callable[[New], np.ndarray]) -> np.ndarray:
+def derived(source: Path, name: str, places: int, make: Callable[[New], np.ndarray]) -> np.ndarray:
     """What `make` makes; where it is large, the file of whoever made it first.
 
     Processes that need it at once may each make it, so it must be the same each time.
@@ -67,12 +67,24 @@ def _new(folder: str, shape: tuple[int, ...], kind: Any) -> np.ndarray:
     return atomic_files.mapped_array(Path(folder, f"{secrets.token_hex(4)}.npy"), np.dtype(kind), shape)
 
 
+def parts(places: int) -> list[slice]:
+    """So many places, cut into those that are worked on together."""
+    return [slice(start, min(start + AT_ONCE, places)) for start in range(0, places, AT_ONCE)]
+
+
+def counted(places: int, new: New) -> np.ndarray:
+    """(places,) int32: 0, 1, …"""
+    found = new((places,), np.int32)
+    for part in parts(places):
+        found[part] = np.arange(part.start, part.stop)
+    return found
+
+
 def selected(mask: Callable[[slice], np.ndarray], places: int, new: New) -> np.ndarray:
     """(n,) int32: the places, of so many, at which a mask is true; it is asked for a part at a time."""
-    parts = [slice(start, min(start + AT_ONCE, places)) for start in range(0, places, AT_ONCE)]
-    found = new((sum(int(np.count_nonzero(mask(part))) for part in parts),), np.int32)
+    found = new((sum(int(np.count_nonzero(mask(part))) for part in parts(places)),), np.int32)
     end = 0
-    for part in parts:
+    for part in parts(places):
         some = np.flatnonzero(mask(part)) + part.start
         found[end : end + len(some)] = some
         end += len(some)
