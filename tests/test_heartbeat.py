@@ -1,7 +1,9 @@
 """Which heartbeats mean a stall, on a clock of the test's own."""
 
+import contextlib
 import itertools
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -183,6 +185,23 @@ def test_workers_beat_on_when_their_hosts_first_is_gone(tmp_path: Path) -> None:
     until(lambda: all(b.beats > beats[b.rank] for b in heartbeat.beats(tmp_path) if b.rank > 8))
     for heart in others:
         heart.end()
+
+
+def test_a_first_worker_with_a_thousand_open_files_hears_the_others(tmp_path: Path) -> None:
+    """The first of 512 ranks has more than that, and select() refuses descriptors from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            files.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        hearts = on_one_host(tmp_path)
+        assert hearts[0]._socket.fileno() >= 1024
+        for heart in hearts:
+            heart("training", 5)
+        until(lambda: [b.update for b in heartbeat.beats(tmp_path)] == [5, 5, 5])
+        for heart in hearts:
+            heart.end()
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"[]", b"{}", b"\xff"])
