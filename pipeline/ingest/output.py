@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +19,20 @@ _CHARACTERS = 4 << 20  # of a row group, about
 
 
 class TableWriter:
-    """Writes rows to one file, a row group at a time; a file without rows is still a valid one."""
+    """Writes rows to one file, a row group at a time; a file without rows is still a valid one.
+
+    What one call hands over is encoded by a thread while the caller goes on: Arrow leaves Python's lock for that. An
+    error of it, such as a full disk, is raised by the next call that writes, or by `close`.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
         self._rows: list[tuple[Any, ...]] = []
         self._tables: list[pa.Table] = []
-        self._characters = 0
+        self._table_rows = self._table_bytes = self._characters = 0
         self._texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type)]
 
     def add(self, row: tuple[Any, ...]) -> None:
@@ -38,25 +45,39 @@ class TableWriter:
     def add_table(self, table: pa.Table) -> None:
         """As `add`, of some rows of bounded size as Arrow has them; one writer takes either kind."""
         self._tables.append(table)
-        rows = sum(map(len, self._tables))
-        if rows >= _ROWS or sum(table.nbytes for table in self._tables) >= _CHARACTERS:
+        self._table_rows += len(table)
+        self._table_bytes += table.nbytes
+        if self._table_rows >= _ROWS or self._table_bytes >= _CHARACTERS:
             together = pa.concat_tables(self._tables).combine_chunks()
-            full = rows - rows % _ROWS or rows
-            for start in range(0, full, _ROWS):
-                self._writer.write_table(together.slice(start, min(_ROWS, full - start)))
-            self._tables = [together.slice(full)] if full < rows else []
+            full = len(together) - len(together) % _ROWS or len(together)
+            self._write(together.slice(0, full))
+            rest = together.slice(full)
+            self._tables, self._table_rows, self._table_bytes = [rest] if len(rest) else [], len(rest), rest.nbytes
 
     def close(self) -> None:
-        if self._rows:
-            self._flush()
-        if self._tables:
-            self._writer.write_table(pa.concat_tables(self._tables).combine_chunks())
-        self._writer.close()
+        try:
+            if self._rows:
+                self._flush()
+            if self._tables:
+                self._write(pa.concat_tables(self._tables).combine_chunks())
+            self._wait()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
 
     def _flush(self) -> None:
         columns = [pa.array(column, field.type) for column, field in zip(zip(*self._rows), self._schema)]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._write(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows, self._characters = [], 0
+
+    def _write(self, table: pa.Table) -> None:
+        """Begins to write a table, in groups of `_ROWS`, once the one before is written."""
+        self._wait()
+        self._written = self._thread.submit(self._writer.write_table, table, _ROWS)
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
 
 
 class Output:
