@@ -1,6 +1,7 @@
 """Text to ids, from a tokenized folder alone: what the stage's workers, evaluation and prediction share."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,14 @@ class Encoded(NamedTuple):
     cut: int  # texts longer than the limit
     unknown_tokens: int  # of those kept
     empty: int  # texts without a token, which stand as a single <unk>
+
+
+class Counted(NamedTuple):
+    """N texts as places among their own distinct tokens: what there is before there is a vocabulary."""
+
+    tokens: list[str]
+    counts: list[int]  # of each in the texts
+    places: Encoded  # ids: of a token among `tokens`
 
 
 class Form(NamedTuple):
@@ -93,19 +102,46 @@ class Encoder:
             raise InputError(
                 f"field {field!r} has no token limit: tokenize.max_tokens names {', '.join(self.max_tokens)}"
             )
-        limit, find = self.max_tokens[field], self._ids.get
-        ids: list[int] = []
-        lengths = np.empty(len(texts), np.int32)
-        cut = empty = 0
-        for row, text in enumerate(texts):
-            tokens = self._tokenizer.tokens(text)
-            first_tokens = tokens[:limit]
-            cut += len(tokens) > len(first_tokens)
-            empty += not tokens
-            lengths[row] = len(first_tokens) or 1
-            ids.extend([find(token, UNKNOWN_ID) for token in first_tokens] or (UNKNOWN_ID,))
-        array = np.array(ids, np.int32)
-        return Encoded(array, lengths, cut, int(np.count_nonzero(array == UNKNOWN_ID)) - empty, empty)
+        tokens, read = read_texts(self._tokenizer, texts, self.max_tokens[field])
+        return self._of(self._known(tokens), read)
+
+    def encode_counted(self, counted: Counted) -> Encoded:
+        """As `encode_all`, of texts that were read when their tokens were counted."""
+        return self._of(self._known(counted.tokens)[counted.places.ids], counted.places)
+
+    def _known(self, tokens: list[str]) -> np.ndarray:
+        find = self._ids.get
+        return np.array([find(token, UNKNOWN_ID) for token in tokens], np.int32)
+
+    def _of(self, ids: np.ndarray, read: Encoded) -> Encoded:
+        return read._replace(ids=ids, unknown_tokens=int(np.count_nonzero(ids == UNKNOWN_ID)) - read.empty)
+
+
+def read_texts(tokenizer: Tokenizer, texts: list[str], limit: int | None) -> tuple[list[str], Encoded]:
+    """The tokens of N texts, each cut to the limit, one after the other, and all but their ids.
+
+    A text without a token has a single <unk>, which no vocabulary counts.
+    """
+    together: list[str] = []
+    lengths = np.empty(len(texts), np.int32)
+    cut = empty = 0
+    for row, text in enumerate(texts):
+        tokens = tokenizer.tokens(text)
+        kept = tokens[:limit]
+        cut += len(tokens) > len(kept)
+        empty += not tokens
+        lengths[row] = len(kept) or 1
+        together += kept or (UNKNOWN,)
+    return together, Encoded(np.zeros(0, np.int32), lengths, cut, 0, empty)
+
+
+def count_tokens(tokenizer: Tokenizer, texts: list[str], limit: int | None) -> Counted:
+    """Reads texts and counts their tokens within the limit: what lies behind it is never seen in training."""
+    tokens, read = read_texts(tokenizer, texts, limit)
+    counts = Counter(tokens)
+    places = {token: place for place, token in enumerate(counts)}
+    ids = np.fromiter(map(places.__getitem__, tokens), np.int32, len(tokens))
+    return Counted(list(counts), list(counts.values()), read._replace(ids=ids))
 
 
 def write_settings(form: Form, folder: Path) -> None:

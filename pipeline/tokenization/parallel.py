@@ -2,15 +2,26 @@
 
 import functools
 import json
-from collections import Counter
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+import numpy as np
 
 from pipeline.config.sections import ExecutionConfig
 from pipeline.core import atomic_files, executors
 from pipeline.core.executors import Executor
 from pipeline.core.kept import Form, Kept, packed, unpacked
-from pipeline.tokenization.encoder import Encoded, Encoder, load_bare_tokenizer, load_vocabulary
+from pipeline.tokenization.encoder import (
+    Counted,
+    Encoded,
+    Encoder,
+    count_tokens,
+    load_bare_tokenizer,
+    load_vocabulary,
+)
 
 PIECE_TEXTS = 1000
 
@@ -26,13 +37,9 @@ def executor_for(texts: int, execution: ExecutionConfig) -> Executor:
     return executors.executor(*execution.how, much=texts > 5 * PIECE_TEXTS)
 
 
-def count(piece: Piece) -> Counter[str]:
-    """Tokens within the field's limit: what lies behind it is never seen in training."""
+def count(piece: Piece) -> Counted:
     tokenizer, limits = _bare_tokenizer(piece.folder)
-    counts: Counter[str] = Counter()
-    for text in piece.texts:
-        counts.update(tokenizer.tokens(text)[: limits[piece.field]])
-    return counts
+    return count_tokens(tokenizer, piece.texts, limits[piece.field])
 
 
 def encode(piece: Piece) -> Encoded:
@@ -42,7 +49,7 @@ def encode(piece: Piece) -> Encoded:
 def keeping(executor: Executor, folder: Path) -> Executor:
     """An executor that keeps what pieces gave in a folder, and takes from it what an earlier run left there."""
     folder.mkdir(parents=True, exist_ok=True)
-    forms = {"count": Form(_stamp, _counts_packed, _counts_unpacked), "encode": Form(_stamp, _packed, _unpacked)}
+    forms = {"count": Form(_stamp, _counted_packed, _counted_unpacked), "encode": Form(_stamp, _packed, _unpacked)}
     return Kept(executor, folder, forms)
 
 
@@ -51,12 +58,14 @@ def _stamp(piece: Piece) -> str:
     return atomic_files.digest([piece.field, piece.texts])
 
 
-def _counts_packed(counts: Counter[str]) -> bytes:
-    return json.dumps(counts).encode()
+def _counted_packed(counted: Counted) -> bytes:
+    tokens = np.frombuffer(json.dumps(counted.tokens).encode(), np.uint8)
+    return packed(tokens=tokens, counts=counted.counts, **counted.places._asdict())
 
 
-def _counts_unpacked(content: bytes) -> Counter[str]:
-    return Counter(json.loads(content))
+def _counted_unpacked(content: bytes) -> Counted:
+    found = unpacked(content)
+    return Counted(json.loads(found["tokens"].tobytes()), found["counts"].tolist(), _encoded(found))
 
 
 def _packed(encoded: Encoded) -> bytes:
@@ -64,8 +73,33 @@ def _packed(encoded: Encoded) -> bytes:
 
 
 def _unpacked(content: bytes) -> Encoded:
-    found = unpacked(content)
+    return _encoded(unpacked(content))
+
+
+def _encoded(found: dict[str, np.ndarray]) -> Encoded:
     return Encoded(found["ids"], found["lengths"], *(int(found[name]) for name in ("cut", "unknown_tokens", "empty")))
+
+
+class CountedTexts:
+    """A field's texts and keys as they were read for counting, in a file without a name: none is read a second time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115
+
+    def add(self, keys: list[str], counted: Counted) -> None:
+        pickle.dump((keys, counted), self._file, pickle.HIGHEST_PROTOCOL)
+
+    def encoded(self, folder: Path) -> Iterator[tuple[list[str], Encoded]]:
+        """What was added, once the vocabulary lies in the folder of the tokenizer's files."""
+        encoder = _encoder(folder)
+        end = self._file.tell()
+        self._file.seek(0)
+        while self._file.tell() < end:
+            keys, counted = pickle.load(self._file)  # nobody else can write there
+            yield keys, encoder.encode_counted(counted)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 # A process tokenizes for one folder only; what it has loaded is forgotten when the run ends.

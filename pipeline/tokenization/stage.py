@@ -7,7 +7,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
@@ -27,8 +27,8 @@ from pipeline.core.record_schema import collection_schema, missing_name, missing
 from pipeline.ingest import images, places
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
-from pipeline.tokenization.keys import KeyRows
-from pipeline.tokenization.parallel import PIECE_TEXTS, Piece
+from pipeline.tokenization.parallel import PIECE_TEXTS, CountedTexts, Piece
+from pipeline.tokenization.rows import Rows
 from pipeline.tokenization.shards import (
     EXAMPLES_NAME,
     MISSING_NAME,
@@ -100,6 +100,8 @@ def run(
     processes = parallel.executor_for(texts, execution)
     if work is not None:
         processes = parallel.keeping(processes, work)
+    rows_of: dict[str, dict[str, Rows]] = {"train": _rows(sources["train"], folder)}
+    counted: dict[str, CountedTexts] = {}  # of train, by field
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
@@ -110,8 +112,9 @@ def run(
                     if (vocabulary_from / name / file).exists():
                         shutil.copy(vocabulary_from / name / file, folder / name)
                 continue
+            train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
-                form, sources["train"], folder / name, settings.rows_per_shard, processes
+                form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted
             )
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
             counts["notes"] = [
@@ -120,20 +123,22 @@ def run(
             ]
         for split in SPLITS:
             (folder / split).mkdir()
-            with ExitStack() as stack:
-                rows = {field: stack.enter_context(KeyRows(folder, field)) for field in fields}
-                counts[split] = {
-                    field: _write_texts(
-                        folder / config.spec.fields[field].vocabulary,
-                        folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
-                    )
-                    for field in fields
-                }  # fmt: skip
-                counts[split]["examples"] = _write_examples(folder / split, records[split], rows)
-                if (ingest_folder / missing_name(split)).exists():
-                    _write_missing(folder / split, sources[split]["query"][-1], rows["query"])
+            rows = rows_of.pop(split, None) or _rows(sources[split], folder)
+            counts[split] = {
+                field: _write_texts(
+                    folder / config.spec.fields[field].vocabulary,
+                    folder / split, field, sources[split][field], rows[field], settings.rows_per_shard, processes,
+                    counted.get(field) if split == "train" else None,
+                )
+                for field in fields
+            }  # fmt: skip
+            counts[split]["examples"] = _write_examples(folder / split, records[split], sources[split], rows)
+            if (ingest_folder / missing_name(split)).exists():
+                _write_missing(folder / split, sources[split]["query"], rows["query"])
         _pass_on(ingest_folder, folder)
     finally:
+        for texts_read in counted.values():
+            texts_read.close()
         processes.close()
         parallel.forget()
     return counts
@@ -214,13 +219,23 @@ def _read(source: _Source, columns: list[str]) -> Iterator[list[list[Any]]]:
         ) from None
 
 
-def _distinct(sources: list[_Source], rows: KeyRows) -> Iterator[tuple[str, str]]:
-    """Each key's first text, in order of first appearance; fills `rows` with key -> row."""
+def _rows(sources: dict[str, list[_Source]], folder: Path) -> dict[str, Rows]:
+    """By field, the rows that the texts of a split get."""
+    found = {}
+    for field, some in sources.items():
+        keys = (keys for source in some for (keys,) in _read(source, [source.key]))
+        found[field] = Rows(keys, sum(source.texts for source in some), folder)
+    return found
+
+
+def _distinct(sources: list[_Source], rows: Rows) -> Iterator[tuple[str, str]]:
+    """Each key and its first text, in order of first appearance."""
+    place = 0
     for source in sources:
         for keys, texts in _read(source, [source.key, source.text]):
-            for key, text in zip(keys, texts):
-                if rows.add(key):
-                    yield key, text
+            begins = rows.begins(place, place + len(keys)).tolist()
+            place += len(keys)
+            yield from compress(zip(keys, texts), begins)
 
 
 def _pieces(
@@ -228,35 +243,40 @@ def _pieces(
     field: str,
     pairs: Iterator[tuple[str, str]],
     rows_per_shard: int,
-    keys: deque[list[str]] | None = None,
+    keys: deque[list[str]],
 ) -> Iterator[Piece]:
     """The texts in pieces, none of which crosses a shard's end; appends each piece's keys to `keys`."""
     room = rows_per_shard
     while piece := list(islice(pairs, min(PIECE_TEXTS, room))):
         room = room - len(piece) or rows_per_shard
-        if keys is not None:
-            keys.append([key for key, _ in piece])
+        keys.append([key for key, _ in piece])
         yield Piece(folder, field, [text for _, text in piece])
 
 
 def _vocabulary(
     form: Form,
     sources: dict[str, list[_Source]],
+    rows: dict[str, Rows],
     folder: Path,
     rows_per_shard: int,
     processes: Executor,
+    counted: dict[str, CountedTexts],
 ) -> int:
-    """Writes the vocabulary of the distinct texts of the fields that share it; returns its size."""
-    with ExitStack() as stack:
-        fields = {field: stack.enter_context(KeyRows(folder, field)) for field in form.max_tokens}
-        if form.kind == "sentencepiece":
-            texts = (text for field, rows in fields.items() for _, text in _distinct(sources[field], rows))
-            return vocabulary.write_sentencepiece(texts, form, folder)
-        counts: Counter[str] = Counter()
-        for field, rows in fields.items():
-            pieces = _pieces(folder, field, _distinct(sources[field], rows), rows_per_shard)
-            for part in processes.map(parallel.count, pieces):
-                counts.update(part)
+    """Writes the vocabulary of the distinct texts of the fields that share it; returns its size.
+
+    Where tokens are counted, `counted` gets the texts as they were read.
+    """
+    if form.kind == "sentencepiece":
+        texts = (text for field in sources for _, text in _distinct(sources[field], rows[field]))
+        return vocabulary.write_sentencepiece(texts, form, folder)
+    counts: Counter[str] = Counter()
+    for field in sources:
+        in_flight: deque[list[str]] = deque()  # keys of the pieces being read
+        pieces = _pieces(folder, field, _distinct(sources[field], rows[field]), rows_per_shard, in_flight)
+        counted[field] = CountedTexts(folder)
+        for part in processes.map(parallel.count, pieces):
+            counts.update(dict(zip(part.tokens, part.counts)))
+            counted[field].add(in_flight.popleft(), part)
     return vocabulary.write_counted(counts, form, folder)
 
 
@@ -265,19 +285,22 @@ def _write_texts(
     folder: Path,
     field: str,
     sources: list[_Source],
-    rows: KeyRows,
+    rows: Rows,
     rows_per_shard: int,
     processes: Executor,
+    counted: CountedTexts | None,
 ) -> dict[str, int]:
-    """Writes the shards of a field, at least one, and fills `rows` with key -> row; returns their counts."""
+    """Writes the shards of a field, at least one; returns their counts."""
     totals = dict.fromkeys(("texts", "tokens", "cut", "unknown_tokens", "empty"), 0)
-    in_flight: deque[list[str]] = deque()  # keys of the pieces being encoded
     keys: list[str] = []  # of the shard being filled
     encoded: list[Encoded] = []
     number = 0
-    pieces = _pieces(tokenizer, field, _distinct(sources, rows), rows_per_shard, in_flight)
-    for part in processes.map(parallel.encode, pieces):
-        keys += in_flight.popleft()
+    if counted is None:
+        some = _encoded(tokenizer, field, _distinct(sources, rows), rows_per_shard, processes)
+    else:
+        some = counted.encoded(tokenizer)
+    for some_keys, part in some:
+        keys += some_keys
         encoded.append(part)
         totals["texts"] += len(part.lengths)
         totals["tokens"] += len(part.ids)
@@ -290,6 +313,15 @@ def _write_texts(
     if keys or not number:
         write_shard(folder / shard_name(field, number), keys, encoded)
     return totals
+
+
+def _encoded(
+    tokenizer: Path, field: str, pairs: Iterator[tuple[str, str]], rows_per_shard: int, processes: Executor
+) -> Iterator[tuple[list[str], Encoded]]:
+    """The keys and the ids of some texts at a time."""
+    in_flight: deque[list[str]] = deque()  # keys of the pieces being encoded
+    for part in processes.map(parallel.encode, _pieces(tokenizer, field, pairs, rows_per_shard, in_flight)):
+        yield in_flight.popleft(), part
 
 
 def write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
@@ -307,7 +339,7 @@ def write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
     _write_batch(path, columns, TEXTS_SCHEMA)
 
 
-def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> int:
+def _write_examples(folder: Path, source: _Source, sources: dict[str, list[_Source]], rows: dict[str, Rows]) -> int:
     """The split's records as rows of texts; returns their number.
 
     One record batch, so that a memory map of it is the arrays; its columns are gathered in files without a name.
@@ -317,12 +349,14 @@ def _write_examples(folder: Path, source: _Source, rows: dict[str, KeyRows]) -> 
         files = {name: stack.enter_context(TemporaryFile(dir=folder)) for name in (*numbers, "ends", "id")}
         files["ends"].write(bytes(8))  # where the first begins
         examples = end = 0
-        for ids, relevance, *keys in _read(source, ["id", "relevance", *(f"{field}_id" for field in rows)]):
+        before = {field: _before(sources[field], source) for field in rows}
+        for ids, relevance in _read(source, ["id", "relevance"]):
             encoded = [record_id.encode() for record_id in ids]
             ends = end + np.cumsum([len(encoded_id) for encoded_id in encoded])
             files["id"].write(b"".join(encoded))
             files["ends"].write(ends.astype(np.int64).tobytes())
-            columns = [[known[key] for key in part] for known, part in zip(rows.values(), keys)]
+            starts = {field: start + examples for field, start in before.items()}
+            columns = [rows[field].of(start, start + len(ids)) for field, start in starts.items()]
             for (name, kind), column in zip(numbers.items(), [*columns, relevance]):
                 files[name].write(np.array(column, kind).tobytes())
             examples, end = examples + len(ids), int(ends[-1])
@@ -353,13 +387,18 @@ def _narrowed(wide: IO[bytes], folder: Path) -> IO[bytes]:
     return narrow
 
 
-def _write_missing(folder: Path, source: _Source, queries: KeyRows) -> None:
-    """A split's judgements of documents that are not there: the query's row and the relevance."""
-    rows: list[int] = []
-    relevance: list[float] = []
-    for keys, values in _read(source, ["query_id", "relevance"]):
-        rows += [queries[key] for key in keys]
-        relevance += values
+def _before(sources: list[_Source], source: _Source) -> int:
+    """How many texts of a field stand before those of one of its sources."""
+    paths = [one.path for one in sources]
+    return sum(one.texts for one in sources[: paths.index(source.path)])
+
+
+def _write_missing(folder: Path, sources: list[_Source], queries: Rows) -> None:
+    """A split's judgements of documents that are not there, its last source: the query's row and the relevance."""
+    source = sources[-1]
+    start = _before(sources, source)
+    relevance = [value for (values,) in _read(source, ["relevance"]) for value in values]
+    rows = queries.of(start, start + len(relevance))
     _write_batch(
         folder / MISSING_NAME, [pa.array(rows, pa.int32()), pa.array(relevance, pa.float32())], MISSING_ROWS_SCHEMA
     )
