@@ -6,9 +6,9 @@ import numpy as np
 
 from pipeline.evaluation.bm25 import rarity
 from pipeline.search.bm25_index import WordIndex
-from pipeline.search.passages import Span, places_of
 from pipeline.search.segments import Encodes
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.tokenization.passages import Span, places_of
 
 # Words of a text that are left out one by one; a longer text is left out in groups of words, so many of them.
 MAX_GROUPS = 64

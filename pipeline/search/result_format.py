@@ -3,8 +3,8 @@
 from typing import Any
 
 from pipeline.search.documents import Document
-from pipeline.search.passages import Span
 from pipeline.search.searcher import Answer, Result
+from pipeline.tokenization.passages import Span
 
 SHOWN_CHARACTERS = 320  # of a passage, where most of the query's words stand
 MAX_CHARACTERS = 20_000  # of a passage that are sent: one without white space may be as long as a document

@@ -12,10 +12,10 @@ from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked_scores
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
 from pipeline.search.index_store import Rerank, Snapshot
-from pipeline.search.passages import Span, places_of
-from pipeline.search.segments import Encodes, index_text
+from pipeline.search.segments import Encodes
 from pipeline.search.where import Fields
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.tokenization.passages import Span, index_text, places_of
 
 Mode = Literal["model", "hybrid", "words"]
 FUSED = (

@@ -23,8 +23,8 @@ from pipeline.evaluation.confidence import Answering
 from pipeline.search import codes
 from pipeline.search.codes import Codes
 from pipeline.search.documents import Document
-from pipeline.search.passages import cut, remembered, short_title
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.tokenization.passages import cut, index_text, remembered, short_title
 
 NAME = "segment.json"
 OPTIONAL = ("scales", "weights", "offsets", "book")
@@ -135,11 +135,6 @@ class Storage(NamedTuple):
 
 
 UNCHANGED = Storage()
-
-
-def index_text(title: str, passage: str) -> str:
-    """What is encoded, and what BM25 sees: the passage below its document's title."""
-    return f"{title}\n{passage}" if title else passage
 
 
 def encode(documents: list[Document], encoder: Encodes, storage: Storage = UNCHANGED) -> Part:

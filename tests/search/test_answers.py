@@ -200,8 +200,8 @@ def test_mistakes_are_told(index: Path, arguments: tuple[str, ...], sentence: st
 
 
 def test_a_long_passage_is_sent_where_its_words_stand() -> None:
-    from pipeline.search.passages import Span
     from pipeline.search.searcher import Result
+    from pipeline.tokenization.passages import Span
 
     text = "x " * 3000 + "needle" + " y" * 3000
     result = Result(1, 1.0, Document("a", "T", text), 0, Span(0, len(text)), [Span(6000, 6006)])

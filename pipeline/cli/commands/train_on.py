@@ -75,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(index: Path, folder: Path, args: argparse.Namespace, say: Talk) -> None:
-    from pipeline.search import index_store, training_pairs
+    from pipeline.search import index_store
     from pipeline.search.build import Held
+    from pipeline.tokenization import training_pairs
 
     snapshot = index_store.open_snapshot(index)
     with atomic_files.new_folder(folder) as new:

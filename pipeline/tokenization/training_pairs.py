@@ -12,16 +12,14 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.ingest.leaks import normalized
-from pipeline.search.documents import Document
-from pipeline.search.passages import Tokens, cut, remembered
-from pipeline.search.segments import index_text
-from pipeline.search.words_alone import WordsAlone
+from pipeline.tokenization.passages import Tokens, cut, index_text, remembered
+from pipeline.tokenization.tokenizers import tokenizer_of
 
 SPLITS = ("train", "valid", "test")
 VALID_SHARE = TEST_SHARE = 0.1  # of the documents
@@ -37,6 +35,19 @@ _HEADING = re.compile(r"(?:#{1,6} (.+)|(\S.*)\n([=~^*#-])\3{2,})\n")
 _SENTENCE = re.compile(
     r"(?:[^.!?。！？\n]|[.!?](?!\s|\Z)|[.!?](?=\s+[a-z])|\n(?!\n))+(?:[.!?]+(?=\s|\Z)|[。！？]+|\n\n|\Z)"
 )
+
+
+class Document(Protocol):
+    """What pairs are made of: search.documents.Document, or another one alike."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def known(self) -> Mapping[str, Any]: ...
 
 
 class Pair(NamedTuple):
@@ -68,8 +79,7 @@ def _words(text: str) -> list[str]:
 
 @cache
 def _words_alone() -> Tokens:
-    encoder = WordsAlone("word")
-    return remembered(lambda text: encoder.tokens("document", text))
+    return remembered(tokenizer_of("word", True, Path()).tokens)
 
 
 def _tokens(text: str) -> list[str]:

@@ -131,6 +131,11 @@ def short_title(title: str, max_tokens: int, tokens: Tokens) -> str:
     return " ".join(words)
 
 
+def index_text(title: str, passage: str) -> str:
+    """What is encoded, and what BM25 sees: the passage below its document's title."""
+    return f"{title}\n{passage}" if title else passage
+
+
 def places_of(text: str, tokens: list[str]) -> list[Span]:
     """Where each token of a text stands in it, as tokens(text) gave them.
 

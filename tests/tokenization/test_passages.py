@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.search.passages import OVERLAP_SHARE, cut, places_of, short_title
+from pipeline.tokenization.passages import OVERLAP_SHARE, cut, places_of, short_title
 from pipeline.tokenization.tokenizers import tokenizer_of
 
 WORD = tokenizer_of("word", True, Path("."))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.ingest.leaks import normalized
-from pipeline.search import training_pairs
 from pipeline.search.documents import Document
-from pipeline.search.training_pairs import pairs_of, sentences, split_of
+from pipeline.tokenization import training_pairs
+from pipeline.tokenization.training_pairs import pairs_of, sentences, split_of
 
 PROSE = (
     "The wing carries the lift of the flow. Its drag grows with the angle, e.g. in a climb. "
