@@ -214,6 +214,8 @@ class Config(Settings):
         if self.train.bpe_dropout and not self.spec.resegments:
             able = ", ".join(name for name, spec in task_specs().items() if spec.resegments)
             raise ValueError(f"train.bpe_dropout={self.train.bpe_dropout} is for tasks {able}, not {self.task}")
+        if self.train.swap_share and not self.spec.relevance:
+            raise ValueError(f"train.swap_share={self.train.swap_share} is for task matching, not {self.task}")
         pieces = self.tokenize.kind, self.tokenize.sentencepiece_model
         if self.train.bpe_dropout and pieces != ("sentencepiece", "bpe"):
             raise ValueError(

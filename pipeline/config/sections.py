@@ -330,6 +330,12 @@ class TrainConfig(Settings):
         "that a merge of pieces is left out, drawn anew as an update reads a text. 0: none.",
         examples=[0.1],
     )
+    swap_share: Share = Field(
+        default=0.0,
+        description="Of train.loss.kind=pointwise, for pairs that mean the same either way round: probability that an "
+        "update reads a pair with its sides exchanged, drawn anew each time. 0: none.",
+        examples=[0.5],
+    )
     average: Share = Field(
         default=0.0,
         description="Decay of a running mean of the parameters, which is then what validation judges and what is kept: "

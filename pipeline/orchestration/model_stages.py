@@ -66,7 +66,7 @@ def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _idle(config: Config) -> list[str]:
     """Settings of training that change nothing as they are, so that older folders stay up to date."""
-    off = {"compression": "none", "bpe_dropout": 0.0}
+    off = {"compression": "none", "bpe_dropout": 0.0, "swap_share": 0.0}
     return [name for name, value in off.items() if getattr(config.train, name) == value]
 
 

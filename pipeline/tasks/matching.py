@@ -82,6 +82,12 @@ class Matching(Task):
             raise InputError(f"the training split under {self.folder} has no relevant pair: check ingest.source")
         return relevant
 
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """See Task: where sides may be exchanged, each is as long as the longer one, for batches to be planned by."""
+        lengths = super().lengths
+        return np.repeat(lengths.max(axis=1, keepdims=True), 2, axis=1) if self.config.train.swap_share else lengths
+
     def _relevant(self, records: slice) -> np.ndarray:
         return self.train.relevance[records] > 0
 
@@ -122,6 +128,7 @@ class Matching(Task):
         listed = self._listed_negatives(queries, draws)
         documents = np.concatenate([self.train.rows["document"][records], listed])
         texts = {side: self.read(side, r, seed) for side, r in zip(SIDES, (queries, documents))}
+        self._exchange_some(texts, draws)
         counts, more = [len(share) for share in shares], 0
         further = np.zeros(0, np.int64)
         if self._teacher:
@@ -148,6 +155,13 @@ class Matching(Task):
             room=max(counts) * (1 + wanted),
             taught=taught,
         )
+
+    def _exchange_some(self, texts: dict[str, list[np.ndarray]], draws: list[list[int]]) -> None:
+        """Exchanges both texts of the pairs that are drawn by train.swap_share."""
+        share, (queries, documents) = self.config.train.swap_share, (texts[side] for side in SIDES)
+        for pair, seed in enumerate(draws if share else ()):
+            if np.random.default_rng([*seed, 4]).random() < share:
+                queries[pair], documents[pair] = documents[pair], queries[pair]
 
     def _listed_negatives(self, queries: np.ndarray, draws: list[list[int]]) -> np.ndarray:
         """Document rows judged irrelevant for these queries, or mined, up to `listed_negatives` for each."""

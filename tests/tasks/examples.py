@@ -25,9 +25,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "pairs": {  # with dropout within the head
         "task": "matching",
         "ingest": {"source": {"format": "docstrings", "max_pairs": 120}, "split": {"valid": 0.2, "test": 0.2}},
-        "tokenize": {"max_tokens": {"query": 8, "document": 16}},
+        "tokenize": {"max_tokens": {"query": 16, "document": 16}},
         "model": {"embedding": 12, "hidden": 8, "head": "cross_attention"},
-        "train": {"max_pairs_per_update": 16, "loss": {"kind": "pointwise", "grades": 3}},
+        "train": {"max_pairs_per_update": 16, "swap_share": 0.5, "loss": {"kind": "pointwise", "grades": 3}},
         "evaluate": {"kinds": ["graded"]},
     },
     "classification": {

@@ -14,6 +14,7 @@ from pipeline.tokenization import segments, vocabulary
 from pipeline.tokenization.encoder import UNKNOWN_ID, Encoder, Form, load_tokenizer, write_settings
 from pipeline.tokenization.segments import Segments
 from tests.conftest import small_configuration
+from tests.tasks.reads import plain, read_by
 
 BPE: dict[str, Any] = {"kind": "sentencepiece", "sentencepiece_model": "bpe", "vocabulary_size": 120}
 SYLLABLES = ["ba", "do", "ke", "li", "mu", "na", "po", "re", "si", "tu"]
@@ -97,25 +98,11 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return task_of(config, Path(stages["tokenize"]["folder"]))
 
 
-def read_by(task: Any, workers: int, seed: list[int]) -> dict[str, list[list[int]]]:
-    """The texts of an update by side, as all workers together read them."""
-    found: dict[str, list[list[int]]] = {"query": [], "document": []}
-    for rank, share in enumerate(shares := np.array_split(np.arange(20), workers)):
-        batch = task.batch(list(shares), rank, seed)
-        for side, texts in found.items():
-            columns = [column[:size] for chunk in batch.sides[side].chunks
-                       for column, size in zip(chunk.ids.T, chunk.lengths)]  # fmt: skip
-            texts += [batch.tokens[columns[place]].tolist() for place in batch.sides[side].back[: len(share)]]
-    return found
-
-
 def test_an_update_reads_the_same_by_any_number_of_workers_and_again(task: Any) -> None:
     once = read_by(task, 1, [1, 0, 0, 4])
     assert once == read_by(task, 3, [1, 0, 0, 4]) == read_by(task_of(task.config, task.folder), 2, [1, 0, 0, 4])
     later = read_by(task, 1, [1, 1, 0, 4])
-    plain = {side: [ids.tolist() for ids in task.train.fields[side].read(task.train.rows[side][task.examples[:20]])]
-             for side in once}  # fmt: skip
-    assert once != later and once != plain
+    assert once != later and once != plain(task)
     assert max(len(ids) for side in once for ids in once[side]) <= 8  # tokenize.max_tokens
 
 

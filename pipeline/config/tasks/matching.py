@@ -43,6 +43,8 @@ def _check(config: Any) -> None:
             f"train.sure_precision={train.sure_precision} is of a query's first document: have ranking among "
             "evaluate.kinds, or leave it out"
         )
+    if train.swap_share:
+        _check_swaps(config)
     mine = config.mine
     if mine.by and (loss.graded or not loss.listed_negatives):
         raise ValueError(
@@ -70,6 +72,22 @@ def _check(config: Any) -> None:
         raise ValueError(
             f"a {loss.kind} loss ranks listed candidates only: set evaluate.candidates=listed, or "
             f"evaluate.kinds=[graded], or a ranking loss (train.loss.kind {named(RankingLoss)})"
+        )
+
+
+def _check_swaps(config: Any) -> None:
+    setting, limits = f"train.swap_share={config.train.swap_share}", config.tokenize.max_tokens
+    if not config.train.loss.graded:
+        raise ValueError(
+            f"{setting} is for grades of pairs, and train.loss.kind={config.train.loss.kind} ranks documents: use "
+            f"train.loss.kind={named(GradedLoss)}, or leave it out"
+        )
+    if config.teach.who:
+        raise ValueError(f"{setting} cannot be had with a teacher, which knows each text in its own place: keep one")
+    if limits["query"] != limits["document"]:
+        raise ValueError(
+            f"{setting} lets each text stand in the other's place: set tokenize.max_tokens of query "
+            f"({limits['query']}) and document ({limits['document']}) alike"
         )
 
 
