@@ -19,6 +19,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "tokenize": (("duplet tokenize my.yaml tokenize.kind=jieba", "Chinese words"),),
     "teach": (("duplet teach my.yaml", "before training: what the teacher's scores are worth"),),
     "mine": (("duplet mine my.yaml mine.by=[bm25] train.loss.listed_negatives=2", "how many are found"),),
+    "pretrain": (("duplet pretrain my.yaml pretrain.pairs=20000", "how many pairs the documents give, and a model"),),
     "train": (("duplet train my.yaml --workers 2", "goes on where it was stopped"),),
     "evaluate": (("duplet evaluate my.yaml", "the table of the test split"),),
     "promote": (

@@ -32,6 +32,7 @@ VERBS = {
     ),
     "teach": Verb("pipeline.cli.commands.stages", "tokenize, then judge a teacher's scores by the labels"),
     "mine": Verb("pipeline.cli.commands.stages", "tokenize, then find hard negatives for the training pairs"),
+    "pretrain": Verb("pipeline.cli.commands.stages", "tokenize, then train on pairs made of the documents"),
     "train": Verb(
         "pipeline.cli.commands.stages", "tokenize, then train with Horovod; goes on from the newest checkpoint"
     ),

@@ -15,6 +15,7 @@ from pipeline.config.mining import MineConfig
 from pipeline.config.nights import NightsConfig
 from pipeline.config.plugins import Table
 from pipeline.config.poolings import POOLINGS
+from pipeline.config.pretraining import PretrainConfig
 from pipeline.config.reranking import RerankConfig
 from pipeline.config.sections import (
     EvaluateConfig,
@@ -88,6 +89,7 @@ class Config(Settings):
     model: ModelConfig = ModelConfig()
     teach: TeachConfig = TeachConfig()
     mine: MineConfig = MineConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     rerank: RerankConfig = RerankConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -222,7 +224,9 @@ class Config(Settings):
                 f"train.bpe_dropout={self.train.bpe_dropout} leaves out merges, which only a SentencePiece model of "
                 "BPE has: set tokenize.kind=sentencepiece and tokenize.sentencepiece_model=bpe"
             )
-        for setting, given in (("mine.by", self.mine.by), ("rerank.model", self.rerank.model)):
+        for setting, given in (
+            ("mine.by", self.mine.by), ("rerank.model", self.rerank.model), ("pretrain.pairs", self.pretrain.pairs),
+        ):  # fmt: skip
             if given and not self.spec.heads:
                 raise ValueError(f"{setting} is for task matching, not {self.task}")
         return self

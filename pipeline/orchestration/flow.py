@@ -18,6 +18,7 @@ from pipeline.orchestration.data_stages import Ingest, Tokenize
 from pipeline.orchestration.lease import Lease
 from pipeline.orchestration.mine import Mine
 from pipeline.orchestration.model_stages import Evaluate, Train, WorkerStage, check_memory
+from pipeline.orchestration.pretrain import Pretrain
 from pipeline.orchestration.stage import Plan, Stage, StageContext
 from pipeline.orchestration.store import Store
 from pipeline.orchestration.teach import Teach
@@ -25,7 +26,7 @@ from pipeline.reporting.folder import REPORT
 from pipeline.tracking import Tracking
 from pipeline.tracking.journal import STAGE_TAG
 
-STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Mine(), Train(), Evaluate())
+STAGES: tuple[Stage, ...] = (Ingest(), Tokenize(), Teach(), Mine(), Pretrain(), Train(), Evaluate())
 
 LONGEST_ROOT = 384  # bytes: SQLite takes paths of 512, and its files lie up to 120 below the root
 

@@ -105,6 +105,12 @@ class WorkerStage(Stage):
     """A stage whose work the workers do: the verb of its name in `pipeline.training.worker`."""
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
+        return self.by_workers(context, folder, self.name, context.config, context.plan.before(self.name))
+
+    def by_workers(
+        self, context: StageContext, folder: Path, verb: str, config: Config, folders: Mapping[str, Path]
+    ) -> dict[str, Any]:
+        """As `run_workers`, tracked."""
         work = context.plan.work(self.name)
         spool = Spool(work / "points.jsonl")
 
@@ -112,10 +118,22 @@ class WorkerStage(Stage):
             context.tracking.points(spool)
             context.tracking.new_files(work / launcher.SAMPLES)
 
-        return run_workers(self.name, context.config, context.plan.before(self.name), work, folder, context.say, tick)
+        return run_workers(verb, config, folders, work, folder, context.say, tick)
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
         context.tracking.metrics({name: value for name, value in counts.items() if value is not None})
+
+
+def complete(folder: Path, config: Config, tokenized: Path, texts: np.ndarray) -> None:
+    """Puts beside trained parameters what a folder needs to be used by itself, and which texts they have read."""
+    np.save(folder / leaks.READ, texts)
+    for vocabulary in forms(config):
+        (folder / vocabulary).mkdir(exist_ok=True)
+        for file in READING:
+            if (tokenized / vocabulary / file).exists():
+                shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
+    settings = json.dumps(config.shown, indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(settings, encoding="utf-8")
 
 
 class Train(WorkerStage):
@@ -152,23 +170,15 @@ class Train(WorkerStage):
         )
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
-        check_memory(context.config, context.plan.folder("tokenize"))  # again: now the vocabulary is known
-        started = context.config.train.start_from
-        texts, sentence = leaks.read_before(
-            context.config, context.plan.folder("ingest"), Path(started) if started else None
-        )
+        config, tokenized = context.config, context.plan.folder("tokenize")
+        check_memory(config, tokenized)  # again: now the vocabulary is known
+        folders = context.plan.before(self.name)
+        started = folders.get("pretrain", Path(config.train.start_from) if config.train.start_from else None)
+        texts, sentence = leaks.read_before(config, context.plan.folder("ingest"), started)
         if sentence:
             context.say(sentence)
         counts = super().work(context, folder)
-        np.save(folder / leaks.READ, texts)
-        tokenized = context.plan.folder("tokenize")
-        for vocabulary in forms(context.config):
-            (folder / vocabulary).mkdir(exist_ok=True)
-            for file in READING:
-                if (tokenized / vocabulary / file).exists():
-                    shutil.copy(tokenized / vocabulary / file, folder / vocabulary)
-        settings = json.dumps(context.config.shown, indent=1, ensure_ascii=False)
-        (folder / "config.json").write_text(settings, encoding="utf-8")
+        complete(folder, config, tokenized, texts)
         return counts
 
     def summary(self, context: StageContext, counts: dict[str, Any], needed: tuple[SplitName, ...]) -> Iterator[str]:

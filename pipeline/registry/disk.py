@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-STAGES = ("ingest", "tokenize", "teach", "mine", "train", "evaluate")
+STAGES = ("ingest", "tokenize", "teach", "mine", "pretrain", "train", "evaluate")
 # folder or file of a root -> what it is for
 KNOWN = {
     "ingest": "records", "tokenize": "ids and vocabularies", "train": "parameters", "evaluate": "tables and pages",
     "teach": "what a teacher says of the training texts", "mine": "hard negatives",
+    "pretrain": "parameters of a training on pairs of documents",
     "seeds": "means over several seeds",
     "work": "checkpoints of work that is not done", "rejudged": "champions on newer test data",
     "models": "copies from MLflow", "jobs": "jobs and their logs", "schedules": "schedules and their verdicts",

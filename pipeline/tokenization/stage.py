@@ -7,7 +7,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import compress, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
@@ -24,7 +24,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.executors import Executor
 from pipeline.core.manifest import KeyParts
 from pipeline.core.record_schema import collection_schema, missing_name, missing_schema, schema
-from pipeline.ingest import images, places
+from pipeline.ingest import images, places, readers
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
 from pipeline.tokenization.parallel import PIECE_TEXTS, CountedTexts, Piece
@@ -55,10 +55,27 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     more = config.tokenize.more_words
     return KeyParts(
         code=VERSION,
-        config=settings,
+        config=settings | ({"collection": True} if learns_collection(config) else {}),
         inputs={"ingest": ingest_key, **({"tokenize.more_words": places.fingerprint(more)} if more else {})},
         libraries=manifest.versions(*names),
     )
+
+
+def learns_collection(config: Config) -> bool:
+    """Whether training reads the whole collection first (pretrain.pairs), whose words are then in the vocabulary too.
+
+    Where titles are queries, the collection has those of valid: then only the documents of train are read.
+    """
+    source = config.ingest.source
+    if not config.pretrain.pairs or _titles(config):
+        return False
+    return isinstance(source, CollectionSource) or "documents" in readers.reader_of(source).kinds
+
+
+def _titles(config: Config) -> bool:
+    """Whether a query is a title: its document is the text without it; in the collection the title stands before it."""
+    source = config.ingest.source
+    return isinstance(source, CollectionSource) and source.train_on_titles
 
 
 def run(
@@ -88,9 +105,7 @@ def run(
     settings, fields = config.tokenize, tuple(config.spec.fields)
     by_vocabulary = forms(config)
     vocabulary.check_size(by_vocabulary[""])
-    # a title's document is its text without the title; in the collection the title stands before it
-    titles = isinstance(config.ingest.source, CollectionSource) and config.ingest.source.train_on_titles
-    over_collection: tuple[SplitName, ...] = ("test",) if titles else ("valid", "test")
+    over_collection: tuple[SplitName, ...] = ("test",) if _titles(config) else ("valid", "test")
     sources = _sources(ingest_folder, fields, over_collection)
     records = {split: sources[split][fields[0]][0] for split in SPLITS}
     if not records["train"].texts:
@@ -102,6 +117,11 @@ def run(
         processes = parallel.keeping(processes, work)
     rows_of: dict[str, dict[str, Rows]] = {"train": _rows(sources["train"], folder)}
     counted: dict[str, CountedTexts] = {}  # of train, by field
+    more: Iterator[tuple[str, str]] = iter(())  # documents that only the collection has
+    if learns_collection(config):
+        every = [*sources["train"]["document"], sources["test"]["document"][0]]
+        of_train = rows_of["train"]["document"].texts
+        more = islice(_distinct(every, _rows({"document": every}, folder)["document"]), of_train, None)
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
@@ -114,8 +134,9 @@ def run(
                 continue
             train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
-                form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted
-            )
+                form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted,
+                more,
+            )  # fmt: skip
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
             counts["notes"] = [
                 f"vocabulary of {counts['vocabulary']} instead of {settings.vocabulary_size}: "
@@ -261,14 +282,18 @@ def _vocabulary(
     rows_per_shard: int,
     processes: Executor,
     counted: dict[str, CountedTexts],
+    more: Iterator[tuple[str, str]],
 ) -> int:
     """Writes the vocabulary of the distinct texts of the fields that share it; returns its size.
 
     Where tokens are counted, `counted` gets the texts as they were read.
+
+    Args:
+        more: further documents and their keys.
     """
     if form.kind == "sentencepiece":
         texts = (text for field in sources for _, text in _distinct(sources[field], rows[field]))
-        return vocabulary.write_sentencepiece(texts, form, folder)
+        return vocabulary.write_sentencepiece(chain(texts, (text for _, text in more)), form, folder)
     counts: Counter[str] = Counter()
     for field in sources:
         in_flight: deque[list[str]] = deque()  # keys of the pieces being read
@@ -277,6 +302,8 @@ def _vocabulary(
         for part in processes.map(parallel.count, pieces):
             counts.update(dict(zip(part.tokens, part.counts)))
             counted[field].add(in_flight.popleft(), part)
+    for part in processes.map(parallel.count, _pieces(folder, "document", more, rows_per_shard, deque())):
+        counts.update(dict(zip(part.tokens, part.counts)))
     return vocabulary.write_counted(counts, form, folder)
 
 

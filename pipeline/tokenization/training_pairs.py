@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,16 +50,23 @@ class Document(Protocol):
     def known(self) -> Mapping[str, Any]: ...
 
 
+class Cutting(NamedTuple):
+    """How documents are cut into passages: at most so many tokens of a model."""
+
+    limit: int
+    tokens: Tokens
+
+
 class Pair(NamedTuple):
     query: str
     document: str
     source: str  # "title", "heading" or "sentence"
 
 
-def split_of(name: str) -> str:
+def split_of(name: str, test_share: float = TEST_SHARE) -> str:
     """The split of a document, by its id: the same on any machine."""
     place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
-    return "valid" if place < VALID_SHARE else "test" if place < VALID_SHARE + TEST_SHARE else "train"
+    return "valid" if place < VALID_SHARE else "test" if place < VALID_SHARE + test_share else "train"
 
 
 def sentences(text: str) -> list[str]:
@@ -86,10 +93,13 @@ def _tokens(text: str) -> list[str]:
     return _words_alone()(text)
 
 
-def pairs_of(document: Document, chance: random.Random, most: int) -> Iterator[Pair]:
+USUAL = Cutting(PASSAGE_TOKENS - 16, _tokens)
+
+
+def pairs_of(document: Document, chance: random.Random, most: int, cutting: Cutting = USUAL) -> Iterator[Pair]:
     """The pairs of a document, of each passage `most` at most: a title or heading before sentences."""
     form = str(document.known.get("format", ""))
-    for number, span in enumerate(cut(document.text, PASSAGE_TOKENS - 16, _tokens, form)):
+    for number, span in enumerate(cut(document.text, *cutting, form)):
         passage = document.text[span.start : span.end]
         pairs: list[Pair] = []
         if number == 0 and len(_words(document.title)) >= MIN_TITLE_WORDS:
@@ -107,26 +117,32 @@ def pairs_of(document: Document, chance: random.Random, most: int) -> Iterator[P
         yield from pairs[:most]
 
 
-def write(documents: Iterable[Document], folder: Path, wanted: int, seed: int = 1) -> Counter[str]:
+def write(
+    documents: Iterable[Document], folder: Path, wanted: int, seed: int = 1,
+    cutting: Cutting = USUAL, held_out: Set[str] = frozenset(),
+    test_share: float = TEST_SHARE,
+) -> Counter[str]:  # fmt: skip
     """Writes train.jsonl, valid.jsonl and test.jsonl; returns how many pairs there are of each split and kind.
 
     Args:
         wanted: pairs to train on, at most; of more documents than give so many, all passages have the same chance.
+        held_out: normalized queries that must not be learnt.
+        test_share: of the documents.
     """
     chance, counts = random.Random(seed), Counter[str]()
     pairs_by_split: dict[str, list[tuple[float, Pair]]] = {split: [] for split in SPLITS}
     for document in documents:
-        split = split_of(document.id)
+        split = split_of(document.id, test_share)
         most = PER_PASSAGE if split == "train" else 1  # two of a passage: one holds the other's sentence
         limit = wanted if split == "train" else JUDGED
-        for pair in pairs_of(document, chance, most):
+        for pair in pairs_of(document, chance, most, cutting):
             pairs_by_split[split].append((chance.random(), pair))
         if len(pairs_by_split[split]) > 2 * limit:
             pairs_by_split[split] = sorted(pairs_by_split[split])[:limit]
     kept = {split: [pair for _, pair in sorted(pairs)] for split, pairs in pairs_by_split.items()}
     kept |= {split: kept[split][:JUDGED] for split in SPLITS[1:]}
     # documents share headings and sentences; what a model is judged by it must not have learnt
-    judged = {normalized(pair.query) for split in SPLITS[1:] for pair in kept[split]}
+    judged = {normalized(pair.query) for split in SPLITS[1:] for pair in kept[split]} | held_out
     kept["train"] = [pair for pair in kept["train"] if normalized(pair.query) not in judged][:wanted]
     for split, pairs in kept.items():
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:

@@ -69,15 +69,20 @@ def train(job: Job, config: Config, world: World, say: Say, heart: Heart) -> Non
     mx.random.seed(config.seed)
     np.random.seed(config.seed)  # MXNet's orthogonal initializer draws from it
     network.initialize(ctx=world.context)
+    first = job.others.get("pretrain")
+    start = lambda folder: warm_start.start_from(
+        Path(folder), network, Path(job.tokenized), config.task, config.model.cell
+    )
     if config.train.start_from:
-        start = Path(config.train.start_from)
-        say(warm_start.start_from(start, network, Path(job.tokenized), config.task, config.model.cell))
+        say(start(config.train.start_from))
     pretrained_rows = None
     if config.model.vectors:
         vocabulary = load_vocabulary(Path(job.tokenized))
         pretrained_rows, lines = vectors.start(Path(config.model.vectors), network, vocabulary)
         for line in lines:
             say(line)
+    if first is not None:  # it has begun with those vectors
+        say(start(first))
     spool = Spool(points(job), config.tracking.spool_mb * 2**20)
     state = loop.fit(task, network, config, world, Path(job.work) / "checkpoints", spool, say, heart, pretrained_rows)
     task.finish(network, world, Path(job.output))

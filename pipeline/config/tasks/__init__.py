@@ -28,7 +28,7 @@ OWN: tuple[TaskSpec, ...] = (
 # Sections and other names of a configuration, which no task may be named as.
 SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
-    "tracking", "nights", "teach", "mine", "rerank",
+    "tracking", "nights", "teach", "mine", "rerank", "pretrain",
     "data_packages", "local_root", "metrics", "model_packages", "needed", "options", "packages", "settings", "shown",
     "spec", "split_seed", "training_files",
 )  # fmt: skip

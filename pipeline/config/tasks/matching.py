@@ -45,6 +45,11 @@ def _check(config: Any) -> None:
         )
     if train.swap_share:
         _check_swaps(config)
+    if config.pretrain.pairs and loss.graded:
+        raise ValueError(
+            f"pretrain.pairs={config.pretrain.pairs} makes pairs without grades, and train.loss.kind={loss.kind} "
+            f"learns grades: use a ranking loss (train.loss.kind {named(RankingLoss)}), or set pretrain.pairs=0"
+        )
     mine = config.mine
     if mine.by and (loss.graded or not loss.listed_negatives):
         raise ValueError(
