@@ -55,7 +55,7 @@ def load_model(
     backend: Literal["onnx", "mxnet"] | None = None,
     threads: int | None = None,
 ) -> "Model":
-    """Opens a trained model of any task.
+    """Opens a trained model of any task; a matcher with the second stage that its evaluation chose (rerank.model).
 
     Args:
         model: a configuration (.yaml), a trained or exported folder, an MLflow run id, or models:/NAME@champion.
@@ -65,14 +65,14 @@ def load_model(
         threads: of ONNX Runtime; None: as many as this process may use.
 
     Raises:
-        InputError: no such model, or not a whole one. TryAgain: MLflow does not answer.
+        InputError: no such model, not a whole one, or its second model is gone. TryAgain: MLflow does not answer.
     """
     if not isinstance(model, str | Path):
         raise TypeError(f"load_model takes a path, a run id or a model's name, not a {type(model).__name__}")
     from pipeline.registry import resolve_run
-    from pipeline.serving.loading import open_predictor
 
-    return Model(open_predictor(resolve_run.model(str(model), Path(root), uri), backend, threads))
+    folder = resolve_run.model(str(model), Path(root), uri)
+    return Model(resolve_run.predictor(str(model), folder, Path(root), uri, backend, threads))
 
 
 class Model:
@@ -117,7 +117,8 @@ class Model:
         return np.split(encoded.vectors, encoded.offsets[1:-1])
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """(N,) float32: the score of query i with document i, by a matching model.
+        """(N,) float32: the score of query i with document i, by a matching model, without its second stage: that
+        places the documents of a list, which `predict` takes.
 
         Raises:
             InputError: the model is not of the task matching.

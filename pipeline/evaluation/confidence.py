@@ -168,15 +168,20 @@ def load_answering(folder: Path) -> Answering | None:
     return _load(folder, Answering)
 
 
+def checked(found: Kind) -> Kind:
+    """The same. Raises ValueError where a number cannot be, TypeError where one is none."""
+    numbers = np.array(found._replace(threshold=found.threshold or 0.0), float)  # no other one may be null
+    if not np.isfinite(numbers).all() or (isinstance(found, Confidence) and not found.temperature > 0):
+        raise ValueError("its numbers must be finite, and the temperature above 0")
+    return found
+
+
 def _load(folder: Path, kind: type[Kind]) -> Kind | None:
     path = folder / NAME
     if not path.exists():
         return None
     try:
-        found = kind(**json.loads(path.read_text(encoding="utf-8")))
-        numbers = np.array(found._replace(threshold=found.threshold or 0.0), float)  # no other one may be null
-        if not np.isfinite(numbers).all() or (isinstance(found, Confidence) and not found.temperature > 0):
-            raise ValueError("its numbers must be finite, and the temperature above 0")
+        found = checked(kind(**json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): train the model again") from None
     return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.evaluation.ranking import Judgements, Ranking, rank_pairs
 
+NAME = "fusion.json"  # how BM25 and the mix were made, in an evaluation's folder and in an exported one
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 UNTUNED = 0.5  # without validation queries
 

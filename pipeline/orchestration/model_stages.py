@@ -123,6 +123,24 @@ class WorkerStage(Stage):
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
         context.tracking.metrics({name: value for name, value in counts.items() if value is not None})
 
+    def _log_model(self, context: StageContext, made: dict[str, Any]) -> None:
+        """Logs the trained folder once more, as a model that MLflow serves without MXNet.
+
+        Args:
+            made: fusion.json, whose second stage the model has too; {}: none.
+        """
+        if not context.tracking.on or context.config.spec.opens_onnx is None:
+            return
+        from pipeline.serving.export import onnx_export
+        from pipeline.serving.mlflow_model import pack
+
+        try:
+            scratch = context.tracking.scratch()
+            onnx_export.export(context.plan.folder("train"), scratch / "onnx", False, lambda _: None, made)
+            context.tracking.model(**pack.pack(scratch / "onnx", scratch / "code")._asdict())
+        except Exception as error:  # the work is done, and must not be lost to its copy
+            context.say(f"warning: the model was not logged for serving ({type(error).__name__}: {str(error)[:200]})")
+
 
 def complete(folder: Path, config: Config, tokenized: Path, texts: np.ndarray) -> None:
     """Puts beside trained parameters what a folder needs to be used by itself, and which texts they have read."""
@@ -187,21 +205,7 @@ class Train(WorkerStage):
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
         super().log(context, counts)
         context.tracking.artifact(context.plan.folder(self.name), "model")
-        self._log_model(context)
-
-    def _log_model(self, context: StageContext) -> None:
-        """Logs the trained folder once more, as a model that MLflow serves without MXNet."""
-        if not context.tracking.on or context.config.spec.opens_onnx is None:
-            return
-        from pipeline.serving.export import onnx_export
-        from pipeline.serving.mlflow_model import pack
-
-        try:
-            scratch = context.tracking.scratch()
-            onnx_export.export(context.plan.folder(self.name), scratch / "onnx", False, lambda _: None)
-            context.tracking.model(**pack.pack(scratch / "onnx", scratch / "code")._asdict())
-        except Exception as error:  # the training is done, and must not be lost to its copy
-            context.say(f"warning: the model was not logged for serving ({type(error).__name__}: {str(error)[:200]})")
+        self._log_model(context, {})
 
 
 class Evaluate(WorkerStage):
@@ -209,7 +213,7 @@ class Evaluate(WorkerStage):
 
     name = "evaluate"
     splits = SPLITS
-    VERSION = 8
+    VERSION = 9
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         second = config.rerank.model
@@ -242,4 +246,9 @@ class Evaluate(WorkerStage):
 
     def log(self, context: StageContext, counts: dict[str, Any]) -> None:
         super().log(context, counts)
-        context.tracking.artifact(context.plan.folder(self.name), "evaluation")
+        folder = context.plan.folder(self.name)
+        context.tracking.artifact(folder, "evaluation")
+        from pipeline.serving import second_stage
+
+        if second_stage.weighs(made := reporting.read_json(folder / reporting.FUSION, {})):
+            self._log_model(context, made)

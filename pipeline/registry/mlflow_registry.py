@@ -16,6 +16,7 @@ ALIAS = "champion"
 # tags of a version
 TRAINED, EVALUATED = f"{STAGE_TAG}train", f"{STAGE_TAG}evaluate"
 BEFORE, MOVE = "duplet.before", "duplet.move"
+WITH_SECOND = "duplet.second_stage"  # the key of the evaluation that chose it
 _TAG_CHARACTERS = 5000
 
 
@@ -54,11 +55,12 @@ class Registry:
             version = client.get_model_version(self.name, str(number))
             return Version(self.name, int(version.version), version.run_id or None, dict(version.tags))
 
-    def register(self, training: str, key: str, tags: dict[str, str]) -> Version:
+    def register(self, training: str, key: str, tags: dict[str, str], evaluation: str | None = None) -> Version:
         """The version of a training, made unless it is there.
 
         Args:
             training: id of the run that logged the model; key: of the train stage; tags: for a new version.
+            evaluation: id of the run that logged the model with a second stage; None: it has none.
         """
         with asked(self.where, f"model {self.name}") as (_, client):
             try:
@@ -67,12 +69,12 @@ class Registry:
                 if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
                     raise
             for version in client.search_model_versions(f"name = '{self.name}'"):
-                if version.tags.get(TRAINED) == key:
+                if version.tags.get(TRAINED) == key and version.tags.get(WITH_SECOND) == tags.get(WITH_SECOND):
                     for name, value in tags.items():
                         client.set_model_version_tag(self.name, version.version, name, value)
                     return self.version(int(version.version))
             run = client.get_run(training)
-            model = model_of(client, run)
+            model = (evaluation and model_of(client, client.get_run(evaluation))) or model_of(client, run)
             source = f"models:/{model}" if model else f"{run.info.artifact_uri}/model"
             version = client.create_model_version(  # a server takes a model for a source only where it is named twice
                 self.name, source, training, tags={TRAINED: key, **tags}, model_id=model

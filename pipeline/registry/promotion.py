@@ -16,9 +16,19 @@ from pipeline.core.progress import Say
 from pipeline.orchestration import model_stages
 from pipeline.registry import gate, resolve_run
 from pipeline.registry.gate import Decision
-from pipeline.registry.mlflow_registry import BEFORE, EVALUATED, MOVE, TRAINED, Registry, Version, stage_run
+from pipeline.registry.mlflow_registry import (
+    BEFORE,
+    EVALUATED,
+    MOVE,
+    TRAINED,
+    WITH_SECOND,
+    Registry,
+    Version,
+    stage_run,
+)
 from pipeline.registry.resolve_run import EvaluatedRun
 from pipeline.reporting import folder as reporting
+from pipeline.serving import second_stage
 from pipeline.tokenization import stage as tokenization
 from pipeline.tracking import journal
 
@@ -152,7 +162,11 @@ def _registered(registry: Registry, run: EvaluatedRun, say: Say) -> Version:
         )
     tags = {EVALUATED: str(reporting.read_json(run.evaluation / manifest.NAME, {}).get("key"))}
     tags |= {"duplet.test_data": str(run.record["test_data"]), "duplet.command": str(run.record["command"])}
-    version = registry.register(training, run.trained, tags)
+    evaluation = None
+    if second_stage.weighs(reporting.read_json(run.evaluation / reporting.FUSION, {})):
+        tags[WITH_SECOND] = tags[EVALUATED]
+        evaluation = stage_run(run.where, "evaluate", tags[EVALUATED])
+    version = registry.register(training, run.trained, tags, evaluation)
     say(f"{version} is the training {run.trained}")
     return version
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ from pipeline.core.errors import InputError
 from pipeline.registry import mlflow_registry
 from pipeline.reporting import folder as reporting
 from pipeline.reporting.folder import FUSION, METRICS, RECORD
-from pipeline.serving import fetching, model_folder
+from pipeline.serving import fetching, model_folder, second_stage
+from pipeline.serving.predict.base import MatchingPredictor, Predictor
+from pipeline.serving.predict.text_encoder import Backend
 from pipeline.tracking.client import REGISTERED, Address
 
 HELP = "a configuration, an evaluation's or a trained folder, an MLflow run id, or models:/NAME@ALIAS"
@@ -41,12 +44,17 @@ def model(name: str, root: Path, uri: str | None) -> Path:
     return model_folder.checked(folder)
 
 
-def fusion_of(name: str, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
-    """How the evaluation of a model, named as for `model`, made BM25 and the mix; {} of one that was not evaluated.
+def fusion_of(name: str, folder: Path, root: Path, uri: str | None, store: Path) -> dict[str, Any]:
+    """How the evaluation of a model made BM25 and the mix; {} of one that was not evaluated.
+
+    Args:
+        name: of the model, as for `model`; folder: what that gave, which says it itself where it is exported.
 
     Raises:
         TryAgain: MLflow does not answer.
     """
+    if made := second_stage.carried(folder):
+        return made
     path = Path(name).expanduser()
     own = path.is_dir() or path.suffix in (".yaml", ".yml")  # these know their root
     try:
@@ -54,6 +62,28 @@ def fusion_of(name: str, root: Path, uri: str | None, store: Path) -> dict[str, 
     except InputError:
         return {}
     return dict(reporting.read_json(evaluation / FUSION, {}))
+
+
+def predictor(
+    name: str, folder: Path, root: Path, uri: str | None, backend: Backend | None = None, threads: int | None = None
+) -> Predictor:
+    """A model opened for prediction; a matcher with the second stage that its evaluation chose, if any.
+
+    Args:
+        name, folder: as for `fusion_of`.
+
+    Raises:
+        InputError: it cannot be opened, or its second model is gone. TryAgain: MLflow does not answer.
+    """
+    from pipeline.serving import loading
+
+    found = loading.open_predictor(folder, backend, threads)
+    if isinstance(found, MatchingPredictor) and found.second is None:
+        with tempfile.TemporaryDirectory(prefix="duplet-model-") as scratch:
+            made = fusion_of(name, folder, root, uri, Path(scratch))
+        opens = lambda second: loading.open_encoder(second, backend or "onnx", threads)
+        found.second = second_stage.opened(made, name, opens)
+    return found
 
 
 class EvaluatedRun(NamedTuple):

@@ -12,13 +12,13 @@ from pipeline.config import Config, task_spec
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide
-from pipeline.evaluation import judged
+from pipeline.evaluation import fusion, judged
 from pipeline.evaluation.judged import Judged
 from pipeline.reporting import stored
 from pipeline.reporting.stored import REMAKE
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
-FUSION = "fusion.json"  # how BM25 and the mix were made
+FUSION = fusion.NAME
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
 HISTORY_POINTS = 400
 WRITTEN_CHARACTERS = 4000

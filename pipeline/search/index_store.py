@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from pipeline.config.sources import Column
@@ -32,6 +32,7 @@ from pipeline.search import segments
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.clusters import PASSAGES, Clusters
 from pipeline.search.segments import Segment
+from pipeline.serving.second_stage import STRICT, Rerank, Scale, Share, Sure
 
 FORMAT = 3
 NAME, PLACES = "index.json", "places.npy"
@@ -42,11 +43,8 @@ TRIES = 5  # at opening, while writers replace what was named
 
 Name = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a segment; another could climb out of the folder
 Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Nothing = Annotated[dict[str, Any], Field(max_length=0)]
-STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -61,20 +59,6 @@ class ModelStamp:
     given: str  # as it was named
     head: str
     task: str
-
-
-@dataclass(frozen=True)
-class Rerank:
-    """Which model scores a ranking's first documents anew, and how its scores are mixed with the ranking's."""
-
-    __pydantic_config__ = STRICT
-
-    key: str  # of its folder's manifest
-    folder: Annotated[str, Field(pattern=r"^/[^\x00]*$", max_length=4096)]  # absolute
-    top: Annotated[int, Field(ge=1)]  # documents
-    weight: Share  # of its scores
-    scale: Scale  # by what they are divided, and the ranking's
-    first_scale: Scale
 
 
 @dataclass(frozen=True)
@@ -97,6 +81,7 @@ class Settings:
     model_scale: Scale | None = None
     words_scale: Scale | None = None
     rerank: Rerank | None = None  # of the best ranking: see Searcher.best_mode
+    answering: Sure | None = None  # which first results of the best ranking are sure; None: the model's scores tell
     # how vectors are kept: bits a number, and of late interaction the share of tokens left out, and how many become one
     bits: Literal[2, 4, 8, 32] = 8
     left_out: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0

@@ -2,19 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
-from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
-from pipeline.evaluation.fusion import Mix
 from pipeline.search import index_store
-from pipeline.search.index_store import ModelStamp, Rerank, State
+from pipeline.search.index_store import ModelStamp, State
 from pipeline.search.searcher import Searcher
 from pipeline.search.segments import Encodes
 from pipeline.search.words_alone import WordsAlone
-from pipeline.serving import fetching, loading, model_folder
+from pipeline.serving import fetching, loading, model_folder, second_stage
 from pipeline.serving.predict import text_encoder
-from pipeline.serving.predict.base import SecondStage
+from pipeline.serving.second_stage import Rerank
 from pipeline.tokenization.encoder import load_vocabulary
 
 
@@ -26,7 +23,7 @@ def stamp_of(folder: Path, model: str, encoder: Encodes) -> ModelStamp:
             f"`{shlex.join(['duplet', 'predict', model])} --input pairs.jsonl`"
         )
     stage, config = model_folder.stage_of(folder), encoder.config
-    return ModelStamp(_key_of(folder), stage, str(folder.absolute()), model, config.model.head, config.task)
+    return ModelStamp(second_stage.key_of(folder), stage, str(folder.absolute()), model, config.model.head, config.task)
 
 
 def open_model(
@@ -85,50 +82,19 @@ def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
     )
 
 
-def second_of(made: dict[str, Any], of: str) -> Rerank | None:
-    """The second model that an evaluation mixed in (fusion.json's `rerank`); None where it gave it no weight.
-
-    Raises:
-        InputError: there is no such model any more.
-    """
-    if not made["weight"]:
-        return None
-    folder = atomic_files.path_at_home(made["model"]).absolute()
-    try:
-        key = _key_of(model_folder.checked(folder))
-    except InputError as error:
-        raise InputError(
-            f"the second model of {of} cannot be used ({error}): put it back, or evaluate without rerank.model"
-        ) from None
-    return Rerank(key, str(folder), *(made[name] for name in ("top", "weight", "scale", "first_scale")))
-
-
 def open_second(
     second: Rerank, index: Path, backend: text_encoder.Backend = "onnx", threads: int | None = None
 ) -> text_encoder.TextEncoder:
     """The model that scores an index's first documents anew. Raises InputError where it is gone or another one."""
     try:
         folder = model_folder.checked(Path(second.folder))
-        if (key := _key_of(folder)) != second.key:
+        if (key := second_stage.key_of(folder)) != second.key:
             raise InputError(f"{folder} holds model {key}, not {second.key}")
         return loading.open_encoder(folder, backend, threads)
     except InputError as error:
         raise InputError(
             f"the second model of {index} cannot be used ({error}): put it back, or build the index again"
         ) from None
-
-
-def second_stage(made: dict[str, Any], of: str, backend: text_encoder.Backend) -> SecondStage | None:
-    """As `second_of`, opened, for lists that are ranked without an index."""
-    if (second := second_of(made, of)) is None:
-        return None
-    mix = Mix(second.weight, second.scale, second.first_scale)
-    return SecondStage(open_second(second, Path(of), backend), second.key, mix, second.top)
-
-
-def _key_of(folder: Path) -> str:
-    stage = model_folder.stage_of(folder)
-    return manifest.load(folder, stage, f"duplet {stage}", verify=False).key
 
 
 def open_searcher(

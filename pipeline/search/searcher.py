@@ -8,13 +8,15 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation.analysis import words_of
+from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked_scores
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
-from pipeline.search.index_store import Rerank, Snapshot
+from pipeline.search.index_store import Snapshot
 from pipeline.search.segments import Encodes
 from pipeline.search.where import Fields
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.serving.second_stage import Rerank
 from pipeline.tokenization.passages import Span, index_text, places_of
 
 Mode = Literal["model", "hybrid", "words"]
@@ -131,10 +133,10 @@ class Searcher:
             searched = not words or self.snapshot.words.analyzer.terms(words)
             stopped = "all words of the query are so frequent in any text that ranking by words leaves them out"
             notices.append("no document holds a word of the query" if searched else stopped)
-        answering = self.encoder.answering
-        if mode == "words" or not results or answering is None:
+        answering, scores = self._judging(encoded, ranked, mode)
+        if not results or answering is None:
             return Answer(results, notices)
-        probability = answering.probabilities(self.scores_of(encoded, ranked.passages[:1]))
+        probability = answering.probabilities(scores)
         sure = bool(answering.sure(probability)[0])
         if not sure and answering.threshold is not None:
             notices.append(
@@ -166,10 +168,22 @@ class Searcher:
             return first
         texts = [self.passage_text(row) for row in first.passages[:count].tolist()]
         scores = second.score_all(second.encode("query", [query]), second.encode("document", texts))[0]
-        mix = Mix(rerank.weight, rerank.scale, rerank.first_scale)
-        values = reranked_scores(first.scores, _finite(scores), mix).astype(np.float32)
+        values = reranked_scores(first.scores, _finite(scores), rerank.mix).astype(np.float32)
         order = np.concatenate([np.argsort(-steps(values[:count]), kind="stable"), np.arange(count, len(values))])
         return Ranked(first.documents[order], values[order], first.passages[order])
+
+    def _judging(self, encoded: Encoded, ranked: Ranked, mode: Mode) -> tuple[Answering | None, np.ndarray]:
+        """What tells whether the first document is a sure answer, and the score that it was fitted to.
+
+        Of the best ranking that is the ranking's own score, where the evaluation judged it; else the model's.
+        """
+        settings = self.snapshot.state.settings
+        whole = settings.rerank is None or self.second is not None
+        if settings.answering is not None and mode == self.best_mode and whole:
+            return settings.answering, ranked.scores[:1]
+        if mode == "words" or self.encoder.answering is None:
+            return None, ranked.scores[:1]
+        return self.encoder.answering, self.scores_of(encoded, ranked.passages[:1])
 
     def _advise(self, query: str, words: list[str], mode: Mode) -> tuple[Mode, list[str]]:
         """The mode that can answer, and what to tell."""

@@ -11,6 +11,7 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 
 CONFIG_NAME, PARAMETERS_NAME = "config.json", "parameters.npz"
+SECOND = "second"  # in an exported folder: the model of a second stage, exported too
 
 STAGES = ("train", "export")
 # What makes a model usable by itself.
@@ -45,8 +46,9 @@ def checked(folder: Path) -> Path:
 def carry(folder: Path, new: Path, *left_out: str) -> None:
     """Copies what makes a model usable by itself, those of its fields' folders too, into another folder."""
     for path in sorted(folder.rglob("*")):
-        if path.name in CARRIED and path.name not in left_out:
-            target = new / path.relative_to(folder)
+        place = path.relative_to(folder)
+        if path.name in CARRIED and path.name not in left_out and SECOND not in place.parts:
+            target = new / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
 

@@ -3,6 +3,7 @@
 A query's answer is its first document. It is right where that document is relevant, so never for a query without one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from pipeline.evaluation.judged import Classes, Judged
 from pipeline.evaluation.ranking import Judgements, Ranking
 from pipeline.models.matcher import Matcher
 from pipeline.tasks import matching_systems
+from pipeline.tasks.matching_systems import Systems
+from pipeline.tasks.reranking import ALONE
+from pipeline.tasks.reranking import NAME as RERANKED
 
 
 class Firsts(NamedTuple):
@@ -46,46 +50,73 @@ def choose(config: Config, tokenized: Path, network: Matcher, world: World, fold
         confidence.save(folder, confidence.answering(first.scores, first.right, config.train.sure_precision))
 
 
-def judged(first: Firsts, judgements: Judgements, ids: list[str], texts: list[str], found: Answering) -> Judged:
-    """A row per query of the test split, for tables, the reliability diagram and comparisons.
+def of_rankings(systems: Systems, judgements: Judgements, model: Answering) -> dict[str, Answering]:
+    """By the name of a ranking of the test split, which of its first documents are sure answers.
+
+    The model's was chosen when it was trained. Those of the others are chosen here, by their own scores over the
+    validation queries, and noted in `systems.fusion_settings`: who shows such a ranking judges by them.
+    """
+    made, found = systems.fusion_settings, {"model": model}
+    places = {"fused": made}
+    if second := made.get("rerank"):
+        places |= {RERANKED: second, ALONE: second[ALONE]}
+    for name, place in places.items() if len(judgements.judged) else ():
+        first = firsts(systems.valid[name], judgements)
+        chosen = confidence.answering(first.scores, first.right, model.wanted)
+        place["answering"] = chosen._asdict()
+        if name in systems.rankings:
+            found[name] = chosen
+    return found
+
+
+def judged(
+    first: Mapping[str, Firsts], judgements: Judgements, ids: list[str], texts: list[str],
+    found: Mapping[str, Answering],
+) -> Judged:  # fmt: skip
+    """A row per query of the test split, for tables, the reliability diagram (the model's) and comparisons.
 
     Metrics: sure_share of the queries are sure, sure_precision of those right, and sure_recall of the queries with a
     relevant document are sure and right; no_answer_precision of the queries that are not sure have no relevant
     document, and no_answer_recall of the queries without one are not sure.
 
     Args:
+        first, found: by ranking, "model" among them.
         ids, texts: of all queries of the split's table.
     """
-    chances = found.probabilities(first.scores)
-    sure = found.sure(chances).astype(np.float64)
-    nothing = ~np.isin(first.rows, judgements.answerable)
-    values = {
-        "sure_share": (sure, None),
-        "sure_precision": (first.right, sure),
-        "sure_recall": (first.right * sure, ~nothing),
-        "no_answer_precision": (nothing, 1 - sure),
-        "no_answer_recall": (1 - sure, nothing),
-    }
+    queries = first["model"].rows
+    nothing = ~np.isin(queries, judgements.answerable)
+    values: dict[tuple[str, str], tuple[np.ndarray, np.ndarray | None]] = {}
+    for name, answering in found.items():
+        sure = answering.sure(answering.probabilities(first[name].scores)).astype(np.float64)
+        right = first[name].right
+        values |= {
+            (name, "sure_share"): (sure, None),
+            (name, "sure_precision"): (right, sure),
+            (name, "sure_recall"): (right * sure, ~nothing),
+            (name, "no_answer_precision"): (nothing, 1 - sure),
+            (name, "no_answer_recall"): (1 - sure, nothing),
+        }
+    chances, right = found["model"].probabilities(first["model"].scores), first["model"].right
     return Judged(
         unit="queries",
-        ids=[ids[row] for row in first.rows.tolist()],
-        texts=[texts[row] for row in first.rows.tolist()],
+        ids=[ids[row] for row in queries.tolist()],
+        texts=[texts[row] for row in queries.tolist()],
         groups=None,
         slices={},
-        values={("model", name): np.asarray(value, np.float64) for name, (value, _) in values.items()},
-        weights={("model", name): w.astype(np.float64) for name, (_, w) in values.items() if w is not None},
-        classes=Classes(["wrong", "right"], first.right.astype(np.int64), np.stack([1 - chances, chances], 1), True),
+        values={key: np.asarray(value, np.float64) for key, (value, _) in values.items()},
+        weights={key: w.astype(np.float64) for key, (_, w) in values.items() if w is not None},
+        classes=Classes(["wrong", "right"], right.astype(np.int64), np.stack([1 - chances, chances], 1), True),
     )
 
 
-def told(found: Answering, rows: Judged) -> str:
-    """A sentence below the table."""
-    without = int(rows.weights["model", "no_answer_recall"].sum())
+def told(name: str, found: Answering, rows: Judged) -> str:
+    """A sentence below the table, of a ranking."""
+    without = int(rows.weights[name, "no_answer_recall"].sum())
     of = f"of {len(rows.ids):,} queries {without:,} have no relevant document"
     if found.threshold is None:
-        return f"sure: none; no threshold has a precision of {found.wanted:g} on the validation split; {of}"
+        return f"{name}: none is sure; no threshold has a precision of {found.wanted:g} on the validation split; {of}"
     return (
-        f"sure: a probability of {found.threshold:.3f} or more that the first document is relevant, for a precision of "
-        f"{found.wanted:g} on the validation split (there {found.share:.1%} of the queries, {found.precision:.1%} of "
-        f"them right); {of}"
+        f"{name}: sure from a probability of {found.threshold:.3f} that the first document is relevant, for a "
+        f"precision of {found.wanted:g} on the validation split (there {found.share:.1%} of the queries, "
+        f"{found.precision:.1%} of them right); {of}"
     )

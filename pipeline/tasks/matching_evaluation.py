@@ -12,7 +12,6 @@ from pipeline.distributed.world import World
 from pipeline.evaluation import judged, metrics
 from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.grades import grade_probabilities
-from pipeline.evaluation.ranking import Ranking
 from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
 from pipeline.reporting import system_comparison, tables
@@ -106,9 +105,10 @@ def evaluate(
         if config.rerank.model:
             systems = reranking.reranked(config, tokenized, systems, (test, valid), world)
         if evidence and systems:
+            answers = matching_answers.of_rankings(systems, valid.judgements, answering) if answering else {}
             compared["ranking"] = _against_baselines(evidence, test, systems)
             if answering:
-                compared["answers"], note = _answers(evidence, test, systems.rankings["model"], answering)
+                compared["answers"], note = _answers(evidence, test, systems, answers)
     if not evidence:
         return {}
     evidence.finish()
@@ -148,12 +148,14 @@ def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> d
     ) | {"made": systems.fusion_settings, "candidates": config.evaluate.candidates}
 
 
-def _answers(evidence: Evidence, test: Queries, ranking: Ranking, answering: Answering) -> tuple[dict[str, Any], str]:
-    """The table of which answers are sure, and a sentence."""
+def _answers(
+    evidence: Evidence, test: Queries, systems: Systems, answers: dict[str, Answering]
+) -> tuple[dict[str, Any], str]:
+    """The table of which answers are sure, by each ranking that says so, and sentences."""
     config, keys = evidence.config, list(test.split.fields["query"].keys)
-    first = matching_answers.firsts(ranking, test.judgements)
-    rows = matching_answers.judged(first, test.judgements, keys, evidence.texts["query"], answering)
+    firsts = {name: matching_answers.firsts(systems.rankings[name], test.judgements) for name in answers}
+    rows = matching_answers.judged(firsts, test.judgements, keys, evidence.texts["query"], answers)
     judged.write(evidence.folder / "judged-answers.parquet", rows)
     measured = rows._replace(classes=None)  # grades have a macro_f1 and an auc of their own
     table = system_comparison.comparison(measured, "model", config.evaluate.bootstrap_samples, config.seed)
-    return table, matching_answers.told(answering, rows)
+    return table, "\n".join(matching_answers.told(name, found, rows) for name, found in answers.items())

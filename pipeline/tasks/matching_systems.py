@@ -41,7 +41,7 @@ class Systems(NamedTuple):
 
     rankings: dict[str, Ranking]
     fusion_settings: dict[str, Any]
-    valid: tuple[Ranking, Ranking]  # of the validation queries the fused one, and the model's
+    valid: dict[str, Ranking]  # of the validation queries: the model's, fused, and of a second stage both placed anew
 
 
 def queries_of(split: shards.Split, collection: Collection, table: int = 0, most: int | None = None) -> Queries:
@@ -49,13 +49,16 @@ def queries_of(split: shards.Split, collection: Collection, table: int = 0, most
 
     Args:
         table: which of the collection's tables has the split's documents.
-        most: so many queries with a relevant document are kept, evenly spaced; None: all.
+        most: so many queries with a relevant document are kept, evenly spaced, and the same share of those without;
+            None: all.
     """
     documents = collection.rows[table][split.rows["document"]]
     sizes = len(split.fields["query"]), len(collection)
     judgements = Judgements(split.rows["query"], documents, split.relevance, *sizes, split.missing)
     if most is not None and len(answerable := judgements.answerable) > most:
-        chosen = answerable[np.linspace(0, len(answerable) - 1, most).astype(int)]
+        others = np.setdiff1d(judgements.judged, answerable)
+        parts = ((answerable, most), (others, len(others) * most // len(answerable)))
+        chosen = np.concatenate([rows[np.linspace(0, len(rows) - 1, n).astype(int)] for rows, n in parts])
         judged, lost = (np.isin(rows, chosen) for rows in (split.rows["query"], split.missing[0]))
         judgements = Judgements(
             split.rows["query"][judged], documents[judged], split.relevance[judged], *sizes,
@@ -238,7 +241,7 @@ def systems(
         "fused": fused[0](mix),
         "random": baselines.random_ranking(test.judgements, depth, config.seed, listed),
     }
-    return Systems(rankings, fusion_settings, (fused[1](mix), beside))
+    return Systems(rankings, fusion_settings, {"fused": fused[1](mix), "model": beside})
 
 
 def chosen(
@@ -256,10 +259,10 @@ def _ranked_together(
     config: Config, network: Matcher, sets: Sequence[Queries], wanted: list[np.ndarray], world: World
 ) -> list[Found]:
     """The model's rankings of several sets of queries, which go by together where they share their collection."""
-    tells = config.train.sure_precision is not None, False  # of the test split's queries, which have no answer
+    tells = config.train.sure_precision is not None  # which queries have no answer
     asked = [
-        Asked(queries.split.fields["query"], queries.judgements, documents, unanswerable)
-        for queries, documents, unanswerable in zip(sets, wanted, tells)
+        Asked(queries.split.fields["query"], queries.judgements, documents, tells)
+        for queries, documents in zip(sets, wanted)
     ]
     depth = config.evaluate.depth
     if sets[0].collection is sets[1].collection:

@@ -21,7 +21,7 @@ from pipeline.models.parameters import parameters_of
 from pipeline.tasks.matching_systems import Queries, Systems, chosen, pair_scores
 from pipeline.tokenization import shards
 
-NAME = "reranked"
+NAME, ALONE = "reranked", "alone"  # over the fused ranking, and over the model's own
 
 
 class SecondModel(NamedTuple):
@@ -70,28 +70,33 @@ def reranked(
         sets: the queries to judge, and those that choose the weight.
     """
     second = opened(config, tokenized, world)
-    firsts = [] if systems is None else [systems.rankings["fused"], *systems.valid]
+    firsts = [] if systems is None else [systems.rankings["fused"], systems.valid["fused"], systems.valid["model"]]
     tops = world.agree([first.documents[:, : config.rerank.top] for first in firsts], "documents to rerank")
     scores = [_scores(second, queries, documents, world) for queries, documents in zip((*sets, sets[1]), tops)]
     if systems is None:
         return None
     depth = None if config.evaluate.candidates == "listed" else config.evaluate.depth
 
-    def mixed(number: int) -> tuple[Mix, dict[float, float]]:
+    def mixed(number: int) -> tuple[Mix, dict[float, float], Ranking]:
         first, top, own, valid = firsts[number], tops[number], scores[number], sets[1].judgements
         rows, places = np.nonzero(top >= 0)
         pool = Pool(rows, top[rows, places], own[rows, places], first.scores[rows, places])
-        return chosen(config, mix_of(pool), valid, lambda mix: placed(first, own, mix, valid, depth))
+        mix, tried = chosen(config, mix_of(pool), valid, lambda mix: placed(first, own, mix, valid, depth))
+        return mix, tried, placed(first, own, mix, valid, depth)
 
-    (mix, tried), (alone, _) = mixed(1), mixed(2)
+    (mix, tried, of_fused), (alone, _, of_model) = mixed(1), mixed(2)
     ranking = placed(firsts[0], scores[0], mix, sets[0].judgements, depth)
     made = {
         "model": str(Path(str(config.rerank.model)).resolve()), "top": config.rerank.top, **_named(mix), "tried": tried,
-        "alone": _named(alone),
+        ALONE: _named(alone),
     }  # fmt: skip
     rankings = {name: systems.rankings[name] for name in systems.rankings if name != "random"}
     rankings |= {NAME: ranking, "random": systems.rankings["random"]}
-    return systems._replace(rankings=rankings, fusion_settings=systems.fusion_settings | {"rerank": made})
+    return systems._replace(
+        rankings=rankings,
+        fusion_settings=systems.fusion_settings | {"rerank": made},
+        valid=systems.valid | {NAME: of_fused, ALONE: of_model},
+    )
 
 
 def _named(mix: Mix) -> dict[str, float]:

@@ -18,6 +18,7 @@ def log_pyfunc(
     Args:
         script: calls `mlflow.models.set_model`; code: the folder of the modules it imports.
         artifacts: name -> path of a file or folder.
+        example: rows; a column that only some have is optional. MLflow shows those that are like the first.
         answers: predictions for `example`, from which the signature is inferred.
     """
     import pandas
@@ -34,7 +35,7 @@ def log_pyfunc(
             artifacts={name: Path(path).absolute().as_uri() for name, path in artifacts.items()},
             pip_requirements=list(requirements),
             signature=signature,
-            input_example=frame,
+            input_example=pandas.DataFrame([row for row in example if row.keys() == example[0].keys()]),
             metadata=dict(metadata),
         )
     return str(info.model_uri)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import load_model
 from tests.conftest import last_json
 
 pytestmark = pytest.mark.learns
@@ -72,6 +73,17 @@ def test_order_of_words_decides(duplet: Callable[..., Any], tmp_path: Path) -> N
         sorted(answer["scores"][place] for place, rank in enumerate(answer["ranks"]) if rank > 20)
         == (sorted(answer["scores"])[:4])
     )
+    # what else a person uses: the call from Python, an export, and what MLflow serves
+    assert load_model(tmp_path / "config.yaml").predict([{"query": "a d g k", "documents": orders}])[0] == {
+        name: answer[name] for name in ("scores", "ranks")
+    }
+    exported = tmp_path / "exported"
+    assert duplet("export", config, "--output", str(exported)).returncode == 0
     trained.rename(trained.with_name("elsewhere"))
+    assert load_model(exported).predict([{"query": "a d g k", "documents": orders}])[0]["ranks"] == answer["ranks"]
+    alone = ("--output", str(tmp_path / "of-export"), "--documents", str(documents))
+    assert duplet("index", exported, *alone).returncode == 0
+    said = duplet("search", tmp_path / "of-export", "a d g k", "--json")
+    assert last_json(said)["results"][0]["id"] == "k g d a"
     gone = duplet("search", tmp_path / "index", "a d g k")
     assert gone.returncode == 2 and "the second model of" in gone.stderr and "build the index again" in gone.stderr

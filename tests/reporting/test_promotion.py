@@ -123,6 +123,19 @@ def test_the_alias_moves_on_a_pass_alone_and_back(
     assert [move["action"] for move in registry.history()] == ["promoted", "refused", "promoted", "back"]
 
 
+def test_a_second_stage_makes_a_version_of_its_own(trained: Any, promote: Promote, registry: Registry) -> None:
+    """Of one training, evaluated without and with one; that it is the same training, the gate does not mind."""
+    folder = trained("a", 0.4)
+    mix = {"weight": 0.0, "scale": 1.0, "first_scale": 1.0}
+    for number, weight in ((1, 0.0), (2, 0.4), (2, 0.4)):  # a stage without a weight is none
+        made = {"rerank": {**mix, "alone": mix | {"weight": weight}}}
+        (folder / "fusion.json").write_text(json.dumps(made))
+        finish(folder, "a")
+        assert promote(folder).version.number == number
+    assert registry.version(2).tags[registries.WITH_SECOND] == "a"
+    assert registries.WITH_SECOND not in registry.version(1).tags
+
+
 def test_a_training_is_registered_once(trained: Any, promote: Promote, registry: Registry) -> None:
     folder = trained("a", 0.4)
     promote(folder)

@@ -18,10 +18,10 @@ from pipeline.evaluation.ranking import Judgements
 from pipeline.search import cluster_build, index_store, searcher
 from pipeline.search.clusters import Clusters
 from pipeline.search.documents import Document
-from pipeline.search.index_store import Rerank
 from pipeline.search.result_format import as_json
 from pipeline.search.searcher import Ranked, Searcher
 from pipeline.serving.predict.scoring import Encoded
+from pipeline.serving.second_stage import Rerank
 from tests.search.conftest import Indexed, topical
 from tests.search.double import WordEncoder
 
@@ -377,6 +377,40 @@ def test_a_model_says_whether_the_first_document_is_an_answer(indexed: Make, mod
     assert far.notices[-1].startswith("perhaps no document answers this: the first one does with a probability of 0.")
     index.encoder.answering = None
     assert index.open().search("wing", 3, mode).sure is None
+
+
+def test_what_was_fitted_to_the_shown_ranking_judges_its_first_document(indexed: Make) -> None:
+    """By the mixed score of the second model, not by the first model's, which would be sure; other rankings by that."""
+    second, own = WordEncoder("dot", document=30), Answering(1.5, -10.5, 0.9, 0.6, 0.5, 0.9)
+    scales = {"weight": 0.5, "model_scale": 0.3, "words_scale": 1.5, "answering": own}
+    index = indexed(topical(40), rerank=Rerank("k2", "/second", 6, 0.7, 5.0, 2.0), **scales)
+    index.encoder.answering = Answering(0.0, 4.0, 0.9, 0.6, 0.5, 0.9)  # always sure
+    whole, without = (
+        Searcher(index_store.open_snapshot(index.folder), index.encoder, None, one) for one in (second, None)
+    )
+    said = [whole.search(query, 5) for query in ("wing own3 lift", "tide own5 shore moon", "own1 zebra")]
+    for answer in said:
+        assert answer.probability == pytest.approx(1 / (1 + np.exp(10.5 - 1.5 * answer.results[0].score)), abs=1e-5)
+        assert answer.sure == (answer.probability >= 0.6)
+    assert {answer.sure for answer in said} == {True, False}
+    for asked, mode in ((whole, "model"), (without, None)):  # rankings that it was not fitted to
+        assert asked.search("own1 zebra", 5, mode).probability == pytest.approx(1 / (1 + np.exp(-4)))
+    plain = indexed(topical(40), name="plain", **scales).open()  # the mix alone
+    answer = plain.search("wing own3 lift", 5)
+    assert answer.probability == pytest.approx(1 / (1 + np.exp(10.5 - 1.5 * answer.results[0].score)), abs=1e-5)
+    assert plain.search("wing own3 lift", 5, "words").sure is None
+
+
+@pytest.mark.parametrize("wrong", [{"slope": float("nan")}, {"threshold": "a"}, [1, 2], 3])
+def test_damaged_numbers_of_sure_answers_are_refused(indexed: Make, wrong: Any) -> None:
+    index = indexed(topical(8), answering=Answering(1.5, -4.0, 0.9, None, 0.5, 0.9))
+    assert index.open().snapshot.state.settings.answering == Answering(1.5, -4.0, 0.9, None, 0.5, 0.9)
+    state = json.loads((index.folder / "index.json").read_text())
+    whole = dict(zip(Answering._fields, state["settings"]["answering"]))
+    state["settings"]["answering"] = whole | wrong if isinstance(wrong, dict) else wrong
+    (index.folder / "index.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"index\.json is damaged \(settings\.answering"):
+        index.open()
 
 
 def test_a_second_model_places_the_first_documents_of_the_best_ranking_anew(indexed: Make) -> None:

@@ -6,6 +6,7 @@ submodules), put there by a `sitecustomize` module on PYTHONPATH, which child pr
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from tests.serving import task_models
 from tests.serving.conftest import write_trained
 from tests.serving.networks import config_of
 from tests.serving.task_models import write_task
+from tests.serving.test_second_stage import LIST, QUERY, made_with
 from tests.tasks.test_every_task import numbers, words
 
 BLOCKED = ("mxnet", "gluonnlp", "horovod", "pipeline")
@@ -51,9 +53,11 @@ ROWS = [{"query": "sort a list", "document": "list b"}, {"query": "zzz", "docume
 class Logged:
     """A model in a database of its own, and what MXNet says of its rows."""
 
-    def __init__(self, root: Path, trained: Path, rows: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, root: Path, trained: Path, rows: list[dict[str, Any]], made: dict[str, Any] | None = None
+    ) -> None:
         self.root, self.trained, self.rows = root, trained, rows
-        onnx_export.export(self.trained, root / "exported", False, lambda _: None)
+        onnx_export.export(self.trained, root / "exported", False, lambda _: None, made or {})
         where = address(None, root)
         mlflow, client = connect(where)
         packed = pack.pack(root / "exported", root / "code")
@@ -64,7 +68,7 @@ class Logged:
         client.set_registered_model_alias("matcher", "champion", "1")
         (self.folder,) = (root / "mlflow-artifacts" / "models").glob("m-*/artifacts")
         self.requirements = packed.requirements
-        self.wanted = open_predictor(self.trained, "mxnet").predict(rows)
+        self.wanted = open_predictor(root / "exported" if made else self.trained, "mxnet").predict(rows)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,30 @@ def test_load_model_without_mxnet(logged: Logged, elsewhere: dict[str, str], tmp
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout.splitlines()[-1]), logged.wanted)
+
+
+def test_a_list_is_placed_by_the_second_model_too(elsewhere: dict[str, str], tmp_path: Path) -> None:
+    """Where only the exported files are; MLflow takes a table of pairs, or one of lists."""
+    first = write_trained(tmp_path / "first", config_of(head="late_interaction"))
+    second = write_trained(tmp_path / "other", config_of(head="cross_attention"), 1)
+    rows = [{"query": QUERY, "document": LIST[0]}, {"query": QUERY, "documents": LIST}]
+    logged = Logged(tmp_path / "root", first, rows, made_with(second))
+    shutil.rmtree(second)
+    described = yaml.safe_load((logged.folder / "MLmodel").read_text())["signature"]
+    wanted = {"query": True, "document": False, "documents": False}
+    assert {column["name"]: column["required"] for column in json.loads(described["inputs"])} == wanted
+    code = (
+        "import json, sys, mlflow, pandas\n"
+        f"model = mlflow.pyfunc.load_model({str(logged.folder)!r})\n"
+        f"print(json.dumps([model.predict(pandas.DataFrame([row])).to_dict('records')[0] for row in {rows!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pair, several = json.loads(done.stdout.splitlines()[-1])
+    assert pair["score"] == pytest.approx(logged.wanted[0]["score"], abs=1e-4) and "scores" not in pair
+    assert several["scores"] == pytest.approx(logged.wanted[1]["scores"], abs=1e-4)
+    assert several["ranks"] == logged.wanted[1]["ranks"]
+    assert several["ranks"] != open_predictor(first).predict(rows[1:])[0]["ranks"]
 
 
 def test_every_other_task_loads_without_mxnet(

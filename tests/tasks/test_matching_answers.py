@@ -11,15 +11,18 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.distributed.world import World
+from pipeline.evaluation import confidence
 from pipeline.evaluation.ranking import Judgements, Ranking
 from pipeline.orchestration import flow
 from pipeline.reporting import folder as reporting
 from pipeline.reporting import page
 from pipeline.serving.loading import open_predictor
-from pipeline.tasks import matching_answers, matching_systems
+from pipeline.tasks import matching_answers, matching_evaluation, matching_systems, reranking
 from pipeline.tasks.base import task_of
+from pipeline.tasks.collection import Collection
+from pipeline.tokenization import shards
 from tests.conftest import last_json, small_configuration
-from tests.networks import fresh
+from tests.networks import fresh, untrained_folder
 
 THINGS = [f"thing{i}" for i in range(30)]
 
@@ -98,6 +101,45 @@ def test_queries_without_a_relevant_document_are_ranked_too(tmp_path: Path) -> N
     assert found is not None and (found.rankings["model"].documents[test.judgements.judged, 0] >= 0).all()
 
 
+def test_each_ranking_that_is_shown_has_numbers_of_its_own(tmp_path: Path) -> None:
+    """Fitted to its scores of the first documents over validation, queries without a relevant one among them."""
+    config = check_config(configuration(tmp_path, candidates="listed"), "test")
+    stages: dict[str, Any] = flow.run(config, "test", "tokenize", lambda line: None).stages
+    tokenized, ingested = (Path(stages[stage]["folder"]) for stage in ("tokenize", "ingest"))
+    second = untrained_folder(config, tokenized, tmp_path / "second")
+    config = config.model_copy(update={"rerank": config.rerank.model_copy(update={"model": str(second), "top": 5})})
+    network, world = fresh(task_of(config, tokenized), 3), World()
+    sets = matching_systems.to_judge(config, tokenized, ingested)
+    words = matching_systems.Words(config, tokenized, ingested, *sets)
+    systems = matching_systems.systems(config, network, *sets, words, world)
+    systems = reranking.reranked(config, tokenized, systems, sets, world)
+    assert systems is not None
+    model = matching_answers.Answering(1.0, 0.0, 0.9, 0.5, 0.5, 0.9)
+    found = matching_answers.of_rankings(systems, sets[1].judgements, model)
+    assert [*found] == ["model", "fused", "reranked"] and found["model"] is model
+    made = systems.fusion_settings
+    for name, place in (("fused", made), ("reranked", made["rerank"]), ("alone", made["rerank"]["alone"])):
+        first = matching_answers.firsts(systems.valid[name], sets[1].judgements)
+        assert len(first.rows) == 90 and np.isfinite(first.scores).all() and 0 < first.right.sum() < 60
+        assert place["answering"] == confidence.answering(first.scores, first.right, 0.9)._asdict()
+    output = tmp_path / "out"
+    output.mkdir()
+    flat = matching_evaluation.evaluate(config, tokenized, network, world, ingested, output, model)
+    table = (output / "table.txt").read_text()
+    for name in ("", "fused/", "reranked/"):
+        assert 0 <= flat[f"test/{name}sure_share"] <= 1
+    assert "\nmodel: sure from" in table and "\nfused: " in table and "\nreranked: " in table
+    assert "answering" in json.loads((output / "fusion.json").read_text())["rerank"]["alone"]
+
+
+def test_fewer_validation_queries_have_as_many_without_an_answer(tmp_path: Path) -> None:
+    config = check_config(configuration(tmp_path), "test")
+    stages: dict[str, Any] = flow.run(config, "test", "tokenize", lambda line: None).stages
+    split = shards.open_split(Path(stages["tokenize"]["folder"]), "valid")
+    kept = matching_systems.queries_of(split, Collection([split.fields["document"]]), most=20).judgements
+    assert (len(kept.answerable), len(kept.judged)) == (20, 30)
+
+
 def test_what_is_right_and_what_has_no_answer() -> None:
     """By hand: query 0 is answered right, 1 wrong, 2 has no relevant document, 3 no document at all."""
     judgements = Judgements(
@@ -109,8 +151,8 @@ def test_what_is_right_and_what_has_no_answer() -> None:
     )
     first = matching_answers.firsts(ranking, judgements)
     assert first.right.tolist() == [True, False, False, False]
-    found = matching_answers.Answering(1.0, -1.5, 0.9, 0.5, 0.5, 0.9)
-    rows = matching_answers.judged(first, judgements, list("abcd"), list("wxyz"), found)
+    found = {"model": matching_answers.Answering(1.0, -1.5, 0.9, 0.5, 0.5, 0.9)}
+    rows = matching_answers.judged({"model": first}, judgements, list("abcd"), list("wxyz"), found)
     mean = lambda name: np.average(rows.values["model", name], weights=rows.weights.get(("model", name)))
     assert (mean("sure_share"), mean("sure_precision")) == (0.5, 0.5)  # of 0 and 1, which have scores above 1.5
     assert mean("sure_recall") == pytest.approx(1 / 3)  # of 0, 1 and 3

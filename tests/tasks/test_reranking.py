@@ -83,7 +83,7 @@ def test_the_fused_ranking_is_placed_anew_by_the_second_models_scores(
     made_by = found.fusion_settings["rerank"]
     assert [*made_by["tried"]] == list(WEIGHTS)
     assert made_by["tried"][made_by["weight"]] == max(made_by["tried"].values()) >= made_by["tried"][0.0]
-    assert made_by["tried"][0.0] == matching_systems.mean_of(config, systems.valid[0], sets[1].judgements)
+    assert made_by["tried"][0.0] == matching_systems.mean_of(config, systems.valid["fused"], sets[1].judgements)
     other = reranking.opened(config, tokenized, world)
     if not other.config.train.loss.graded:
         scores = everything(other.network, sets[0])

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
@@ -37,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             from pipeline.serving.export import model_card, onnx_export
 
-            card = onnx_export.export(folder, output, args.int8, say)
+            with tempfile.TemporaryDirectory(prefix="duplet-export-") as scratch:
+                made = resolve_run.fusion_of(args.model, folder, args.root, args.uri, Path(scratch))
+            card = onnx_export.export(folder, output, args.int8, say, made)
             if args.int8:
                 say(model_card.cost_sentence(card["int8_cost"]))
                 result["int8_cost"] = card["int8_cost"]

@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 args.documents_per_segment, args.approximate_above, columns=columns,
                 bits=args.bits, left_out=args.left_out, pooled=args.pooled,
                 tokens="jieba" if encoder.config.tokenize.kind == "jieba" else "word",
-                **_mix(args, before, Path(scratch), say),
+                **_mix(args, before, stamp, Path(scratch), say),
             )  # fmt: skip
             with Update(output, args.name, encoder, stamp, settings, say, args.replace_model) as update:
                 if reader is not None:
@@ -165,19 +165,20 @@ def _encoder(args: argparse.Namespace, output: Path, before: "State | None", rea
     return WordsAlone(kind_for(document.text for document in reader)), None
 
 
-def _mix(args: argparse.Namespace, before: "State | None", scratch: Path, say: Talk) -> dict[str, Any]:
+def _mix(args: argparse.Namespace, before: "State | None", stamp: Any, scratch: Path, say: Talk) -> dict[str, Any]:
     """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
     from pipeline.registry import resolve_run
-    from pipeline.search.open_index import second_of
+    from pipeline.serving import second_stage
 
     if not args.model or (before is not None and before.model is not None and not args.replace_model):
         return {}
-    mix = resolve_run.fusion_of(args.model, args.root, args.uri, scratch)
+    mix = resolve_run.fusion_of(args.model, Path(stamp.folder), args.root, args.uri, scratch)
     if not mix:
         say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
     names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
-    second = {"rerank": second_of(mix["rerank"], args.model)} if "rerank" in mix else {}
-    return {name: mix[name] for name in names if name in mix} | second
+    second = second_stage.chosen(mix["rerank"], args.model) if "rerank" in mix else None
+    answering = second_stage.sure_of(mix["rerank"] if second else mix)
+    return {name: mix[name] for name in names if name in mix} | {"rerank": second, "answering": answering}
 
 
 def _reader(args: argparse.Namespace, output: Path, before: "State | None", scratch: Path) -> Any:

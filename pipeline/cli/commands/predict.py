@@ -3,9 +3,7 @@
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
@@ -41,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.core.errors import TryAgain
     from pipeline.ingest import places
     from pipeline.registry import resolve_run
-    from pipeline.serving.loading import open_predictor
     from pipeline.serving.predict import files
 
     kind = files.format_of(args.input, args.format)
@@ -50,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     fingerprint = None if args.input == files.STDIN else places.fingerprint(args.input)
     folder = resolve_run.model(args.model, args.root, args.uri)
     with Talk() as say:
-        predictor = open_predictor(folder, args.backend)
-        second = _second_stage(args, predictor)
+        predictor = resolve_run.predictor(args.model, folder, args.root, args.uri, args.backend)
+        second = getattr(predictor, "second", None) or ()  # what tells it from another one
         if args.backend is None and predictor.backend == "mxnet":
             say(f"models of the task {predictor.config.task} predict on MXNet alone")
         limit, how = MAX_ROW_KB * 1024, {"encoding": args.encoding, "delimiter": args.delimiter}
@@ -60,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             at = files.predict_stream(predictor, args.input, rows, sys.stdout.buffer, say)
         else:
             listed = json.loads((folder / manifest.NAME).read_text(encoding="utf-8"))["files"]
-            asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT, *second]
+            asked = [fingerprint, kind, how, listed, predictor.backend, files.PARTIAL_FORMAT, *second[1:]]
             identity = atomic_files.digest(asked)
             configured.stop_by_sigterm()
             try:
@@ -76,17 +73,3 @@ def run(args: argparse.Namespace) -> int:
     elif not to_stdout:
         print(args.output)
     return 0
-
-
-def _second_stage(args: argparse.Namespace, predictor: Any) -> list[Any]:
-    """Gives a matching model the second stage that its evaluation chose, if any; what tells it from another one."""
-    from pipeline.registry import resolve_run
-    from pipeline.search.open_index import second_stage
-    from pipeline.serving.predict.base import MatchingPredictor
-
-    if not isinstance(predictor, MatchingPredictor):
-        return []
-    with tempfile.TemporaryDirectory(prefix="duplet-predict-") as scratch:
-        made = resolve_run.fusion_of(args.model, args.root, args.uri, Path(scratch)).get("rerank")
-    predictor.second = second_stage(made | made["alone"], args.model, args.backend or "onnx") if made else None
-    return list(predictor.second[1:]) if predictor.second else []

@@ -153,9 +153,6 @@ TASK = TaskSpec(
             "| `matcher.onnx` | query_ids, query_lengths, document_ids, document_lengths; score (N,), and "
             "probabilities (N, G) of a model trained pointwise |",
         ),
-        example=(
-            ("how to sort a list", "sorted(iterable) returns a new list of the items in ascending order"),
-            ("what is a rainbow", "An arc of colours, light refracted by drops of water"),
-        ),
+        example="pipeline.serving.predict.onnx_matching:example",
     ),
 )

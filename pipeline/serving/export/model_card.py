@@ -13,11 +13,14 @@ LIMIT = 0.01  # of the metric: more is called out
 JSON_NAME, TEXT_NAME = "card.json", "README.md"
 
 
-def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str, Any]:
+def make(
+    trained: Path, config: Config, cost: dict[str, Any] | None, second: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """What there is to tell, as JSON-able values.
 
     Args:
         cost: of eight bits, see int8_cost; None: the weights are float32.
+        second: how a second model places the first documents of a list, as fusion.json says; None: there is none.
     """
     card: dict[str, Any] = {
         "name": config.name,
@@ -30,6 +33,8 @@ def make(trained: Path, config: Config, cost: dict[str, Any] | None) -> dict[str
         "taught": config.teach.who or None,
         "int8": cost is not None,
     }  # fmt: skip
+    if second is not None:
+        card["second_stage"] = {name: second[name] for name in ("top", "weight", "scale", "first_scale")}
     return card | ({"int8_cost": cost} if cost is not None else {})
 
 
@@ -58,11 +63,14 @@ def text(card: dict[str, Any]) -> str:
     ]
     if card["int8"]:
         lines.append(f"- {cost_sentence(card['int8_cost'])}")
+    if second := card.get("second_stage"):
+        lines.append(f"- {second_sentence(second)}")
     lines += [
         "",
         "| file | what it takes and gives |",
         "| --- | --- |",
         *(served.card if (served := task_spec(card["task"]).onnx) else ()),
+        *(["| `second/` | the second model, as a folder of its own |"] if second else []),
         "| `parameters.npz` | the trained arrays by name |",
         "| `manifest.json` | every file's size and SHA-256 |",
         "",
@@ -85,6 +93,22 @@ def _limits(max_tokens: dict[str, int | None]) -> str:
     """
     limits = [f"{limit} of {field}" for field, limit in max_tokens.items() if limit]
     return ", at most " + ", ".join(limits).replace(" of", " tokens of", 1) if limits else ""
+
+
+def second_sentence(second: dict[str, Any]) -> str:
+    """How a second model's scores are mixed in, in words.
+
+    >>> second_sentence({"top": 50, "weight": 0.7, "scale": 2.0, "first_scale": 0.25}).partition(";")[2][:70]
+    " these stand by 0.7 / 2 · its score + 0.3 / 0.25 · this model's, all o"
+    """
+    weight, scales = second["weight"], (second["scale"], second["first_scale"])
+    if not weight:
+        return "A second model, in `second/`, is for an index: over lists without BM25 it was no better on validation."
+    return (
+        f"A second model, in `second/`, scores the best {second['top']} documents of a list anew; these stand by "
+        f"{weight:g} / {scales[0]:.4g} · its score + {1 - weight:g} / {scales[1]:.4g} · this model's, all others below "
+        "them. A pair by itself has this model's score."
+    )
 
 
 def cost_sentence(cost: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
+from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Mix, reranked_scores
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.predict.text_encoder import TextEncoder
@@ -75,6 +76,7 @@ class SecondStage(NamedTuple):
     key: str  # of its folder's manifest
     mix: Mix
     top: int
+    answering: Answering | None = None  # which best documents are sure answers, by these scores; None: by the first's
 
     def scores(self, query: str, documents: Sequence[str], first: np.ndarray) -> np.ndarray:
         """(n,) of n documents, by (n,) scores of the first model."""
@@ -90,8 +92,9 @@ class MatchingPredictor:
 
     A row of a query and a list of `documents` gives lists: "scores" and "ranks" (1 is best; equal scores keep the
     list's order), and "grades" and "probabilities" of a pointwise model. Of a model with `train.sure_precision`, it
-    also gives "probability", that the best of the list is relevant, and whether that is "sure", both by its own scores.
-    With a second stage, the first documents of a list have mixed scores, and all others lower ones in their order.
+    also gives "probability", that the best of the list is relevant, and whether that is "sure".
+    With a second stage, the first documents of a list have mixed scores, and all others lower ones in their order. A
+    single pair has the first model's score: there is no ranking to place it in.
     """
 
     def __init__(self, encoder: TextEncoder, backend: str = "onnx") -> None:
@@ -116,11 +119,13 @@ class MatchingPredictor:
         predictions, start = [], 0
         for row, (query, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))
-            best = scores[part].max(keepdims=True)
+            best, answering = scores[part].max(keepdims=True), self.encoder.answering
             if self.second is not None and LIST in row:
                 scores[part] = self.second.scores(query, listed, scores[part])
+                if self.second.answering:
+                    best, answering = scores[part].max(keepdims=True), self.second.answering
             answer = _answer(LIST in row, scores[part], None if chances is None else chances[part])
-            if LIST in row and (answering := self.encoder.answering):
+            if LIST in row and answering:
                 probability = answering.probabilities(best)
                 answer |= {"probability": float(probability[0]), "sure": bool(answering.sure(probability)[0])}
             predictions.append(answer)

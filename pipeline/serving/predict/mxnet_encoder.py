@@ -13,7 +13,8 @@ from pipeline.evaluation import confidence
 from pipeline.models.kernel import operator
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
-from pipeline.serving.model_folder import read_parameters
+from pipeline.serving import second_stage
+from pipeline.serving.model_folder import read_config, read_parameters
 from pipeline.serving.predict.base import MatchingPredictor
 from pipeline.serving.predict.scoring import Represent, Scorer
 from pipeline.serving.predict.text_encoder import TextEncoder
@@ -68,5 +69,8 @@ def open_encoder(config: Config, folder: Path) -> TextEncoder:
 
 
 def open_predictor(config: Config, folder: Path) -> MatchingPredictor:
-    """As `open_encoder`, for rows."""
-    return MatchingPredictor(open_encoder(config, folder), "mxnet")
+    """As `open_encoder`, for rows; with the second stage that an exported folder holds."""
+    predictor = MatchingPredictor(open_encoder(config, folder), "mxnet")
+    opens = lambda second: open_encoder(read_config(second), second)
+    predictor.second = second_stage.opened(second_stage.carried(folder), str(folder), opens)
+    return predictor
