@@ -30,6 +30,7 @@ class Piece(NamedTuple):
     folder: Path  # that holds the tokenizer's files
     field: str
     texts: list[str]
+    passages: int = 1  # that a text is read in at most
 
 
 def executor_for(texts: int, execution: ExecutionConfig) -> Executor:
@@ -38,8 +39,10 @@ def executor_for(texts: int, execution: ExecutionConfig) -> Executor:
 
 
 def count(piece: Piece) -> Counted:
+    """Of all that a text's passages may hold, where it is read in several."""
     tokenizer, limits = _bare_tokenizer(piece.folder)
-    return count_tokens(tokenizer, piece.texts, limits[piece.field])
+    limit = limits[piece.field]
+    return count_tokens(tokenizer, piece.texts, limit and limit * piece.passages)
 
 
 def encode(piece: Piece) -> Encoded:

@@ -41,6 +41,7 @@ from pipeline.tokenization.tokenizers import MODEL_NAME
 
 VERSION = 2
 READ_ROWS = 1024
+ALL = 1 << 20  # passages: of the whole text
 COLLECTION_NAME = "collection.parquet"
 MOST_ID_BYTES = int(np.iinfo(np.int32).max)  # of a split whose ids are strings of 32-bit places
 
@@ -55,14 +56,15 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     more = config.tokenize.more_words
     return KeyParts(
         code=VERSION,
-        config=settings | ({"collection": True} if learns_collection(config) else {}),
+        config=settings | ({"whole_documents": True} if config.pretrain.pairs else {}),
         inputs={"ingest": ingest_key, **({"tokenize.more_words": places.fingerprint(more)} if more else {})},
         libraries=manifest.versions(*names),
     )
 
 
 def learns_collection(config: Config) -> bool:
-    """Whether training reads the whole collection first (pretrain.pairs), whose words are then in the vocabulary too.
+    """Whether training reads the whole collection first (pretrain.pairs), whose words are then in the vocabulary too:
+    of whole documents, as those of train.
 
     Where titles are queries, the collection has those of valid: then only the documents of train are read.
     """
@@ -117,11 +119,7 @@ def run(
         processes = parallel.keeping(processes, work)
     rows_of: dict[str, dict[str, Rows]] = {"train": _rows(sources["train"], folder)}
     counted: dict[str, CountedTexts] = {}  # of train, by field
-    more: Iterator[tuple[str, str]] = iter(())  # documents that only the collection has
-    if learns_collection(config):
-        every = [*sources["train"]["document"], sources["test"]["document"][0]]
-        of_train = rows_of["train"]["document"].texts
-        more = islice(_distinct(every, _rows({"document": every}, folder)["document"]), of_train, None)
+    more = _of_collection(sources, rows_of["train"], folder) if learns_collection(config) else iter(())
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
@@ -135,7 +133,7 @@ def run(
             train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
                 form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted,
-                more,
+                more, ALL if config.pretrain.pairs else 1,
             )  # fmt: skip
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
             counts["notes"] = [
@@ -249,6 +247,14 @@ def _rows(sources: dict[str, list[_Source]], folder: Path) -> dict[str, Rows]:
     return found
 
 
+def _of_collection(
+    sources: dict[str, dict[str, list[_Source]]], rows: dict[str, Rows], folder: Path
+) -> Iterator[tuple[str, str]]:
+    """The documents that the collection has and train has not, and their keys."""
+    every = [*sources["train"]["document"], sources["test"]["document"][0]]
+    return islice(_distinct(every, _rows({"document": every}, folder)["document"]), rows["document"].texts, None)
+
+
 def _distinct(sources: list[_Source], rows: Rows) -> Iterator[tuple[str, str]]:
     """Each key and its first text, in order of first appearance."""
     place = 0
@@ -265,13 +271,14 @@ def _pieces(
     pairs: Iterator[tuple[str, str]],
     rows_per_shard: int,
     keys: deque[list[str]],
+    passages: int = 1,
 ) -> Iterator[Piece]:
     """The texts in pieces, none of which crosses a shard's end; appends each piece's keys to `keys`."""
     room = rows_per_shard
     while piece := list(islice(pairs, min(PIECE_TEXTS, room))):
         room = room - len(piece) or rows_per_shard
         keys.append([key for key, _ in piece])
-        yield Piece(folder, field, [text for _, text in piece])
+        yield Piece(folder, field, [text for _, text in piece], passages)
 
 
 def _vocabulary(
@@ -283,13 +290,16 @@ def _vocabulary(
     processes: Executor,
     counted: dict[str, CountedTexts],
     more: Iterator[tuple[str, str]],
+    passages: int,
 ) -> int:
     """Writes the vocabulary of the distinct texts of the fields that share it; returns its size.
 
-    Where tokens are counted, `counted` gets the texts as they were read.
+    Where tokens are counted, `counted` gets the texts as they were read; not those of documents read in passages, of
+    which more is counted than their own ids.
 
     Args:
         more: further documents and their keys.
+        passages: that a document is read in at most.
     """
     if form.kind == "sentencepiece":
         texts = (text for field in sources for _, text in _distinct(sources[field], rows[field]))
@@ -297,12 +307,17 @@ def _vocabulary(
     counts: Counter[str] = Counter()
     for field in sources:
         in_flight: deque[list[str]] = deque()  # keys of the pieces being read
-        pieces = _pieces(folder, field, _distinct(sources[field], rows[field]), rows_per_shard, in_flight)
-        counted[field] = CountedTexts(folder)
+        several = passages if field == "document" else 1
+        pieces = _pieces(folder, field, _distinct(sources[field], rows[field]), rows_per_shard, in_flight, several)
+        if several == 1:
+            counted[field] = CountedTexts(folder)
         for part in processes.map(parallel.count, pieces):
             counts.update(dict(zip(part.tokens, part.counts)))
-            counted[field].add(in_flight.popleft(), part)
-    for part in processes.map(parallel.count, _pieces(folder, "document", more, rows_per_shard, deque())):
+            keys = in_flight.popleft()
+            if several == 1:
+                counted[field].add(keys, part)
+    pieces = _pieces(folder, "document", more, rows_per_shard, deque(maxlen=0), passages)
+    for part in processes.map(parallel.count, pieces):
         counts.update(dict(zip(part.tokens, part.counts)))
     return vocabulary.write_counted(counts, form, folder)
 
