@@ -116,7 +116,7 @@ ui: setup  ## MLflow's pages over the runs under ROOT (default runs), on the loo
 	@$(BIN)/duplet ui --root "$$ROOT"
 
 lock: setup  ## requirements.txt anew from pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --extra train --extra dev --extra pages --extra dask --extra documents --extra teach --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile pyproject.toml --extra train --extra dev --extra pages --extra dask --extra documents --extra teach --extra vectors --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header -o requirements.txt
 
 clean:  ## caches and built packages; leaves .venv and the runs

@@ -39,6 +39,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "predict": (("duplet predict my.yaml --input rows.jsonl --output out.jsonl", "scores of a file"),),
     "generate": (("duplet generate char_python.yaml --prompt 'def '", "text that goes on from there"),),
     "export": (("duplet export my.yaml --to onnx --output model", "a folder that needs no MXNet"),),
+    "vectors": (
+        ("duplet vectors my.yaml --output words.vec --texts wiki.txt", "by the words that stand near, with gensim"),
+        ("duplet vectors my.yaml --output words.vec --onnx all-MiniLM-L6-v2", "by what an encoder makes of each word"),
+    ),
     "import": (("duplet import model --output folder", "back from PyTorch's layout"),),
     "index": (
         ("duplet index --documents ~/notes --output notes.index", "a folder, ranked by words"),

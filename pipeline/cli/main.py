@@ -63,6 +63,9 @@ VERBS = {
     "index": Verb(
         "pipeline.cli.commands.index", "make a collection of documents searchable; only changed documents are encoded"
     ),
+    "vectors": Verb(
+        "pipeline.cli.commands.vectors", "make a file of word vectors, from texts without labels or from an encoder"
+    ),
     "train-on": Verb(
         "pipeline.cli.commands.train_on", "train a model for an index, on pairs made of its documents; nothing to label"
     ),

@@ -24,13 +24,13 @@ MOST_TOKENS = 512  # of a text, where nothing says so
 CELLS = 4096  # tokens of a batch, with padding
 
 
-def files(folder: Path) -> dict[str, str]:
+def files(folder: Path, given_by: str = "teach.onnx=") -> dict[str, str]:
     """What the vectors rest on: name -> path. Raises InputError where the folder is not of that layout."""
     graph = next((name for name in GRAPHS if (folder / name).is_file()), None)
     if graph is None or not (folder / TOKENIZER).is_file():
         lost = " or ".join(GRAPHS) if graph is None else TOKENIZER
         raise InputError(
-            f"teach.onnx={folder} has no {lost}: give the folder of an encoder as Hugging Face lays it out, with the "
+            f"{given_by}{folder} has no {lost}: give the folder of an encoder as Hugging Face lays it out, with the "
             "graph and tokenizer.json"
         )
     more = [name for name in (POOLING, LAYERS, LENGTH, PROMPTS) if (folder / name).is_file()]
@@ -39,20 +39,21 @@ def files(folder: Path) -> dict[str, str]:
 
 
 class OnnxTeacher:
-    """An encoder, open.
+    """An encoder, open; `given_by` is the setting or the option that names its folder.
 
     Raises:
         InputError: a file is damaged or says what is not known here, or the package tokenizers is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        found = files(folder)
+    def __init__(self, folder: Path, given_by: str = "teach.onnx=") -> None:
+        self.folder, self._given_by = folder, given_by
+        found = files(folder, given_by)
         try:
             import tokenizers
         except ImportError:
+            name = given_by.strip("= ")
             raise InputError(
-                "teach.onnx needs the package tokenizers, which is not installed: pip install 'duplet[teach]'"
+                f"{name} needs the package tokenizers, which is not installed: pip install 'duplet[teach]'"
             ) from None
         import onnxruntime
 
@@ -101,6 +102,11 @@ class OnnxTeacher:
         except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(f"{name}: {one_line(error)}") from None
 
+    def words(self) -> list[str]:
+        """Words of two letters or more that its tokenizer has whole, in alphabetical order."""
+        pieces = (piece.removeprefix("\u2581").removeprefix("\u0120") for piece in self._tokenizer.get_vocab())
+        return sorted({piece for piece in pieces if len(piece) > 1 and piece.isalpha()})
+
     def vectors(self, side: str, texts: list[str]) -> np.ndarray:
         """(N, D) float32, not normalised, of N texts of a side. Raises InputError where the graph cannot give them."""
         encoded = self._tokenizer.encode_batch([self._prompts[side] + text for text in texts])
@@ -140,4 +146,6 @@ class OnnxTeacher:
         return np.asarray((output * mask[:, :, None]).sum(axis=1) / np.maximum(mask.sum(axis=1, keepdims=True), 1))
 
     def _damaged(self, why: object) -> InputError:
-        return InputError(f"teach.onnx={self.folder} cannot be used ({one_line(why, 200)}): export the encoder again")
+        return InputError(
+            f"{self._given_by}{self.folder} cannot be used ({one_line(why, 200)}): export the encoder again"
+        )
