@@ -424,6 +424,12 @@ class EvaluateConfig(Settings):
     depth: Annotated[int, Field(ge=10)] = Field(
         default=100, description="Documents kept per query; nothing deeper is measured."
     )
+    fusion: Literal["mix", "linear"] = Field(
+        default="mix",
+        description="Task matching: how the fused ranking's scores are made. mix: the model's and BM25's, weighted. "
+        "linear: a weighted sum of seven features of a query and a document (docs/training.md), fitted on the "
+        "validation split; where it is no better there than the mix, the mix stays, and the table says so.",
+    )
     stemmer: Literal["auto", "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
                      "portuguese", "russian", "spanish", "swedish", "turkish"] = Field(
         default="auto",

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -46,6 +47,7 @@ class Bm25:
     Attributes:
         stemmer: "none" or a language.
         documents: D.
+        analyzer: words to terms.
     """
 
     def __init__(self, documents: Iterable[Sequence[str]], stemmer: str = NONE, kind: str = "word") -> None:
@@ -58,11 +60,11 @@ class Bm25:
         counts = np.bincount(ids, minlength=len(known))
         self.stemmer = stemmer_for(stemmer, kind, dict(zip(known, counts.tolist())))
         self.documents = len(ends) - 1
-        self._analyzer = Analyzer(self.stemmer)
+        self.analyzer = Analyzer(self.stemmer)
         self._terms: dict[str, int] = {}
         term_of = np.full(len(known), -1)
         for i, word in enumerate(known):
-            if (term := self._analyzer.term(word)) is not None:
+            if (term := self.analyzer.term(word)) is not None:
                 term_of[i] = self._terms.setdefault(term, len(self._terms))
         self._times = _matrix(term_of[ids], np.array(ends), len(self._terms))  # (D, V)
         self._lengths = np.asarray(self._times.sum(axis=1)).ravel()
@@ -71,18 +73,26 @@ class Bm25:
         """(Q, V) how often each known term is asked for, of queries given as words in lower case."""
         term_ids, ends = array("i"), [0]
         for words in queries:
-            term_ids.extend([self._terms.get(term, -1) for term in self._analyzer.terms(words)])
+            term_ids.extend([self._terms.get(term, -1) for term in self.analyzer.terms(words)])
             ends.append(len(term_ids))
         return _matrix(np.array(term_ids, np.int64), np.array(ends), len(self._terms))
+
+    @cached_property
+    def _rarities(self) -> np.ndarray:
+        return rarity(np.bincount(self._times.indices, minlength=self._times.shape[1]), self.documents)
+
+    def rarities(self, words: Sequence[str]) -> dict[str, float]:
+        """The known terms of a query's words, and how rare each is."""
+        terms = [term for term in self.analyzer.terms(words) if term in self._terms]
+        return {term: float(self._rarities[self._terms[term]]) for term in terms}
 
     def scores(self, asked: sparse.csr_matrix, k1: float = K1, b: float = B) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Chunks of (query rows (n,), scores (n, D)); a term asked twice counts twice."""
         times = self._times
-        holding = np.bincount(times.indices, minlength=times.shape[1])
         rows = np.repeat(np.arange(self.documents), np.diff(times.indptr))
         values = weights(
             times.data, self._lengths[rows], max(1e-9, float(self._lengths.mean())) if self.documents else 1.0,
-            rarity(holding, self.documents)[times.indices], k1, b,
+            self._rarities[times.indices], k1, b,
         )  # fmt: skip
         by_term = sparse.csr_matrix((values, times.indices, times.indptr), shape=times.shape).T.tocsr()  # (V, D)
         step = rows_per_chunk(self.documents)

@@ -5,7 +5,7 @@ among the weights tried. Reference: Bruch, Gai and Ingber, "An analysis of fusio
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Pool(NamedTuple):
     documents: np.ndarray  # (N,)
     model: np.ndarray  # (N,) float
     words: np.ndarray  # (N,) float, BM25's
+    looks: np.ndarray | None = None  # (N, 3) what `linear` knows of the texts; None: of a mix
 
 
 def pooled(
@@ -58,6 +59,17 @@ class Mix(NamedTuple):
             return model if self.weight else words
         return np.asarray(self.weight / self.model_scale * model + (1 - self.weight) / self.words_scale * words)
 
+    def of(self, pool: Pool) -> np.ndarray:
+        """(N,) `scores` of a pool's documents."""
+        return self.scores(pool.model, pool.words)
+
+
+class Fusion(Protocol):
+    """One score of what is known of a document: a Mix, or a linear.Linear."""
+
+    def of(self, pool: Pool) -> np.ndarray:
+        """(N,) of a pool's documents."""
+
 
 def spread(scores: np.ndarray, groups: np.ndarray) -> float:
     """The standard deviation of N scores from their group's mean, infinite ones left out; 1 where there is none.
@@ -86,6 +98,6 @@ def reranked_scores(first: np.ndarray, second: np.ndarray, mix: Mix) -> np.ndarr
     return np.concatenate([mixed, mixed.min(initial=np.inf) - 1 - np.arange(len(first) - len(second))])
 
 
-def fuse(pool: Pool, mix: Mix, judgements: Judgements, depth: int | None) -> Ranking:
-    """The pool ranked by the mixed scores; None: whole lists."""
-    return rank_pairs(pool.query_rows, pool.documents, mix.scores(pool.model, pool.words), judgements, depth)
+def fuse(pool: Pool, fusion: Fusion, judgements: Judgements, depth: int | None) -> Ranking:
+    """The pool ranked by its documents' scores; None: whole lists."""
+    return rank_pairs(pool.query_rows, pool.documents, fusion.of(pool), judgements, depth)

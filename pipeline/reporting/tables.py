@@ -290,10 +290,13 @@ def _made(fusion: dict[str, Any]) -> list[str]:
     """How BM25 and the mix were made."""
     stems = "words as they are" if fusion["stemmer"] == "none" else f"{fusion['stemmer']} stems"
     chosen = f"by {fusion['validation_queries']:,} validation queries" if fusion["tried"] else "by no query"
-    made = (
-        f"bm25: {stems}, k1 {fusion['k1']:g}, b {fusion['b']:g}; "
-        f"fused: {fusion['weight']:.2f} model + {1 - fusion['weight']:.2f} bm25"
-    )
+    fit = fusion.get("linear", {})
+    fused = f"{fusion['weight']:.2f} model + {1 - fusion['weight']:.2f} bm25"
+    if fit and "why" not in fit:
+        fused = " ".join(f"{weight:+.2f} {name}" for name, weight in fit["weights"].items())
+    elif fit:
+        fused += f" (linear: {fit['why']})"
+    made = f"bm25: {stems}, k1 {fusion['k1']:g}, b {fusion['b']:g}; fused: {fused}"
     if second := fusion.get("rerank"):
         weight = second["weight"]
         made += f"; reranked: the first {second['top']} by {weight:.2f} second model + {1 - weight:.2f} fused"

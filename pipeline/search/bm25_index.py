@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,15 @@ class WordIndex:
             raise ValueError("BM25's arrays differ in length")
         self.holding = np.diff(np.asarray(self._starts))
         self.passages = passages
+
+    @cached_property
+    def _rarities(self) -> np.ndarray:
+        return bm25.rarity(self.holding, self.passages)
+
+    def rarities(self, words: Iterable[str]) -> dict[str, float]:
+        """The known terms of a query's words, and how rare each is."""
+        terms = [term for term in self.analyzer.terms(words) if term in self.vocabulary]
+        return {term: float(self._rarities[self.vocabulary[term]]) for term in terms}
 
     def scores(self, words: Iterable[str]) -> np.ndarray:
         """(P,) float32; a word asked twice counts twice, a stop word and one that is nowhere count nothing."""

@@ -31,7 +31,7 @@ EXACT_UP_TO = {False: 20_000, True: 50_000}  # vectors, of a text each or of a t
 SMALL_SEGMENTS = 16  # so many not half full are joined into full ones
 SEGMENTS = 16  # a segment grows to this part of the index: each takes milliseconds to open, so a large index has few
 # settings that come with a model
-MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale", "rerank", "answering")
+MIXED = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale", "linear", "rerank", "answering")
 # A segment is made in memory: of long documents it takes fewer than settings.documents_per_segment.
 CHARACTERS_PER_SEGMENT = 8_000_000  # with late interaction and eight bits some 300 MB of vectors
 WORDS_PER_SEGMENT = CHARACTERS_PER_SEGMENT // 5  # where segments are joined

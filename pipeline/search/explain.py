@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.bm25 import rarity
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.segments import Encodes
 from pipeline.serving.predict.scoring import Encoded
@@ -42,8 +41,7 @@ def by_words(index: WordIndex, encoder: Encodes, query: str, text: str) -> Expla
     sides = [_tokens(encoder, side, side_text) for side, side_text in (("query", query), ("document", text))]
     terms = [[index.analyzer.term(side_text[p.start : p.end].lower()) for p in pieces]
              for side_text, pieces in ((query, sides[0]), (text, sides[1]))]  # fmt: skip
-    rarities = rarity(index.holding, index.passages)
-    worth = {term: float(rarities[index.vocabulary[term]]) for term in terms[0] if term in index.vocabulary}
+    worth = index.rarities([query[p.start : p.end].lower() for p in sides[0]])
     links = np.array([[worth.get(asked or "", 0.0) * (asked == term) for term in terms[1]] for asked in terms[0]],
                      np.float32).reshape(len(sides[0]), len(sides[1]))  # fmt: skip
     weights = [np.array([worth.get(term or "", 0.0) for term in terms[0]]), links.max(axis=0, initial=0)]

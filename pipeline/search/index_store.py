@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from pipeline.config.sources import Column
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, TryAgain
+from pipeline.evaluation import linear
 from pipeline.evaluation.analysis import NONE, STOP_WORDS
 from pipeline.evaluation.bm25 import K1, B
 from pipeline.evaluation.fusion import UNTUNED
+from pipeline.evaluation.linear import Linear
 from pipeline.search import segments
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.clusters import PASSAGES, Clusters
@@ -44,6 +46,7 @@ TRIES = 5  # at opening, while writers replace what was named
 Name = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]  # of a segment; another could climb out of the folder
 Count = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sum = Annotated[Linear, AfterValidator(linear.checked)]
 Nothing = Annotated[dict[str, Any], Field(max_length=0)]
 
 
@@ -80,6 +83,7 @@ class Settings:
     weight: Share = UNTUNED
     model_scale: Scale | None = None
     words_scale: Scale | None = None
+    linear: Sum | None = None  # in the mix's place
     rerank: Rerank | None = None  # of the best ranking: see Searcher.best_mode
     answering: Sure | None = None  # which first results of the best ranking are sure; None: the model's scores tell
     # how vectors are kept: bits a number, and of late interaction the share of tokens left out, and how many become one

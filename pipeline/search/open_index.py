@@ -2,8 +2,10 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import InputError
+from pipeline.evaluation import linear
 from pipeline.search import index_store
 from pipeline.search.index_store import ModelStamp, State
 from pipeline.search.searcher import Searcher
@@ -80,6 +82,25 @@ def check_stamp(state: State, index: Path, stamp: ModelStamp) -> None:
         f"({stamp.given}), whose vectors cannot be compared: "
         f"build an index with `duplet index {shlex.quote(stamp.given)} …`"
     )
+
+
+def mix_settings(made: dict[str, Any], of: str) -> dict[str, Any]:
+    """What a new index's Settings take of a model's evaluation.
+
+    Args:
+        made: fusion.json; {}: it was not evaluated. of: the model, as the person names it.
+
+    Raises:
+        InputError: it is damaged, or the second model is gone.
+    """
+    names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
+    try:
+        combined = linear.read(made["linear"]) if "linear" in made else None
+    except ValueError as error:
+        raise InputError(f"the evaluation of {of} is damaged ({error}): evaluate or export it again") from None
+    second = second_stage.chosen(made["rerank"], of) if "rerank" in made else None
+    more = {"linear": combined, "rerank": second, "answering": second_stage.sure_of(made["rerank"] if second else made)}
+    return {name: made[name] for name in names if name in made} | more
 
 
 def open_second(

@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.evaluation import linear
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.confidence import Answering
-from pipeline.evaluation.fusion import Mix, Pool, mix_of, reranked_scores
+from pipeline.evaluation.fusion import Fusion, Mix, Pool, mix_of, reranked_scores
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
 from pipeline.search.index_store import Snapshot
@@ -100,6 +101,8 @@ class Searcher:
         """The ranking that the model's evaluation found best; of a model without one, the model's; without a model,
         by words."""
         settings = self.snapshot.state.settings
+        if self.snapshot.state.model is not None and settings.linear is not None:
+            return "hybrid"
         if self.snapshot.state.model is None or settings.weight == 0:
             return "words"
         return "hybrid" if settings.model_scale is not None and settings.weight < 1 else "model"
@@ -232,7 +235,7 @@ class Searcher:
         A document's scores are its best passages'; the passage shown is the one that the model finds best.
         """
         settings = self.snapshot.state.settings
-        if settings.weight in (0, 1):
+        if settings.weight in (0, 1) and settings.linear is None:
             return self.by_model(asked, k, allowed) if settings.weight else self.by_words(asked, k, allowed)
         depth = max(k, FUSED)
         first, others = self.by_model(asked, depth, allowed), self.by_words(asked, depth, allowed).documents
@@ -242,12 +245,23 @@ class Searcher:
             return first
         words = np.array([asked.word_scores[slice(*self._passages_of(row))].max() for row in documents.tolist()])
         pool = Pool(np.zeros(len(documents), int), documents, model, words.astype(np.float32))
-        mix = mix_of(pool, settings.weight)
-        if settings.model_scale is not None and settings.words_scale is not None:
-            mix = Mix(settings.weight, settings.model_scale, settings.words_scale)
-        scores = mix.scores(pool.model, pool.words).astype(np.float32)
+        fusion: Fusion = mix_of(pool, settings.weight)
+        if settings.linear is not None:
+            fusion, pool = settings.linear, pool._replace(looks=self._looks(asked.words, passages))
+        elif settings.model_scale is not None and settings.words_scale is not None:
+            fusion = Mix(settings.weight, settings.model_scale, settings.words_scale)
+        scores = fusion.of(pool).astype(np.float32)
         order = np.lexsort((self.snapshot.place[documents], -steps(scores)))[:k]
         return Ranked(documents[order], scores[order], passages[order])
+
+    def _looks(self, words: list[str], passages: np.ndarray) -> np.ndarray:
+        """(n, 3) what the linear combination knows of these passages' texts."""
+        index = self.snapshot.words
+        asked, found = index.rarities(words), []
+        for row in passages.tolist():
+            tokens = self.encoder.tokens("document", self.passage_text(row))
+            found.append(linear.looks(asked, index.analyzer.terms(words_of(tokens))))
+        return np.array(found).reshape(-1, 3)
 
     def _passages_of(self, document: int) -> tuple[int, int]:
         """The rows of a document's passages: the first, and the one after the last."""

@@ -12,12 +12,13 @@ from pipeline.config import Config
 from pipeline.config.sources import CollectionSource
 from pipeline.core.record_schema import missing_name
 from pipeline.distributed.world import World
-from pipeline.evaluation import baselines, fusion
+from pipeline.evaluation import baselines, fusion, linear
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import BS, K1S, Bm25
-from pipeline.evaluation.fusion import Mix, Pool
+from pipeline.evaluation.fusion import Fusion, Mix, Pool
 from pipeline.evaluation.grades import grade_probabilities
-from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_listed
+from pipeline.evaluation.linear import Fit
+from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_listed, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_ranking import Asked, Found, rank, score_pairs
@@ -25,6 +26,7 @@ from pipeline.tokenization import shards
 from pipeline.tokenization.stage import COLLECTION_NAME
 
 VALIDATION_QUERIES = 1000  # at most so many choose BM25's numbers and the weight
+TERMS_REMEMBERED = 1 << 16  # documents whose terms are held
 OTHERS = ("valid", "train")  # splits whose documents are ranked beside the test split's
 
 
@@ -150,7 +152,8 @@ class Words:
         tokenizer = shards.load_tokenizer(tokenized)
         self.sets = (test, valid)
         indexes: dict[int, Bm25] = {}
-        self._asked = []
+        self._asked, self._tokenizer = [], tokenizer
+        self._texts: list[dict[str, list[str]]] = []  # kept where the linear combination reads them
         for name, queries in zip(("test", "valid"), self.sets):
             texts = texts_of(ingested, name, queries)
             if id(queries.collection) not in indexes:
@@ -158,6 +161,7 @@ class Words:
                 indexes[id(queries.collection)] = Bm25(words, config.evaluate.stemmer, config.tokenize.kind)
             index = indexes[id(queries.collection)]
             self._asked.append((index, index.asked(words_of(tokenizer.tokens(text)) for text in texts["query"])))
+            self._texts += [texts] if config.evaluate.fusion == "linear" else []
             if name == "test":
                 self.texts, self.stemmer = texts, index.stemmer
         self.k1, self.b = self._numbers()
@@ -188,6 +192,18 @@ class Words:
             part = slice(*np.searchsorted(query_rows, (rows[0], rows[-1] + 1)))
             values[part] = scores[query_rows[part] - rows[0], documents[part]]
         return values
+
+    def looks(self, number: int, pool: Pool) -> Pool:
+        """The pool with what the linear combination knows of its texts; as it is where there is none to be made."""
+        if not self._texts:
+            return pool
+        index, texts = self._asked[number][0], self._texts[number]
+        words = lambda side, row: words_of(self._tokenizer.tokens(texts[side][row]))
+        asked = functools.lru_cache(1)(lambda row: index.rarities(words("query", row)))
+        terms = functools.lru_cache(TERMS_REMEMBERED)(lambda row: index.analyzer.terms(words("document", row)))
+        pairs = zip(pool.query_rows.tolist(), pool.documents.tolist())
+        found = [linear.looks(asked(query), terms(document)) for query, document in pairs]
+        return pool._replace(looks=np.array(found).reshape(-1, 3))
 
 
 def mean_of(config: Config, ranking: Ranking, judgements: Judgements) -> float:
@@ -226,22 +242,38 @@ def systems(
             fusion.pooled(result.ranking, ranking, result.wanted, functools.partial(words.at, number))
             for number, (result, ranking) in enumerate(zip(results, bm25))
         ]
+    pools = [words.looks(number, pool) for number, pool in enumerate(pools)]
     fused = [
         functools.partial(fusion.fuse, pool, judgements=queries.judgements, depth=None if listed else depth)
         for pool, queries in zip(pools, sets)
     ]
     mix, tried = chosen(config, fusion.mix_of(pools[1]), valid.judgements, fused[1])
-    fusion_settings = {
+    best: Fusion = mix
+    fusion_settings: dict[str, Any] = {
         "stemmer": words.stemmer, "k1": words.k1, "b": words.b, **mix._asdict(),
         "validation_queries": len(valid.judgements.answerable), "tried": tried,
     }  # fmt: skip
+    if settings.fusion == "linear":
+        fit = _linear(config, pools[1], valid.judgements, mix, tried)
+        fusion_settings["linear"], best = fit.told, fit.found or mix
     rankings = {
         "model": model,
         "bm25": bm25[0],
-        "fused": fused[0](mix),
+        "fused": fused[0](best),
         "random": baselines.random_ranking(test.judgements, depth, config.seed, listed),
     }
-    return Systems(rankings, fusion_settings, {"fused": fused[1](mix), "model": beside})
+    return Systems(rankings, fusion_settings, {"fused": fused[1](best), "model": beside})
+
+
+def _linear(config: Config, pool: Pool, judgements: Judgements, mix: Mix, tried: dict[float, float]) -> Fit:
+    """The linear combination of the validation queries' pool, beside the mix that was chosen."""
+    depth = None if config.evaluate.candidates == "listed" else config.evaluate.depth
+
+    def judge(scores: np.ndarray) -> float:
+        return mean_of(config, rank_pairs(pool.query_rows, pool.documents, scores, judgements, depth), judgements)
+
+    relevant = judgements.lookup(pool.query_rows, pool.documents) > 0
+    return linear.fit(pool, relevant, mix, tried.get(mix.weight, 0.0), judge)
 
 
 def chosen(

@@ -3,16 +3,64 @@
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import load_model
+from pipeline import load_model, open_index
 from tests.conftest import last_json
 
 pytestmark = pytest.mark.learns
+
+
+@pytest.mark.timeout(400)
+def test_a_sum_of_features_finds_what_no_mix_does(duplet: Callable[..., Any], tmp_path: Path) -> None:
+    """Of three documents with the query's word the relevant one is long and has it first; BM25 prefers the short one.
+
+    The model has learnt nothing, so the mix cannot tell; the sum must, in the evaluation and in an index.
+    """
+    rng = random.Random(1)
+    spelt = lambda begin, number: begin + "".join("bcdfghjkmp"[int(digit)] for digit in f"{number:03}")
+    paths, documents = {}, []
+    for number, split in enumerate(("train", "valid", "test")):
+        rows = []
+        for i in range(60):
+            word, filler = spelt("w", 60 * number + i), [spelt("x", rng.randrange(300)) for _ in range(30)]
+            texts = {"long": [word, *filler], "short": [word, *filler[:11]], "late": [*filler, word]}
+            for kind in rng.sample([*texts], 3):
+                text = " ".join(texts[kind])
+                documents.append({"id": f"{word} {kind}", "text": text})
+                rows.append({"query": f"find {word}", "document": text, "relevance": int(kind == "long")})
+        paths[split] = str(tmp_path / f"{split}.jsonl")
+        Path(paths[split]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "name": "features",
+        "root": str(tmp_path / "runs"),
+        "ingest": {"source": {"format": "jsonl", "paths": paths, "columns": {"relevance": "relevance"}}},
+        "tokenize": {"max_tokens": {"query": 4, "document": 40}, "min_count": 1},
+        "model": {"embedding": 8, "hidden": 8, "head": "cosine"},
+        "train": {"threads_per_worker": 1, "max_updates": 2, "schedule": {"warmup_updates": 1}},
+        "evaluate": {"bootstrap_samples": 20},
+        "tracking": {"system_metrics": False, "send": "later"},
+    }
+    metrics = last_json(duplet("run", config, "--json"))["metrics"]
+    assert max(metrics[f"test/{system}mrr@10"] for system in ("", "bm25/", "fused/")) < 0.6
+    done = last_json(duplet("run", config, "evaluate.fusion=linear", "--json"))
+    assert done["metrics"]["test/fused/mrr@10"] > 0.95
+    table = (Path(done["stages"]["evaluate"]["folder"]) / "table.txt").read_text()
+    assert re.search(r"fused: [-+][\d.]+ model .* [+][\d.]+ first_words [+][\d.]+ length; chosen by 60", table)
+    config["evaluate"] |= {"fusion": "linear"}  # type: ignore[operator]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    named = ("--documents", str(tmp_path / "documents.jsonl"), "--output", str(tmp_path / "index"))
+    assert duplet("index", config, *named).returncode == 0
+    index = open_index(tmp_path / "index")
+    for word in (spelt("w", number) for number in (120, 131, 179)):
+        assert [index.search(f"find {word}", 3, mode)[0].id for mode in (None, "words")] == [
+            f"{word} long", f"{word} short"
+        ]  # fmt: skip
 
 
 @pytest.mark.timeout(400)

@@ -14,6 +14,7 @@ from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import Bm25
 from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Pool, mix_of
+from pipeline.evaluation.linear import Linear
 from pipeline.evaluation.ranking import Judgements
 from pipeline.search import cluster_build, index_store, searcher
 from pipeline.search.clusters import Clusters
@@ -399,6 +400,44 @@ def test_what_was_fitted_to_the_shown_ranking_judges_its_first_document(indexed:
     answer = plain.search("wing own3 lift", 5)
     assert answer.probability == pytest.approx(1 / (1 + np.exp(10.5 - 1.5 * answer.results[0].score)), abs=1e-5)
     assert plain.search("wing own3 lift", 5, "words").sure is None
+
+
+def test_a_sum_of_features_ranks_in_the_mixs_place(indexed: Make) -> None:
+    """By the formula, over the documents of both rankings; whatever the weight of the mix is."""
+    found = Linear((0.7, 0.2, 0.5, 0.3, 1.5, 2.5, 0.4))
+    title = lambda i: f"wing title{i}" if i % 3 == 0 else ""
+    documents = [Document(f"d{i}", title(i), f"own{i} " * (i % 5 + 5 + 2 * (i % 3 > 0)) + "wing") for i in range(30)]
+    index = indexed(documents, weight=0.0, model_scale=0.5, words_scale=2.0, linear=found, stemmer="none")
+    asking = index.open()
+    assert asking.best_mode == "hybrid" and index.open().snapshot.state.settings.linear == found
+    query = "wing own7 title6"
+    shown = asking.search(query, 30).results
+    texts = [f"{d.title}\n{d.text}" if d.title else d.text for d in documents]
+    model = index.encoder.score_all(index.encoder.encode("query", [query]), index.encoder.encode("document", texts))[0]
+    bm25 = asking.snapshot.words.scores(["wing", "own7", "title6"])
+    order = [int(d.id[1:]) for s in asking.snapshot.segments for d in map(s.document, range(len(s.table)))]
+    bm25 = bm25[np.argsort(order)]  # a passage of each document
+    holding = {word: sum(word in text.split() for text in texts) for word in ("wing", "own7", "title6")}
+    rare = {word: np.log(1 + (30 - count + 0.5) / (count + 0.5)) for word, count in holding.items()}
+    share = lambda words: sum(rare[word] for word in rare if word in words) / sum(rare.values())
+    rank = lambda scores: 1 / (1 + (scores[None] > scores[:, None]).sum(1))
+    cut = [text.split() for text in texts]
+    features = np.stack([model, bm25, rank(model), rank(bm25), [share(words) for words in cut],
+                         [share(words[:10]) for words in cut], [np.log1p(len(words)) for words in cut]], 1)  # fmt: skip
+    sums = features @ found.coefficients
+    found_ids = [int(result.document.id[1:]) for result in shown]
+    assert found_ids == np.argsort(-sums, kind="stable").tolist()
+    np.testing.assert_allclose([result.score for result in shown], np.sort(sums)[::-1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [[1.0] * 6, [1.0] * 6 + [float("nan")], 3])
+def test_a_damaged_sum_of_features_is_refused(indexed: Make, wrong: Any) -> None:
+    index = indexed(topical(8), linear=Linear((1.0,) * 7))
+    state = json.loads((index.folder / "index.json").read_text())
+    state["settings"]["linear"] = [wrong]
+    (index.folder / "index.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match=r"index\.json is damaged \(settings\.linear"):
+        index.open()
 
 
 @pytest.mark.parametrize("wrong", [{"slope": float("nan")}, {"threshold": "a"}, [1, 2], 3])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mxnet import nd
 
 from pipeline.config import Config, check_config
 from pipeline.distributed.world import World
+from pipeline.evaluation import linear
+from pipeline.evaluation.analysis import Analyzer
+from pipeline.evaluation.fusion import Pool
 from pipeline.models.matcher import Matcher
 from pipeline.orchestration import flow
 from pipeline.tasks import matching_evaluation, matching_ranking, matching_systems
@@ -157,6 +161,40 @@ def test_wanted_documents_have_the_models_scores(judged: Callable[..., Any]) -> 
     scores = everything(network, test)
     expected = np.where(wanted >= 0, np.take_along_axis(scores, np.maximum(wanted, 0), axis=1), -np.inf)
     np.testing.assert_allclose(found.wanted, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", ["collection", "listed"])
+def test_the_linear_combination_is_fitted_to_the_pool_and_told(
+    judged: Callable[..., Any], candidates: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve validation queries are too few: the mix stays, and the table says so; with a lower bound they are not."""
+    config, ingested, tokenized, network = judged(fusion="linear", candidates=candidates)
+    plain = judged(candidates=candidates)[0]
+    made, tables = [], []
+    for number, (one, least) in enumerate(((plain, 40), (config, 40), (config, 5))):
+        monkeypatch.setattr(linear, "LEAST_QUERIES", least)
+        (output := tmp_path / str(number)).mkdir()
+        matching_evaluation.evaluate(one, tokenized, network, World(), ingested, output)
+        made.append(json.loads((output / "fusion.json").read_text()))
+        tables.append((output / "table.txt").read_text())
+    assert "linear" not in made[0] and made[1].pop("linear")["why"].startswith("12 validation queries have a relevant")
+    assert made[1] == made[0]  # the mix is the same
+    assert "(linear: 12 validation queries have a relevant and an irrelevant document, and it takes 40)" in tables[1]
+    fit, value = made[2]["linear"], max(made[0]["tried"].values())
+    assert fit["mix"] == value and ("why" in fit) == (min(fit["held_out"], fit["validation"]) <= value)
+    # by hand: two pairs' features
+    sets = matching_systems.to_judge(config, tokenized, ingested)
+    words = matching_systems.Words(config, tokenized, ingested, *sets)
+    pool = words.looks(0, Pool(np.array([0, 3]), np.array([5, 7]), np.zeros(2), np.zeros(2)))
+    texts, analyzer = words.texts, Analyzer("english")
+    holding = Counter(term for text in texts["document"] for term in {*analyzer.terms(text.split())})
+    for number, (query, document) in enumerate(((0, 5), (3, 7))):
+        asked = {t: np.log(1 + (len(texts["document"]) - holding[t] + 0.5) / (holding[t] + 0.5))
+                 for t in analyzer.terms(texts["query"][query].split()) if t in holding}  # fmt: skip
+        terms = analyzer.terms(texts["document"][document].split())
+        share = sum(asked[t] for t in asked if t in terms) / (sum(asked.values()) or 1)
+        assert pool.looks is not None
+        np.testing.assert_allclose(pool.looks[number], [share, share, np.log(1 + len(terms))])
 
 
 @pytest.mark.parametrize("settings", [{}, {"collection": "split"}, {"candidates": "listed"}, {"depth": 10}])

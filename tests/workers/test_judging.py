@@ -22,6 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "all": {"model": {"head": "late_interaction"}},
     "graded, ordinal": {"train": GRADED | {"loss": GRADED["loss"] | {"link": "ordinal"}}, "evaluate": LISTED},
     "listed": {"evaluate": {"candidates": "listed"}},
+    "linear": {"evaluate": {"fusion": "linear"}},
     "reranked": {"second": {"embedding": 6, "hidden": 5, "head": "cross_attention"}},
 }  # fmt: skip
 

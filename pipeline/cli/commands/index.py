@@ -168,17 +168,14 @@ def _encoder(args: argparse.Namespace, output: Path, before: "State | None", rea
 def _mix(args: argparse.Namespace, before: "State | None", stamp: Any, scratch: Path, say: Talk) -> dict[str, Any]:
     """A new index's settings of BM25 and of its mix with the model's scores, as the model's evaluation chose them."""
     from pipeline.registry import resolve_run
-    from pipeline.serving import second_stage
+    from pipeline.search.open_index import mix_settings
 
     if not args.model or (before is not None and before.model is not None and not args.replace_model):
         return {}
     mix = resolve_run.fusion_of(args.model, Path(stamp.folder), args.root, args.uri, scratch)
     if not mix:
         say("the model is not evaluated: --hybrid weighs its scores and BM25's alike, BM25 has its defaults")
-    names = ("stemmer", "k1", "b", "weight", "model_scale", "words_scale")
-    second = second_stage.chosen(mix["rerank"], args.model) if "rerank" in mix else None
-    answering = second_stage.sure_of(mix["rerank"] if second else mix)
-    return {name: mix[name] for name in names if name in mix} | {"rerank": second, "answering": answering}
+    return mix_settings(mix, args.model)
 
 
 def _reader(args: argparse.Namespace, output: Path, before: "State | None", scratch: Path) -> Any:

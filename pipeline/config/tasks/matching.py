@@ -67,8 +67,17 @@ def _check(config: Any) -> None:
             f"teach.scores compares a query's documents, and train.loss.kind={loss.kind} learns each pair's grade: use "
             f"a ranking loss (train.loss.kind {named(RankingLoss)}), or teach.vectors"
         )
+    _check_judging(config)
+
+
+def _check_judging(config: Any) -> None:
+    loss = config.train.loss
     if config.rerank.model and "ranking" not in config.evaluate.kinds:
         raise ValueError("rerank.model scores a ranking's documents anew, and evaluate.kinds has no ranking: add it")
+    if config.evaluate.fusion != "mix" and "ranking" not in config.evaluate.kinds:
+        raise ValueError(
+            f"evaluate.fusion={config.evaluate.fusion} ranks, and evaluate.kinds has no ranking: add it or set mix"
+        )
     if "graded" in config.evaluate.kinds and not loss.graded:
         raise ValueError(
             f"evaluate.kinds graded needs train.loss.kind={named(GradedLoss)}, which alone predicts grades"
