@@ -226,6 +226,7 @@ class Config(Settings):
             )
         for setting, given in (
             ("mine.by", self.mine.by), ("rerank.model", self.rerank.model), ("pretrain.pairs", self.pretrain.pairs),
+            ("tokenize.max_passages", self.tokenize.max_passages > 1),
         ):  # fmt: skip
             if given and not self.spec.heads:
                 raise ValueError(f"{setting} is for task matching, not {self.task}")

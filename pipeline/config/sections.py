@@ -121,6 +121,13 @@ class TokenizeConfig(Settings):
         "their task's own limit. null: no limit, only for fields that have none by default.",
         examples=[{"query": 32, "document": 200}],
     )
+    max_passages: Positive = Field(
+        default=1,
+        description="Task matching: passages of at most max_tokens.document, as an index cuts them, that a longer "
+        "document is read in. Evaluation and `duplet predict` score a document by the best of them, training reads one "
+        "that is drawn anew each time. What lies behind so many is cut off. 1: documents are cut at max_tokens.",
+        examples=[8],
+    )
     rows_per_shard: Positive = Field(
         default=50_000, description="Rows in one file of ids; smaller files take less memory while they are written."
     )

@@ -62,6 +62,13 @@ def tokenize(counts: dict[str, Any], config: Config) -> list[str]:
         tokens = sum(counts[split][field]["tokens"] for split in SPLITS)
         cut = sum(counts[split][field]["cut"] for split in SPLITS)
         parts.append(f"{field}: {texts:,} texts, {tokens:,} tokens")
+        if "passages" in counts["train"][field]:
+            several, passages = (sum(counts[split][field][name] for split in SPLITS)
+                                 for name in ("with_passages", "passages"))  # fmt: skip
+            parts[-1] += f", {several:,} of them in {passages:,} passages"
+            if cut:
+                parts[-1] += f", {cut:,} cut behind those (tokenize.max_passages)"
+            continue
         if cut and cut / texts >= CUT:
             limit = config.tokenize.limit(field)
             parts[-1] += f", {cut / texts:.0%} of the texts cut at {limit} tokens (tokenize.max_tokens.{field})"

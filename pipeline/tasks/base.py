@@ -80,9 +80,16 @@ class Task:
         return Segments(self.folder, dropout) if dropout else None
 
     def read(self, field: str, rows: np.ndarray, seed: list[int]) -> list[np.ndarray]:
-        """The (T,) int32 ids of n texts of the training split, as an update with this seed reads them: with
-        train.bpe_dropout cut into other pieces, the same for the same text wherever it stands in the update."""
+        """The (T,) int32 ids of n texts of the training split, as an update with this seed reads them: one passage of
+        those that have several, and with train.bpe_dropout cut into other pieces, the same for the same text wherever
+        it stands in the update."""
         texts = self.train.fields[field].read(rows)
+        if passages := self.train.fields[field].passages:
+            first, counts = passages.of(rows)
+            places = np.flatnonzero(counts)
+            drawn = [first[i] + np.random.default_rng([*seed, 5, rows[i]]).integers(counts[i]) for i in places]
+            for place, ids in zip(places.tolist(), passages.texts.read(np.array(drawn, np.int64))):
+                texts[place] = ids
         if self._segments is None:
             return texts
         place, limit = list(self.train.fields).index(field), self.config.tokenize.limit(field)

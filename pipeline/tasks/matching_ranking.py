@@ -9,7 +9,7 @@ from mxnet import nd
 from pipeline.distributed.world import World
 from pipeline.evaluation.ranking import Best, Judgements, Ranking, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks.collection import Collection
+from pipeline.tasks.collection import Collection, best_of
 from pipeline.tokenization import shards
 
 # Padded tokens encoded at once: enough to keep the matrix products busy, little beside the parameters.
@@ -23,7 +23,7 @@ COMPARED_PER_CHUNK = 8_000_000
 
 
 class Lines(Protocol):
-    """Texts as ids: shards.Texts, or a Collection."""
+    """Texts as ids: shards.Texts, or a Collection, whose documents may be several passages each."""
 
     @property
     def lengths(self) -> np.ndarray: ...
@@ -48,16 +48,24 @@ class Found(NamedTuple):
 def encode(
     network: Matcher, side: str, texts: Lines, rows: np.ndarray, world: World
 ) -> Iterator[tuple[np.ndarray, Representation]]:
-    """Representations of some rows of a table in chunks of like lengths: (the chunk's rows, their representation)."""
+    """Representations of some rows of a table in chunks of like lengths: (the chunk's rows, their representation).
+
+    Of a document that is read in passages, one of each passage, side by side.
+    """
     most = QUERY_TOKENS_PER_CHUNK if side == "query" and network.by_token else TOKENS_PER_CHUNK
-    order = rows[np.argsort(texts.lengths[rows], kind="stable")]
+    order, parts = rows[np.argsort(texts.lengths[rows], kind="stable")], parts_of(texts)
     start = 0
     while start < len(order):
         longest = texts.lengths[order[start : start + most]]
-        cells = np.maximum.accumulate(longest) * np.arange(1, len(longest) + 1)
+        cells = np.maximum.accumulate(longest) * np.cumsum(parts[order[start : start + most]])
         end = start + max(1, int(np.searchsorted(cells, most, side="right")))
         yield order[start:end], _represented(network, side, texts, order[start:end], world)
         start = end
+
+
+def parts_of(texts: Lines) -> np.ndarray:
+    """(N,) how many passages each text is read in."""
+    return texts.parts if isinstance(texts, Collection) else np.ones(len(texts.lengths), np.int64)
 
 
 def _represented(network: Matcher, side: str, texts: Lines, rows: np.ndarray, world: World) -> Representation:
@@ -83,7 +91,7 @@ def rank(network: Matcher, collection: Collection, asked: Sequence[Asked], depth
             column_of = np.full(len(collection) + 1, -1)  # the last for -1, no document
             column_of[everyone] = np.arange(len(everyone))
             for number, rows, query in block:
-                scores = _scores(network, query, representation)[:, take]
+                scores = best_of(_scores(network, query, representation), collection.parts[documents])[:, take]
                 best[number].add(rows, everyone, scores)
                 columns = column_of[asked[number].wanted[rows]]
                 wanted_scores = np.take_along_axis(scores, np.maximum(columns, 0), axis=1)
@@ -158,7 +166,8 @@ def score_pairs(
     )
     rows = np.divmod(keys, max(1, len(collection)))
     texts: tuple[Lines, Lines] = (queries, collection)
-    cost = sum((lines.lengths[part] for lines, part in zip(texts, rows)), np.zeros(len(keys), np.int64))
+    parts = collection.parts[rows[1]]  # a query is read beside each passage
+    cost = parts * sum((lines.lengths[part] for lines, part in zip(texts, rows)), np.zeros(len(keys), np.int64))
     order = np.argsort(cost, kind="stable")
     step = max(1, TOKENS_PER_CHUNK // max(1, int(cost.max(initial=1))))
     share = -(-len(keys) // world.size)  # rows of each worker, some empty: an exchange wants equal shapes
@@ -166,9 +175,10 @@ def score_pairs(
     own_pairs = order[world.rank :: world.size]
     for start in range(0, len(own_pairs), step):
         part = own_pairs[start : start + step]
-        sides = [_represented(network, side, lines, r[part], world) for side, lines, r in zip(SIDES, texts, rows)]
+        beside = np.repeat(rows[0][part], parts[part]), rows[1][part]
+        sides = [_represented(network, side, lines, r, world) for side, lines, r in zip(SIDES, texts, beside)]
         scored = network.pair_outputs(*sides) if outputs else network.score_pairs(*sides).expand_dims(1)
-        values[start : start + len(part)] = scored.asnumpy()
+        values[start : start + len(part)] = best_of(scored.asnumpy().T, parts[part]).T
     together = world.gather_numpy(values, "pair scores") if len(keys) else values
     result = np.empty((len(keys), outputs or 1), np.float32)
     for worker in range(world.size):

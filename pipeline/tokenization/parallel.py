@@ -22,6 +22,7 @@ from pipeline.tokenization.encoder import (
     load_bare_tokenizer,
     load_vocabulary,
 )
+from pipeline.tokenization.passages import cut, remembered
 
 PIECE_TEXTS = 1000
 
@@ -49,10 +50,41 @@ def encode(piece: Piece) -> Encoded:
     return _encoder(piece.folder).encode_all(piece.texts, piece.field)
 
 
+class Cut(NamedTuple):
+    """The passages of N texts, as ids one after the other."""
+
+    counts: np.ndarray  # (N,) int32, 0 of a text that is one passage
+    ids: np.ndarray  # (sum of lengths,) int32
+    lengths: np.ndarray  # (sum of counts,) int32
+    left_out: int  # texts with further passages
+
+
+def passages(piece: Piece) -> Cut:
+    """The passages of texts, as an index cuts them."""
+    encoder = _encoder(piece.folder)
+    limit = encoder.max_tokens[piece.field]
+    assert limit is not None, "only texts that are cut have passages"
+    tokens = remembered(encoder.tokens)
+    texts: list[str] = []
+    counts, left_out = np.zeros(len(piece.texts), np.int32), 0
+    for row, text in enumerate(piece.texts):
+        spans = cut(text, limit, tokens)
+        if len(spans) > 1:
+            counts[row] = min(len(spans), piece.passages)
+            left_out += len(spans) > piece.passages
+            texts += [text[span.start : span.end] for span in spans[: piece.passages]]
+    encoded = encoder.encode_all(texts, piece.field)
+    return Cut(counts, encoded.ids, encoded.lengths, left_out)
+
+
 def keeping(executor: Executor, folder: Path) -> Executor:
     """An executor that keeps what pieces gave in a folder, and takes from it what an earlier run left there."""
     folder.mkdir(parents=True, exist_ok=True)
-    forms = {"count": Form(_stamp, _counted_packed, _counted_unpacked), "encode": Form(_stamp, _packed, _unpacked)}
+    forms = {
+        "count": Form(_stamp, _counted_packed, _counted_unpacked),
+        "encode": Form(_stamp, _packed, _unpacked),
+        "passages": Form(_stamp, _packed, _cut_unpacked),
+    }
     return Kept(executor, folder, forms)
 
 
@@ -71,8 +103,13 @@ def _counted_unpacked(content: bytes) -> Counted:
     return Counted(json.loads(found["tokens"].tobytes()), found["counts"].tolist(), _encoded(found))
 
 
-def _packed(encoded: Encoded) -> bytes:
+def _packed(encoded: Encoded | Cut) -> bytes:
     return packed(**encoded._asdict())
+
+
+def _cut_unpacked(content: bytes) -> Cut:
+    found = unpacked(content)
+    return Cut(found["counts"], found["ids"], found["lengths"], int(found["left_out"]))
 
 
 def _unpacked(content: bytes) -> Encoded:

@@ -28,6 +28,7 @@ _ROWS_AT_ONCE = 1 << 22
 _HELD_LENGTHS = 1 << 28  # texts whose lengths, 4 bytes each, may be held for a moment
 EXAMPLES_NAME = "examples.arrow"
 MISSING_NAME = "missing.arrow"
+PASSAGE, PASSAGES_NAME = "passage", "passages.npy"  # of documents: the name of their shards; where each one's end
 MISSING_ROWS_SCHEMA = pa.schema([("query", pa.int32()), ("relevance", pa.float32())])
 
 
@@ -92,6 +93,7 @@ class Texts:
             if not paths or path.name != shard_name(field, number):
                 raise InputError(f"{folder / shard_name(field, number)} is missing: {REMAKE}")
         # a shard is one record batch; all below are views of the mapped files
+        self.passages: Passages | None = None  # of documents that are read in several
         self.files, batches = [], []
         for path in paths:
             file = _open(path, (TEXTS_SCHEMA,), checked)
@@ -182,6 +184,28 @@ class Texts:
         return padded(self.read(rows))
 
 
+class Passages:
+    """The passages of a split's documents that have several; a shorter one is its own text.
+
+    Attributes:
+        texts: all of them, document by document.
+    """
+
+    def __init__(self, folder: Path, documents: Texts, checked: Checked | None = None) -> None:
+        """Raises InputError: a file is missing or damaged."""
+        self.texts = Texts(folder, PASSAGE, checked)
+        try:
+            self._ends = np.load(folder / PASSAGES_NAME, mmap_mode="r")
+            if self._ends.shape != (len(documents) + 1,) or self._ends[-1] != len(self.texts):
+                raise ValueError("it is not of these documents")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder / PASSAGES_NAME} is damaged ({error}): {REMAKE}") from None
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The first passage of each of n documents, and how many it has: 0, or several; (n,) int64 each."""
+        return np.asarray(self._ends[rows]), np.asarray(self._ends[rows + 1] - self._ends[rows])
+
+
 def padded(texts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The (n, T) int32 ids of n texts, zeros behind each, T the longest of them; and their (n,) int32 lengths."""
     lengths = np.array([len(text) for text in texts], np.int32)
@@ -223,6 +247,10 @@ def open_split(folder: Path, split: str, task: str = "matching") -> Split:
     folder, names = folder / split, tuple(task_spec(task).fields)
     known = all(map(checked.was, folder.glob("*.arrow")))
     fields = {field: Texts(folder, field, checked) for field in names}
+    if (folder / PASSAGES_NAME).exists():
+        documents = fields["document"]
+        documents.passages = Passages(folder, documents, checked)
+        documents.files += documents.passages.texts.files  # to be released with its own
     path = folder / EXAMPLES_NAME
     file = _open(path, (examples_schema(names), examples_schema(names, large=True)), checked)
     table = file.table

@@ -5,7 +5,7 @@ import mmap
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, compress, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import SPLITS, Config
-from pipeline.config.sections import ExecutionConfig
+from pipeline.config.sections import ExecutionConfig, TokenizeConfig
 from pipeline.config.sources import CollectionSource, SplitName
 from pipeline.core import manifest
 from pipeline.core.errors import InputError
@@ -27,12 +27,14 @@ from pipeline.core.record_schema import collection_schema, missing_name, missing
 from pipeline.ingest import images, places, readers
 from pipeline.tokenization import encoder, parallel, vocabulary
 from pipeline.tokenization.encoder import Encoded, Form, forms
-from pipeline.tokenization.parallel import PIECE_TEXTS, CountedTexts, Piece
+from pipeline.tokenization.parallel import PIECE_TEXTS, CountedTexts, Cut, Piece
 from pipeline.tokenization.rows import Rows
 from pipeline.tokenization.shards import (
     EXAMPLES_NAME,
     MISSING_NAME,
     MISSING_ROWS_SCHEMA,
+    PASSAGE,
+    PASSAGES_NAME,
     TEXTS_SCHEMA,
     examples_schema,
     shard_name,
@@ -51,7 +53,8 @@ def parts(config: Config, ingest_key: str) -> KeyParts:
     kind = config.tokenize.kind
     names = ["gluonnlp", "pyarrow", *([kind] if kind in ("sentencepiece", "jieba") else [])]
     # a setting that came later is left out where it is off, so that it changes no older key
-    off = set() if config.tokenize.split_digits else {"split_digits"}
+    off = {name for name, value in (("split_digits", False), ("max_passages", 1))
+           if getattr(config.tokenize, name) == value}  # fmt: skip
     settings = config.tokenize.model_dump(mode="json", exclude={"more_words", *off})  # their content is an input
     more = config.tokenize.more_words
     return KeyParts(
@@ -133,7 +136,7 @@ def run(
             train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
                 form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted,
-                more, ALL if config.pretrain.pairs else 1,
+                more, ALL if config.pretrain.pairs else settings.max_passages,
             )  # fmt: skip
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
             counts["notes"] = [
@@ -151,6 +154,10 @@ def run(
                 )
                 for field in fields
             }  # fmt: skip
+            if settings.max_passages > 1:
+                counts[split]["document"] |= _write_passages(
+                    folder, folder / split, _distinct(sources[split]["document"], rows["document"]), settings, processes
+                )
             counts[split]["examples"] = _write_examples(folder / split, records[split], sources[split], rows)
             if (ingest_folder / missing_name(split)).exists():
                 _write_missing(folder / split, sources[split]["query"], rows["query"])
@@ -366,7 +373,31 @@ def _encoded(
         yield in_flight.popleft(), part
 
 
-def write_shard(path: Path, keys: list[str], encoded: list[Encoded]) -> None:
+def _write_passages(
+    tokenizer: Path, folder: Path, pairs: Iterator[tuple[str, str]], settings: TokenizeConfig, processes: Executor
+) -> dict[str, int]:
+    """Writes the passages of the documents that have several: a shard beside each of theirs, and where theirs end."""
+    counts, left_out, number = [np.zeros(1, np.int32)], 0, 0
+    in_flight: deque[list[str]] = deque()
+    keys, cut, documents = list[str](), list[Cut](), 0  # of the shard being filled
+    pieces = _pieces(tokenizer, "document", pairs, settings.rows_per_shard, in_flight, settings.max_passages)
+    for part in processes.map(parallel.passages, pieces):
+        keys += np.repeat(np.array(in_flight.popleft(), object), part.counts).tolist()
+        cut.append(part)
+        counts.append(part.counts)
+        left_out += part.left_out
+        documents += len(part.counts)
+        if documents == settings.rows_per_shard:
+            write_shard(folder / shard_name(PASSAGE, number), keys, cut)
+            keys, cut, documents, number = [], [], 0, number + 1
+    if documents or not number:
+        write_shard(folder / shard_name(PASSAGE, number), keys, cut)
+    every = np.concatenate(counts)
+    np.save(folder / PASSAGES_NAME, np.cumsum(every, dtype=np.int64))
+    return {"cut": left_out, "with_passages": int(np.count_nonzero(every)), "passages": int(every.sum())}
+
+
+def write_shard(path: Path, keys: list[str], encoded: Sequence[Encoded | Cut]) -> None:
     """One uncompressed record batch, so that a memory map of it is the array."""
     lengths = np.concatenate([np.zeros(0, np.int32), *(part.lengths for part in encoded)])
     ids = np.concatenate([np.zeros(0, np.int32), *(part.ids for part in encoded)])

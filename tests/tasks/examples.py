@@ -18,7 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
             "source": {"format": "docstrings", "max_pairs": 240},
             "split": {"valid": 0.2, "test": 0.2},
         },
-        "tokenize": {"max_tokens": {"query": 8, "document": 16}},
+        "tokenize": {"max_tokens": {"query": 8, "document": 16}, "max_passages": 3},
         "model": {"embedding": 12, "hidden": 8, "layers": 2},
         "train": {"max_pairs_per_update": 16},
     },

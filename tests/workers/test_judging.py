@@ -23,6 +23,9 @@ CASES: dict[str, dict[str, Any]] = {
     "graded, ordinal": {"train": GRADED | {"loss": GRADED["loss"] | {"link": "ordinal"}}, "evaluate": LISTED},
     "listed": {"evaluate": {"candidates": "listed"}},
     "linear": {"evaluate": {"fusion": "linear"}},
+    "passages": {"tokenize": {"max_tokens": {"query": 8, "document": 2}, "max_passages": 2}},
+    "passages, listed": {"tokenize": {"max_tokens": {"query": 8, "document": 2}, "max_passages": 2},
+                         "evaluate": {"candidates": "listed"}},
     "reranked": {"second": {"embedding": 6, "hidden": 5, "head": "cross_attention"}},
 }  # fmt: skip
 
@@ -50,22 +53,23 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "name": "test",
             "root": str(folder / "runs"),
             "ingest": {"source": {"format": "jsonl", "paths": paths, "columns": {"relevance": "relevance"}}},
-            "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1},
+            "tokenize": {"max_tokens": {"query": 8, "document": 8}, "min_count": 1, **case.get("tokenize", {})},
             "model": {"embedding": 8, "hidden": 6, "dropout": 0.0, **case.get("model", {})},
             "train": case.get("train", {}),
             "evaluate": {"bootstrap_samples": 5, **case.get("evaluate", {})},
             "tracking": {"system_metrics": False, "send": "later"},
         }
-        if paths["test"] not in stages:
+        texts = f"{paths['test']} {case.get('tokenize')}"
+        if texts not in stages:
             done = flow.run(check_config(config, "test"), "test", "tokenize", lambda line: None).stages
-            stages[paths["test"]] = {"tokenized": done["tokenize"]["folder"], "ingested": done["ingest"]["folder"]}
+            stages[texts] = {"tokenized": done["tokenize"]["folder"], "ingested": done["ingest"]["folder"]}
         if "second" in case:
             second, tokenized = (
                 check_config({**config, "model": case["second"]}, "test"),
-                stages[paths["test"]]["tokenized"],
+                stages[texts]["tokenized"],
             )
             config["rerank"] = {"model": str(untrained_folder(second, Path(tokenized), folder / "second")), "top": 4}
-        cases.append({"config": config, **stages[paths["test"]]})
+        cases.append({"config": config, **stages[texts]})
     (folder / "cases.json").write_text(json.dumps(cases))
     for workers in (1, 3):
         ran = run_by(workers, Path(__file__).with_name("judging.py"), str(folder / "cases.json"))

@@ -45,11 +45,8 @@ def _check(config: Any) -> None:
         )
     if train.swap_share:
         _check_swaps(config)
-    if config.pretrain.pairs and loss.graded:
-        raise ValueError(
-            f"pretrain.pairs={config.pretrain.pairs} makes pairs without grades, and train.loss.kind={loss.kind} "
-            f"learns grades: use a ranking loss (train.loss.kind {named(RankingLoss)}), or set pretrain.pairs=0"
-        )
+    if loss.graded:
+        _check_grades(config)
     mine = config.mine
     if mine.by and (loss.graded or not loss.listed_negatives):
         raise ValueError(
@@ -87,6 +84,19 @@ def _check_judging(config: Any) -> None:
             f"a {loss.kind} loss ranks listed candidates only: set evaluate.candidates=listed, or "
             f"evaluate.kinds=[graded], or a ranking loss (train.loss.kind {named(RankingLoss)})"
         )
+
+
+def _check_grades(config: Any) -> None:
+    pairs, passages, loss = config.pretrain.pairs, config.tokenize.max_passages, config.train.loss
+    for given, what in (
+        (pairs, f"pretrain.pairs={pairs} makes pairs without grades"),
+        (passages > 1, f"tokenize.max_passages={passages} takes the best score of a document's passages"),
+    ):
+        if given:
+            raise ValueError(
+                f"{what}, and train.loss.kind={loss.kind} learns grades: use a ranking loss (train.loss.kind "
+                f"{named(RankingLoss)}), or leave it out"
+            )
 
 
 def _check_swaps(config: Any) -> None:

@@ -12,6 +12,7 @@ from pipeline.serving.loading import usable_cores
 from pipeline.serving.predict import onnx_matching
 from pipeline.serving.predict.scoring import Encoded
 from pipeline.serving.predict.text_encoder import TextEncoder
+from pipeline.tasks.collection import Collection, best_of
 from pipeline.tokenization import shards
 
 
@@ -22,12 +23,10 @@ def matching(config: Config, folder: Path, graphs: Path, tokenized: Path, split_
 def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, float]:
     """Means of the configured kinds of metrics ("ranking", "graded") on a split, from its token ids."""
     config, split = encoder.config, shards.open_split(tokenized, split_name)
-    encoded = {}
-    for side in encoder.sides:
-        texts = split.fields[side]
-        ids = np.concatenate([texts.ids(row) for row in range(len(texts))])
-        encoded[side] = encoder.encode_ids(side, ids, np.asarray(texts.lengths))
-    query, document = (encoded[side] for side in encoder.sides)
+    queries, collection = split.fields["query"], Collection([split.fields["document"]])
+    query = _encoded(encoder, "query", [queries.ids(row) for row in range(len(queries))])
+    passages = [ids for row in range(len(collection)) for ids in collection.passages(row)]
+    document = _encoded(encoder, "document", passages)
     means: dict[str, float] = {}
     if "graded" in config.evaluate.kinds:
         pairs = query.take(split.rows["query"]), document.take(split.rows["document"])
@@ -36,22 +35,32 @@ def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, 
         means |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected)
     if "ranking" in config.evaluate.kinds:
         judgements = Judgements(
-            split.rows["query"], split.rows["document"], split.relevance, query.texts, document.texts, split.missing
+            split.rows["query"], split.rows["document"], split.relevance, query.texts, len(collection), split.missing
         )
-        ranking = _ranking(encoder, query, document, judgements)
+        ranking = _ranking(encoder, query, document, collection.parts, judgements)
         means |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements).items()}
     return means
 
 
-def _ranking(encoder: TextEncoder, query: Encoded, document: Encoded, judgements: Judgements) -> Ranking:
+def _encoded(encoder: TextEncoder, side: str, texts: list[np.ndarray]) -> Encoded:
+    return encoder.encode_ids(side, np.concatenate(texts), np.array([len(ids) for ids in texts]))
+
+
+def _ranking(
+    encoder: TextEncoder, query: Encoded, passages: Encoded, parts: np.ndarray, judgements: Judgements
+) -> Ranking:
+    """By the best of each document's passages, of which it has `parts`."""
     if encoder.config.evaluate.candidates == "listed":
-        listed = query.take(judgements.query_rows), document.take(judgements.document_rows)
-        return rank_listed(encoder.score_pairs(*listed), judgements)
+        counts = parts[judgements.document_rows]
+        first = (np.cumsum(parts) - parts)[judgements.document_rows]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        listed = query.take(np.repeat(judgements.query_rows, counts)), passages.take(np.repeat(first, counts) + within)
+        return rank_listed(best_of(encoder.score_pairs(*listed), counts), judgements)
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        rows, step = judgements.answerable, rows_per_chunk(document.texts)
+        rows, step = judgements.answerable, rows_per_chunk(passages.texts)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            yield part, encoder.score_all(query.take(part), document)
+            yield part, best_of(encoder.score_all(query.take(part), passages), parts)
 
     return rank_collection(chunks(), judgements, encoder.config.evaluate.depth)

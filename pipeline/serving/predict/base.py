@@ -110,12 +110,11 @@ class MatchingPredictor:
         asked = read_all(rows, self._texts, "scored")
         queries = [query for query, documents in asked for _ in documents]
         documents = [document for _, documents in asked for document in documents]
-        encoded = self.encoder.encode_pairs(queries, documents)
         if self.encoder.pointwise:
-            chances = self.encoder.grade_pairs(*encoded)
+            chances = self.encoder.grades(queries, documents)
             scores = (chances @ np.arange(chances.shape[1])).astype(np.float32)
         else:
-            chances, scores = None, self.encoder.score_pairs(*encoded)
+            chances, scores = None, self.encoder.score(queries, documents)
         predictions, start = [], 0
         for row, (query, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))

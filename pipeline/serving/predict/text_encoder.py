@@ -1,5 +1,6 @@
 """Encoding texts and scoring pairs with a trained model: ONNX Runtime by default, MXNet on request."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
 from pipeline.tokenization.encoder import Encoder
+from pipeline.tokenization.passages import cut, remembered
 
 SIDES = ("query", "document")
 Backend = Literal["onnx", "mxnet"]
@@ -109,8 +111,18 @@ class TextEncoder:
         return vectors, weights
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """(N,) float32: query text i with document text i; of a pointwise model the expected grade."""
-        return self.score_pairs(*self.encode_pairs(queries, documents))
+        """(N,) float32: query text i with document text i, by its best passage where the model's documents are read in
+        passages; of a pointwise model the expected grade."""
+        most, limit = self.config.tokenize.max_passages, self.config.tokenize.limit("document")
+        if most == 1:
+            return self.score_pairs(*self.encode_pairs(queries, documents))
+        tokens = remembered(self._tokenizer.tokens)
+        cut_once = functools.cache(lambda text: [text[a:b] for a, b in cut(text, limit, tokens)[:most]])
+        passages = [cut_once(text) for text in documents]
+        asked = [query for query, several in zip(queries, passages) for _ in several]
+        scores = self.score_pairs(*self.encode_pairs(asked, [text for several in passages for text in several]))
+        counts = np.array([len(several) for several in passages], np.int64)
+        return np.asarray(np.maximum.reduceat(scores, np.cumsum(counts) - counts)) if len(counts) else scores
 
     def grades(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """(N, G) probabilities of grades 0 … G - 1. Raises InputError unless the model was trained pointwise."""
