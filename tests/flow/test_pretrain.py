@@ -14,11 +14,12 @@ import pytest
 
 from pipeline.config import check_config
 from pipeline.ingest.leaks import READ, normalized
-from pipeline.orchestration import pretrain
+from pipeline.orchestration import flow, pretrain
+from pipeline.tokenization.training_pairs import split_of
 from tests.conftest import duplet_command, last_json
 
 NOUNS = [f"noun{a}{b}" for a in "abcd" for b in "abcdefghij"]
-ASKED = "Which noun stands here in the dark?"  # a query of test that is also a sentence of each document
+ASKED = "Which noun stands here in the dark?"  # a query of test that is also a sentence of documents
 
 
 def beir(folder: Path, documents: dict[str, str], pairs: dict[str, list[tuple[str, str, int]]]) -> None:
@@ -40,7 +41,10 @@ def configured(tmp_path: Path) -> dict[str, Any]:
     """A collection of 120 documents of five sentences, with thirty labelled pairs."""
     rng = random.Random(1)
     sentence = lambda: f"The {' and the '.join(rng.sample(NOUNS, 3))} went home."
-    documents = {f"d{i}": " ".join([*(sentence() for _ in range(5)), ASKED]) for i in range(120)}
+    documents = {f"d{i}": " ".join(sentence() for _ in range(5)) for i in range(120)}
+    for name in documents:
+        if split_of(name, 0) == "train":  # else it would be left out for those that choose the best update
+            documents[name] += f" {ASKED}"
     documents["d119"] += " A zebra walked over the snow."  # a word that no labelled document has
     pairs = {split: [(f"{documents[f'd{i}'].split('.')[0]} again", f"d{i}", 1) for i in some]
              for split, some in (("train", range(10)), ("dev", range(10, 20)), ("test", range(20, 30)))}  # fmt: skip
@@ -68,11 +72,10 @@ def test_the_labels_are_trained_on_from_what_the_documents_have_taught(
     assert f"starting from {first}, which knew {tokens} of {tokens} tokens" in done.stderr
     assert "pretrain: 300 pairs of documents to train on" in done.stderr
 
-    # sentences that stand in the documents, for passages of them; none of a query of test, which read texts say too
+    # sentences that stand in the documents, for passages of them
     rows = [json.loads(line) for line in (first / "pairs" / "train.jsonl").read_text().splitlines()]
     corpus = (tmp_path / "beir" / "corpus.jsonl").read_text()
     assert len(rows) == 300 and all(row["query"] in corpus for row in rows)
-    assert normalized(ASKED) not in {normalized(row["query"]) for row in rows}
     assert len(np.load(first / READ)) == len({normalized(row["query"]) for row in rows})
     assert {*np.load(first / READ)} < {*np.load(trained / READ)}
 
@@ -88,6 +91,24 @@ def test_the_labels_are_trained_on_from_what_the_documents_have_taught(
     assert f"starting from {trained}, which" in other.stderr
     assert [*last_json(other)["stages"]] == ["ingest", "tokenize", "train"]
     assert last_json(other)["stages"]["tokenize"]["folder"] == stages["tokenize"]["folder"]
+
+
+def test_no_query_of_test_is_one_of_the_pairs(
+    configured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for case; without the guard it is."""
+    config = check_config(configured, "test")
+    stages = flow.run(config, "test", "tokenize", lambda line: None).stages
+    ingested, tokenized = (Path(stages[stage]["folder"]) for stage in ("ingest", "tokenize"))
+    for name, expected in (("guarded", False), ("unguarded", True)):
+        if not expected:
+            assert normalized(ASKED) in pretrain._held_out(ingested)
+        else:
+            monkeypatch.setattr(pretrain, "_held_out", lambda ingested: set())
+        (tmp_path / name).mkdir()
+        pretrain._write(config, ingested, tokenized, tmp_path / name)
+        rows = [json.loads(line) for line in (tmp_path / name / "pairs" / "train.jsonl").read_text().splitlines()]
+        assert (ASKED in {row["query"] for row in rows}) == expected
 
 
 @pytest.mark.workers
