@@ -1,12 +1,12 @@
 """Encoding speed beside sentence-transformers' own LSTM and all-MiniLM-L6-v2: the same texts and number of threads.
 
-All encode the test documents of `configs/bench.yaml` in turn, again and again; each ratio is the median over these
+All encode the test documents of a configuration in turn, again and again; each ratio is the median over these
 rounds. Real tokens per second: neither padding counts, nor what lies behind the limit of 200 tokens. Ours starts from
 the text of the documents (`TextEncoder.encode`: tokenizing, batching, network), the peer's LSTM from the same ids
 written as words for its whitespace tokenizer (`SentenceTransformer.encode`), both with random weights of the same
 sizes. MiniLM runs on ONNX Runtime, from its own tokens, which are more for the same text (`peer_minilm.py`).
 
-    python benchmarks/encoding_speed.py [--rounds 5] [--threads 2]
+    python benchmarks/encoding_speed.py [--rounds 5] [--threads 2] [--config configs/demo.yaml model.hidden=96]
 """
 
 import argparse
@@ -64,9 +64,9 @@ def peer(script: str, *arguments: str, threads: int) -> subprocess.Popen[str]:
     return started
 
 
-def tokenize(root: Path) -> tuple[Path, Path]:
+def tokenize(config: Path, settings: list[str], root: Path) -> tuple[Path, Path]:
     """The folders of records and of ids."""
-    command = [sys.executable, "-m", "pipeline.cli", "tokenize", str(CONFIG), f"root={root}", "--json"]
+    command = [sys.executable, "-m", "pipeline.cli", "tokenize", str(config), *settings, f"root={root}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"encoding_speed: `{' '.join(command)}` failed with {done.returncode}")
@@ -79,9 +79,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--root", type=Path, default=HERE.parent / "runs" / "bench")
-    options = parser.parse_args()
-    config, root = load_config(CONFIG), options.root.resolve()
-    ingested, tokenized = tokenize(root)
+    parser.add_argument("--config", type=Path, default=CONFIG, help="of a matcher (configs/bench.yaml)")
+    options, settings = parser.parse_known_args()
+    config, root = load_config(options.config, settings), options.root.resolve()
+    ingested, tokenized = tokenize(options.config, settings, root)
     split = shards.open_split(tokenized, "test").fields["document"]
     rows, tokens = [split.ids(row).tolist() for row in range(len(split))], int(split.lengths.sum())
     (root / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

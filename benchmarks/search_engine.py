@@ -20,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pages", type=int, default=2000, help="pages of a crawl that is made (default 2000)")
+    parser.add_argument("--output", type=Path, help="the index (default: pages.index in the folder)")
     given, overrides = parser.parse_known_args()
     folder: Path = given.folder
     if not (folder / "logs" / "_SUCCESS").exists():
@@ -29,7 +30,7 @@ def main() -> int:
     result = run(load_config(CONFIG, overrides))
     pages = Path(result.stages["ingest"]["folder"]) / "collection.parquet"
     index = [sys.executable, "-m", "pipeline.cli", "index", result.stages["train"]["folder"], "--documents", str(pages)]
-    return subprocess.run([*index, "--output", str(folder / "pages.index")]).returncode
+    return subprocess.run([*index, "--output", str(given.output or folder / "pages.index")]).returncode
 
 
 if __name__ == "__main__":
