@@ -329,7 +329,8 @@ def test_one_machine_makes_and_another_uses(
     assert not list((tmp_path / "b").rglob(manifest.NAME))
     found = run("b", "export", "--output", str(tmp_path / "exported"))
     assert found.returncode == 0, found.stderr
-    assert {path.parents[1].name for path in (tmp_path / "b").rglob(manifest.NAME)} == {"train"}  # what is needed
+    # what is needed: an exported folder has what the evaluation chose, too
+    assert {path.parents[1].name for path in (tmp_path / "b").rglob(manifest.NAME)} == {"train", "evaluate"}
     page = run("c", "report", "--output", str(tmp_path / "page.html"))
     assert page.returncode == 0, page.stderr
     assert (tmp_path / "page.html").read_bytes()
