@@ -25,6 +25,7 @@ from pipeline.tokenization.encoder import (
 from pipeline.tokenization.passages import cut, remembered
 
 PIECE_TEXTS = 1000
+KEPT = 2  # the form of what pieces leave behind: another one's is not read
 
 
 class Piece(NamedTuple):
@@ -89,8 +90,8 @@ def keeping(executor: Executor, folder: Path) -> Executor:
 
 
 def _stamp(piece: Piece) -> str:
-    """Of its texts; what else shapes a result is in the stage's key."""
-    return atomic_files.digest([piece.field, piece.texts])
+    """Of its texts and of how results are kept; what else shapes a result is in the stage's key."""
+    return atomic_files.digest([KEPT, piece.field, piece.texts])
 
 
 def _counted_packed(counted: Counted) -> bytes:

@@ -1,6 +1,7 @@
 """A tokenization that was cut off goes on with the pieces that are done, and gives the same bytes."""
 
 import hashlib
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Config, check_config
-from pipeline.core import kept
+from pipeline.core import atomic_files, kept
 from pipeline.ingest import stage as ingestion
 from pipeline.tokenization import parallel, stage
 from tests.killing import at_every_step, killing
@@ -92,6 +93,18 @@ def test_a_kept_piece_that_is_damaged_or_of_other_texts_is_done_again(ingested: 
         assert run(tmp_path / "again", ingested, work, workers=1) == alone
         assert len(worked) == 2
     assert encoded.read_bytes() == content
+
+
+def test_what_an_earlier_form_has_kept_is_not_read(
+    ingested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts were kept as JSON before, and read as arrays since."""
+    alone, work = run(tmp_path / "whole", ingested, None, workers=1), tmp_path / "work"
+    with monkeypatch.context() as before:
+        before.setattr(parallel, "_stamp", lambda piece: atomic_files.digest([piece.field, piece.texts]))
+        before.setattr(parallel, "_counted_packed", lambda counted: json.dumps(dict(zip(*counted[:2]))).encode())
+        run(tmp_path / "before", ingested, work, workers=1)
+    assert run(tmp_path / "again", ingested, work, workers=1) == alone
 
 
 def test_a_tokenization_that_is_killed_goes_on_and_gives_the_same_bytes(ingested: Path, tmp_path: Path) -> None:
