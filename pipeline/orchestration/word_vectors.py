@@ -3,7 +3,6 @@
 The file is read by `model.vectors` and `tokenize.more_words`.
 """
 
-import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ import pyarrow.parquet as pq
 from pipeline.config import Config
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.ingest import places
+from pipeline.ingest.rows import BadRow
 from pipeline.orchestration.onnx_teacher import OnnxTeacher
 from pipeline.tokenization.encoder import Encoder, load_tokenizer, load_vocabulary
 from pipeline.tokenization.stage import COLLECTION_NAME
@@ -22,6 +23,7 @@ from pipeline.tokenization.vocabulary import SPECIAL
 SPREAD = 0.3  # standard deviation of the numbers of an encoder's vectors, about that of GloVe's
 WORDS_AT_ONCE = 4096
 READ_ROWS = 1024
+MOST_BYTES = 1 << 26  # of a line
 
 
 class Sentences:
@@ -50,11 +52,11 @@ class Sentences:
                     yield from batch[name].to_pylist()
         for path in self._files:
             try:
-                with path.open("rb") as file:
-                    packed = file.read(2) == b"\x1f\x8b"
-                with (gzip.open if packed else open)(path, "rt", encoding="utf-8") as lines:
-                    yield from (line.rstrip("\n") for line in lines)
-            except (OSError, EOFError, UnicodeDecodeError) as error:
+                for line in places.lines(str(path), "utf-8", MOST_BYTES):
+                    if line.problem is not None:
+                        raise line.problem
+                    yield line.text
+            except (InputError, BadRow) as error:
                 raise InputError(f"--texts {path} cannot be read as lines of UTF-8 text ({error})") from None
 
 
@@ -95,8 +97,9 @@ def of_encoder(folder: Path, tokenized: Path, size: int) -> tuple[list[str], np.
         InputError: see OnnxTeacher; or its vectors have fewer than `size` numbers.
     """
     encoder = OnnxTeacher(folder, "--onnx ")
-    words = [word for word in load_vocabulary(tokenized) if word not in SPECIAL]
-    words += [word for word in encoder.words() if word not in set(words)]
+    words = list(
+        dict.fromkeys([*(word for word in load_vocabulary(tokenized) if word not in SPECIAL), *encoder.words()])
+    )
     parts = (words[start : start + WORDS_AT_ONCE] for start in range(0, len(words), WORDS_AT_ONCE))
     vectors = np.concatenate([encoder.vectors("document", part) for part in parts]).astype(np.float64)
     if vectors.shape[1] < size:

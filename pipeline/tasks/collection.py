@@ -8,17 +8,6 @@ import numpy as np
 from pipeline.tokenization import shards
 
 
-def best_of(scores: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """(..., N) scores of documents, of those of their passages, which stand side by side.
-
-    >>> best_of(np.array([1, 5, 3, 2]), np.array([1, 2, 1]))
-    array([1, 5, 2])
-    """
-    if len(parts) == scores.shape[-1]:
-        return scores
-    return np.asarray(np.maximum.reduceat(scores, np.cumsum(parts) - parts, axis=-1))
-
-
 class Collection:
     """The distinct documents of some tables of texts; the first table's come first, in its own order.
 

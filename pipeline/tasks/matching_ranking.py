@@ -9,8 +9,9 @@ from mxnet import nd
 from pipeline.distributed.world import World
 from pipeline.evaluation.ranking import Best, Judgements, Ranking, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks.collection import Collection, best_of
+from pipeline.tasks.collection import Collection
 from pipeline.tokenization import shards
+from pipeline.tokenization.passages import best_of
 
 # Padded tokens encoded at once: enough to keep the matrix products busy, little beside the parameters.
 TOKENS_PER_CHUNK = 16_384

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 Tokens = Callable[[str], list[str]]  # a text's tokens, at least up to the model's limit
 
 # A run without white space and the white space after it; punctuation of scripts without spaces ends one too.
@@ -24,6 +26,17 @@ OVERLAP_SHARE = 0.15  # of a passage's tokens, repeated at the beginning of the 
 WORDS_REMEMBERED, MAX_WORD = 1 << 16, 40  # words, characters
 MAX_CHARACTERS = 20_000  # of a passage: a word of four million letters is one token of some tokenizers
 TITLE_SHARE = 0.25  # of the model's tokens, which a title may take at the most
+
+
+def best_of(scores: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(..., N) scores of documents, of those of their passages, which stand side by side.
+
+    >>> best_of(np.array([1, 5, 3, 2]), np.array([1, 2, 1]))
+    array([1, 5, 2])
+    """
+    if len(parts) == scores.shape[-1]:
+        return scores
+    return np.asarray(np.maximum.reduceat(scores, np.cumsum(parts) - parts, axis=-1))
 
 
 class Span(NamedTuple):

@@ -116,13 +116,13 @@ def run(
     if not records["train"].texts:
         raise InputError(f"{records['train'].path} has no record to learn from: check ingest.source and ingest.split")
     texts = sum(source.texts for split in SPLITS for field in fields for source in sources[split][field])
+    train_rows = _rows(sources["train"], folder)
+    more = _of_collection(sources, train_rows, folder) if learns_collection(config) else iter(())
     execution = config.execution if workers is None else ExecutionConfig(workers=workers)
     processes = parallel.executor_for(texts, execution)
     if work is not None:
         processes = parallel.keeping(processes, work)
-    rows_of: dict[str, dict[str, Rows]] = {"train": _rows(sources["train"], folder)}
     counted: dict[str, CountedTexts] = {}  # of train, by field
-    more = _of_collection(sources, rows_of["train"], folder) if learns_collection(config) else iter(())
     try:
         counts: dict[str, Any] = {}
         for name, form in by_vocabulary.items():
@@ -135,7 +135,7 @@ def run(
                 continue
             train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
-                form, train, rows_of["train"], folder / name, settings.rows_per_shard, processes, counted,
+                form, train, train_rows, folder / name, settings.rows_per_shard, processes, counted,
                 more, ALL if config.pretrain.pairs else settings.max_passages,
             )  # fmt: skip
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
@@ -145,7 +145,7 @@ def run(
             ]
         for split in SPLITS:
             (folder / split).mkdir()
-            rows = rows_of.pop(split, None) or _rows(sources[split], folder)
+            rows = train_rows if split == "train" else _rows(sources[split], folder)
             counts[split] = {
                 field: _write_texts(
                     folder / config.spec.fields[field].vocabulary,

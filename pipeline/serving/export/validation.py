@@ -12,8 +12,9 @@ from pipeline.serving.loading import usable_cores
 from pipeline.serving.predict import onnx_matching
 from pipeline.serving.predict.scoring import Encoded
 from pipeline.serving.predict.text_encoder import TextEncoder
-from pipeline.tasks.collection import Collection, best_of
+from pipeline.tasks.collection import Collection
 from pipeline.tokenization import shards
+from pipeline.tokenization.passages import best_of
 
 
 def matching(config: Config, folder: Path, graphs: Path, tokenized: Path, split_name: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
 from pipeline.tokenization.encoder import Encoder
-from pipeline.tokenization.passages import cut, remembered
+from pipeline.tokenization.passages import best_of, cut, remembered
 
 SIDES = ("query", "document")
 Backend = Literal["onnx", "mxnet"]
@@ -122,7 +122,7 @@ class TextEncoder:
         asked = [query for query, several in zip(queries, passages) for _ in several]
         scores = self.score_pairs(*self.encode_pairs(asked, [text for several in passages for text in several]))
         counts = np.array([len(several) for several in passages], np.int64)
-        return np.asarray(np.maximum.reduceat(scores, np.cumsum(counts) - counts)) if len(counts) else scores
+        return best_of(scores, counts)
 
     def grades(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """(N, G) probabilities of grades 0 … G - 1. Raises InputError unless the model was trained pointwise."""
