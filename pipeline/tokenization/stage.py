@@ -129,9 +129,7 @@ def run(
             (folder / name).mkdir(exist_ok=True)
             encoder.write_settings(form, folder / name)
             if vocabulary_from is not None:
-                for file in (encoder.SETTINGS_NAME, encoder.VOCABULARY_NAME, MODEL_NAME):
-                    if (vocabulary_from / name / file).exists():
-                        shutil.copy(vocabulary_from / name / file, folder / name)
+                _copy_tokenizer(vocabulary_from / name, folder / name)
                 continue
             train = {field: sources["train"][field] for field in form.max_tokens}
             counts[f"{name}_vocabulary".lstrip("_")] = _vocabulary(
@@ -139,10 +137,7 @@ def run(
                 more, ALL if config.pretrain.pairs else settings.max_passages,
             )  # fmt: skip
         if by_vocabulary[""].kind == "sentencepiece" and counts.get("vocabulary", math.inf) < settings.vocabulary_size:
-            counts["notes"] = [
-                f"vocabulary of {counts['vocabulary']} instead of {settings.vocabulary_size}: "
-                "the training split does not hold more pieces"
-            ]
+            counts["notes"] = [_fewer(counts["vocabulary"], settings.vocabulary_size)]
         for split in SPLITS:
             (folder / split).mkdir()
             rows = train_rows if split == "train" else _rows(sources[split], folder)
@@ -155,9 +150,8 @@ def run(
                 for field in fields
             }  # fmt: skip
             if settings.max_passages > 1:
-                counts[split]["document"] |= _write_passages(
-                    folder, folder / split, _distinct(sources[split]["document"], rows["document"]), settings, processes
-                )
+                documents = _distinct(sources[split]["document"], rows["document"])
+                counts[split]["document"] |= _write_passages(folder, folder / split, documents, settings, processes)
             counts[split]["examples"] = _write_examples(folder / split, records[split], sources[split], rows)
             if (ingest_folder / missing_name(split)).exists():
                 _write_missing(folder / split, sources[split]["query"], rows["query"])
@@ -168,6 +162,17 @@ def run(
         processes.close()
         parallel.forget()
     return counts
+
+
+def _fewer(size: int, wanted: int) -> str:
+    return f"vocabulary of {size} instead of {wanted}: the training split does not hold more pieces"
+
+
+def _copy_tokenizer(trained: Path, folder: Path) -> None:
+    """Takes over a tokenizer with its vocabulary."""
+    for file in (encoder.SETTINGS_NAME, encoder.VOCABULARY_NAME, MODEL_NAME):
+        if (trained / file).exists():
+            shutil.copy(trained / file, folder)
 
 
 def _pass_on(ingest_folder: Path, folder: Path) -> None:
