@@ -86,8 +86,9 @@ def main() -> None:
     split = shards.open_split(tokenized, "test").fields["document"]
     rows, tokens = [split.ids(row).tolist() for row in range(len(split))], int(split.lengths.sum())
     (root / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    records = pq.read_table(ingested / "records-test.parquet", columns=["document_id", "document"])
-    text_of = dict(zip(*(column.to_pylist() for column in records.columns)))
+    read = [ingested / "records-test.parquet", *ingested.glob("collection.parquet")]
+    tables = [pq.read_table(path, columns=["document_id", "document"]).to_pydict() for path in read]
+    text_of = {key: text for table in tables for key, text in zip(table["document_id"], table["document"])}
     texts = [text_of[key] for key in split.keys]
     vocabulary = shards.vocabulary_size(tokenized)
     arrays = random_parameters(config, vocabulary)

@@ -181,6 +181,12 @@ class Config(Settings):
         """What validation measures."""
         return tuple(metric.name for metric in self.spec.metrics_of(self))
 
+    @property
+    def joins_overlap(self) -> bool:
+        """Whether what two texts have in common joins the network: where grades of pairs are all that is measured."""
+        graded = bool(self.spec.heads) and self.train.loss.graded and self.evaluate.kinds == ("graded",)
+        return graded and self.train.join_overlap
+
     @model_validator(mode="after")
     def _fill(self) -> "Config":
         """Gives settings whose default rests on others their value; before `_agree`, which checks it."""

@@ -319,7 +319,14 @@ class TrainConfig(Settings):
     join_naive_bayes: bool = Field(
         default=True,
         description="Task classification: joins naive Bayes over words and pairs of words to the network, with a "
-        "weight chosen on valid, and predicts by both. It cannot be worse on valid than the better of the two.",
+        "weight chosen on valid, and predicts by both. It cannot be worse on valid than the better of the two. With "
+        "metric=macro_f1 rare classes are said more often.",
+    )
+    join_overlap: bool = Field(
+        default=True,
+        description="train.loss.kind=pointwise with evaluate.kinds=[graded]: joins a classifier by what both texts "
+        "have in common to the network, with a weight chosen on valid, and predicts by both. It cannot be worse on "
+        "valid than the better of the two. With metric=macro_f1 rare grades are said more often.",
     )
     sure_precision: float | None = Field(
         default=None,

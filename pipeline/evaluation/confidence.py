@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
-from pipeline.evaluation.naive_bayes import LEAST, log_softmax
+from pipeline.evaluation.joining import LEAST, log_softmax
 
 NAME = "confidence.json"  # in a trained folder
 TEMPERATURES = np.geomspace(0.05, 20, 241)

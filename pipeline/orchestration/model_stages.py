@@ -67,7 +67,13 @@ def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
 def _idle(config: Config) -> list[str]:
     """Settings of training that change nothing as they are, so that older folders stay up to date."""
     off = {"compression": "none", "bpe_dropout": 0.0, "swap_share": 0.0}
-    return [name for name, value in off.items() if getattr(config.train, name) == value]
+    idle = [name for name, value in off.items() if getattr(config.train, name) == value]
+    return [*idle, *([] if config.joins_overlap else ["join_overlap"])]
+
+
+def _shifts(config: Config) -> bool:
+    """Whether the classes that a classifier says are shifted, which older folders do not have."""
+    return config.task == "classification" and config.train.join_naive_bayes and config.train.metric == "macro_f1"
 
 
 def _judging(config: Config) -> list[str]:
@@ -179,6 +185,7 @@ class Train(WorkerStage):
                 "train": _without(settings["train"], *EXECUTION, *_idle(config)),
                 **({"teach": config.teach.shaping(config.spec.relevance)} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in _judging(config)},
+                **({"rare_classes": "shifted"} if _shifts(config) else {}),
             },
             inputs={
                 **_without(dict(keys), "ingest"),  # that stands in tokenize's key
@@ -222,7 +229,8 @@ class Evaluate(WorkerStage):
         return KeyParts(
             code=self.VERSION,
             config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed}
-            | ({"rerank": config.rerank.top} if second else {}),
+            | ({"rerank": config.rerank.top} if second else {})
+            | ({"beside": "overlap"} if "graded" in config.evaluate.kinds else {}),
             inputs={**keys, **({"rerank.model": fingerprint(str(Path(second) / "parameters.npz"))} if second else {})},
             libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer", *config.packages),
         )

@@ -1,7 +1,7 @@
 """What an evaluation says: systems side by side with intervals, their table, and wins and losses query by query."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +138,19 @@ def graded_comparison(
     seed: int,
     majority: int | None = None,
     groups: np.ndarray | None = None,
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> dict[str, Any]:
-    """accuracy, macro_f1 and auc of the model and of the majority class, with 95 % paired-bootstrap intervals.
+    """accuracy, macro_f1 and auc of the model, of others and of the majority, with 95 % paired-bootstrap intervals.
 
     Args:
         labels, predicted: (N,) whole grades; scores: (N,), higher = more relevant.
         majority: the grade that the baseline gives to every pair; None: the most frequent of `labels` (the best that a
             constant can do on them).
         groups: (N,) query rows; given, whole queries are resampled, since pairs of one query are not independent.
+        others: other systems' grades and scores, by name. The first is the reference; without any it is the majority.
 
     Returns:
-        As `comparison`, with unit "pairs", reference "majority" and the majority's grade. An auc that does not exist
+        As `comparison`, with unit "pairs" and the majority's grade. An auc that does not exist
         (one grade only) is None.
 
     Raises:
@@ -162,6 +164,7 @@ def graded_comparison(
         majority = int(grades[np.argmax(counts)])
     inputs = {
         MODEL: (predicted, scores),
+        **(others or {}),
         "majority": (np.full_like(labels, majority), np.zeros(len(labels))),
     }
     groups = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -172,28 +175,22 @@ def graded_comparison(
             drawn[name].append(metrics.weighted_metrics(labels, predictions, score, weights))
     observed = {name: metrics.graded_metrics(labels, *outputs) for name, outputs in inputs.items()}
     resampled = {name: {m: np.concatenate([d[m] for d in drawn[name]]) for m in observed[MODEL]} for name in inputs}
+    reference = next(iter(others or ["majority"]))
+
+    def interval(name: str, metric: str) -> Figure:
+        return interval_of(observed[name][metric], resampled[name][metric])
+
+    def difference(name: str, metric: str) -> Figure:
+        gained = observed[name][metric] - observed[reference][metric]
+        return interval_of(gained, resampled[name][metric] - resampled[reference][metric], with_p=True)
+
     return {
         "unit": "pairs",
         "counted": len(labels),
         "majority": majority,
         "samples": samples,
-        "reference": "majority",
-        "systems": {
-            name: {
-                "metrics": {m: interval_of(observed[name][m], resampled[name][m]) for m in observed[name]},
-                "difference": {}
-                if name == "majority"
-                else {
-                    m: interval_of(
-                        observed[name][m] - observed["majority"][m],
-                        resampled[name][m] - resampled["majority"][m],
-                        with_p=True,
-                    )
-                    for m in observed[name]
-                },
-            }
-            for name in inputs
-        },
+        "reference": reference,
+        "systems": of_systems([*inputs], [*observed[MODEL]], reference, interval, difference),
     }
 
 

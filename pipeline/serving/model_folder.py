@@ -23,6 +23,7 @@ CARRIED = (
     "sentencepiece.model",
     "images.json",
     "naive_bayes.npz",
+    "overlap.npz",
     "confidence.json",
 )
 

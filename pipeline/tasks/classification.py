@@ -11,7 +11,7 @@ from mxnet import Context, nd
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import metrics, naive_bayes
+from pipeline.evaluation import joining, metrics, naive_bayes
 from pipeline.evaluation.judged import Classes, Judged, shown
 from pipeline.models.classifier import Classifier
 from pipeline.models.losses import balanced, taught_losses
@@ -115,20 +115,20 @@ class Classification(LabelTask):
             return
         if train.join_naive_bayes:
             mixture = self._mixture(probabilities, valid)
-            naive_bayes.save(folder, mixture)
+            joining.save(folder / naive_bayes.NAME, mixture)
             probabilities = mixture.probabilities(probabilities, self.texts_read(valid))
         self.choose_confidence(folder, probabilities, valid)
 
-    def _mixture(self, probabilities: np.ndarray, valid: shards.Split) -> naive_bayes.Joined:
+    def _mixture(self, probabilities: np.ndarray, valid: shards.Split) -> joining.Joined[naive_bayes.NaiveBayes]:
         """From the network's (N, C) probabilities of the validation split."""
-        metric = metrics.macro_f1 if self.config.train.metric == "macro_f1" else metrics.accuracy
-        mixture, _ = naive_bayes.joined(
-            self._naive_bayes(), probabilities, self.texts_read(valid), self.classes_of(valid), metric
-        )
-        return mixture
+        metric, counts = metrics.accuracy, None
+        if self.config.train.metric == "macro_f1":
+            metric, counts = metrics.macro_f1, np.bincount(self.classes, minlength=len(self.names))
+        texts, labels = (self.texts_read(valid),), self.classes_of(valid)
+        return joining.joined(self._naive_bayes(), probabilities, texts, labels, metric, counts)[0]
 
     @functools.cached_property
-    def _joined(self) -> naive_bayes.Joined | None:
+    def _joined(self) -> joining.Joined[naive_bayes.NaiveBayes] | None:
         """What `finish` wrote."""
         return naive_bayes.load(self.trained, len(self.names))
 

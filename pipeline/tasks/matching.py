@@ -14,11 +14,11 @@ from pipeline.config.memory import MAX_SCORES
 from pipeline.core import derived_arrays
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World, steady
-from pipeline.evaluation import confidence
+from pipeline.evaluation import confidence, overlap
 from pipeline.models.devices import on_device
 from pipeline.models.losses import balanced
 from pipeline.models.matcher import SIDES, Matcher, Representation
-from pipeline.tasks import known_pairs, matching_answers, matching_evaluation, matching_teaching
+from pipeline.tasks import known_pairs, matching_answers, matching_evaluation, matching_grades, matching_teaching
 from pipeline.tasks.base import NOT_HERE, StepLoss, Task
 from pipeline.tasks.known_pairs import Known
 from pipeline.tasks.length_bucketing import Chunked, chunked, distinct_tokens
@@ -75,7 +75,7 @@ class Matching(Task):
         """See Task: of a ranking loss the relevant ones."""
         relevance = self.train.relevance
         if self.config.train.loss.graded:
-            matching_evaluation.check_grades(relevance, self.config.train.loss.grades, "train")
+            matching_grades.check(relevance, self.config.train.loss.grades, "train")
             return super().examples
         relevant = self.derived("relevant", functools.partial(derived_arrays.selected, self._relevant, len(relevance)))
         if not len(relevant):
@@ -439,9 +439,14 @@ class Matching(Task):
     def evaluate(self, network: Matcher, world: World, ingested: Path, folder: Path) -> dict[str, float]:
         """Tables against the baselines, and the queries won and lost; see matching_evaluation."""
         answering = confidence.load_answering(self.trained)
-        return matching_evaluation.evaluate(self.config, self.folder, network, world, ingested, folder, answering)
+        joined = overlap.load(self.trained, self.config.train.loss.grades)
+        return matching_evaluation.evaluate(
+            self.config, self.folder, network, world, ingested, folder, answering, joined
+        )
 
     def finish(self, network: Matcher, world: World, folder: Path) -> None:
-        """Which answers are sure, chosen on the validation split, where that is wanted."""
+        """Chosen on the validation split: what the grades of pairs are joined with, and which answers are sure."""
+        if self.config.joins_overlap:
+            matching_grades.choose(self.config, self.folder, network, world, folder)
         if self.config.train.sure_precision is not None:
             matching_answers.choose(self.config, self.folder, network, world, folder)

@@ -3,53 +3,23 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.config import Config
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import judged, metrics
 from pipeline.evaluation.confidence import Answering
-from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.joining import Joined
+from pipeline.evaluation.overlap import Overlap
 from pipeline.evaluation.ranking import evaluate as judge
 from pipeline.models.matcher import Matcher
 from pipeline.reporting import system_comparison, tables
 from pipeline.reporting.folder import FUSION
-from pipeline.tasks import matching_answers, matching_systems, reranking
+from pipeline.tasks import matching_answers, matching_grades, matching_systems, reranking
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_evidence import Evidence
-from pipeline.tasks.matching_ranking import score_pairs
 from pipeline.tasks.matching_systems import Queries, Systems, Words
 from pipeline.tokenization import shards
-
-
-def check_grades(relevance: np.ndarray, grades: int, split: str) -> None:
-    """Raises InputError where a pair's relevance is not one of 0 … grades - 1."""
-    wrong = ~np.isin(relevance, np.arange(grades))
-    if wrong.any():
-        raise InputError(
-            f"relevance {relevance[wrong][0]:g} in the {split} split is not one of the grades 0 … {grades - 1}: "
-            "set train.loss.grades or map labels with ingest.source.grades"
-        )
-
-
-# --- judging ----------------------------------------------------------------------------------------------------------
-def _graded(
-    config: Config, network: Matcher, split: shards.Split, name: str, world: World
-) -> tuple[np.ndarray, np.ndarray]:
-    """A split's labels (P,) and the probabilities of the grades (P, G)."""
-    loss = config.train.loss
-    check_grades(split.relevance, loss.grades, name)
-    rows, collection = split.rows, Collection([split.fields["document"]])
-    query = split.fields["query"]
-    logits = score_pairs(network, query, rows["query"], collection, rows["document"], world, loss.outputs)
-    return split.relevance.astype(int), grade_probabilities(logits, loss.grade_link)
-
-
-def _predictions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest and the expected grade of each pair, (P,) each."""
-    return probabilities.argmax(axis=1), probabilities @ np.arange(probabilities.shape[1])
 
 
 def validate(config: Config, tokenized: Path, network: Matcher, world: World) -> dict[str, float]:
@@ -61,8 +31,8 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
     split = shards.open_split(tokenized, "valid")
     means: dict[str, float] = {}
     if "graded" in config.evaluate.kinds and len(split.relevance):
-        labels, probabilities = _graded(config, network, split, "valid", world)
-        means |= metrics.graded_metrics(labels, *_predictions(probabilities))
+        labels, probabilities = matching_grades.of_split(config, network, split, "valid", world)
+        means |= metrics.graded_metrics(labels, *matching_grades.told(probabilities))
     if "ranking" in config.evaluate.kinds:
         queries = matching_systems.queries_of(split, Collection([split.fields["document"]]))
         if len(queries.judgements.answerable):
@@ -76,7 +46,7 @@ def validate(config: Config, tokenized: Path, network: Matcher, world: World) ->
 
 def evaluate(
     config: Config, tokenized: Path, network: Matcher, world: World, ingested: Path, folder: Path,
-    answering: Answering | None = None,
+    answering: Answering | None = None, joined: Joined[Overlap] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Judges the test split beside its baselines; rank 0 writes into `folder` and returns the metrics.
 
@@ -85,6 +55,7 @@ def evaluate(
 
     Args:
         answering: which answers the model is sure of; None: it does not say.
+        joined: what the grades of pairs are joined with; None: nothing.
     """
     split = shards.open_split(tokenized, "test")
     kinds, compared, printed = config.evaluate.kinds, {}, []
@@ -97,9 +68,9 @@ def evaluate(
         words = Words(config, tokenized, ingested, test, valid)
         evidence = Evidence(config, tokenized, split, words.texts, folder, network, world)
     if "graded" in kinds:
-        graded = _graded(config, network, split, "test", world)
+        graded = matching_grades.of_split(config, network, split, "test", world)
         if evidence:
-            compared["graded"] = _against_majority(evidence, *graded)
+            compared["graded"] = matching_grades.compared(evidence, *graded, tokenized, joined)
     if "ranking" in kinds:
         systems = matching_systems.systems(config, network, test, valid, words, world)
         if config.rerank.model:
@@ -119,20 +90,6 @@ def evaluate(
     (folder / "table.txt").write_text("\n".join(printed), encoding="utf-8")
     (folder / "metrics.json").write_text(as_json(compared, indent=1), encoding="utf-8")
     return flat
-
-
-def _against_majority(evidence: Evidence, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    config, split = evidence.config, evidence.split
-    majority = int(np.bincount(evidence.train.relevance.astype(int)).argmax())
-    evidence.grades(labels, probabilities, majority)
-    return tables.graded_comparison(
-        labels,
-        *_predictions(probabilities),
-        config.evaluate.bootstrap_samples,
-        config.seed,
-        majority,
-        split.rows["query"],
-    )
 
 
 def _against_baselines(evidence: Evidence, test: Queries, systems: Systems) -> dict[str, Any]:

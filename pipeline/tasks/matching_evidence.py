@@ -3,6 +3,7 @@
 The files' formats are in docs/report.md; reports, comparisons and promotions read nothing else.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,20 @@ class Evidence:
                 judged_documents, grades = judgements.of(int(queries[place]))
                 self._align(f"query {kind} against BM25", int(queries[place]), int(judged_documents[grades.argmax()]))
 
-    def grades(self, labels: np.ndarray, probabilities: np.ndarray, majority: int) -> None:
-        """judged-graded.parquet: a row per pair with its grade and the grades' probabilities (N, G)."""
+    def grades(
+        self, labels: np.ndarray, probabilities: np.ndarray, others: Mapping[str, np.ndarray], majority: int
+    ) -> None:
+        """judged-graded.parquet: a row per pair with its grade and the grades' probabilities (N, G).
+
+        Args:
+            others: the probabilities of other systems, by name.
+        """
         query_rows, document_rows = (self.split.rows[side] for side in SIDES)
         queries, documents = (self.split.fields[side] for side in SIDES)
         texts = zip(query_rows, document_rows)
         right = probabilities.argmax(axis=1) == labels
+        systems = {name: those.argmax(axis=1) == labels for name, those in others.items()}
+        systems = {"model": right, **systems, "majority": labels == majority}
         names = [str(grade) for grade in range(probabilities.shape[1])]
         rows = Judged(
             unit="pairs",
@@ -119,10 +128,7 @@ class Evidence:
                 "document length (tokens)": documents.lengths[document_rows].astype(float),
                 "rare words in the query (%)": self._rare_share("query", query_rows),
             },
-            values={
-                ("model", "accuracy"): right.astype(float),
-                ("majority", "accuracy"): (labels == majority).astype(float),
-            },
+            values={(name, "accuracy"): each.astype(float) for name, each in systems.items()},
             classes=Classes(names, labels, probabilities, ordered=True),
         )
         judged.write(self.folder / "judged-graded.parquet", rows)

@@ -9,8 +9,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.naive_bayes import MultinomialNB
 
 from pipeline.core.errors import InputError
-from pipeline.evaluation import naive_bayes
-from pipeline.evaluation.naive_bayes import Joined
+from pipeline.evaluation import joining, naive_bayes
+from pipeline.evaluation.joining import Joined
 
 
 def texts_of(rng: np.random.Generator, count: int, words: int = 30) -> list[np.ndarray]:
@@ -48,7 +48,7 @@ def test_two_that_know_halves_know_all_together() -> None:
     train, labels, _ = texts(400)
     model = naive_bayes.fit(train, labels, 2, 20)
     (valid, given, known), (test, other, hidden) = texts(300), texts(300)
-    found, tried = naive_bayes.joined(model, network_that_knows(given, known), valid, given, accuracy_score)
+    found, tried = joining.joined(model, network_that_knows(given, known), (valid,), given, accuracy_score)
     network = network_that_knows(other, hidden)
     words = model.log_probabilities(test).argmax(axis=1)
     assert 0.6 < accuracy_score(other, network.argmax(axis=1)) < 0.9 and 0.6 < accuracy_score(other, words) < 0.9
@@ -63,7 +63,7 @@ def test_a_useless_part_gets_nothing() -> None:
     model = naive_bayes.fit(train, labels, 2, 30)
     valid, given = texts_of(rng, 2000), rng.integers(0, 2, 2000)
     network = network_that_knows(np.where(rng.random(2000) < 0.8, given, 1 - given), np.ones(2000, bool), 0.8)
-    found, tried = naive_bayes.joined(model, network, valid, given, accuracy_score)
+    found, tried = joining.joined(model, network, (valid,), given, accuracy_score)
     said = found.probabilities(network, valid)
     assert tried[0.0] < 0.55 < 0.75 < tried[1.0]
     assert accuracy_score(given, said.argmax(axis=1)) >= tried[1.0], "never worse on what it was chosen by"
@@ -75,7 +75,7 @@ def test_it_comes_back_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     model = naive_bayes.fit(texts_of(rng, 50), rng.integers(0, 3, 50), 3, 30)
     assert naive_bayes.load(tmp_path, 3) is None
-    naive_bayes.save(tmp_path, Joined(model, 0.5, 2.0))
+    joining.save(tmp_path / naive_bayes.NAME, Joined(model, 0.5, 2.0))
     again = naive_bayes.load(tmp_path, 3)
     assert again is not None and (again.a, again.b) == (0.5, 2.0)
     test, network = texts_of(rng, 9), rng.random((9, 3))

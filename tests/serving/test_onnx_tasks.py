@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mxnet import nd
 
-from pipeline.evaluation import confidence, naive_bayes
+from pipeline.evaluation import confidence, joining, naive_bayes
 from pipeline.models.writing import BARRED, Choice, choose, write
 from pipeline.serving.export import onnx_export
 from pipeline.serving.loading import open_predictor
@@ -56,7 +56,7 @@ def test_naive_bayes_joins_in_on_either_backend(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tmp_path / "m")
     texts, classes = [tokenizer.encode(text, "text") for text in TEXTS], alone.shape[1]
     model = naive_bayes.fit(texts, np.arange(len(texts)) % classes, classes, shards.vocabulary_size(tmp_path / "m"))
-    naive_bayes.save(tmp_path / "m", naive_bayes.Joined(model, 0.5, 0.25))
+    joining.save(tmp_path / "m" / naive_bayes.NAME, joining.Joined(model, 0.5, 0.25))
     check(tmp_path / "m", rows)
     found = np.array([list(row["probabilities"].values()) for row in both(tmp_path / "m", rows)[0]])
     expected = alone**0.5 * np.exp(model.log_probabilities(texts)) ** 0.25

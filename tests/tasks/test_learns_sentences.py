@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.serving.loading import open_predictor
 from tests.conftest import last_json
 
 pytestmark = pytest.mark.learns
@@ -109,3 +111,37 @@ def test_cross_attention_sees_whether_one_word_of_a_text_is_missing_in_the_other
     config["ingest"] = {"source": {"format": "jsonl", "paths": paths, "columns": {"relevance": "relevance"}}}
     metrics = last_json(duplet("run", config, "--json"))["metrics"]
     assert least < metrics["test/accuracy"] <= most
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_a_pair_whose_texts_share_letters_that_no_pair_shared_before(
+    metric: str, duplet: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Does a text begin with the other's letters, or with others? Two towers learn no such thing from 300 pairs; what
+    is joined to them knows it, and every way to use the model says what the evaluation found."""
+    rng, rows = random.Random(3), []
+    for number in range(420):
+        letters = rng.sample("abcdefghijklmnopqrstuvwxyz", 18)
+        query, grade = "".join(letters[:5]), int(number % 4 == 0)
+        document = "".join(letters[:5] if grade else letters[2:4] + letters[5:8]) + "".join(letters[8:])
+        rows.append({"query": query, "document": document, "relevance": str(grade)})
+    config = configured(
+        tmp_path, "matching", rows, tokenize={"kind": "character"}, evaluate={"kinds": ["graded"]},
+        train={"loss": {"kind": "pointwise"}, "metric": metric, "epochs": 3},
+    )  # fmt: skip
+    config["ingest"]["source"]["columns"] = {"relevance": "relevance"}
+    found = last_json(duplet("run", config, "--json"))
+    metrics, stages = found["metrics"], found["stages"]
+    assert metrics[f"test/{metric}"] < 0.85 and metrics["test/majority/accuracy"] < 0.85
+    assert metrics[f"test/overlap/{metric}"] > 0.95 and metrics[f"test/fused/{metric}"] > 0.95
+    judged = pq.read_table(Path(stages["evaluate"]["folder"]) / "judged-graded.parquet")
+    right = [bool(value) for value in judged["fused/accuracy"].to_pylist()]
+    test = pq.read_table(Path(stages["ingest"]["folder"]) / "records-test.parquet").to_pylist()
+    trained = Path(stages["train"]["folder"])
+    exported = tmp_path / "exported"
+    duplet("export", str(trained), "--output", str(exported))
+    said = [open_predictor(folder, backend=backend).predict(test) for folder, backend in
+            ((trained, "onnx"), (trained, "mxnet"), (exported, "onnx"))]  # fmt: skip
+    for answers in said:
+        assert [row["grade"] == int(one["relevance"]) for row, one in zip(answers, test)] == right
+        assert all(abs(a["score"] - b["score"]) < 1e-4 for a, b in zip(answers, said[0]))

@@ -9,7 +9,7 @@ from mxnet import gluon, nd
 
 from pipeline.config import Config
 from pipeline.core.errors import InputError
-from pipeline.evaluation import confidence
+from pipeline.evaluation import confidence, overlap
 from pipeline.models.kernel import operator
 from pipeline.models.matcher import Matcher
 from pipeline.models.parameters import parameters_of
@@ -64,8 +64,9 @@ def represent_with(config: Config, arrays: Mapping[str, np.ndarray]) -> Represen
 def open_encoder(config: Config, folder: Path) -> TextEncoder:
     """A matching model's encoders, as `onnx_matching.open_encoder` opens them."""
     arrays, answering = read_parameters(folder), confidence.load_answering(folder)
-    scorer = Scorer(config, arrays)
-    return TextEncoder(config, load_tokenizer(folder), represent_with(config, arrays), scorer, 1, answering)
+    scorer, joined = Scorer(config, arrays), overlap.load(folder, config.train.loss.grades)
+    represent = represent_with(config, arrays)
+    return TextEncoder(config, load_tokenizer(folder), represent, scorer, 1, answering, joined)
 
 
 def open_predictor(config: Config, folder: Path) -> MatchingPredictor:

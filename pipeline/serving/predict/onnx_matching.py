@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.evaluation import confidence
+from pipeline.evaluation import confidence, overlap
 from pipeline.serving import second_stage
 from pipeline.serving.model_folder import read_config, read_parameters
 from pipeline.serving.onnx import session
@@ -22,8 +22,9 @@ EXAMPLE = (
 def open_encoder(config: Config, folder: Path, graphs: Path, threads: int) -> TextEncoder:
     """Opens the encoders whose graphs lie in `graphs`: the model's folder, if it is exported. Raises InputError."""
     scorer = Scorer(config, read_parameters(folder))
-    answering = confidence.load_answering(folder)
-    return TextEncoder(config, load_tokenizer(folder), session.represent_with(graphs), scorer, threads, answering)
+    answering, joined = confidence.load_answering(folder), overlap.load(folder, config.train.loss.grades)
+    represent = session.represent_with(graphs)
+    return TextEncoder(config, load_tokenizer(folder), represent, scorer, threads, answering, joined)
 
 
 def open_predictor(config: Config, folder: Path, graphs: Path, threads: int) -> MatchingPredictor:

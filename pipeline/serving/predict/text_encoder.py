@@ -10,6 +10,8 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
+from pipeline.evaluation.joining import Joined
+from pipeline.evaluation.overlap import Overlap
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
 from pipeline.tokenization.encoder import Encoder
 from pipeline.tokenization.passages import best_of, cut, remembered
@@ -46,14 +48,15 @@ class TextEncoder:
         sides: "query" and "document".
         pointwise: whether `grades` can be asked for.
         answering: which queries' first documents are sure answers; None: the model does not say.
+        joined: what the grades of pairs are joined with; None: nothing.
     """
 
     def __init__(
         self, config: Config, tokenizer: Encoder, represent: Represent, scorer: Scorer, threads: int = 1,
-        answering: Answering | None = None,
+        answering: Answering | None = None, joined: Joined[Overlap] | None = None,
     ) -> None:  # fmt: skip
         self._map = side_by_side(threads)
-        self.config, self.sides, self.answering = config, SIDES, answering
+        self.config, self.sides, self.answering, self.joined = config, SIDES, answering, joined
         self.pointwise = config.train.loss.graded
         self.by_token = config.model.scored_by.by_token
         self._tokenizer, self._represent, self._scorer = tokenizer, represent, scorer
@@ -113,6 +116,9 @@ class TextEncoder:
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """(N,) float32: query text i with document text i, by its best passage where the model's documents are read in
         passages; of a pointwise model the expected grade."""
+        if self.joined is not None:
+            chances = self.grades(queries, documents)
+            return (chances @ np.arange(chances.shape[1])).astype(np.float32)
         most, limit = self.config.tokenize.max_passages, self.config.tokenize.limit("document")
         if most == 1:
             return self.score_pairs(*self.encode_pairs(queries, documents))
@@ -126,7 +132,11 @@ class TextEncoder:
 
     def grades(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """(N, G) probabilities of grades 0 … G - 1. Raises InputError unless the model was trained pointwise."""
-        return self.grade_pairs(*self.encode_pairs(queries, documents))
+        chances = self.grade_pairs(*self.encode_pairs(queries, documents))
+        if self.joined is None:
+            return chances
+        ids = lambda side, texts: (self._tokenizer.encode(text, side) for text in texts)
+        return self.joined.probabilities(chances, *map(ids, SIDES, (queries, documents)))
 
     def encode_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[Encoded, Encoded]:
         """Both sides of N pairs; a text that comes several times goes through the network once."""
@@ -146,7 +156,8 @@ class TextEncoder:
         return self._scorer.score_all(query, document)
 
     def grade_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
-        """(N, G) probabilities, of encoded pairs. Raises InputError unless the model was trained pointwise."""
+        """(N, G) probabilities of encoded pairs, by the network alone. Raises InputError unless it was trained
+        pointwise."""
         if not self.pointwise:
             raise InputError("this model gives scores and no grades: it was not trained with train.loss.kind=pointwise")
         return self._scorer.grades(query, document)
