@@ -30,7 +30,7 @@ SECTIONS = (
     "name", "root", "seed", "task", "ingest", "execution", "tokenize", "model", "train", "evaluate", "promote",
     "tracking", "nights", "teach", "mine", "rerank", "pretrain",
     "data_packages", "local_root", "metrics", "model_packages", "needed", "options", "packages", "settings", "shown",
-    "spec", "split_seed", "training_files",
+    "joins_overlap", "spec", "split_seed", "training_files",
 )  # fmt: skip
 
 
