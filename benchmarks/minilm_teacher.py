@@ -121,12 +121,25 @@ def words_of(tokenized: Path) -> list[str]:
     return sorted({word for word in words if word and not any(map(str.isspace, word))} | whole)
 
 
+def beside(rows: dict[str, str], size: int, path: Path) -> dict[str, str]:
+    """Each word of either file: its numbers in `path`, then those in `rows`; zeros where one of them lacks it."""
+    other: dict[str, str] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            word, _, numbers = line.rstrip().partition(" ")
+            other[word] = numbers
+    width = len(next(iter(other.values())).split())
+    missing, none = " ".join(["0"] * width), " ".join(["0"] * size)
+    return {word: f"{other.get(word, missing)} {rows.get(word, none)}" for word in {**rows, **other}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("texts", "words", "scores"))
     parser.add_argument("folder", type=Path, help="texts, scores: the ingested one; words: the tokenized one")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", type=int, default=128, help="words: numbers of a vector (128)")
+    parser.add_argument("--beside", type=Path, help="words: GloVe's file, whose numbers stand before MiniLM's")
     parser.add_argument("--epochs", type=int, default=3, help="scores: passes over train (3)")
     given = parser.parse_args()
     if given.what == "scores":
@@ -144,10 +157,14 @@ def main() -> None:
         _, _, axes = np.linalg.svd(vectors, full_matrices=False)
         vectors = vectors @ axes[: given.size].T
         vectors *= 0.3 / vectors.std()  # about the scale of GloVe's
+        rows = {word: " ".join(f"{x:.4f}" for x in vector) for word, vector in zip(words, vectors, strict=True)}
+        if given.beside:
+            rows = beside(rows, given.size, given.beside)
         with given.output.open("w", encoding="utf-8") as file:
-            file.write(f"{len(words)} {given.size}\n")
-            for word, vector in zip(words, vectors, strict=True):
-                file.write(f"{word} {' '.join(f'{number:.4f}' for number in vector)}\n")
+            file.write(f"{len(rows)} {len(next(iter(rows.values())).split())}\n")
+            file.writelines(f"{word} {numbers}\n" for word, numbers in rows.items())
+        print(f"{given.output}: {len(rows):,} vectors")
+        return
     print(f"{given.output}: {len(vectors):,} vectors")
 
 
