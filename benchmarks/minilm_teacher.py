@@ -148,7 +148,7 @@ def main() -> None:
     if given.what == "texts":
         texts = texts_of(given.folder)
         vectors = encode(texts)
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 384)
+        count, flat = len(vectors), pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 384)
         pq.write_table(pa.table({"text": texts, "vector": flat}), given.output)
     else:
         words = words_of(given.folder)
@@ -161,11 +161,10 @@ def main() -> None:
         if given.beside:
             rows = beside(rows, given.size, given.beside)
         with given.output.open("w", encoding="utf-8") as file:
-            file.write(f"{len(rows)} {len(next(iter(rows.values())).split())}\n")
+            count = len(rows)
+            file.write(f"{count} {len(next(iter(rows.values())).split())}\n")
             file.writelines(f"{word} {numbers}\n" for word, numbers in rows.items())
-        print(f"{given.output}: {len(rows):,} vectors")
-        return
-    print(f"{given.output}: {len(vectors):,} vectors")
+    print(f"{given.output}: {count:,} vectors")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.evaluation import metrics
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 TEMPERATURES = np.geomspace(0.1, 50, 60)
@@ -47,11 +48,16 @@ class Joined(NamedTuple, Generic[Model]):
 
     def probabilities(self, network: np.ndarray, *texts: Iterable[np.ndarray]) -> np.ndarray:
         """(N, C) from the network's (N, C) probabilities; with b = 0 and no shift the very same."""
+        return self.mixed(network, self.model.log_probabilities(*texts) if self.b else None)
+
+    def mixed(self, network: np.ndarray, simple: np.ndarray | None) -> np.ndarray:
+        """As `probabilities`, from the simpler model's (N, C) log probabilities; with b = 0 it needs none."""
         if self.b == 0 and self.shift is None:
             return network
         logs = self.a * np.log(np.maximum(network.astype(np.float64), LEAST))
         if self.b:
-            logs = logs + self.b * self.model.log_probabilities(*texts)
+            assert simple is not None
+            logs = logs + self.b * simple
         return np.exp(log_softmax(logs if self.shift is None else logs + self.shift))
 
 
@@ -59,6 +65,13 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     """(N, C) float64."""
     scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
+
+
+def judged_by(metric: str, labels: np.ndarray, classes: int) -> tuple[Metric, np.ndarray | None]:
+    """What `joined` chooses by, for `train.metric` and the (N,) labels of training: `metric` and `counts`."""
+    if metric == "macro_f1":
+        return metrics.macro_f1, np.bincount(labels, minlength=classes)
+    return metrics.accuracy, None
 
 
 def joined(

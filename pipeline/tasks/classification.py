@@ -121,11 +121,9 @@ class Classification(LabelTask):
 
     def _mixture(self, probabilities: np.ndarray, valid: shards.Split) -> joining.Joined[naive_bayes.NaiveBayes]:
         """From the network's (N, C) probabilities of the validation split."""
-        metric, counts = metrics.accuracy, None
-        if self.config.train.metric == "macro_f1":
-            metric, counts = metrics.macro_f1, np.bincount(self.classes, minlength=len(self.names))
+        by = joining.judged_by(self.config.train.metric, self.classes, len(self.names))
         texts, labels = (self.texts_read(valid),), self.classes_of(valid)
-        return joining.joined(self._naive_bayes(), probabilities, texts, labels, metric, counts)[0]
+        return joining.joined(self._naive_bayes(), probabilities, texts, labels, *by)[0]
 
     @functools.cached_property
     def _joined(self) -> joining.Joined[naive_bayes.NaiveBayes] | None:
@@ -143,9 +141,10 @@ class Classification(LabelTask):
         unseen = self.unseen(labels, label_names)
         padded = np.pad(probabilities.astype(np.float64), ((0, 0), (0, len(unseen))))  # never the likeliest
         bayes = self._joined.model if self._joined is not None else self._naive_bayes()
-        others = {"naive_bayes": bayes.scores(self.texts_read(split)).argmax(axis=1)}
+        scores = bayes.scores(self.texts_read(split))
+        others = {"naive_bayes": scores.argmax(axis=1)}
         if self._joined is not None:
-            chances = self._joined.probabilities(probabilities, self.texts_read(split))
+            chances = self._joined.mixed(probabilities, joining.log_softmax(scores))
             others["fused"] = chances.argmax(axis=1)
         else:
             chances = probabilities

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
-from pipeline.evaluation import joining, metrics, overlap
+from pipeline.evaluation import joining, overlap
 from pipeline.evaluation.grades import grade_probabilities
 from pipeline.evaluation.joining import Joined
 from pipeline.evaluation.overlap import Overlap
@@ -69,11 +69,9 @@ def choose(config: Config, tokenized: Path, network: Matcher, world: World, fold
     labels, probabilities = of_split(config, network, valid, "valid", world)
     if world.rank > 0:
         return
-    metric, counts = metrics.accuracy, None
-    if config.train.metric == "macro_f1":
-        train = shards.open_split(tokenized, "train").relevance.astype(int)
-        metric, counts = metrics.macro_f1, np.bincount(train, minlength=config.train.loss.grades)
-    mixture, _ = joining.joined(fit(config, tokenized), probabilities, _texts(valid), labels, metric, counts)
+    train = shards.open_split(tokenized, "train").relevance.astype(int)
+    by = joining.judged_by(config.train.metric, train, config.train.loss.grades)
+    mixture, _ = joining.joined(fit(config, tokenized), probabilities, _texts(valid), labels, *by)
     joining.save(folder / overlap.NAME, mixture)
 
 
@@ -95,9 +93,10 @@ def compared(
     config, split = evidence.config, evidence.split
     majority = int(np.bincount(evidence.train.relevance.astype(int)).argmax())
     texts, model = _texts(split), mixture.model if mixture else fit(config, tokenized)
-    chances = {"overlap": np.exp(model.log_probabilities(*texts))}
+    logs = model.log_probabilities(*texts)
+    chances = {"overlap": np.exp(logs)}
     if mixture:
-        chances["fused"] = mixture.probabilities(probabilities, *texts)
+        chances["fused"] = mixture.mixed(probabilities, logs)
     evidence.grades(labels, probabilities, chances, majority)
     return tables.graded_comparison(
         labels,

@@ -135,7 +135,8 @@ class TextEncoder:
         chances = self.grade_pairs(*self.encode_pairs(queries, documents))
         if self.joined is None:
             return chances
-        ids = lambda side, texts: (self._tokenizer.encode(text, side) for text in texts)
+        read = functools.cache(self._tokenizer.encode)  # a list repeats its query
+        ids = lambda side, texts: (read(text, side) for text in texts)
         return self.joined.probabilities(chances, *map(ids, SIDES, (queries, documents)))
 
     def encode_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[Encoded, Encoded]:
