@@ -1,4 +1,4 @@
-"""Logits of a graded loss as probabilities of the grades."""
+"""Logits of a graded loss as probabilities of the grades, and these as one grade."""
 
 import numpy as np
 
@@ -18,3 +18,8 @@ def grade_probabilities(logits: np.ndarray, link: str) -> np.ndarray:
     above = np.minimum.accumulate(above, axis=1)  # "above 1" can't be likelier than "above 0"
     edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], axis=1)
     return edges[:, :-1] - edges[:, 1:]
+
+
+def expected_grade(probabilities: np.ndarray) -> np.ndarray:
+    """(..., G) probabilities of the grades 0 … G - 1 to the grade expected, (...)."""
+    return np.asarray(probabilities @ np.arange(probabilities.shape[-1]))

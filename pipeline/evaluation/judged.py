@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.errors import InputError, one_line
 from pipeline.evaluation import bootstrap, metrics
+from pipeline.evaluation.grades import expected_grade
 
 MODEL = "model"
 
@@ -40,7 +41,7 @@ class Classes(NamedTuple):
     @property
     def scores(self) -> np.ndarray:
         """(N,) expected grade."""
-        return self.probabilities @ np.arange(len(self.names))
+        return expected_grade(self.probabilities)
 
 
 class Judged(NamedTuple):

@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import joining, overlap
-from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.grades import expected_grade, grade_probabilities
 from pipeline.evaluation.joining import Joined
 from pipeline.evaluation.overlap import Overlap
 from pipeline.models.matcher import SIDES, Matcher
@@ -45,7 +45,7 @@ def of_split(
 
 def told(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest and the expected grade of each pair, (P,) each."""
-    return probabilities.argmax(axis=1), probabilities @ np.arange(probabilities.shape[1])
+    return probabilities.argmax(axis=1), expected_grade(probabilities)
 
 
 # --- joined -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pipeline.evaluation import baselines, fusion, linear
 from pipeline.evaluation.analysis import words_of
 from pipeline.evaluation.bm25 import BS, K1S, Bm25
 from pipeline.evaluation.fusion import Fusion, Mix, Pool
-from pipeline.evaluation.grades import grade_probabilities
+from pipeline.evaluation.grades import expected_grade, grade_probabilities
 from pipeline.evaluation.linear import Fit
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, measures, rank_listed, rank_pairs
 from pipeline.models.matcher import SIDES, Matcher
@@ -137,7 +137,7 @@ def pair_scores(
     values = score_pairs(network, texts, query_rows, queries.collection, document_rows, world, loss.outputs)
     if not loss.graded:
         return values
-    return np.asarray(grade_probabilities(values, loss.grade_link) @ np.arange(loss.grades))
+    return expected_grade(grade_probabilities(values, loss.grade_link))
 
 
 class Words:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.evaluation import metrics
+from pipeline.evaluation.grades import expected_grade
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate, rank_collection, rank_listed, rows_per_chunk
 from pipeline.serving.loading import usable_cores
 from pipeline.serving.predict import onnx_matching
@@ -32,8 +33,7 @@ def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, 
     if "graded" in config.evaluate.kinds:
         pairs = query.take(split.rows["query"]), document.take(split.rows["document"])
         chances = encoder.grade_pairs(*pairs)
-        expected = chances @ np.arange(chances.shape[1])
-        means |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected)
+        means |= metrics.graded_metrics(split.relevance.astype(int), chances.argmax(axis=1), expected_grade(chances))
     if "ranking" in config.evaluate.kinds:
         judgements = Judgements(
             split.rows["query"], split.rows["document"], split.relevance, query.texts, len(collection), split.missing

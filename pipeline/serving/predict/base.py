@@ -9,6 +9,7 @@ from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Mix, reranked_scores
+from pipeline.evaluation.grades import expected_grade
 from pipeline.ingest.rows import BadRow, as_text
 from pipeline.serving.predict.text_encoder import TextEncoder
 
@@ -112,7 +113,7 @@ class MatchingPredictor:
         documents = [document for _, documents in asked for document in documents]
         if self.encoder.pointwise:
             chances = self.encoder.grades(queries, documents)
-            scores = (chances @ np.arange(chances.shape[1])).astype(np.float32)
+            scores = expected_grade(chances).astype(np.float32)
         else:
             chances, scores = None, self.encoder.score(queries, documents)
         predictions, start = [], 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.config.head import Head, Texts
-from pipeline.evaluation.grades import grade_probabilities, softmax
+from pipeline.evaluation.grades import expected_grade, grade_probabilities, softmax
 
 # side, (N, T) int32 ids with 0 on padding, (N,) int32 lengths -> (N, P) vectors and None, or (N, T, P) and (N, T)
 Represent = Callable[[str, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -93,8 +93,7 @@ class Scorer:
     def score_pairs(self, query: Encoded, document: Encoded) -> np.ndarray:
         """(N,) scores of query i with document i, equal to the diagonal of `score_all`."""
         if self.link:
-            probabilities = self.grades(query, document)
-            return (probabilities @ np.arange(probabilities.shape[1])).astype(np.float32)
+            return expected_grade(self.grades(query, document)).astype(np.float32)
         return self._by_chunks(self.head.pairs, query, document)
 
     def grades(self, query: Encoded, document: Encoded) -> np.ndarray:

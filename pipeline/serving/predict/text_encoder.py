@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
+from pipeline.evaluation.grades import expected_grade
 from pipeline.evaluation.joining import Joined
 from pipeline.evaluation.overlap import Overlap
 from pipeline.serving.predict.scoring import Encoded, Represent, Scorer
@@ -117,8 +118,7 @@ class TextEncoder:
         """(N,) float32: query text i with document text i, by its best passage where the model's documents are read in
         passages; of a pointwise model the expected grade."""
         if self.joined is not None:
-            chances = self.grades(queries, documents)
-            return (chances @ np.arange(chances.shape[1])).astype(np.float32)
+            return expected_grade(self.grades(queries, documents)).astype(np.float32)
         most, limit = self.config.tokenize.max_passages, self.config.tokenize.limit("document")
         if most == 1:
             return self.score_pairs(*self.encode_pairs(queries, documents))
