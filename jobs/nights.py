@@ -35,6 +35,12 @@ from pipeline.tracking import address
 OWED = timedelta(days=7)  # how long a date is tried again that began and was not done
 UNCHECKED = "DUPLET_UNCHECKED"  # set where a person takes the data as it is
 BEGAN = "began, and was killed or is at work"  # the word on a date until there is another
+BY_ITSELF = "it is looked for again on the next dates"
+# Each date of these is a run of their own, which people do again there: no later night does it as well.
+DO_AGAIN = {
+    "airflow": "when it is there, clear the failed task in Airflow",
+    "argo": "when it is there, submit the date again with `argo submit --scheduled-time`",
+}
 
 
 class Verdict(NamedTuple):
@@ -154,7 +160,7 @@ def part(schedule: Schedule, when: datetime, verb: str, say: Say) -> None:
         DupletError: how they ended, where not well. GateError: the data is not like that of the nights before it.
     """
     with alone(schedule, say):
-        job, config = _begun(schedule, when, True, say)
+        job, config = _begun(schedule, when, True, True, say)
         if verb == "train":
             began = Verdict(f"{when:{STAMP}}", job.id, TryAgain.exit_code, BEGAN, 0.0, {}, by_hand=True)
             if refusal := _refused_data(schedule, began, job, config, say):
@@ -234,11 +240,17 @@ def place(job: JobSpec) -> None:
         atomic_files.write_text(job.folder / specs.SPEC, job.model_dump_json(indent=1))
 
 
-def _begun(schedule: Schedule, when: datetime, patient: bool, say: Say) -> tuple[JobSpec, Config]:
+def _begun(
+    schedule: Schedule, when: datetime, by_hand: bool, patient: bool, say: Say
+) -> tuple[JobSpec, Config]:  # fmt: skip
     """Waits for a date's data and makes its job's folder. Raises DupletError."""
     job = dated(schedule, when, None)
     config = checked(job)
-    waiting.wait(config.nights.wait_for, Path(job.cwd), patient, say, time.sleep)
+    try:
+        waiting.wait(config.nights.wait_for, Path(job.cwd), patient, say, time.sleep)
+    except waiting.Late as error:
+        again = DO_AGAIN.get(schedule.target, "run the date again when it is there") if by_hand else BY_ITSELF
+        raise waiting.Late(f"{error}; {again}") from None
     if schedule.start_from == "champion":
         job = dated(schedule, when, _champion(schedule, say))
     place(job)
@@ -247,7 +259,7 @@ def _begun(schedule: Schedule, when: datetime, patient: bool, say: Say) -> tuple
 
 def _one(schedule: Schedule, when: datetime, began: Verdict, patient: bool, say: Say) -> Verdict:
     """Waits for the data, trains and promotes. Raises DupletError."""
-    job, config = _begun(schedule, when, patient, say)
+    job, config = _begun(schedule, when, began.by_hand, patient, say)
     say(f"{schedule.name} {when:{STAMP}}: job {job.id} (log: {job.folder / folders.LOG})")
     if refusal := _refused_data(schedule, began, job, config, say):
         return began._replace(exit_code=GateError.exit_code, reason=refusal)

@@ -66,7 +66,7 @@ def wait(
         if enough and (seen == before or clock.seconds() - seen.written > QUIET_S):
             return
         if left <= 0:
-            raise Late(f"no data: {_lack(settings, path, seen, enough)}; it is looked for again on the next dates")
+            raise Late(f"no data: {_lack(settings, path, seen, enough)}")
         if not told and patient:
             say(f"waiting for {path}, at most {settings.max_wait_min} min: {_lack(settings, path, seen, enough)}")
             told = True

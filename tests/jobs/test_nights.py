@@ -105,12 +105,12 @@ def test_data_that_never_comes_is_a_sentence_and_try_again(
     tmp_path: Path, minutes: int, patient: bool, pauses: int
 ) -> None:
     clock = Clock()
-    with pytest.raises(TryAgain, match=r"no data: nothing is at .*x\.jsonl; it is looked for again") as raised:
+    with pytest.raises(TryAgain, match=r"no data: nothing is at .*x\.jsonl$") as raised:
         wait(tmp_path, clock, max_wait_min=minutes, patient=patient)
     assert (raised.value.exit_code, clock.pauses) == (75, pauses)
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "x.jsonl").write_bytes(bytes(1 << 19))
-    with pytest.raises(TryAgain, match=r"has 0\.5 MiB, and nights\.wait_for\.min_mb asks for 1;"):
+    with pytest.raises(TryAgain, match=r"has 0\.5 MiB, and nights\.wait_for\.min_mb asks for 1$"):
         wait(tmp_path, Clock(), max_wait_min=minutes, patient=patient, min_mb=1)
 
 
@@ -160,6 +160,31 @@ def test_a_night_without_data_is_made_up_and_no_other_is_lost(
     codes = {verdict.due[8:10]: verdict.exit_code for verdict in nights.verdicts(nightly.folder)}
     assert codes == {"21": 0, "22": 0, "23": 0, "24": 0, "25": 2, "26": 0, "27": 0, "28": 0, "29": 0}
     assert nights.pending(nightly, nights.verdicts(nightly.folder), datetime(2026, 11, 29, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "what_to_do"),
+    [
+        ("cron", False, "it is looked for again on the next dates"),
+        ("cron", True, "run the date again when it is there"),
+        ("airflow", True, "clear the failed task in Airflow"),
+        ("argo", True, "submit the date again with `argo submit --scheduled-time`"),
+    ],
+)
+def test_a_night_without_data_says_whether_a_later_one_looks_again(
+    nightly: Schedule, monkeypatch: pytest.MonkeyPatch, target: str, named: bool, what_to_do: str
+) -> None:
+    job = nightly.job.model_copy(update={"overrides": ("nights.wait_for={path: late.jsonl, max_wait_min: 0}",)})
+    schedule = nightly.model_copy(update={"target": target, "job": job})
+    when, sentence = datetime(2026, 11, 24, 2), rf"no data: nothing is at .*late\.jsonl; .*{what_to_do}$"
+    monkeypatch.setattr(Schedule, "now", lambda _: when)
+    with pytest.raises(TryAgain, match=sentence):
+        nights.run(schedule, [when] if named else None, lambda _: None)
+    later = nights.pending(schedule, nights.verdicts(schedule.folder), datetime(2026, 11, 25, 2))
+    assert [date.day for date in later] == ([25] if named else [24, 25])
+    if named:
+        with pytest.raises(TryAgain, match=sentence):
+            nights.part(schedule, when, "ingest", lambda _: None)
 
 
 def test_after_a_week_a_night_is_left(nightly: Schedule) -> None:
