@@ -60,6 +60,9 @@ class TaskSpec:
         record: what one record is called, for sentences: "text", "pair".
         options: the model of its section, whose defaults must all be given.
         inputs: the fields that a row to predict must have.
+        rows: parameter -> for each of its first axes the field whose vocabulary's tokens stand along it, so that
+            train.start_from finds them by token. `names` fields have no place for <pad> and <unk>. Places after the
+            last token's, as of a border, are of no token. `embedding` has the texts' tokens without being named.
         columns: field -> names that a person's column for it is likely to have, whatever their case; with them
             `duplet init` writes configurations of the task.
         defaults: of the section `model`, where they differ from those of other tasks.
@@ -94,6 +97,7 @@ class TaskSpec:
     same_by: Callable[[Any], tuple[str, ...]] | None = None
     options: type[Settings] | None = None
     inputs: tuple[str, ...] = ("text",)
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[str, ...] = ()

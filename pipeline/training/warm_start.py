@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mxnet import gluon, nd
 
+from pipeline.config import task_specs
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
+from pipeline.core.record_schema import RESERVED, Field
 from pipeline.models.parameters import model_of
 from pipeline.tokenization.encoder import VOCABULARY_NAME
 
@@ -31,49 +33,90 @@ def start_from(
 
     Of a network of another task than `task`, only the words' vectors and the layers that read them are taken.
 
-    A table with a row per token, (old vocabulary, d) in `folder` and (new vocabulary, d) here, is matched by token: a
-    token that is new keeps its random row.
+    Parameters that have a place per token, class, tag or letter (`rows` of the task's TaskSpec), as an embedding of
+    (old vocabulary, d) in `folder` and (new vocabulary, d) here, are matched by it: what is new keeps random values.
+
+    Args:
+        task: None: the network has no such parameter but `embedding`.
 
     Raises:
         InputError: there are no such parameters, or they are another network's.
     """
+    spec = task_specs()[task] if task is not None else None
+    trained = _configuration(folder)
+    parameters, elsewhere = model_of(network), task is not None and trained["task"] not in (None, task)
+    rows = {name: spec.rows[name] for name in parameters if spec and name in spec.rows and not elsewhere}
+    needed = {name: spec.fields[name] for name in sorted({name for row in rows.values() for name in row}) if spec}
     try:
         arrays = atomic_files.arrays(folder / PARAMETERS)
-        old, new = _tokens(folder), _tokens(tokenized)
+        words = Places.of(folder, tokenized, Field())
+        places = {name: Places.of(folder, tokenized, field) for name, field in needed.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
-    trained = _configuration(folder)
     if cell is not None and (old_cell := trained["cell"]) not in (None, cell):
         raise _other(folder, "model.cell", old_cell, cell)  # cells of equal shapes mean other things by them
-    parameters = model_of(network)
-    rows = [(i, old[token]) for token, i in new.items() if token in old]
-    if task is not None and trained["task"] not in (None, task):
-        taken = _from_elsewhere(folder, arrays, parameters, rows, len(old))
-        return f"starting from {folder}, of another task: {len(rows)} of {len(new)} tokens, {taken}"
+    if elsewhere:
+        taken = _from_elsewhere(folder, arrays, parameters, words)
+        return f"starting from {folder}, of another task: {words.said('token')}, {taken}"
     if arrays.keys() != parameters.keys():
         odd = sorted(arrays.keys() ^ parameters.keys())[0]
         raise InputError(
             f"train.start_from={folder} holds another network ({odd} is in one of the two only): use its section model"
         )
+    axes = {"embedding": [words]} | {name: [places[field] for field in row] for name, row in rows.items()}
     for name, parameter in parameters.items():
-        values, shape = arrays[name], parameter.shape
-        if old != new and values.shape == (len(old), *shape[1:]) and shape[0] == len(new):
-            own_values = parameter.data(parameter.list_ctx()[0]).asnumpy()
-            own_values[[i for i, _ in rows]] = values[[i for _, i in rows]]
-            values = own_values
-        if values.shape != shape:
-            raise InputError(
-                f"train.start_from={folder}: {name} is {values.shape} there and {shape} here: use its section model"
-            )
-        if not np.isfinite(values).all():
-            raise InputError(f"train.start_from={folder}: {name} is not finite there: train that model again")
-        parameter.set_data(nd.array(values))
-    return f"starting from {folder}, which knew {len(rows)} of {len(new)} tokens"
+        own = parameter.data(parameter.list_ctx()[0]).asnumpy()
+        _set(folder, parameter, name, _matched(folder, name, arrays[name], own, axes.get(name, [])))
+    others = [where.said(name) for name, where in places.items() if needed[name].vocabulary]
+    return f"starting from {folder}, which knew {', '.join([words.said('token'), *others])}"
 
 
-def _from_elsewhere(
-    folder: Path, arrays: dict[str, np.ndarray], parameters: dict[str, Any], rows: list[tuple[int, int]], size: int
-) -> str:
+class Places(NamedTuple):
+    """Where a vocabulary's tokens stand along an axis: here, and in the parameters to start from."""
+
+    tokens: np.ndarray  # (n, 2), here and there, of those that both have
+    new: int  # tokens with a place here
+    old: int
+
+    @classmethod
+    def of(cls, folder: Path, tokenized: Path, field: Field) -> "Places":
+        """Raises what reading a file raises."""
+        first = len(RESERVED) if field.names else 0  # no place is theirs
+        old, new = (_tokens(place / field.vocabulary) for place in (folder, tokenized))
+        both = [(i - first, old[token] - first) for token, i in new.items() if i >= first and token in old]
+        return cls(np.array(both, int).reshape(-1, 2), len(new) - first, len(old) - first)
+
+    def matched(self, new: int, old: int) -> np.ndarray | None:
+        """(m, 2) places here and there along axes of these lengths: the tokens', and those after the last token's;
+        None where the axes have not as many of these."""
+        after = new - self.new
+        if after < 0 or old - self.old != after:
+            return None
+        return np.concatenate([self.tokens, np.arange(after)[:, None] + (self.new, self.old)])
+
+    def said(self, what: str) -> str:
+        """How many of the tokens here it knew."""
+        return f"{len(self.tokens)} of {self.new} {what}{'' if what.endswith('s') else 's'}"
+
+
+def _matched(folder: Path, name: str, values: np.ndarray, own: np.ndarray, places: list[Places]) -> np.ndarray:
+    """`own` with the values of `folder` wherever they are of the same tokens; of a parameter without places, all."""
+    wrong = InputError(
+        f"train.start_from={folder}: {name} is {values.shape} there and {own.shape} here: use its section model"
+    )
+    if values.ndim != own.ndim or values.shape[len(places) :] != own.shape[len(places) :]:
+        raise wrong
+    if not places:
+        return values
+    axes = [axis.matched(new, old) for axis, new, old in zip(places, own.shape, values.shape)]
+    known = [axis for axis in axes if axis is not None]
+    if len(known) < len(axes):
+        raise wrong
+    own[np.ix_(*(axis[:, 0] for axis in known))] = values[np.ix_(*(axis[:, 1] for axis in known))]
+    return own
+
+
+def _from_elsewhere(folder: Path, arrays: dict[str, np.ndarray], parameters: dict[str, Any], known: Places) -> str:
     """Takes the words, by token, and the encoder's layers from another task's network; what was taken.
 
     Where both directions read together from the second layer on, and the other network has one for each, a direction's
@@ -95,11 +138,11 @@ def _from_elsewhere(
         values = values[:, : arrays[f"{forwards}.0.f_i2h_weight"].shape[1]]  # the other half is the left reader's
     if values.shape[1] != width:
         raise _other(folder, "model.embedding", values.shape[1], width)
-    if len(values) < size:
+    if len(values) < known.old:
         raise InputError(
             f"train.start_from={folder}: {words} has fewer rows than its vocabulary: train that model again"
         )
-    own_values[[i for i, _ in rows]] = values[[i for _, i in rows]]
+    own_values[known.tokens[:, 0]] = values[known.tokens[:, 1]]
     _set(folder, table, "embedding", own_values)
     layers = 0
     for encoder in encoders:

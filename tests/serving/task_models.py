@@ -69,7 +69,7 @@ def write_vocabularies(folder: Path, config: Config, image: tuple[int, ...] = PI
 def _write(folder: Path, tokens: list[str], kind: str, lowercase: bool, limits: dict[str, int | None]) -> None:
     folder.mkdir(exist_ok=True)
     ids = {token: i for i, token in enumerate(["<pad>", "<unk>", *tokens])}
-    (folder / "vocabulary.json").write_text(json.dumps({"token_to_idx": ids}))
+    (folder / "vocabulary.json").write_text(json.dumps({"token_to_idx": ids, "idx_to_token": [*ids]}))
     settings = {"kind": kind, "lowercase": lowercase, "max_tokens": limits}
     (folder / "tokenizer.json").write_text(json.dumps(settings))
 

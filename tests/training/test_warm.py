@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from mxnet import gluon
 
+from pipeline.config import task_specs
 from pipeline.core.errors import InputError
+from pipeline.serving.loading import open_predictor
 from pipeline.training import warm_start
+from tests.serving import task_models
+from tests.serving.task_models import config_of, rows_of, write_task
 from tests.training.test_optimizer import values_of
 
 
@@ -170,3 +174,52 @@ def test_what_another_task_cannot_give_is_said(tmp_path: Path) -> None:
         start(of_task(tmp_path / "dense", "translation", tokens, Small(3)), encoder())
     with pytest.raises(InputError, match="holds another network"):
         start(of_task(tmp_path / "same", "classification", tokens, encoder(1)), encoder())
+
+
+# --- every task -------------------------------------------------------------------------------------------------------
+OPTIONS: dict[str, dict[str, Any]] = {"tagging": {"tagging": {"characters": True, "crf": True}}}
+VOCABULARIES = ("WORDS", "LABELS", "TAGS", "LETTERS")
+
+
+@pytest.mark.parametrize("name", sorted(task_specs().keys() - {"matching"}))
+def test_a_model_of_other_vocabularies_starts_as_the_model_it_was(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every vocabulary in another order: of words, classes, tags, letters. What it answers stays."""
+    config, texts = config_of(name, **OPTIONS.get(name, {})), ["a sort b", "zebra list d c"]
+    rows = [{"text": text} for text in texts] if name == "language_model" else rows_of(name, texts)
+    monkeypatch.setattr(task_models, "WORDS", [*task_models.WORDS, "\n"])  # with which a language model begins
+    write_task(tmp_path / "old", config)
+    for vocabulary in VOCABULARIES:
+        monkeypatch.setattr(task_models, vocabulary, getattr(task_models, vocabulary)[::-1])
+    _, network = write_task(tmp_path / "new", config)
+    wanted, other = (open_predictor(tmp_path / place, "mxnet").predict(rows) for place in ("old", "new"))
+    assert wanted != other, "the rows stand in another order"
+    said = warm_start.start_from(tmp_path / "old", network, tmp_path / "new", name, config.model.cell)
+    np.savez(tmp_path / "new" / "parameters.npz", **values_of(network))
+    found = open_predictor(tmp_path / "new", "mxnet").predict(rows)
+    for one, its in zip(found, wanted, strict=True):
+        for part, value in its.items():
+            assert one[part] == (pytest.approx(value, abs=1e-5) if isinstance(value, dict | float) else value), part
+    others = {"classification": ", 3 of 3 labels", "visual_question": ", 3 of 3 answers"}
+    others["tagging"] = ", 15 of 15 letters, 4 of 4 tags"
+    assert said.endswith(f"10 of 10 tokens{others.get(name, '')}")
+
+
+def test_a_new_class_has_random_weights_and_the_others_keep_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of("classification")
+    _, old = write_task(tmp_path / "old", config)
+    monkeypatch.setattr(task_models, "LABELS", ["new", "so-so", "bad"])
+    _, network = write_task(tmp_path / "new", config)
+    before, given = values_of(network)["output.weight"], values_of(old)["output.weight"]
+    assert "2 of 3 labels" in warm_start.start_from(tmp_path / "old", network, tmp_path / "new", "classification")
+    np.testing.assert_array_equal(values_of(network)["output.weight"], [before[0], given[2], given[0]])
+
+
+def test_a_layer_of_as_many_units_as_tokens_is_no_table(tmp_path: Path) -> None:
+    old, new = Small(3, units=3), Small(3, units=3)
+    trained = folder(tmp_path / "trained", ["<pad>", "a", "b"], old)
+    warm_start.start_from(trained, new, folder(tmp_path / "tokenized", SHUFFLED))
+    np.testing.assert_array_equal(values_of(new)["layer.weight"], values_of(old)["layer.weight"])

@@ -8,6 +8,7 @@ TASK = TaskSpec(
     fields={"text": Text(256), "label": Text(1, "label", "whole", names=True)},
     task="pipeline.tasks.classification:Classification",
     metrics=(Metric("accuracy"), Metric("macro_f1")),
+    rows={"output.weight": ("label",), "output.bias": ("label",)},
     columns={
         "text": ("text", "sentence", "review", "content", "body", "comment", "tweet", "document"),
         "label": ("label", "class", "category", "stars", "sentiment", "topic", "target", "rating"),

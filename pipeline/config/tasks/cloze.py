@@ -37,6 +37,7 @@ TASK = TaskSpec(
     fields={"text": Text(128)},
     task="pipeline.tasks.cloze:FillIn",
     metrics=(Metric("accuracy"), Metric("nats", True, "nats")),
+    rows={"both.bias": ("text",), "left.bias": ("text",)},
     record="passage",
     options=ClozeConfig,
     check_tokens=_check_tokens,

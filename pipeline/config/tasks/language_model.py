@@ -79,6 +79,7 @@ TASK = TaskSpec(
     fields={"text": Text(verbatim=True)},
     task="pipeline.tasks.language_model:LanguageModelTask",
     metrics=(Metric("nats", True, "nats"), Metric("perplexity", True, "perplexity")),
+    rows={"words.weight": ("text",), "output.weight": ("text",), "output.bias": ("text",)},
     options=LanguageModelConfig,
     steps=lambda options: int(options.steps),
     sizes=_sizes,

@@ -33,6 +33,12 @@ TASK = TaskSpec(
     },
     task="pipeline.tasks.tagging:Tagging",
     metrics=(Metric("accuracy"), Metric("span_f1")),
+    rows={
+        "letters.letters.weight": ("letters",),
+        "output.weight": ("tags",),
+        "output.bias": ("tags",),
+        "transitions": ("tags", "tags"),
+    },
     record="sentence",
     options=TaggingConfig,
     tied=("text", "tags"),

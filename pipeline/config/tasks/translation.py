@@ -54,6 +54,7 @@ def _sizes(config: Any, vocabulary: int) -> Sizes:
 TASK = TaskSpec(
     name="translation",
     fields={"source": Text(128), "target": Text(128)},
+    rows={"words.table": ("source",), "words.bias": ("source",)},
     task="pipeline.tasks.translation:Translation",
     metrics=(
         Metric("bleu", scale="0 to 100"),

@@ -47,6 +47,7 @@ TASK = TaskSpec(
     },
     task="pipeline.tasks.visual_question:VisualQuestion",
     metrics=(Metric("accuracy"), Metric("nats", True, "nats")),
+    rows={"output.weight": ("answer",), "output.bias": ("answer",)},
     record="question",
     options=VisualQuestionConfig,
     inputs=("image", "question"),
