@@ -186,6 +186,7 @@ class Train(WorkerStage):
                 **({"teach": config.teach.shaping(config.spec.relevance)} if "teach" in keys else {}),
                 "judged": {key: settings["evaluate"][key] for key in _judging(config)},
                 **({"rare_classes": "shifted"} if _shifts(config) else {}),
+                **({"started_by": "vocabularies"} if config.train.start_from else {}),
             },
             inputs={
                 **_without(dict(keys), "ingest"),  # that stands in tokenize's key
@@ -226,12 +227,13 @@ class Evaluate(WorkerStage):
         second = config.rerank.model
         if second and not (Path(second) / "config.json").exists():
             raise InputError(f"rerank.model={second} is not the folder of a trained model (no config.json)")
+        files = ("parameters.npz", "config.json") if second else ()
         return KeyParts(
             code=self.VERSION,
             config={"evaluate": config.evaluate.model_dump(mode="json"), "seed": config.seed}
             | ({"rerank": config.rerank.top} if second else {})
             | ({"beside": "overlap"} if "graded" in config.evaluate.kinds else {}),
-            inputs={**keys, **({"rerank.model": fingerprint(str(Path(second) / "parameters.npz"))} if second else {})},
+            inputs={**keys, **{f"rerank.model/{name}": fingerprint(str(Path(second or "") / name)) for name in files}},
             libraries=manifest.versions("mxnet", "ir-measures", "bm25s", "pystemmer", *config.packages),
         )
 

@@ -95,7 +95,9 @@ def opened(made: dict[str, Any], of: str, opens: Callable[[Path], TextEncoder]) 
     alone = alone_of(made)
     if alone is None or (rerank := chosen(alone, of)) is None:
         return None
-    return SecondStage(opens(Path(rerank.folder)), rerank.key, rerank.mix, rerank.top, sure_of(alone))
+    encoder = opens(Path(rerank.folder))
+    encoder.joined = None  # the evaluation chose the weight, and what is sure, by its network's own scores
+    return SecondStage(encoder, rerank.key, rerank.mix, rerank.top, sure_of(alone))
 
 
 def alone_of(made: Mapping[str, Any]) -> dict[str, Any] | None:

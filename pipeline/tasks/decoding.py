@@ -41,7 +41,7 @@ def label_of(
     """
     chances = {name: round(float(p), 6) for name, p in zip(names, probabilities)}
     sure = {} if confidence is None else {"sure": bool(confidence.sure(probabilities))}
-    return {field: max(chances, key=lambda name: chances[name]), **sure, "probabilities": chances}
+    return {field: names[int(np.argmax(probabilities))], **sure, "probabilities": chances}
 
 
 def labels_of(

@@ -22,6 +22,7 @@ from pipeline.tokenization.tokenizers import SentencePieceTokenizer
 from pipeline.tracking import address
 from pipeline.tracking.client import connect
 from tests.planted import Planted
+from tests.serving.test_second_stage import made_with
 
 Trained = Callable[..., Path]
 ROWS = [{"query": "sort a list", "document": "list b"}]
@@ -171,14 +172,16 @@ def test_a_graph_reads_no_file_outside_of_its_folder(trained: Trained, tmp_path:
         open_predictor(fetching.fetch(str(signed(exported)), tmp_path, None), threads=1)
 
 
-def test_a_graph_with_a_loop_is_not_run(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["the model", "its second stage"])
+def test_a_graph_with_a_loop_is_not_run(of: str, trained: Trained, tmp_path: Path) -> None:
     """A loop of 2^62 turns would never end."""
     import onnx
     from onnx import TensorProto, helper
 
     exported = tmp_path / "exported"
-    onnx_export.export(trained(), exported, False, lambda _: None)
-    path = next(exported.glob("*encoder.onnx"))
+    onnx_export.export(trained(), exported, False, lambda _: None, made_with(trained(seed=1)))
+    within = exported if of == "the model" else exported / model_folder.SECOND
+    path = next(within.glob("*encoder.onnx"))
     graph = onnx.load(path)
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"])], "body",

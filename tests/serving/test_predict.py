@@ -111,6 +111,9 @@ def test_a_list_of_documents_is_ranked(trained: Trained) -> None:
     assert found["ranks"][0] < found["ranks"][2]  # equal: the list's order
     best = found["ranks"].index(1)
     assert found["scores"][best] == max(found["scores"])
+    missing = float("nan")  # as a table's empty cell comes from pandas
+    mixed = [row | {"document": missing}, {"query": "a", "document": "b", "documents": missing}]
+    assert predictor.predict(mixed) == [found, pairs[0]]
     for pair in pairs:
         assert sum(pair["probabilities"]) == pytest.approx(1)
         assert pair["grade"] == int(np.argmax(pair["probabilities"]))

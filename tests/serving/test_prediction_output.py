@@ -17,6 +17,7 @@ from pipeline.config import task_specs
 from pipeline.core.errors import DupletError, InputError
 from pipeline.serving.loading import open_predictor
 from pipeline.serving.predict import files
+from pipeline.tasks import decoding
 from tests.serving.task_models import config_of, rows_of, write_task
 
 SAID: dict[str, dict[str, Any]] = {
@@ -215,3 +216,8 @@ def test_a_matching_network_that_gives_fewer_rows_is_refused(
     )
     with pytest.raises(InputError, match="network gave"):
         predictor.predict(rows)
+
+
+def test_the_label_is_the_likeliest_before_rounding() -> None:
+    found = decoding.label_of(["bad", "good"], np.array([0.4999998, 0.5000002]))
+    assert found == {"label": "good", "probabilities": {"bad": 0.5, "good": 0.5}}

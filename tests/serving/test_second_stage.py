@@ -10,11 +10,13 @@ import onnxruntime
 import pytest
 
 from pipeline.core.errors import InputError
+from pipeline.evaluation import joining, overlap
 from pipeline.serving import second_stage
 from pipeline.serving.export import onnx_export, torch_export
 from pipeline.serving.loading import open_encoder, open_predictor
 from pipeline.serving.predict.base import MatchingPredictor
 from pipeline.tokenization.encoder import load_tokenizer
+from tests.serving.networks import VOCABULARY
 
 Trained = Callable[..., Path]
 QUERY, LIST = "sort a list", ["list b", "c d e f", "sort", "zzz a", "a list q r s", "b b b", "o p list sort"]
@@ -101,6 +103,20 @@ def test_the_second_models_graph_does_without_us(folders: tuple[Path, Path], tmp
     top = np.argsort(-scores[0])[: card["top"]]
     mixed = card["weight"] / card["scale"] * scores[1] + (1 - card["weight"]) / card["first_scale"] * scores[0]
     np.testing.assert_allclose(mixed[top], by_hand(*folders)[top], atol=1e-4)
+
+
+def test_a_second_model_of_grades_scores_as_it_was_mixed(trained: Trained) -> None:
+    """The evaluation chose its weight by the network alone, whatever the network is joined with elsewhere."""
+    second = trained({"kind": "pointwise", "grades": 2}, seed=1)
+    first, open_second = np.arange(7, dtype=np.float32), lambda folder: open_encoder(folder, "mxnet")
+    stages = [second_stage.opened(made_with(second), "it", open_second)]
+    texts, rng = [np.array([3, 4, 5]), np.array([6, 7])] * 10, np.random.default_rng(0)
+    shared = overlap.fit(texts, texts, rng.integers(0, 2, 20), 2, VOCABULARY, 2)
+    joining.save(second / overlap.NAME, joining.Joined(shared, 0.0, 1.0))
+    assert open_second(second).joined is not None
+    stages.append(second_stage.opened(made_with(second), "it", open_second))
+    one, other = (stage.scores(QUERY, LIST, first) for stage in stages if stage is not None)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_only_a_stage_with_a_weight_is_exported(folders: tuple[Path, Path], tmp_path: Path) -> None:

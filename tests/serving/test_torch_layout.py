@@ -1,6 +1,8 @@
 """PyTorch's layout: names there and back, equality with PyTorch itself where the peer's environment is, damage."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from pipeline.serving.export import torch_export
 from pipeline.serving.loading import open_predictor
 from tests.conftest import last_json
 from tests.serving.networks import config_of, random_network, random_texts
+from tests.serving.task_models import config_of as task_config
+from tests.serving.task_models import write_task
 
 Trained = Callable[..., Path]
 PEER = Path(__file__).resolve().parents[2] / ".peer" / "bin" / "python"
@@ -101,5 +105,16 @@ def test_tensors_that_do_not_fit_are_refused_and_nothing_is_left(trained: Traine
         with pytest.raises(InputError, match=sentence):
             torch_export.bring_in(exported, back)
         assert not back.exists()
+    for task, lost in (("classification", "output.weight"), ("tagging", "output.bias"), ("translation", "words.table")):
+        write_task(tmp_path / task, task_config(task))
+        torch_export.export(tmp_path / task, tmp_path / "other")
+        tensors = load_file(str(tmp_path / "other" / "model.safetensors"))
+        for wrong in ({lost: tensors[lost][:-1]}, {"a.norms.9.scale": tensors[lost]}):
+            kept = {name: tensor for name, tensor in tensors.items() if name != lost} | wrong
+            save_file(kept, str(tmp_path / "other" / "model.safetensors"))
+            with pytest.raises(InputError, match=re.escape(lost)):
+                torch_export.bring_in(tmp_path / "other", back)
+            assert not back.exists()
+        shutil.rmtree(tmp_path / "other")
     with pytest.raises(InputError, match="not an exported model"):
         torch_export.export(trained(seed=1), tmp_path / "runs")

@@ -183,12 +183,12 @@ def test_documents_that_begin_alike_and_go_on_otherwise_are_two(made: Callable[.
     assert len(same) and len({*again.like[several].tolist()}) == 1, "equal passages are scored once"
 
 
-@pytest.mark.parametrize("candidates", ["collection", "listed"])
+@pytest.mark.parametrize("candidates, depth", [("collection", 100), ("collection", 20), ("listed", 100)])
 def test_an_opened_model_is_judged_as_validation_judges_it(
-    candidates: str, made: Callable[..., Made], tmp_path: Path
+    candidates: str, depth: int, made: Callable[..., Made], tmp_path: Path
 ) -> None:
     it = made()
-    evaluate = it.config.evaluate.model_copy(update={"candidates": candidates})
+    evaluate = it.config.evaluate.model_copy(update={"candidates": candidates, "depth": depth})
     config = it.config.model_copy(update={"evaluate": evaluate})
     folder = untrained_folder(config, it.tokenized, tmp_path / "model")
     shutil.copy(it.tokenized / "tokenizer.json", folder)

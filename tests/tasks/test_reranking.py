@@ -145,7 +145,10 @@ def test_settings_that_rank_nothing_are_refused_and_the_model_is_part_of_the_key
     folder = Path(str(config.rerank.model))
     with np.load(folder / "parameters.npz") as arrays:
         np.savez(folder / "parameters.npz", **{**arrays, "embedding": arrays["embedding"] + 1})
-    assert Evaluate().key(config, {"train": "t"}) != before[1]
+    changed = Evaluate().key(config, {"train": "t"})
+    assert changed != before[1]
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    assert Evaluate().key(config, {"train": "t"}) not in (changed, before[1])
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"rerank\.model=.* is not the folder of a trained model"):
         Evaluate().key(config, {"train": "t"})

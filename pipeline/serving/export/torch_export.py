@@ -59,10 +59,11 @@ def _own_name(name: str) -> str:
     if name == "embedding.weight":
         return "embedding"
     if match := THEIRS.fullmatch(name):
-        part = next(ours for ours, theirs in PARTS.items() if theirs == match["part"])
+        part = next(ours for ours, theirs in PARTS.items() if theirs == match["part"])  # of those that THEIRS lists
         return f"{match['stack']}.layers.{match['layer']}.{'b' if match['reverse'] else 'f'}_{part}"
     stem, _, last = name.rpartition(".")
-    return f"{stem}.{next(o for o, t in NORMS.items() if t == last)}" if ".norms." in name else name
+    ours = {theirs: own for own, theirs in NORMS.items()}
+    return f"{stem}.{ours[last]}" if ".norms." in name and last in ours else name
 
 
 def export(folder: Path, output: Path) -> None:
@@ -92,15 +93,13 @@ def bring_in(folder: Path, output: Path) -> None:
     began = time.time()
     model_folder.check_output(output)
     arrays = from_torch(_read(folder / NAME))
-    config = read_config(folder)
-    from pipeline.serving.predict.mxnet_encoder import matcher_of
+    from pipeline.serving.loading import open_predictor  # loads MXNet
 
-    if config.spec.heads:
-        matcher_of(config, arrays)  # which refuses names and shapes that do not fit
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files.lock(output.with_name(f".{output.name}.lock")), atomic_files.new_folder(output) as new:
         np.savez(new / PARAMETERS_NAME, **arrays)
         _finish(folder, new, "parameters", began)
+        open_predictor(new, "mxnet")  # refuses names and shapes that are not the configuration's
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -38,8 +38,8 @@ def judged(encoder: TextEncoder, tokenized: Path, split_name: str) -> dict[str, 
         judgements = Judgements(
             split.rows["query"], split.rows["document"], split.relevance, query.texts, len(collection), split.missing
         )
-        ranking = _ranking(encoder, query, document, collection.parts, judgements)
-        means |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements).items()}
+        ranking, depth = _ranking(encoder, query, document, collection.parts, judgements), config.evaluate.depth
+        means |= {name: float(values.mean()) for name, values in evaluate(ranking, judgements, depth=depth).items()}
     return means
 
 

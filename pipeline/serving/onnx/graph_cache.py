@@ -14,7 +14,7 @@ from pipeline.config.task_spec import OnnxSpec
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError, one_line
 from pipeline.core.manifest import KeyParts
-from pipeline.serving.model_folder import CONFIG_NAME, PARAMETERS_NAME, read_config, read_parameters
+from pipeline.serving.model_folder import CONFIG_NAME, PARAMETERS_NAME, SECOND, read_config, read_parameters
 from pipeline.serving.onnx import eight_bits, graphs
 
 EXPORT_VERSION = 2  # raised when the graphs written for equal parameters change
@@ -46,7 +46,7 @@ def ensure_graphs(folder: Path) -> Path:
     Where the model's folder cannot be written to, the cache lies under XDG_CACHE_HOME or ~/.cache.
     """
     if graphs_there := sorted(folder.glob("*.onnx")):
-        for path in graphs_there:
+        for path in (*graphs_there, *sorted((folder / SECOND).glob("*.onnx"))):
             check_graph(path)
         return folder
     parts = key_parts(folder, False)

@@ -10,7 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.evaluation.confidence import Answering
 from pipeline.evaluation.fusion import Mix, reranked_scores
 from pipeline.evaluation.grades import expected_grade
-from pipeline.ingest.rows import BadRow, as_text
+from pipeline.ingest.rows import BadRow, as_text, is_missing
 from pipeline.serving.predict.text_encoder import TextEncoder
 
 T = TypeVar("T")
@@ -120,12 +120,13 @@ class MatchingPredictor:
         for row, (query, listed) in zip(rows, asked):
             part = slice(start, start := start + len(listed))
             best, answering = scores[part].max(keepdims=True), self.encoder.answering
-            if self.second is not None and LIST in row:
+            ranked = _has_list(row)
+            if self.second is not None and ranked:
                 scores[part] = self.second.scores(query, listed, scores[part])
                 if self.second.answering:
                     best, answering = scores[part].max(keepdims=True), self.second.answering
-            answer = _answer(LIST in row, scores[part], None if chances is None else chances[part])
-            if LIST in row and answering:
+            answer = _answer(ranked, scores[part], None if chances is None else chances[part])
+            if ranked and answering:
                 probability = answering.probabilities(best)
                 answer |= {"probability": float(probability[0]), "sure": bool(answering.sure(probability)[0])}
             predictions.append(answer)
@@ -134,9 +135,9 @@ class MatchingPredictor:
     def _texts(self, row: Mapping[str, Any]) -> tuple[str, list[str]]:
         """The query and the documents of a row. Raises BadRow."""
         query = self._text(row, "query")
-        listed = row.get(LIST)
-        if listed is None or (isinstance(listed, str) and not listed):  # an empty cell of a table
+        if not _has_list(row):
             return query, [self._text(row, "document")]
+        listed = row[LIST]
         if not isinstance(listed, list | tuple | np.ndarray) or not len(listed):
             raise BadRow("no list", f"{LIST!r} must be a list of at least one text")
         return query, [as_text({LIST: document}, LIST) for document in listed]
@@ -145,6 +146,12 @@ class MatchingPredictor:
         column = self._columns[side]
         name = column if column in row or side not in row else side
         return as_text({name: row.get(name)}, name)
+
+
+def _has_list(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a list; an empty cell of a table is none."""
+    listed = row.get(LIST)
+    return not (is_missing(listed) or (isinstance(listed, str) and not listed))
 
 
 def columns_of(config: Config, fields: Sequence[str]) -> dict[str, str]:
