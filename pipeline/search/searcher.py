@@ -96,6 +96,10 @@ class Searcher:
                 "delete it and run `duplet index` again"
             )
 
+    def over(self, snapshot: Snapshot) -> "Searcher":
+        """The same models over another generation of the index. Raises InputError as the constructor does."""
+        return Searcher(snapshot, self.encoder, self.vocabulary, self.second)
+
     @property
     def best_mode(self) -> Mode:
         """The ranking that the model's evaluation found best; of a model without one, the model's; without a model,

@@ -94,13 +94,9 @@ class Desk:
         """
         if not self._is_current() and self._changing.acquire(blocking=False):
             try:
-                before, now = self._searcher.snapshot.state, index_store.read_state(self._index)
-                # without a model, what cuts a query into words is what the index's own were cut by
-                if (now.model, now.settings.tokens) == (before.model, before.settings.tokens):
-                    snapshot = index_store.open_snapshot(self._index)
-                    self._searcher = Searcher(snapshot, self._searcher.encoder, self._searcher.vocabulary)
-                else:
-                    self._searcher = self._open()
+                before, snapshot = self._searcher.snapshot.state, index_store.open_snapshot(self._index)
+                same = _models_of(snapshot.state) == _models_of(before)
+                self._searcher = self._searcher.over(snapshot) if same else self._open()
                 if self._searcher.snapshot.state.id != before.id:
                     self._other_indexes = max(self._other_indexes, before.generation)
             except DupletError:
@@ -143,6 +139,11 @@ class Desk:
             return await asyncio.to_thread(lambda: work(self.searcher))
         finally:
             self._places.release()
+
+
+def _models_of(state: index_store.State) -> tuple[Any, ...]:
+    """What a searcher is opened with beside the index; without a model, what cuts texts into words is of its own."""
+    return state.model, state.settings.tokens, state.settings.rerank
 
 
 def application(index: Path, open_searcher: Callable[[], Searcher], hosts: frozenset[str] | None = None) -> App:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from pipeline.core.errors import InputError
-from pipeline.search import server
+from pipeline.evaluation.confidence import Answering
+from pipeline.search import index_store, server
 from pipeline.search.documents import Document
+from pipeline.search.searcher import Searcher
+from pipeline.serving.second_stage import Rerank
 from tests.search.conftest import Indexed, topical
+from tests.search.double import WordEncoder
 
 Make = Callable[..., Indexed]
 HEADERS = ("content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options")
@@ -148,6 +153,42 @@ def test_a_new_generation_is_served_without_a_restart(index: Indexed, client: Te
     assert ask() == ["new"]
     (index.folder / "index.json").write_text("half")
     assert ask() == ["new"]
+
+
+def test_a_new_generation_keeps_the_second_model(indexed: Make) -> None:
+    """And with it what judges the first document; an index that names another second model is opened anew."""
+    scales = {
+        "weight": 0.5,
+        "model_scale": 0.3,
+        "words_scale": 1.5,
+        "answering": Answering(1.5, -4.0, 0.9, 0.6, 0.5, 0.9),
+    }
+    index = indexed(topical(40), rerank=Rerank("k2", "/second", 6, 0.7, 5.0, 2.0), **scales)
+    second, opened = WordEncoder("dot", document=30), []
+    whole = lambda: Searcher(index_store.open_snapshot(index.folder), index.encoder, None, second)
+
+    def open_counted() -> Searcher:
+        opened.append(whole())
+        return opened[-1]
+
+    client = TestClient(server.application(index.folder, open_counted))
+
+    def check(times_opened: int) -> None:
+        found, expected = client.post("/api/search", json={"query": "wing own3 lift"}).json(), whole()
+        answer = expected.search("wing own3 lift")
+        assert [row["id"] for row in found["results"]] == [result.document.id for result in answer.results]
+        assert found["index"] == expected.snapshot.state.id
+        assert found["generation"] == expected.snapshot.state.generation
+        assert found["sure"] == answer.sure is not None
+        assert len(opened) == times_opened
+
+    check(1)
+    index.update([Document("new", "", "zebra crossing")])
+    check(1)
+    shutil.rmtree(index.folder)
+    index.settings = replace(index.settings, rerank=Rerank("k3", "/third", 6, 0.7, 5.0, 2.0))
+    index.update(topical(40))
+    check(2)
 
 
 def test_who_finds_the_line_full_is_told_to_come_again(index: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
