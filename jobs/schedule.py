@@ -24,7 +24,7 @@ from pipeline.core import atomic_files, naming
 from pipeline.core.errors import InputError
 
 SCHEDULE, CONFIG, VERDICTS, LOCK, LOG = "schedule.json", "config.yaml", "verdicts.jsonl", "lock", "log"
-ENVIRONMENT = "environment.json"
+ENVIRONMENT, PRIVATE = "environment.json", 0o600  # which may hold passwords
 OWN = (SCHEDULE, CONFIG, ENVIRONMENT)
 STAMP = "%Y-%m-%dT%H:%M"
 PARTS = ("ingest", "ingest,tokenize", "ingest,tokenize,train")  # what a night may be done in, before its verdict
@@ -169,22 +169,37 @@ def with_spare(folder: Path, write: Callable[[], None]) -> None:
 def put_back(folder: Path, files: dict[str, bytes]) -> None:
     """Makes the files of `kept` what they were."""
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        path = folder / name
+        if not path.exists() or path.read_bytes() != content:  # a disk that is full has left it as it was
+            atomic_files.write_bytes(path, content, PRIVATE if name == ENVIRONMENT else None)
 
 
 def keep_environment(schedule: Schedule, environment: dict[str, str]) -> None:
     """Keeps, for its owner only, what the configuration takes from the environment: cron starts with none of it."""
     taken = variables.names("\n".join([schedule.job.config_text, *schedule.job.overrides]))
     names = [name for name in environment if name in taken or name.startswith(("MLFLOW_", "DUPLET_"))]
-    path = schedule.folder / ENVIRONMENT
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(json.dumps({name: environment[name] for name in sorted(names)}), encoding="utf-8")
+    text = json.dumps({name: environment[name] for name in sorted(names)})
+    atomic_files.write_text(schedule.folder / ENVIRONMENT, text, PRIVATE)
 
 
 def environment(schedule: Schedule) -> dict[str, str]:
-    """What `keep_environment` kept."""
-    values = atomic_files.json_object(schedule.folder / ENVIRONMENT)
+    """What `keep_environment` kept; empty where it kept nothing, as in a pod.
+
+    Raises:
+        InputError: the file is damaged, or cannot be read.
+    """
+    path = schedule.folder / ENVIRONMENT
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): no date is done without the variables that it holds: set them, and "
+            f"schedule {schedule.configuration} again"
+        ) from None
     return {str(name): str(value) for name, value in values.items()}
 
 

@@ -117,8 +117,7 @@ def takes_scrontab(schedule: Schedule) -> bool:
 def install(schedule: Schedule) -> str:
     """Hands the schedule over; what it was handed over as."""
     path = schedule.folder / SCRIPT
-    atomic_files.write_text(path, script(schedule))
-    path.chmod(0o700)
+    atomic_files.write_text(path, script(schedule), 0o700)
     waiting = links(schedule)
     if takes_scrontab(schedule):
         _scrontab(schedule, scrontab_block(schedule))

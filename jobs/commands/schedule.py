@@ -199,7 +199,10 @@ def _lacks(schedule: "Schedule") -> str:
     from jobs import clock
     from jobs import schedule as schedules
 
-    moved = schedules.environment(schedule).get(clock.VARIABLE)
+    try:
+        moved = schedules.environment(schedule).get(clock.VARIABLE)
+    except InputError as error:
+        return str(error)
     if moved and not Path(moved).is_file():
         return f"its {clock.VARIABLE}={moved} is gone: schedule it again without"
     if schedule.target != "slurm":

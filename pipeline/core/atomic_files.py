@@ -127,11 +127,22 @@ def owners_folder(folder: Path) -> None:
             path.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes and fsyncs aside, then renames into place."""
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
+    """Writes and fsyncs aside, then renames into place; `mode` as of `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), mode)
+
+
+def write_bytes(path: Path, content: bytes, mode: int | None = None) -> None:
+    """As `write_text`, of bytes.
+
+    Args:
+        mode: permissions, such as 0o600, which the file has before its content; None: what the umask leaves.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        if mode is not None:
+            partial.chmod(mode)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)

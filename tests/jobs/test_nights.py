@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.nights import Verdict
 from jobs.schedule import Schedule
 from jobs.spec import JobSettings, JobSpec
 from jobs.states import Failure
+from pipeline.cli.main import main
 from pipeline.config import WaitForConfig
 from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import DupletError, InputError, TryAgain
@@ -258,6 +260,42 @@ def test_a_full_disk_keeps_the_message_of_its_night(nightly: Schedule, monkeypat
     play_one = Verdict("2026-11-24T02:00", "j", 75, "no space is left", 1.0, {})
     nights._tell(nightly, datetime(2026, 11, 24, 2), play_one, said.append)
     assert "nobody is told of 2026-11-24T02:00" in said[0] and "No space" in said[0]
+
+
+def test_a_full_disk_leaves_the_variables_that_were_kept(nightly: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules.keep_environment(nightly, {"DUPLET_DATA": "/before", "HOME": "/home/ann"})
+    path = nightly.folder / schedules.ENVIRONMENT
+    assert schedules.environment(nightly) == {"DUPLET_DATA": "/before"} and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def full(_: int) -> None:  # what is in the file by now would be cut
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr("os.fsync", full)
+        schedules.keep_environment(nightly, {"DUPLET_DATA": "/after"})
+    assert schedules.environment(nightly) == {"DUPLET_DATA": "/before"}
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        schedules.put_back(nightly.folder, schedules.kept(nightly.folder))  # which needs no room
+        with pytest.raises(OSError, match="No space left"):
+            schedules.put_back(nightly.folder, {schedules.ENVIRONMENT: b"{}"})
+    assert schedules.environment(nightly) == {"DUPLET_DATA": "/before"}
+    schedules.put_back(nightly.folder, {schedules.ENVIRONMENT: b'{"DUPLET_DATA": "/long ago"}'})
+    assert schedules.environment(nightly) == {"DUPLET_DATA": "/long ago"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b'{"DUPLET_DATA": "/be', b"[]", b"\xff"])
+def test_damaged_variables_are_a_sentence_of_each_command(
+    nightly: Schedule, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    assert schedules.environment(nightly) == {}  # a pod has them from its own environment
+    (nightly.folder / schedules.ENVIRONMENT).write_bytes(content)
+    for action in ("run", "check", "ready", "list"):
+        code = main(["schedule", action, nightly.name, "--root", nightly.job.root])
+        said = capsys.readouterr()
+        assert "environment.json cannot be read (" in (said.out if action == "list" else said.err)
+        assert code == (0 if action == "list" else 2)
 
 
 def test_the_last_word_on_a_date_counts(tmp_path: Path) -> None:
