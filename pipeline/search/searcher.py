@@ -14,7 +14,7 @@ from pipeline.evaluation.fusion import Fusion, Mix, Pool, mix_of, reranked_score
 from pipeline.search.bm25_index import WordIndex
 from pipeline.search.documents import Document
 from pipeline.search.index_store import Snapshot
-from pipeline.search.segments import Encodes
+from pipeline.search.segments import Encodes, indexed_title
 from pipeline.search.where import Fields
 from pipeline.serving.predict.scoring import Encoded
 from pipeline.serving.second_stage import Rerank
@@ -373,9 +373,9 @@ class Searcher:
         return [*titles.values()][:: max(1, len(titles) // count)][:count]
 
     def passage_text(self, row: int) -> str:
-        """What the model sees of a passage. Raises InputError where there is none that can be found."""
+        """What the model was given of a passage. Raises InputError where there is none that can be found."""
         document, (start, end) = self._passage(row)
-        return index_text(document.title, document.text[start:end])
+        return index_text(indexed_title(document.title, self.encoder), document.text[start:end])
 
     def _passage(self, row: int) -> tuple[Document, Span]:
         """A passage's document, and where in its text the passage is."""

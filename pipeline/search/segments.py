@@ -24,7 +24,7 @@ from pipeline.search import codes
 from pipeline.search.codes import Codes
 from pipeline.search.documents import Document
 from pipeline.serving.predict.scoring import Encoded
-from pipeline.tokenization.passages import cut, index_text, remembered, short_title
+from pipeline.tokenization.passages import Tokens, cut, index_text, remembered, short_title
 
 NAME = "segment.json"
 OPTIONAL = ("scales", "weights", "offsets", "book")
@@ -137,13 +137,23 @@ class Storage(NamedTuple):
 UNCHANGED = Storage()
 
 
+def indexed_title(title: str, encoder: Encodes, tokens: Tokens | None = None) -> str:
+    """What of a document's title stands above each of its passages, when it is encoded and whenever it is read again.
+
+    Args:
+        tokens: the tokens of the encoder's document side, where they are remembered.
+    """
+    limit = encoder.config.tokenize.limit("document")
+    return short_title(title, limit, tokens or (lambda text: encoder.tokens("document", text)))
+
+
 def encode(documents: list[Document], encoder: Encodes, storage: Storage = UNCHANGED) -> Part:
     """Cuts documents into passages and encodes those, PASSAGES_AT_ONCE at a time: a document may have any number."""
     limit = encoder.config.tokenize.limit("document")
     tokens = remembered(lambda text: encoder.tokens("document", text))
     rows, texts = [], []
     for row, document in enumerate(documents):
-        title = short_title(document.title, limit, tokens)
+        title = indexed_title(document.title, encoder, tokens)
         form = str(document.known.get("format", "")) if document.fields else ""
         for span in cut(document.text, limit - len(tokens(title)), tokens, form):
             rows.append(Passage(row, *span))

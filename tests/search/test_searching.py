@@ -476,3 +476,18 @@ def test_a_second_model_places_the_first_documents_of_the_best_ranking_anew(inde
         for mode in ("model", "words"):  # rankings of which no mix was chosen
             alone, both = (searching.search(query, 10, mode).results for searching in (plain, twice))
             assert [result.document.id for result in alone] == [result.document.id for result in both]
+
+
+def test_a_long_title_leaves_the_passage_to_all_who_read_it_again(indexed: Make) -> None:
+    """The linear features, the second model and "explain" get the text that was encoded, to the letter."""
+    long, second = " ".join(f"heading{i}" for i in range(20)), WordEncoder("dot")
+    documents = [Document(f"d{i}", long, f"wing lift own{i}") for i in range(8)]
+    rerank = Rerank("k2", "/second", 6, 0.7, 5.0, 2.0)
+    index = indexed(documents, linear=Linear((0.7, 0.2, 0.5, 0.3, 1.5, 2.5, 0.4)), rerank=rerank)
+    encoded = set(index.encoder.texts_encoded)
+    asking = Searcher(index_store.open_snapshot(index.folder), index.encoder, None, second)
+    found = asking.search("wing lift own3", 8).results
+    assert {asking.passage_text(row) for row in range(8)} == encoded and len(encoded) == 8
+    assert len(second.texts_encoded) == 6 and {*second.texts_encoded} <= encoded
+    looks = asking._looks(["own3"], np.array([result.passage_row for result in found]))
+    assert looks[:, 0].tolist() == [float(result.document.id == "d3") for result in found]
