@@ -171,11 +171,8 @@ class Ingest:
         return [as_id({column: name}, column) for name in names if not is_missing(name) and name != ""]
 
     def _seen(self, row: Row, query: str, documents: list[str]) -> bool:
-        """Whether the log has this list a second time: of one session, at one time."""
-        columns = self._source.columns
-        if columns.session is None or columns.time is None:
-            return False
-        who, when = (str(row.values.get(column, "")) for column in (columns.session, columns.time))
+        """Whether the log has this list a second time: of one session, at one time; a row without them has no copy."""
+        who, when = (_told(row, column) for column in (self._source.columns.session, self._source.columns.time))
         return bool(who and when) and self._scratch.seen("", 0, None, "list", who, when, query, *documents)
 
     def _document(self, known: Pages | None, name: str) -> str:
@@ -194,9 +191,9 @@ class Ingest:
             for column in (columns.query, columns.shown, columns.clicked)
             if column in row.values
         }
-        if self._source.sessions == "hash" and columns.session is not None and columns.session in row.values:
-            who = str(row.values[columns.session]).encode("utf-8", "surrogatepass")
-            values[str(columns.session)] = hmac.new(self._salt, who, hashlib.sha256).hexdigest()[:20]
+        if self._source.sessions == "hash" and (who := _told(row, columns.session)):
+            hashed = hmac.new(self._salt, who.encode("utf-8"), hashlib.sha256)
+            values[str(columns.session)] = hashed.hexdigest()[:20]
         return shorten(values) if values else ""
 
     def _write(self, shown: Shown, fit: Fit) -> None:
@@ -215,6 +212,18 @@ class Ingest:
             record = Record(short_hash(*keys), keys, texts, float(bisect_right(grades, chance)), metadata)
             self._ledger.keep_record(split)
             self._output.add_record(split, record)
+
+
+def _told(row: Row, column: Column | None) -> str:
+    """A session or a time as text; "" where there is none, whatever the format writes for that.
+
+    A whole number has no point: Parquet has a column of whole numbers with gaps as floats.
+    """
+    value = None if column is None else row.values.get(column)
+    if is_missing(value):
+        return ""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # JSON may hold half a character
 
 
 def ingest(source: ClicksSource, config: Config, folder: Path, tools: tuple[Ledger, Scratch, Output]) -> None:

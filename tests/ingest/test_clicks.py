@@ -242,6 +242,46 @@ def test_a_list_that_is_logged_twice_counts_once(source: Any, ingest: Any) -> No
     assert ingest(source(ROWS * 3, columns={"time": None}), split=WHOLE).counts["lists"]["duplicates"] == 0
 
 
+@pytest.mark.parametrize("form", ["tsv", "jsonl", "parquet"])
+def test_lists_without_a_session_or_a_time_are_no_copies_in_any_format(
+    form: str, source: Any, ingest: Any, tmp_path: Path
+) -> None:
+    """Null, NaN and an empty cell are the same: nobody knows whether these lists are one."""
+    rows = [{**ROWS[0], "session": 7, "time": 1}, *({**ROWS[0], "session": None, "time": None} for _ in range(3)),
+            {**ROWS[0], "session": 7, "time": None}, {**ROWS[0], "session": None, "time": 1}]  # fmt: skip
+    rows += [{**rows[-2]}, {**rows[-1]}, {**rows[0]}]
+    path = tmp_path / f"other.{form}"
+    if form == "parquet":
+        whole = pa.Table.from_pylist(rows).set_column(
+            0, "session", pa.array([r["session"] for r in rows], pa.float64())
+        )
+        pq.write_table(whole.set_column(4, "time", pa.array([r["time"] or float("nan") for r in rows])), path)
+    elif form == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        cell = lambda value: "|".join(value) if isinstance(value, list) else "" if value is None else str(value)
+        path.write_text("\n".join(["\t".join(ROWS[0]), *("\t".join(map(cell, row.values())) for row in rows)]))
+    given = {"path": str(path), "log": form} | ({"separator": "|"} if form == "tsv" else {})
+    counts = ingest(source(ROWS) | given, split=WHOLE).counts["lists"]
+    assert (counts["kept"], counts["duplicates"]) == (8, 1)
+
+
+def test_half_a_character_in_a_session_ends_nothing(source: Any, ingest: Any) -> None:
+    rows = [{**row, "session": f"{row['session']}\ud800"} for row in ROWS]
+    counts = ingest(source(rows * 2), split=WHOLE).counts["lists"]
+    assert (counts["kept"], counts["duplicates"]) == (3, 3)
+
+
+@pytest.mark.parametrize("nobody", [None, "", float("nan")])
+def test_a_bad_list_without_a_session_has_no_hash_of_one(
+    nobody: Any, source: Any, ingest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUPLET_SALT", "secret")
+    rows = [*ROWS, {**ROWS[0], "session": nobody, "clicked": ["d9"]}]
+    [bad] = ingest(source(rows, sessions="hash"), split=WHOLE, max_quarantined_share=0.5).quarantine
+    assert "d9" in bad["copy"] and "session" not in bad["copy"]
+
+
 def test_documents_that_are_missing_or_rare_are_counted(source: Any, ingest: Any) -> None:
     rows = [*ROWS, {"session": "eve", "query": "egg", "shown": ["gone", "d1"], "clicked": ["gone"], "time": 4}]
     result = ingest(source(rows, min_views=2), split=WHOLE)
