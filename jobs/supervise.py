@@ -26,6 +26,7 @@ from jobs.states import Failure
 from pipeline.config import load_config
 from pipeline.core import atomic_files
 from pipeline.core.errors import DupletError, GateError, InputError, TryAgain
+from pipeline.core.number_options import count
 from pipeline.core.redaction import hide
 from pipeline.distributed import job_folder, launcher
 
@@ -294,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Supervises the job of a folder; returns the exit code of `duplet run`, 75 where it can go on later."""
     parser = argparse.ArgumentParser(prog="python -m jobs.supervise", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, help="default: as many of the job's range as there is room for here")
+    parser.add_argument("--workers", type=count, help="default: as many of the job's range as there is room for here")
     args = parser.parse_args(arguments)
     try:
         folder = args.folder.resolve()

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,67 @@ def test_what_is_wrong_is_said_in_one_line(given: list[str], said: str, capsys: 
         main.main(given)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The options of a verb, and of its actions."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from actions(inner)
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_every_whole_number_has_bounds(verb: str) -> None:
+    for action in actions(main._parsers(verb)[1][verb]):
+        assert action.type is not int or action.choices, action.option_strings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["by-hand", "--seed", "-1"], "--seed: must be a whole number from 0 to 2,147,483,647, not '-1'"),
+        (["by-hand", "--seed", "4294967296"], "--seed: must be a whole number from 0 to 2,147,483,647, not '42949"),
+        (["by-hand", "--updates", "0"], "--updates: must be a whole number of at least 1, not '0'"),
+        (["by-hand", "--rate", "nan"], "--rate: must be a number above 0, not 'nan'"),
+        (["generate", "m", "--seed", "2147483648"], "--seed: must be a whole number from 0 to 2,147,483,647"),
+        (["run", "my.yaml", "--workers", "0"], "--workers: must be a whole number of at least 1, not '0'"),
+        (["sweep", "my.yaml", "a=1,2", "--workers", "0"], "--workers: must be a whole number of at least 1, not '0'"),
+        (["sweep", "my.yaml", "a=1,2", "--trials", "-2"], "--trials: must be a whole number of at least 1, not '-2'"),
+        (["search", "i", "x", "--k", "0"], "--k: must be a whole number of at least 1, not '0'"),
+        (["ask", "i", "x", "--k", "0"], "--k: must be a whole number of at least 1, not '0'"),
+        (["train-on", "i", "--pairs", "10"], "--pairs: must be a whole number of at least 100, not '10'"),
+        (["search", "i", "--threads", "two"], "--threads: must be a whole number of at least 1, not 'two'"),
+        (["search", "i", "--port", "65536"], "--port: must be a whole number from 0 to 65,535, not '65536'"),
+        (["ui", "--port", "-1"], "--port: must be a whole number from 0 to 65,535, not '-1'"),
+        (["submit", "my.yaml", "--at-most", "0"], "--at-most: must be a whole number of at least 1, not '0'"),
+        (["gc", "--keep-nights", "0"], "--keep-nights: must be a whole number of at least 1, not '0'"),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_told(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(given)
+    assert caught.value.code == 2
+    assert f"argument {said}" in capsys.readouterr().err
+
+
+def test_a_sweep_takes_the_workers_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.orchestration import sweep
+
+    taken: list[list[str]] = []
+
+    class Noted:
+        def __init__(self, path: str, overrides: list[str], *_: object) -> None:
+            taken.append(overrides)
+
+        def run(self) -> dict[str, object]:
+            return {"table": "", "best": {}, "folder": "x"}
+
+    monkeypatch.setattr(sweep, "Sweep", Noted)
+    assert main.main(["sweep", "my.yaml", "a=1,2", "--workers", "2"]) == 0
+    assert main.main(["sweep", "my.yaml", "a=1,2"]) == 0
+    assert taken == [["a=1,2", "train.workers=2"], ["a=1,2"]]
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 
 from jobs.commands import removal
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 
@@ -11,7 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     removal.arguments(parser)
     parser.add_argument("--days", type=float, default=7.0, metavar="N", help="what is younger than this stays (7)")
     parser.add_argument(
-        "--keep-runs", type=int, metavar="N", help="of each configuration only its newest N runs stay (default: all); "
+        "--keep-runs", type=count, metavar="N", help="of each configuration only its newest N runs stay (all); "
         "a training that an index elsewhere than under the root or beside it was built with is not known, and may go"
     )  # fmt: skip
 

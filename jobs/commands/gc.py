@@ -3,15 +3,16 @@
 import argparse
 
 from jobs.commands import removal
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where, and how much stays."""
     removal.arguments(parser)
-    parser.add_argument("--keep-nights", type=int, default=14, metavar="N", help="newest of each schedule (14)")
+    parser.add_argument("--keep-nights", type=count, default=14, metavar="N", help="newest of each schedule (14)")
     parser.add_argument(
-        "--keep-champions", type=int, default=5, metavar="N", help="newest versions that were champion (5)"
+        "--keep-champions", type=count, default=5, metavar="N", help="newest versions that were champion (5)"
     )
 
 

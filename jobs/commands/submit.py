@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.commands.dry_run import show
 from pipeline.core.errors import DupletError, InputError, TryAgain
+from pipeline.core.number_options import count
 
 if TYPE_CHECKING:
     from jobs.spec import JobSpec
@@ -27,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     job_arguments(parser)
     parser.add_argument("--after", metavar="JOB", help="slurm: begins when that job has ended well; cancelled if not")
     parser.add_argument(
-        "--at-most", type=int, metavar="N", help="a job for each combination of model.layers=1,2 …, N of them at once"
+        "--at-most", type=count, metavar="N", help="a job for each combination of model.layers=1,2 …, N of them at once"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be handed over, and do nothing")
 
@@ -80,8 +81,6 @@ def read_trials(args: argparse.Namespace) -> list["JobSpec"]:
     from jobs.spec import SETTABLE
     from pipeline.config.axes import axes_of
 
-    if args.at_most < 1:
-        raise InputError(f"--at-most {args.at_most}: at least one job must run at once")
     of_job = [override for override in args.overrides if override.partition("=")[0].split(".")[0] in SETTABLE]
     axes, fixed = axes_of([override for override in args.overrides if override not in of_job])
     if not axes:

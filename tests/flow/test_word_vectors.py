@@ -136,7 +136,7 @@ def test_what_cannot_give_vectors_is_a_sentence(
         (["--texts", str(tmp_path / "none.txt")], "none.txt cannot be read as lines of UTF-8 text"),
         (["--onnx", str(tmp_path)], f"--onnx {tmp_path} has no model.onnx or onnx/model.onnx"),
         (["--onnx", "x", "--texts", "y"], "--onnx and --texts do not go together"),
-        (["--epochs", "0"], "must be at least 1"),
+        (["--epochs", "0"], "must be a whole number of at least 1, not '0'"),
         (["tokenize.min_count=1000"], "no word stands 1000 times (tokenize.min_count)"),
     ):
         done = duplet("vectors", config, *more, "--output", str(tmp_path / "words.vec"))

@@ -182,7 +182,6 @@ def test_what_nights_means_and_commands_at_work_use_stays(root: Path, job_spec: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--keep-runs", "0"], "keeps at least one run"),
         (["--days", "-1"], "keeps at least one run"),
         (["--days", "nan"], "keeps at least one run"),
         (["--root", "none"], "no folder"),
@@ -193,6 +192,8 @@ def test_told_to_keep_nothing(
 ) -> None:  # fmt: skip
     assert main(["clean", "--root", str(root), *arguments]) == 2
     assert said in capsys.readouterr().err
+    with pytest.raises(InputError, match="keeps at least one run"):
+        clean(root, keep_runs=0)
 
 
 def test_where_needs_are_not_known_nothing_goes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,9 +193,9 @@ def test_of_another_version_nothing_is_removed(
 
 
 def test_told_to_keep_nothing_and_no_root(some: Nights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--keep-nights", "0"], ["--keep-champions", "0"], ["--keep-nights", "-3"]):
-        assert main(["gc", "--root", str(some.root), *arguments]) == 2
-        assert "keeps at least one night and one champion" in capsys.readouterr().err
+    for nights_kept, champions_kept in ((0, 5), (14, 0), (-3, 5)):
+        with pytest.raises(InputError, match="keeps at least one night and one champion"):
+            retention.collect(some.root, nights_kept, champions_kept, False, print)
     assert main(["gc", "--root", str(tmp_path / "none")]) == 2
     assert "no folder" in capsys.readouterr().err
 

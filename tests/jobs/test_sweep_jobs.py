@@ -80,7 +80,6 @@ def test_a_refusal_says_which_jobs_there_are(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["train.epochs=1,2", "--at-most", "0"], "at least one job must run at once"),
         (["train.epochs=2", "--at-most", "1"], "nothing is varied"),
         (["model.dropout=0..0.5", "--at-most", "1"], "model.dropout is a range"),
         (["model.layers=1,0", "--at-most", "1"], "model.layers"),

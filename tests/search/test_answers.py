@@ -186,7 +186,6 @@ def test_one_that_is_not_there_is_told(index: Path, language: Language) -> None:
     ("arguments", "sentence"),
     [
         (("--llm", "ftp://x"), "must begin with http:// or https://"),
-        (("--k", "0"), "--k 0 must be at least 1"),
         (("--timeout", "0"), "--timeout 0 must be above 0"),
         (("--timeout", "nan"), "--timeout nan must be above 0 and at most 3600"),
         (("--timeout", "inf"), "--timeout inf must be above 0 and at most 3600"),

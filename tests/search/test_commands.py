@@ -142,7 +142,6 @@ def test_mistakes_are_told_in_a_sentence(
             f"build one of what is there with `duplet index --documents {tmp_path} --output",
         ),
         (("search", index, " "), "the query is empty"),
-        (("search", index, "wing", "--k", 0), "--k 0 must be at least 1"),
         (("search", index, "wing", "--model", other), "whose vectors cannot be compared"),
         (("search", index, "wing", "--serve"), "--serve takes no query"),
         (("search", index, "wing", "--model", tmp_path / "none.yaml"), "no configuration at"),

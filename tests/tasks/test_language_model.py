@@ -413,14 +413,14 @@ def test_the_same_seed_writes_the_same_text(generate: Callable[..., Any], traine
     ("arguments", "said"),
     [
         (("--prompt", "(a é 東"), "characters that the model has never seen: ' ' 'é' '東'"),
-        (("--length", "0"), "--length 0 must be from 1"),
+        (("--length", "0"), "must be a whole number from 1 to 1,000,000, not '0'"),
         (("--temperature", "-1"), "--temperature -1.0 must be 0 or more"),
         (("--temperature", "nan"), "--temperature nan must be 0 or more"),
-        (("--top-k", "0"), "--top-k 0 must be at least 1"),
+        (("--top-k", "0"), "argument --top-k: must be a whole number of at least 1"),
         (("--top-p", "1.5"), "--top-p 1.5 must be above 0"),
-        (("--beam", "0"), "--beam 0 must be at least 1"),
+        (("--beam", "0"), "argument --beam: must be a whole number of at least 1"),
         (("--beam", "2", "--temperature", "1"), "--beam draws nothing"),
-        (("--seed", "-1"), "--seed -1 must be 0 or more"),
+        (("--seed", "-1"), "argument --seed: must be a whole number from 0"),
     ],
 )
 def test_a_wrong_wish_is_one_sentence(generate: Callable[..., Any], arguments: tuple[str, ...], said: str) -> None:

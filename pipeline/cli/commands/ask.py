@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
+from pipeline.core.number_options import count
 
 ADDRESS, MODEL, KEY = "DUPLET_LLM_ADDRESS", "DUPLET_LLM_MODEL", "DUPLET_LLM_KEY"
 
@@ -17,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """An index, a question, and who writes the answer."""
     parser.add_argument("index", type=path_here, help="a folder that `duplet index` made")
     parser.add_argument("question", help="in whole words")
-    parser.add_argument("--k", type=int, default=5, metavar="N", help="passages (5)")
+    parser.add_argument("--k", type=count, default=5, metavar="N", help="passages (5)")
     parser.add_argument("--where", metavar="FILTER", help="on further fields: 'language=en and date>=2024'")
     parser.add_argument(
         "--llm", metavar="ADDRESS", help="of a language model's server in OpenAI's style, up to /v1; the passages are "
@@ -31,8 +32,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the answer and its passages; one JSON object with --json."""
-    if args.k < 1:
-        raise InputError(f"--k {args.k} must be at least 1")
     from pipeline.search import answers
 
     if not 0 < args.timeout <= answers.MAX_TIMEOUT_S:

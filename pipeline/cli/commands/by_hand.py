@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
+from pipeline.core.number_options import count, positive, seed
 from pipeline.core.progress import Say, Talk
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What to learn, and how large."""
     parser.add_argument("--words", action="store_true", help="words instead of characters")
     parser.add_argument("--text", type=path_here, help="a text file; default: the standard library's code")
-    parser.add_argument("--hidden", type=int, default=100, metavar="N", help="numbers in a state (100)")
-    parser.add_argument("--vocabulary", type=int, default=8000, metavar="N", help="words at most (8000)")
-    parser.add_argument("--steps", type=int, default=35, metavar="N", help="tokens per update (35)")
-    parser.add_argument("--updates", type=int, default=20_000, metavar="N", help="updates (20000)")
-    parser.add_argument("--rate", type=float, default=0.1, help="learning rate of AdaGrad (0.1)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first parameters and of the sample (1)")
+    parser.add_argument("--hidden", type=count, default=100, metavar="N", help="numbers in a state (100)")
+    parser.add_argument("--vocabulary", type=count, default=8000, metavar="N", help="words at most (8000)")
+    parser.add_argument("--steps", type=count, default=35, metavar="N", help="tokens per update (35)")
+    parser.add_argument("--updates", type=count, default=20_000, metavar="N", help="updates (20000)")
+    parser.add_argument("--rate", type=positive, default=0.1, help="learning rate of AdaGrad (0.1)")
+    parser.add_argument("--seed", type=seed, default=1, help="seed of the first parameters and of the sample (1)")
     parser.add_argument(
-        "--characters", type=int, default=3_000_000, metavar="N", help="how much of the text is read (3000000)"
+        "--characters", type=count, default=3_000_000, metavar="N", help="how much of the text is read (3000000)"
     )
     parser.add_argument(
         "--no-picture", action="store_true", help="do not draw how much of a state is left in later ones"
@@ -44,9 +45,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, writes a sample and the picture; all of it goes to a run of the experiment by_hand."""
-    for name in ("hidden", "vocabulary", "steps", "updates", "characters"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)} must be at least 1")
     from pipeline.tracking import Tracking, address
 
     tokens, blank = _tokens(args)

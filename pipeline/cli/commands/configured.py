@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipeline.core.naming import root_here
+from pipeline.core.number_options import count
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -40,8 +41,19 @@ def verify_argument(parser: argparse.ArgumentParser) -> None:
 
 def worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Shorthands for where the work runs."""
-    parser.add_argument("--workers", type=int, help="as train.workers=N")
+    workers_argument(parser)
     parser.add_argument("--gpus", action="store_true", help="as train.gpus=true")
+
+
+def workers_argument(parser: argparse.ArgumentParser) -> None:
+    """How many processes train."""
+    parser.add_argument("--workers", type=count, metavar="N", help="as train.workers=N")
+
+
+def threads_argument(parser: argparse.ArgumentParser) -> None:
+    """How many threads encode."""
+    shown = "for encoding; as many as there are, if not given"
+    parser.add_argument("--threads", type=count, metavar="N", help=shown)
 
 
 def stop_by_sigterm() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.cli.commands import configured
 from pipeline.core.errors import InputError
+from pipeline.core.number_options import count, seed, whole
 
 MAX_LENGTH = 1_000_000
 
@@ -16,15 +17,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, after what, how much, and how the next token is drawn."""
     parser.add_argument("model", help="a configuration, a model's folder, an MLflow run id, or models:/NAME@ALIAS")
     parser.add_argument("--prompt", default="", help="the text to continue (default: a new text)")
-    parser.add_argument("--length", type=int, default=300, metavar="N", help="tokens to write (300)")
+    parser.add_argument("--length", type=whole(1, MAX_LENGTH), default=300, metavar="N", help="tokens to write (300)")
     parser.add_argument("--temperature", type=float, metavar="T", help="1: as learned; below 1: safer; 0: no chance")
-    parser.add_argument("--top-k", type=int, metavar="K", help="draw only from the K most probable tokens")
+    parser.add_argument("--top-k", type=count, metavar="K", help="draw only from the K most probable tokens")
     parser.add_argument(
         "--top-p", type=float, metavar="P", help="draw only from the top tokens whose probabilities reach P"
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the draws (1)")
+    parser.add_argument("--seed", type=seed, default=1, metavar="S", help="seed of the draws (1)")
     parser.add_argument(
-        "--beam", type=int, metavar="N", help="draw nothing: search the most probable text with N beams"
+        "--beam", type=count, metavar="N", help="draw nothing: search the most probable text with N beams"
     )
     configured.root_arguments(parser)
 
@@ -80,21 +81,12 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raises InputError for a value that means nothing."""
     temperature, top_p = args.temperature, args.top_p
-    if not 1 <= args.length <= MAX_LENGTH:
-        raise InputError(f"--length {args.length} must be from 1 to {MAX_LENGTH:,}")
     if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
         raise InputError(f"--temperature {temperature} must be 0 or more, such as 0.8")
-    if args.top_k is not None and args.top_k < 1:
-        raise InputError(f"--top-k {args.top_k} must be at least 1")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"--top-p {top_p} must be above 0 and at most 1")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed} must be 0 or more")
-    if args.beam is not None:
-        if args.beam < 1:
-            raise InputError(f"--beam {args.beam} must be at least 1")
-        if (temperature, args.top_k, top_p) != (None, None, None):
-            raise InputError("--beam draws nothing: leave out --temperature, --top-k and --top-p")
+    if args.beam is not None and (temperature, args.top_k, top_p) != (None, None, None):
+        raise InputError("--beam draws nothing: leave out --temperature, --top-k and --top-p")
 
 
 def _show(text: str) -> None:

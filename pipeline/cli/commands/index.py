@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_at_home, path_here
 from pipeline.core.errors import InputError, room_on
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sync", action="store_true", help="documents that are not in the file leave the index")
     parser.add_argument(
-        "--approximate-above", type=_count, metavar="N", help="of a new index: vectors above which clusters give "
+        "--approximate-above", type=count, metavar="N", help="of a new index: vectors above which clusters give "
         "candidates (20,000; of late interaction 50,000 token vectors)",
     )  # fmt: skip
     parser.add_argument(
         "--documents-per-segment",
-        type=_count,
+        type=count,
         default=1000,
         metavar="N",
         help="how many documents are encoded at a time (new index only); more as the index grows",
@@ -66,14 +67,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         f"tokens of a passage share a vector ({POOLED:g})",
     )  # fmt: skip
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes")
-    parser.add_argument("--threads", type=_count, metavar="N", help="for encoding; as many as there are, if not given")
+    configured.threads_argument(parser)
     configured.root_arguments(parser)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
 
 
 def _share(text: str) -> float:

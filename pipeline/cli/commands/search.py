@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError
+from pipeline.core.number_options import count, port
 from pipeline.core.progress import Talk
 
 MAX_LINE_BYTES = 1 << 20  # of stdin
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """An index, a query, and how results are shown."""
     parser.add_argument("index", type=path_here, help="a folder that `duplet index` made")
     parser.add_argument("query", nargs="?", help="without one: a query for each line of stdin")
-    parser.add_argument("--k", type=int, default=10, metavar="N", help="results (10)")
+    parser.add_argument("--k", type=count, default=10, metavar="N", help="results (10)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--hybrid", action="store_true", help="mix the model's scores with BM25's")
     how.add_argument("--words", action="store_true", help="BM25 alone, for comparison")
@@ -26,17 +27,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="show passages whole")
     parser.add_argument("--serve", action="store_true", help="a page for a browser")
     parser.add_argument("--host", default="127.0.0.1", help="with --serve: the address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8765, help="with --serve (8765); 0: any free one")
+    parser.add_argument("--port", type=port, default=8765, help="with --serve (8765); 0: any free one")
     parser.add_argument("--model", help="the index's model, if it was moved")
     parser.add_argument("--backend", choices=("onnx", "mxnet"), default="onnx", help="what encodes queries")
-    parser.add_argument("--threads", type=int, metavar="N", help="for encoding; as many as there are, if not given")
+    configured.threads_argument(parser)
     configured.root_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints results, a JSON object per query with --json; or serves until stopped."""
-    if args.k < 1:
-        raise InputError(f"--k {args.k} must be at least 1")
     if args.serve and args.query is not None:
         raise InputError("--serve takes no query: they are typed on the page")
     if args.model is not None and Path(args.model).suffix in (".yaml", ".yml"):

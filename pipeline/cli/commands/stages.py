@@ -6,6 +6,7 @@ import shlex
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 
@@ -15,10 +16,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     configured.worker_arguments(parser)
     configured.verify_argument(parser)
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="duplet run: with N seeds on the same splits, for means and intervals"
+        "--seeds", type=count, metavar="N", help="duplet run: with N seeds on the same splits, for means and intervals"
     )
     parser.add_argument(
-        "--refresh-epochs", type=int, metavar="N", help="duplet run: mine anew every N epochs, by the model so far"
+        "--refresh-epochs", type=count, metavar="N", help="duplet run: mine anew every N epochs, by the model so far"
     )
 
 

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from pipeline.cli.commands import configured
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 
@@ -13,17 +15,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="+", metavar="key=…", help="model.layers=1,2,3 or model.dropout=0..0.5 or a single value"
     )
     parser.add_argument("--search", choices=("grid", "random", "bayesian"), default="grid", help="grid: every one")
-    parser.add_argument("--trials", type=int, help="how many, for random and bayesian")
-    parser.add_argument("--workers", type=int, help="as train.workers=N")
+    parser.add_argument("--trials", type=count, help="how many, for random and bayesian")
+    configured.workers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table, best first. The same command goes on with a sweep that was cut off."""
     from pipeline.orchestration.sweep import Sweep
 
-    overrides = [*args.overrides, *([f"train.workers={args.workers}"] if args.workers else [])]
     with Talk() as say:
-        report = Sweep(args.config, overrides, args.search, args.trials, say).run()
+        report = Sweep(args.config, configured.overrides_of(args), args.search, args.trials, say).run()
     print(report.pop("table"), end="")
     if args.json:
         print(json.dumps(report))

@@ -11,6 +11,7 @@ from pipeline.core import atomic_files
 from pipeline.core.atomic_files import path_here
 from pipeline.core.errors import InputError, room_on
 from pipeline.core.naming import root_here
+from pipeline.core.number_options import whole
 from pipeline.core.progress import Talk
 
 if TYPE_CHECKING:
@@ -46,16 +47,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings by dotted path, train.epochs=3"
     )
-    parser.add_argument("--pairs", type=int, default=20_000, metavar="N", help="made for training, at most (20,000)")
+    parser.add_argument(
+        "--pairs", type=whole(MIN_PAIRS), default=20_000, metavar="N", help="made for training, at most (20,000)"
+    )
     parser.add_argument("--anew", action="store_true", help="make new pairs, and let the new model replace the old one")
-    parser.add_argument("--workers", type=int, metavar="N", help="as train.workers=N")
+    configured.workers_argument(parser)
     parser.add_argument("--root", type=root_here, default=Path("runs"), help="the folder of all runs (runs)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Makes pairs, trains, judges and joins; the table and the index's line go to stdout."""
-    if args.pairs < MIN_PAIRS:
-        raise InputError(f"--pairs {args.pairs} must be at least {MIN_PAIRS}")
     from pipeline.search import index_store
 
     index: Path = args.index.absolute()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError
 from pipeline.core.naming import root_here
+from pipeline.core.number_options import port
 from pipeline.core.progress import Talk
 
 
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "configuration or a trained folder, of which the newest run is meant",
     )  # fmt: skip
     parser.add_argument("--root", type=root_here, help="the folder of all runs (the configuration's, or runs)")
-    parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (5000); 0: any free one")
+    parser.add_argument("--port", type=port, default=5000, help="port on 127.0.0.1 (5000); 0: any free one")
 
 
 def run(args: argparse.Namespace) -> int:

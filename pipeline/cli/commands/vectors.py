@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.cli.commands import configured
 from pipeline.core.atomic_files import as_json, path_here
 from pipeline.core.errors import InputError, room_on
+from pipeline.core.number_options import count
 from pipeline.core.progress import Talk
 
 NONE_YET = ["model.vectors=null", "tokenize.more_words=null"]  # the file may be what this command makes
@@ -16,10 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     configured.arguments(parser)
     configured.verify_argument(parser)
     parser.add_argument("--output", type=path_here, required=True, help="the file of vectors")
-    parser.add_argument("--size", type=int, help="numbers of a vector (model.embedding)")
+    parser.add_argument("--size", type=count, help="numbers of a vector (model.embedding)")
     parser.add_argument("--texts", type=path_here, nargs="+", default=[], metavar="FILE",
                         help="further texts, one per line, packed by gzip or not")  # fmt: skip
-    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="passes over the texts (5)")
+    parser.add_argument("--epochs", type=count, default=5, metavar="N", help="passes over the texts (5)")
     layout = "in place of texts: an encoder as Hugging Face lays it out; it reads each word"
     parser.add_argument("--onnx", type=path_here, metavar="FOLDER", help=layout)
 
@@ -28,8 +29,6 @@ def run(args: argparse.Namespace) -> int:
     """Tokenizes what is not, makes the vectors, and says what to set."""
     if args.onnx and args.texts:
         raise InputError("--onnx and --texts do not go together: the encoder has learnt from texts of its own")
-    if args.epochs < 1 or (args.size is not None and args.size < 1):
-        raise InputError("--size and --epochs must be at least 1")
     args.overrides = [*args.overrides, *NONE_YET]
     config = configured.load(args)
     from pipeline.orchestration import flow, word_vectors
