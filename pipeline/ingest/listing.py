@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError, TryAgain
@@ -75,20 +75,29 @@ def _matched(place: str, matched: list[str], pattern: str, marker: str | None, e
 
 
 def _in_folder(folder: str, marker: str | None, endings: tuple[str, ...]) -> list[str]:
-    """All data files below a local folder. Raises InputError for none, TryAgain for one that is not finished."""
+    """All data files below a local folder.
+
+    Raises:
+        InputError: there is none, or a folder below it cannot be listed.
+        TryAgain: it is not finished.
+    """
     _check_finished(folder, _names(Path(folder)), marker)
     addresses = []
-    for where, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if _is_data(name))
         addresses += [os.path.join(where, name) for name in names if _is_data(name)]
     return _chosen(folder, sorted(addresses), endings)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(f"source folder {error.filename} cannot be listed: {error.strerror or error}") from None
 
 
 def _names(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in folder.iterdir()]
     except OSError as error:
-        raise InputError(f"source folder {folder} cannot be listed: {error.strerror or error}") from None
+        _refuse(error)
 
 
 def _check_finished(folder: str, names: Iterable[str], marker: str | None) -> None:

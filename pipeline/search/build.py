@@ -127,10 +127,14 @@ class Update:
     ) -> None:
         self._catalogue.__exit__(kind, error, trace)
 
-    def put(self, documents: Iterable[Document], others_leave: bool) -> None:
+    def put(self, documents: Iterable[Document], others_leave: bool, unread: Iterable[str] = ()) -> None:
         """Adds or replaces documents; `others_leave`: those that do not come by are deleted.
 
         Iterates twice, to tell how far it is.
+
+        Args:
+            unread: ids, and folders of ids, of which nothing is known: what the index has of them stays. Asked for
+                when the documents have come by once.
 
         Raises:
             TryAgain: stopped by the keyboard or a signal; what is encoded is kept.
@@ -144,6 +148,8 @@ class Update:
             if others_leave:
                 self._catalogue.name(document.id)
         if others_leave:
+            if kept := sum(map(self._catalogue.name_below, unread)):
+                self.say(f"{kept:,} documents stay as they are: their files cannot be read")
             self.delete(self._catalogue.not_named())
             self._catalogue.forget_names()
         waiting: list[Document] = []

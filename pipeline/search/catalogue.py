@@ -70,6 +70,11 @@ class Catalogue(ScratchDatabase):
         """Notes that a document came by."""
         self._db.execute("INSERT OR IGNORE INTO named VALUES (?)", (document,))
 
+    def name_below(self, path: str) -> int:
+        """Notes the live documents of a path and of all paths below it as come by; returns how many had not."""
+        named = "INSERT OR IGNORE INTO named SELECT id FROM live WHERE id = ? OR (id >= ? AND id < ?)"
+        return self._db.execute(named, (path, f"{path}/", f"{path}0")).rowcount  # in the order of ASCII, / then 0
+
     def forget_names(self) -> None:
         self._db.execute("DELETE FROM named")
 

@@ -119,6 +119,10 @@ class Documents(ABC):
                 else:
                     self.counts["duplicates"] += 1
 
+    def unread(self) -> Iterator[str]:
+        """What the last iteration could not look at: ids, and folders below which ids lie. None of a table."""
+        return iter(())
+
     def _put_aside(self, row: Row, problem: BadRow) -> None:
         self.counts["quarantined"] += 1
         where = f"{row.source}:{row.number}" if row.number else row.source

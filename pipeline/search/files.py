@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.errors import InputError, one_line
 from pipeline.ingest import places, tables
@@ -19,7 +19,16 @@ NOT_ENTERED = {"node_modules", "__pycache__", "site-packages", "venv"}  # and fo
 INDEX = ("index.json", "segments")  # what a folder that is an index holds
 NAMES_SHOWN = 6
 MAX_TITLE = 1_000  # characters
+UNREADABLE = "unreadable"  # a kind of bad row: the system does not give the file, or the folder
 READ_NAMES = ".txt, .md, .html, .pdf, .docx, code"
+
+
+class Entry(NamedTuple):
+    """A file below a folder, or what cannot be looked at."""
+
+    path: Path
+    name: str  # from the folder
+    problem: BadRow | None = None  # of a folder: neither it nor what lies below it is known
 
 
 class Files(Documents):
@@ -46,7 +55,7 @@ class Files(Documents):
         super().__init__(quarantine, scratch)
         file_formats.check_encoding(encoding)
         self._path, self._encoding = path, encoding
-        self._kept = scratch / "documents.jsonl"
+        self._kept, self._unread = scratch / "documents.jsonl", scratch / "unread.jsonl"
         self.left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Document]:
@@ -75,22 +84,31 @@ class Files(Documents):
 
     def found(self) -> Iterator[tuple[Row, Document | BadRow]]:
         self.left_out.clear()
-        if self._path.is_file():
-            yield self._one(self._path, self._path.name)
-            return
-        for path, name in walk(self._path):
-            if file_formats.format_of(path.name) is None:
-                self.left_out[path.suffix.lower() or path.name] += 1
+        self._unread.unlink(missing_ok=True)
+        for entry in [Entry(self._path, self._path.name)] if self._path.is_file() else walk(self._path):
+            if entry.problem is None and file_formats.format_of(entry.path.name) is None:
+                self.left_out[entry.path.suffix.lower() or entry.path.name] += 1
                 continue
-            yield self._one(path, name)
+            yield self._one(entry)
 
-    def _one(self, path: Path, name: str) -> tuple[Row, Document | BadRow]:
-        safe = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    def _one(self, entry: Entry) -> tuple[Row, Document | BadRow]:
+        safe = entry.name.encode("utf-8", "backslashreplace").decode("utf-8")
         row = Row(safe, 0, {}, safe)
         try:
-            return row, self._document(path, one_form(safe))
+            if entry.problem is not None:
+                raise entry.problem
+            return row, self._document(entry.path, one_form(safe))
         except BadRow as problem:
+            if problem.kind == UNREADABLE:
+                with self._unread.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(safe) + "\n")
             return row, problem
+
+    def unread(self) -> Iterator[str]:
+        if self._unread.exists():
+            with self._unread.open(encoding="utf-8") as file:
+                for name in map(json.loads, file):  # blanks before a slash are in ids, blanks at the end are not
+                    yield from dict.fromkeys([one_form(name), one_form(f"{name}/")[:-1]])
 
     def _document(self, path: Path, name: str) -> Document:
         ending = file_formats.format_of(path.name) or "txt"
@@ -115,8 +133,12 @@ def _is_kept(field: str, value: Any) -> bool:
     return bool(FIELD_NAME.fullmatch(field)) and field not in ("id", "title", "text") and value not in (None, "")
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each file below a folder and its name from there, as the system lists them; never more than a folder's names."""
+def walk(folder: Path) -> Iterator[Entry]:
+    """Each file below a folder, as the system lists them; never more than a folder's names.
+
+    Raises:
+        InputError: the folder itself cannot be listed; one below it is an entry with a problem.
+    """
     folders = [folder]
     while folders:
         here = folders.pop()
@@ -125,18 +147,30 @@ def walk(folder: Path) -> Iterator[tuple[Path, str]]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.name not in NOT_ENTERED and not _is_index(Path(entry.path)):
-                            folders.append(Path(entry.path))
-                    elif entry.is_file():
-                        yield Path(entry.path), Path(entry.path).relative_to(folder).as_posix()
+                    path = Path(entry.path)
+                    name = path.relative_to(folder).as_posix()
+                    try:
+                        is_file, enter = entry.is_file(), entry.is_dir(follow_symlinks=False) and _is_entered(path)
+                    except OSError as error:  # of this entry alone: the folder's other ones are read
+                        yield Entry(path, name, _unreadable(error))
+                        continue
+                    if enter:
+                        folders.append(path)
+                    elif is_file:
+                        yield Entry(path, name)
         except OSError as error:
             if here == folder:
                 raise InputError(f"{folder} cannot be read ({error.strerror}): check its rights") from None
+            yield Entry(here, here.relative_to(folder).as_posix(), _unreadable(error))
 
 
-def _is_index(folder: Path) -> bool:
-    return all((folder / name).exists() for name in INDEX)
+def _is_entered(folder: Path) -> bool:
+    """Whether a folder's files are documents: not those of a package's, nor of an index."""
+    return folder.name not in NOT_ENTERED and not all((folder / name).exists() for name in INDEX)
+
+
+def _unreadable(error: Exception) -> BadRow:
+    return BadRow(UNREADABLE, getattr(error, "strerror", None) or one_line(error, 100))
 
 
 def _bytes(path: Path, limit: int) -> tuple[bytes, str]:
@@ -149,9 +183,9 @@ def _bytes(path: Path, limit: int) -> tuple[bytes, str]:
         with places.open_binary(str(path)) as file:
             data = file.read(limit + 1)
     except InputError as error:
-        raise BadRow("unreadable", one_line(error, 150)) from None
+        raise BadRow(UNREADABLE, one_line(error, 150)) from None
     except (OSError, EOFError) as error:
-        raise BadRow("unreadable", f"{getattr(error, 'strerror', None) or one_line(error, 100)}") from None
+        raise _unreadable(error) from None
     if len(data) > limit:
         raise too_long
     return data, datetime.date.fromtimestamp(about.st_mtime).isoformat()

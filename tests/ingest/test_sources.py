@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,19 @@ def test_folders_and_patterns_at_an_address(ingest: Any) -> None:
             ingest(TSV | {"path": "memory://logs", "marker": "DONE"})
     finally:
         system.rm("/logs", recursive=True)
+
+
+def test_a_folder_that_cannot_be_listed_is_told_wherever_it_lies(
+    folder: Path, ingest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not passed over, which would train on less without a word."""
+    scan = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("/c"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InputError, match=r"source folder .*/logs/c cannot be listed: Permission denied"):
+        ingest({**TSV, "path": str(folder)})

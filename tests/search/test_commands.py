@@ -235,6 +235,31 @@ def test_a_folder_is_searched_without_a_model(tmp_path: Path, model: Path) -> No
     assert (again["unchanged"], again["encoded"]) == (1, 1), "by the model that the index has"
 
 
+def test_what_cannot_be_read_now_does_not_leave_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount that fails for a moment, or rights that changed: with --sync too."""
+    folder, scan = tmp_path / "docs", os.scandir
+    for name in ("a", "sub/deep", "sub0", "subject"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "one.txt").write_text(f"words of {name}")
+    arguments = ("index", "--documents", folder, "--output", tmp_path / "index", "--sync")
+    assert run(*arguments).returncode == 0
+
+    def closed(path: Any) -> Any:
+        if isinstance(path, Path) and path.name == "sub":
+            raise OSError(5, "Input/output error", str(path))
+        return scan(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", closed)
+        (folder / "subject" / "one.txt").unlink()
+        done = run(*arguments, "--json")
+    assert (last_json(done)["documents"], last_json(done)["deleted"]) == (3, 1)
+    assert "the first: sub: unreadable: Input/output error" in done.stderr
+    assert "1 documents stay as they are: their files cannot be read" in done.stderr
+    (folder / "sub" / "deep" / "one.txt").unlink()
+    assert last_json(run(*arguments, "--json"))["deleted"] == 1
+
+
 def test_mistakes_with_folders_are_told(tmp_path: Path, model: Path) -> None:
     folder, index = tmp_path / "docs", tmp_path / "index"
     folder.mkdir()

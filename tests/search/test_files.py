@@ -167,6 +167,48 @@ def test_what_is_not_read_is_counted(folder: Path, tmp_path: Path) -> None:
     assert reader.told_left_out() == "2 .png, 1 .zip"
 
 
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of folders that the system does not list, and of files that it does not tell of or open."""
+    names: set[str] = set()
+    scan, stat = os.scandir, Path.stat
+
+    def check(path: Any) -> Any:
+        if Path(path).name in names:
+            raise PermissionError(13, "Permission denied", str(path))
+        return path
+
+    monkeypatch.setattr(os, "scandir", lambda path: scan(check(path)))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: stat(check(path), **how))
+    return names
+
+
+def test_what_cannot_be_looked_at_is_put_aside_and_the_rest_read(folder: Path, closed: set[str]) -> None:
+    for name in ("a", "b", "b /deep", "c"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "inside.txt").write_text(name)
+    (folder / "c" / "other.txt").write_text("words")
+    (folder / "loop.txt").symlink_to("loop.txt")
+    closed |= {"b ", "other.txt"}
+    reader = files(folder)
+    assert sorted(document.id for document in reader) == ["a/inside.txt", "b/inside.txt", "c/inside.txt"]
+    assert reader.counts == {"read": 6, "kept": 3, "quarantined": 3}
+    lines = map(json.loads, (folder.parent / "bad.jsonl").read_text().splitlines())
+    assert {entry["source"]: entry["reason"] for entry in lines} == {
+        "b ": "unreadable: Permission denied", "c/other.txt": "unreadable: Permission denied",
+        "loop.txt": "unreadable: Too many levels of symbolic links",
+    }  # fmt: skip
+    assert sorted(reader.unread()) == ["b", "b ", "c/other.txt", "loop.txt"]
+    closed.clear()
+    assert "b /deep/inside.txt" in [document.id for document in files(folder)]
+
+
+def test_a_folder_that_is_closed_as_a_whole_is_told(folder: Path, closed: set[str]) -> None:
+    closed.add("docs")
+    with pytest.raises(InputError, match=r"docs cannot be read \(Permission denied\): check its rights"):
+        next(files_module.walk(folder))
+
+
 def test_a_folder_without_a_file_to_read_is_told(folder: Path) -> None:
     with pytest.raises(InputError, match=r"holds no file to read \(.*\): it is empty"):
         list(files(folder))

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
             with Update(output, args.name, encoder, stamp, settings, say, args.replace_model) as update:
                 if reader is not None:
-                    update.put(reader, args.sync)
+                    update.put(reader, args.sync, reader.unread())
                     _say_bad(reader, output, say)
                 update.delete(_ids(args.delete))
                 state = update.publish()
