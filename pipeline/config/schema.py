@@ -271,7 +271,11 @@ class Config(Settings):
             ("promote.metric", self.promote.metric),
             *(("promote.floors", name) for name in self.promote.floors),
         ):
-            if metric not in self.metrics:
+            whose, _, name = metric.rpartition("/")
+            if name not in self.metrics or whose not in (
+                "",
+                *(("model", "fused") if setting != "train.metric" else ()),
+            ):
                 meant = guess(metric, self.metrics, 0.4)
                 raise ValueError(f"{setting}={metric!r} is not measured{meant} (allowed: {', '.join(self.metrics)})")
         return self

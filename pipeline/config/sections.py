@@ -476,7 +476,10 @@ class PromoteConfig(Settings):
 
     name: Filled = Field(default="", description="Name of the registered model. Default: the configuration's name.")
     metric: Filled = Field(
-        default="", description="Metric that versions are compared by. Default: train.metric.", examples=["mrr@10"]
+        default="",
+        description="Metric that versions are compared by. `model/NAME`: of the network alone; `fused/NAME`: of what "
+        "it is joined or mixed with. Default: train.metric.",
+        examples=["mrr@10"],
     )
     min_difference: float = Field(
         default=0.0,

@@ -16,11 +16,15 @@ from pipeline.core.record_schema import Field
 
 @dataclass(frozen=True)
 class Metric:
-    """What validation measures; `scale` heads its axis, and metrics of one scale share one."""
+    """What validation measures; `scale` heads its axis, and metrics of one scale share one.
+
+    `per_token`: a mean over tokens of the vocabulary, which with another vocabulary is a mean over other things.
+    """
 
     name: str
     smaller_is_better: bool = False
     scale: str = "0 to 1"
+    per_token: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ MODEL = "model"
 SHOWN_CHARACTERS = 200
 FORMAT = 1
 _META = b"duplet.judged"
-_SLICE, _WEIGHT, _PROBABILITY = "slice/", "#weight", "probability/"
+_SLICE, _WEIGHT, _PROBABILITY, _SAID, _SCORE = "slice/", "#weight", "probability/", "said/", "score/"
 
 
 class Classes(NamedTuple):
@@ -44,6 +44,17 @@ class Classes(NamedTuple):
         return expected_grade(self.probabilities)
 
 
+class Said(NamedTuple):
+    """What another system said of the same examples."""
+
+    predicted: np.ndarray  # (N,) int64, positions in the classes' names
+    scores: np.ndarray  # (N,) float64, the expected grade; zeros where classes have no order
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, scores: np.ndarray | None = None) -> "Said":
+        return cls(predicted.astype(np.int64), np.zeros(len(predicted)) if scores is None else scores)
+
+
 class Judged(NamedTuple):
     """N examples. A metric is Σ weight · value / Σ weight over them; weights are 1 where none are given."""
 
@@ -54,7 +65,8 @@ class Judged(NamedTuple):
     slices: dict[str, np.ndarray]  # "query length (tokens)" -> (N,) float64, not a number where unknown
     values: dict[tuple[str, str], np.ndarray]  # (system, metric) -> (N,) float64
     weights: dict[tuple[str, str], np.ndarray] = {}
-    classes: Classes | None = None
+    classes: Classes | None = None  # of the model
+    others: dict[str, Said] = {}  # system -> what it said, where there are classes
 
     @property
     def systems(self) -> list[str]:
@@ -63,10 +75,22 @@ class Judged(NamedTuple):
     @property
     def metrics(self) -> list[str]:
         """Those of the model that can be measured from the rows."""
-        named = [metric for system, metric in self.values if system == "model"]
-        return (
-            named + (["macro_f1"] if self.classes else []) + (["auc"] if self.classes and self.classes.ordered else [])
-        )
+        return [metric for system, metric in self.values if system == MODEL] + self._of_classes
+
+    @property
+    def _of_classes(self) -> list[str]:
+        return [] if self.classes is None else ["macro_f1", "auc"] if self.classes.ordered else ["macro_f1"]
+
+    def measures(self, system: str, metric: str) -> bool:
+        """Whether a system's metric can be measured from the rows."""
+        said = system == MODEL or system in self.others
+        return (system, metric) in self.values or (said and metric in self._of_classes)
+
+    def said(self, system: str) -> Said:
+        """What a system said; KeyError where it is not known."""
+        if system not in self.others and system == MODEL and self.classes is not None:
+            return Said(self.classes.predicted, self.classes.scores)
+        return self.others[system]
 
 
 def write(path: Path, judged: Judged) -> None:
@@ -84,6 +108,9 @@ def write(path: Path, judged: Judged) -> None:
         columns["label"] = pa.array(judged.classes.labels, pa.int64())
         for i, name in enumerate(judged.classes.names):
             columns[_PROBABILITY + name] = pa.array(judged.classes.probabilities[:, i], pa.float64())
+    for system, said in judged.others.items():
+        columns[_SAID + system] = pa.array(said.predicted, pa.int64())
+        columns[_SCORE + system] = pa.array(said.scores, pa.float64())
     meta = {
         "format": FORMAT,
         "unit": judged.unit,
@@ -91,6 +118,7 @@ def write(path: Path, judged: Judged) -> None:
         "weights": list(judged.weights),
         "classes": judged.classes and judged.classes.names,
         "ordered": bool(judged.classes and judged.classes.ordered),
+        "others": list(judged.others),
     }
     table = pa.table(columns).replace_schema_metadata({_META: json.dumps(meta).encode()})
     pq.write_table(table, path, compression="zstd")
@@ -116,6 +144,7 @@ def read(path: Path) -> Judged:
                 probabilities = np.pad(probabilities, ((0, 0), (0, 1)))
                 labels = np.where(labels < 0, probabilities.shape[1] - 1, labels)
             classes = Classes(meta["classes"], labels, probabilities, meta["ordered"])
+        whole = lambda name: table[name].cast(pa.int64()).to_numpy(zero_copy_only=False)
         judged = Judged(
             unit=str(meta["unit"]),
             ids=named("id"),
@@ -125,6 +154,9 @@ def read(path: Path) -> Judged:
             values={(system, metric): column(f"{system}/{metric}") for system, metric in meta["values"]},
             weights={(system, metric): column(f"{system}/{metric}{_WEIGHT}") for system, metric in meta["weights"]},
             classes=classes,
+            others={
+                name: Said(whole(_SAID + name), column(_SCORE + name)) for name in meta.get("others", ())
+            },  # an evaluation from before has none
         )
         _check(judged)
         return judged
@@ -143,6 +175,10 @@ def _check(judged: Judged) -> None:
         raise ValueError("it has no figure of the model")
     if not all(np.isfinite(values).all() for values in (*judged.values.values(), *judged.weights.values())):
         raise ValueError("a figure is not finite")
+    size = len(judged.classes.names) if judged.classes else 0
+    for said in judged.others.values():
+        if ((said.predicted < 0) | (said.predicted >= size)).any() or not np.isfinite(said.scores).all():
+            raise ValueError("what a system said is out of range")
 
 
 def shown(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -166,8 +202,8 @@ def statistic(judged: Judged, key: Key, times: np.ndarray) -> np.ndarray:
         above, below = times @ (values * weights), times @ weights
         return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan)
     assert judged.classes is not None, f"{key} cannot be measured from the rows"
-    classes = judged.classes
-    return metrics.weighted_metrics(classes.labels, classes.predicted, classes.scores, times.astype(np.float64))[key[1]]
+    said = judged.said(key[0])
+    return metrics.weighted_metrics(judged.classes.labels, *said, times.astype(np.float64))[key[1]]
 
 
 def observed(judged: Judged, key: Key) -> float:
@@ -227,7 +263,9 @@ def randomised(a: tuple[Judged, Key], b: tuple[Judged, Key], samples: int, seed:
 
 def _stacked(own: Judged, key: Key, other: Judged, other_key: Key) -> Judged:
     """The rows of one system's metric, then those of the other's, as if they were one system's."""
-    together = own._replace(ids=[*own.ids, *other.ids], texts=[], groups=None, slices={}, values={}, weights={})
+    together = own._replace(
+        ids=[*own.ids, *other.ids], texts=[], groups=None, slices={}, values={}, weights={}, others={}
+    )
     if key in own.values:
         ones = np.ones(len(own.ids))
         values = {key: np.concatenate([own.values[key], other.values[other_key]])}
@@ -235,15 +273,17 @@ def _stacked(own: Judged, key: Key, other: Judged, other_key: Key) -> Judged:
         return together._replace(values=values, weights=weights, classes=None)
     assert own.classes is not None and other.classes is not None, f"{key} cannot be measured from the rows"
     names = list(dict.fromkeys([*own.classes.names, *other.classes.names]))
-    labels, probabilities = [], []
-    for classes in (own.classes, other.classes):
+    labels, predicted, scores = [], [], []
+    for classes, said in ((own.classes, own.said(key[0])), (other.classes, other.said(other_key[0]))):
         places = np.array([names.index(name) for name in classes.names])
         labels.append(places[classes.labels])
-        wide = np.zeros((len(classes.labels), len(names)))
-        wide[:, places] = classes.probabilities
-        probabilities.append(wide)
-    classes = Classes(names, np.concatenate(labels), np.concatenate(probabilities), own.classes.ordered)
-    return together._replace(classes=classes)
+        predicted.append(places[said.predicted])
+        scores.append(said.scores)
+    nothing = np.zeros((len(together.ids), len(names)))  # what is asked of stands in others
+    return together._replace(
+        classes=Classes(names, np.concatenate(labels), nothing, own.classes.ordered),
+        others={key[0]: Said(np.concatenate(predicted), np.concatenate(scores))},
+    )
 
 
 def subset(judged: Judged, rows: np.ndarray) -> Judged:
@@ -257,6 +297,7 @@ def subset(judged: Judged, rows: np.ndarray) -> Judged:
         values={key: values[rows] for key, values in judged.values.items()},
         weights={key: values[rows] for key, values in judged.weights.items()},
         classes=classes and classes._replace(labels=classes.labels[rows], probabilities=classes.probabilities[rows]),
+        others={name: Said(said.predicted[rows], said.scores[rows]) for name, said in judged.others.items()},
     )
 
 

@@ -221,7 +221,7 @@ class Evaluate(WorkerStage):
 
     name = "evaluate"
     splits = SPLITS
-    VERSION = 9
+    VERSION = 10
 
     def key(self, config: Config, keys: Mapping[str, str]) -> KeyParts:
         second = config.rerank.model

@@ -186,7 +186,12 @@ def _move_tags(
     }
     if decision is not None:
         row = decision.row
-        move |= {"metric": decision.metric, "candidate": row.candidate, "champion": row.champion}
+        move |= {
+            "metric": decision.metric,
+            "system": decision.system,
+            "candidate": row.candidate,
+            "champion": row.champion,
+        }
         move |= {decision.unit: decision.examples}
         if row.difference is not None:
             move |= {"difference": row.difference._asdict()}

@@ -3,6 +3,7 @@
 The first run is what the others are compared with. Differences are paired over the examples that both judge.
 """
 
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,10 +14,10 @@ from markupsafe import Markup
 from pipeline.config import smaller_is_better
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference, Interval
-from pipeline.evaluation.judged import Judged
+from pipeline.evaluation.judged import MODEL, Judged, Key
 from pipeline.reporting import captions_page, figures, page
 from pipeline.reporting.figures import Series
-from pipeline.reporting.folder import Evaluation
+from pipeline.reporting.folder import FUSED, Evaluation
 from pipeline.reporting.tables import plain
 
 RANDOMISATIONS = 10_000
@@ -35,11 +36,16 @@ class Setting(NamedTuple):
 
 class Metric(NamedTuple):
     kind: str
+    system: str  # the model, or `fused` where all runs have it
     name: str
     means: list[Interval | None]  # one of each run, as it was judged
     differences: list[Difference | None]  # of each further run to the first, over `common` examples
     common: list[int]
     p: list[float | None]  # of each difference, by a paired randomisation test
+
+    @property
+    def title(self) -> str:
+        return self.name if self.system == MODEL else f"{self.system} {self.name}"
 
 
 class Change(NamedTuple):
@@ -72,6 +78,7 @@ class Pictured(NamedTuple):
 class Comparison(NamedTuple):
     names: list[str]
     same_test_data: bool
+    of_other_tokens: list[str]  # metrics
     settings: list[Setting]
     metrics: list[Metric]
     changes: list[Changes]
@@ -89,7 +96,8 @@ def compare(runs: list[Evaluation]) -> Comparison:
         if position and all(kind in one.judged for one in (runs[0], run))
     ]
     same = all(run.run.get(part) == runs[0].run.get(part) for run in runs for part in ("test_data", "judging"))
-    return Comparison(_names(runs), same, _settings(runs), metrics, changes, _pictures(runs))
+    unlike = list(dict.fromkeys(name for run in runs[1:] for name in runs[0].of_other_tokens(run)))
+    return Comparison(_names(runs), same, unlike, _settings(runs), metrics, changes, _pictures(runs))
 
 
 def _pictures(runs: list[Evaluation]) -> list[Pictured]:
@@ -143,7 +151,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
-    names = list(runs[0].compared[kind]["systems"]["model"]["metrics"])
+    names = list(runs[0].compared[kind]["systems"][MODEL]["metrics"])
+    systems = [MODEL, *([FUSED] if all(FUSED in run.compared[kind]["systems"] for run in runs) else [])]
     pairs = [
         judged.matched(run.judged[kind], runs[0].judged[kind])
         if all(kind in r.judged for r in (run, runs[0]))
@@ -153,26 +162,25 @@ def _metrics(runs: list[Evaluation], kind: str) -> list[Metric]:
     return [
         Metric(
             kind,
-            name,
-            [_mean(run, kind, name) for run in runs],
-            [_paired(pair, name, judged.difference, runs[0].samples, runs[0].seed) for pair in pairs],
+            *key,
+            [_mean(run, kind, key) for run in runs],
+            [_paired(pair, key, judged.difference, runs[0].samples, runs[0].seed) for pair in pairs],
             [len(pair[0].ids) if pair else 0 for pair in pairs],
-            [_paired(pair, name, judged.randomised, RANDOMISATIONS, runs[0].seed) for pair in pairs],
+            [_paired(pair, key, judged.randomised, RANDOMISATIONS, runs[0].seed) for pair in pairs],
         )
-        for name in names
+        for key in itertools.product(systems, names)
     ]
 
 
-def _mean(run: Evaluation, kind: str, name: str) -> Interval | None:
-    entry = run.compared[kind]["systems"]["model"]["metrics"].get(name, {"mean": None})
+def _mean(run: Evaluation, kind: str, key: Key) -> Interval | None:
+    entry = run.compared[kind]["systems"][key[0]]["metrics"].get(key[1], {"mean": None})
     return None if entry["mean"] is None else Interval(entry["mean"], entry["low"], entry["high"])
 
 
-def _paired(pair: tuple[Judged, Judged] | None, name: str, by: Callable[..., Any], samples: int, seed: int) -> Any:
-    """What a function says of both sides of a metric; None where one of them does not have it."""
-    if pair is None or not all(name in rows.metrics for rows in pair):
+def _paired(pair: tuple[Judged, Judged] | None, key: Key, by: Callable[..., Any], samples: int, seed: int) -> Any:
+    """What a function says of both sides of a system's metric; None where one of them does not have it."""
+    if pair is None or not all(rows.measures(*key) for rows in pair):
         return None
-    key = ("model", name)
     return by((pair[0], key), (pair[1], key), samples, seed)
 
 
@@ -185,7 +193,8 @@ def _changes(first: Evaluation, other: Evaluation, kind: str, position: int) -> 
     sign = -1 if smaller_is_better(metric) else 1
     old, new = (sign * rows.values["model", metric] for rows in (before, after))
     if before.classes is not None:
-        reference, words = None, {1: "right", -1: "wrong", 0: "–"}
+        yes, no = ("sure", "not sure") if metric == "sure_share" else ("right", "wrong")
+        reference, words = None, {1: yes, -1: no, 0: "–"}
         sides = [np.where(values > 0, 1, -1) for values in (old, new)]
     elif reference != "model" and (reference, metric) in before.values and (reference, metric) in after.values:
         words = {1: "won", 0: "tied", -1: "lost"}
@@ -217,10 +226,12 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "runs": comparison.names,
         "same_test_data": comparison.same_test_data,
+        "of_other_tokens": comparison.of_other_tokens,
         "settings": {row.name: row.values for row in comparison.settings},
         "metrics": [
             {
                 "kind": metric.kind,
+                "system": metric.system,
                 "metric": metric.name,
                 "means": [mean and mean._asdict() for mean in metric.means],
                 "differences": [one and one._asdict() for one in metric.differences],
@@ -253,10 +264,12 @@ def text(comparison: Comparison) -> str:
         for one, p in zip(metric.differences, metric.p):
             star = "*" if p is not None and p <= SIGNIFICANT else " "
             cells.append(f"{one.mean:+.4f}{star}\n{one.low:+.3f} {one.high:+.3f}\np {p:.4f}" if one else "–")
-        table.add_row(metric.name, *cells)
+        table.add_row(metric.title, *cells)
     lines = ["* p ≤ 0.05 by a paired randomisation test; ranges are 95 % bootstrap intervals\n"]
     if not comparison.same_test_data:
         lines.append(f"{OTHER_DATA}\n")
+    if comparison.of_other_tokens:
+        lines.append(f"{other_tokens(comparison)}\n")
     for change in comparison.changes:
         against = f" against {change.reference}" if change.reference else ""
         title = f"{change.metric}{against}, {comparison.names[0]} → {comparison.names[change.run]}"
@@ -269,20 +282,25 @@ def text(comparison: Comparison) -> str:
     return plain(110, told, table, *map(Text, lines)).strip("\n")
 
 
+def other_tokens(comparison: Comparison) -> str:
+    """A sentence about the metrics that are of other tokens."""
+    return f"The runs have unlike vocabularies: {', '.join(comparison.of_other_tokens)} are means over other tokens."
+
+
 def _counted(change: Changes) -> str:
     return ", ".join(f"{count:,} {side}" for side, count in change.counts.items()) or "no example changed sides"
 
 
 def html(comparison: Comparison) -> str:
     """One self-contained page, as reports are."""
-    shown = [metric.name for metric in comparison.metrics if all(metric.means)]
+    shown = [metric.title for metric in comparison.metrics if all(metric.means)]
     series = [
         Series(name, [metric.means[i] for metric in comparison.metrics if all(metric.means)])
         for i, name in enumerate(comparison.names[:5])
     ]
     drawn = Markup(figures.intervals(shown, series, "mean", "", 4.2)) if shown else None
     context = {
-        "comparison": comparison, "other_data": OTHER_DATA, "figure": drawn, "counted": _counted,
-        "heads": heads(comparison),
+        "comparison": comparison, "other_data": OTHER_DATA, "other_tokens": other_tokens, "figure": drawn,
+        "counted": _counted, "heads": heads(comparison),
     }  # fmt: skip
     return page.environment().get_template("compare.html.j2").render(context)

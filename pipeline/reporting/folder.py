@@ -20,6 +20,7 @@ from pipeline.reporting.stored import REMAKE
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 FUSION = fusion.NAME
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
+FUSED, COLLECTION, VOCABULARY = "fused", "collection.parquet", "vocabulary.json"
 HISTORY_POINTS = 400
 WRITTEN_CHARACTERS = 4000
 
@@ -48,6 +49,22 @@ class Evaluation(NamedTuple):
                 return kind, wanted
         kind, table = next(iter(self.compared.items()))
         return kind, next(iter(table["systems"]["model"]["metrics"]))
+
+    def answers(self, kind: str) -> str:
+        """The system by which the trained folder itself answers: `fused` where it holds what the network is joined
+        with. A ranking is mixed with BM25 by an index, so there it is `model`."""
+        return FUSED if kind != "ranking" and FUSED in self.compared[kind]["systems"] else judged.MODEL
+
+    def of_other_tokens(self, other: "Evaluation") -> list[str]:
+        """Metrics that mean other things in both, as they are means over tokens of unlike vocabularies."""
+        task, vocabularies = (
+            self.run.get("configuration", {}).get("task"),
+            {one.run.get("vocabulary") for one in (self, other)},
+        )
+        if task is None or None in vocabularies or len(vocabularies) == 1:
+            return []
+        listed = task_spec(task).metrics
+        return [] if callable(listed) else [metric.name for metric in listed if metric.per_token]
 
     @property
     def samples(self) -> int:
@@ -185,7 +202,8 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
             }
             for name, entry in manifests.items()
         },
-        "test_data": test_data(manifests.get("ingest", {})),
+        "test_data": test_data(manifests.get("ingest", {}), config),
+        "vocabulary": _vocabulary(manifests),
         "judging": judging(config),
     }
     (folder / RECORD).write_text(atomic_files.as_json(written, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -193,17 +211,26 @@ def record(folder: Path, config: Config, command: str, stages: dict[str, Path]) 
     (folder / HISTORY).write_text(atomic_files.as_json(thinned(history)), encoding="utf-8")
 
 
-def test_data(ingest: dict[str, Any]) -> str:
-    """A digest of the test split's records and the collection they are looked for in."""
-    names = ("records-test.parquet", "collection.parquet")
-    listed = ingest.get("files", {})
+def test_data(ingest: dict[str, Any], config: Config) -> str:
+    """A digest of the test split's records and the documents that they are looked for in."""
+    names, listed = ["records-test.parquet", COLLECTION], ingest.get("files", {})
+    settings = config.evaluate
+    ranked = config.spec.relevance and "ranking" in settings.kinds
+    if ranked and (settings.candidates, settings.collection) == ("collection", "all"):
+        names += [] if COLLECTION in listed else ["records-train.parquet", "records-valid.parquet"]
     return atomic_files.digest({name: listed[name]["sha256"] for name in names if name in listed})[:16]
+
+
+def _vocabulary(manifests: dict[str, dict[str, Any]]) -> str | None:
+    """A digest of the vocabulary that texts were read with; None where no stage says."""
+    listed = [manifests.get(stage, {}).get("files", {}).get(VOCABULARY) for stage in ("tokenize", "train")]
+    return next((about["sha256"][:16] for about in listed if about), None)
 
 
 def judging(config: Config) -> dict[str, Any]:
     """The settings that two evaluations must share for their figures to mean the same."""
     settings = config.evaluate.model_dump(mode="json")
-    return {name: settings[name] for name in ("kinds", "candidates", "depth") if name in settings}
+    return {name: settings[name] for name in ("kinds", "candidates", "collection", "depth") if name in settings}
 
 
 def thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -110,6 +110,7 @@ class Record(TypedDict):
     configuration: NotRequired[Configuration]
     stages: NotRequired[dict[str, Made]]
     test_data: NotRequired[str]
+    vocabulary: NotRequired[str | None]
     judging: NotRequired[dict[str, Any]]
 
 

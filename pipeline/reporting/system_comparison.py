@@ -14,14 +14,14 @@ NOTHING = ("mean", "low", "high")
 def comparison(judged: Judged, reference: str, samples: int, seed: int) -> dict[str, Any]:
     """All systems' metrics with 95 % intervals, and each one's paired difference to `reference`.
 
-    A metric that a system lacks (macro_f1 and auc need its probabilities) has a mean of None.
+    A metric that a system lacks (macro_f1 and auc need what it said) has a mean of None.
 
     Returns:
         As tables.comparison.
     """
     metrics = judged.metrics
     keys = [(system, metric) for system in judged.systems for metric in metrics]
-    known = [key for key in keys if key in judged.values or (key[0] == "model" and judged.classes)]
+    known = [key for key in keys if judged.measures(*key)]
     drawn = dict(zip(known, rows.resampled([(judged, key) for key in known], samples, seed)))
     observed = {key: rows.observed(judged, key) for key in known}
 

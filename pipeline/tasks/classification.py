@@ -12,7 +12,7 @@ from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import joining, metrics, naive_bayes
-from pipeline.evaluation.judged import Classes, Judged, shown
+from pipeline.evaluation.judged import Classes, Judged, Said, shown
 from pipeline.models.classifier import Classifier
 from pipeline.models.losses import balanced, taught_losses
 from pipeline.tasks import decoding, teaching
@@ -161,6 +161,7 @@ class Classification(LabelTask):
             slices={"text length (tokens)": split.fields["text"].lengths[split.rows["text"]].astype(np.float64)},
             values={key: right.astype(np.float64) for key, right in values.items()},
             classes=Classes([*self.names, *unseen], labels, padded),
+            others={name: Said.of(predicted) for name, predicted in others.items()},
         )
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
             for key, text, label, row in zip(split.ids, texts, label_names, chances):

@@ -14,7 +14,8 @@ from pipeline.config import Config
 from pipeline.core.atomic_files import as_json
 from pipeline.distributed.world import World
 from pipeline.evaluation import judged
-from pipeline.evaluation.judged import Classes, Judged
+from pipeline.evaluation.grades import expected_grade
+from pipeline.evaluation.judged import Classes, Judged, Said
 from pipeline.evaluation.ranking import Judgements, Ranking, evaluate
 from pipeline.models.encoder import padding_of
 from pipeline.models.matcher import SIDES, Matcher
@@ -130,6 +131,10 @@ class Evidence:
             },
             values={(name, "accuracy"): each.astype(float) for name, each in systems.items()},
             classes=Classes(names, labels, probabilities, ordered=True),
+            others={
+                **{name: Said.of(those.argmax(axis=1), expected_grade(those)) for name, those in others.items()},
+                "majority": Said.of(np.full(len(labels), majority)),
+            },
         )
         judged.write(self.folder / "judged-graded.parquet", rows)
         expected = rows.classes.scores if rows.classes else probabilities

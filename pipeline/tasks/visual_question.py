@@ -15,7 +15,7 @@ from pipeline.core.atomic_files import as_json
 from pipeline.core.errors import InputError
 from pipeline.distributed.world import World
 from pipeline.evaluation import captions, metrics, naive_bayes
-from pipeline.evaluation.judged import Classes, Judged
+from pipeline.evaluation.judged import Classes, Judged, Said
 from pipeline.models.question_answerer import QuestionAnswerer
 from pipeline.reporting import captions_page
 from pipeline.tasks import decoding
@@ -142,12 +142,13 @@ class VisualQuestion(LabelTask, ImageTask):
             unit="questions",
             ids=list(split.ids),
             texts=questions,
-            groups=None,
+            groups=[split.fields["image"].keys[row] for row in split.rows["image"].tolist()],
             slices={"question length (tokens)": split.fields["question"].lengths[split.rows["question"]].astype(float)},
             values={(name, "accuracy"): hits.astype(np.float64) for name, hits in right.items()},
             classes=Classes(
                 [*self.names, *unseen], labels, np.pad(answered.probabilities.astype(float), ((0, 0), (0, len(unseen))))
             ),
+            others={name: Said.of(classes) for name, classes in predicted.items() if name != "model"},
         )
         self._write_answers(answered, split, questions, answers, rows, ingested, folder)
         told, more = ("", {}) if self.confidence is None else self.confidence.told(answered.probabilities, labels)

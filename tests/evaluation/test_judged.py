@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap, judged
-from pipeline.evaluation.judged import Classes, Judged
+from pipeline.evaluation.judged import Classes, Judged, Said
 from pipeline.evaluation.metrics import graded_metrics
 from tests.reporting.conftest import grades, ranking
 
@@ -37,7 +37,40 @@ def test_rows_come_back(tmp_path: Path) -> None:
     assert again.classes is not None
     assert again.classes.names == ["bad", "a/b", "好"]
     np.testing.assert_array_equal(again.classes.probabilities, classes.classes.probabilities)
-    assert again.groups == classes.groups
+    assert again.groups == classes.groups and again.others == {}
+    rng = np.random.default_rng(1)
+    said = Said.of(rng.integers(0, 3, 30), rng.random(30))
+    judged.write(tmp_path / "others.parquet", classes._replace(others={"fused": said}))
+    for found_part, part in zip(judged.read(tmp_path / "others.parquet").others["fused"], said):
+        np.testing.assert_array_equal(found_part, part)
+    judged.write(tmp_path / "wrong.parquet", classes._replace(others={"fused": Said.of(np.full(30, 3))}))
+    with pytest.raises(InputError, match="what a system said is out of range"):
+        judged.read(tmp_path / "wrong.parquet")
+
+
+def test_macro_f1_and_auc_of_every_system_that_said_something() -> None:
+    """Equal to scikit-learn's and to the graded metrics; differences are paired, p is of what both said."""
+    rows, rng = grades(120, ["0", "1", "2"]), np.random.default_rng(2)
+    assert rows.classes is not None
+    labels, chances = rows.classes.labels, rng.dirichlet(np.ones(3), 120)
+    said = Said.of(chances.argmax(axis=1), chances @ np.arange(3))
+    rows = rows._replace(values={**rows.values, ("fused", "accuracy"): (said.predicted == labels).astype(float)},
+                         others={"fused": said})  # fmt: skip
+    assert [rows.measures(system, "macro_f1") for system in ("model", "fused", "majority")] == [True, True, False]
+    wanted = f1_score(labels, said.predicted, average="macro")
+    assert judged.observed(rows, ("fused", "macro_f1")) == pytest.approx(wanted)
+    assert judged.observed(rows, ("fused", "auc")) == pytest.approx(graded_metrics(labels, *said)["auc"])
+    own = judged.observed(rows, ("model", "macro_f1"))
+    found = judged.difference((rows, ("fused", "macro_f1")), (rows, ("model", "macro_f1")), 200, 1)
+    assert found.mean == pytest.approx(wanted - own) and found.low < found.mean < found.high < 0
+    p = judged.randomised((rows, ("fused", "macro_f1")), (rows, ("model", "macro_f1")), 500, 1)
+    assert p < 0.05
+    assert judged.randomised((rows, ("fused", "auc")), (rows, ("fused", "auc")), 100, 1) == 1
+    some = judged.subset(rows, np.arange(60))
+    np.testing.assert_array_equal(some.others["fused"].predicted, said.predicted[:60])
+    assert judged.observed(some, ("fused", "macro_f1")) == pytest.approx(
+        f1_score(labels[:60], said.predicted[:60], average="macro")
+    )
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

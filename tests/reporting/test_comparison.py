@@ -13,10 +13,10 @@ from PIL import Image
 from pipeline.cli.commands import compare
 from pipeline.core.errors import InputError
 from pipeline.evaluation import bootstrap
-from pipeline.evaluation.judged import Judged
+from pipeline.evaluation.judged import Classes, Judged
 from pipeline.reporting import captions_page, comparison
 from pipeline.reporting.folder import Evaluation
-from tests.reporting.conftest import grades, ranking, run_record
+from tests.reporting.conftest import grades, ranking, run_record, with_fused
 from tests.reporting.test_page import EVIL, TAGS, Read
 
 Load = Callable[..., Evaluation]
@@ -79,6 +79,31 @@ def test_classes_are_right_or_wrong(loaded: Load) -> None:
     other = rows._replace(values={**rows.values, ("model", "accuracy"): 1 - right}, classes=turned)
     (change,) = comparison.compare([loaded("a", {"graded": rows}), loaded("b", {"graded": other})]).changes
     assert change.counts == {"right → wrong": int(right.sum()), "wrong → right": int((1 - right).sum())}
+
+
+def test_answers_are_sure_or_not(loaded: Load) -> None:
+    """All are right in both runs; only the second is less sure of one."""
+
+    def run(name: str, sure: list[float]) -> Evaluation:
+        values = {("model", "sure_share"): np.array(sure), ("model", "sure_precision"): np.ones(3)}
+        classes = Classes(["wrong", "right"], np.ones(3, int), np.full((3, 2), 0.5), True)
+        return loaded(name, {"answers": Judged("queries", list("abc"), list("ABC"), None, {}, values, {}, classes)})
+
+    (change,) = comparison.compare([run("a", [1, 1, 0]), run("b", [1, 0, 0])]).changes
+    assert change.counts == {"sure → not sure": 1}
+
+
+def test_fused_answers_are_compared_where_all_have_them(loaded: Load) -> None:
+    def run(name: str, model: float, fused: float) -> Evaluation:
+        return loaded(name, {"ranking": with_fused(ranking(60, model), fused)})
+
+    runs = [run("a", 0.5, 0.6), run("b", 0.5, 0.8)]
+    found = {metric.title: metric for metric in comparison.compare(runs).metrics}
+    assert found["mrr@10"].differences[0].mean == 0  # type: ignore[union-attr]
+    assert found["fused mrr@10"].differences[0].mean == pytest.approx(0.2)  # type: ignore[union-attr]
+    assert "fused mrr@10" in comparison.text(comparison.compare(runs))
+    with_one = comparison.compare([runs[0], loaded("c")])
+    assert {metric.system for metric in with_one.metrics} == {"model"}
 
 
 def test_smaller_is_better_without_a_reference(loaded: Load) -> None:

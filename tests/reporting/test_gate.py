@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import PromoteConfig, check_config
+from pipeline.config import Config, PromoteConfig, check_config
 from pipeline.core.errors import InputError
-from pipeline.evaluation.judged import Judged
+from pipeline.evaluation.judged import Classes, Judged, Said
 from pipeline.registry import gate, promotion
 from pipeline.registry.gate import decide
 from pipeline.registry.resolve_run import EvaluatedRun
+from pipeline.reporting import comparison, folder, system_comparison
 from pipeline.reporting.folder import Evaluation
 from pipeline.tracking.client import local
-from tests.reporting.conftest import ranking
+from tests.reporting.conftest import ranking, run_record, with_fused
 
 Load = Callable[..., Evaluation]
 
@@ -88,6 +89,90 @@ def test_smaller_is_better_for_some_metrics(loaded: Load) -> None:
     assert decide(low, None, gated("nats", floors={"nats": 2.0})).passed
 
 
+def joined(name: str, network: float, fused: float, loaded: Load, seed: int) -> Evaluation:
+    """A classifier whose network, and whose joined answers, are right so often."""
+    rng, labels = np.random.default_rng(seed), np.arange(200) % 2
+    said = {system: np.where(rng.random(200) < right, labels, 1 - labels) for system, right in
+            (("model", network), ("fused", fused), ("naive_bayes", 0.5))}  # fmt: skip
+    values = {(system, "accuracy"): (one == labels).astype(float) for system, one in said.items()}
+    rows = Judged("texts", [f"t{i}" for i in range(200)], [""] * 200, None, {}, values, {},
+                  Classes(["a", "b"], labels, np.eye(2)[said["model"]]),
+                  {system: Said.of(one) for system, one in said.items() if system != "model"})  # fmt: skip
+    tables = {"classes": system_comparison.comparison(rows, "naive_bayes", 50, 1)}
+    return loaded(name, {"classes": rows})._replace(compared=tables)
+
+
+def test_a_classifier_is_judged_by_the_answers_it_gives(loaded: Load) -> None:
+    """Which are the joined ones; the network's alone where the metric says so."""
+    new, old = joined("new", 0.6, 0.95, loaded, 1), joined("old", 0.9, 0.7, loaded, 2)
+    for metric in ("accuracy", "macro_f1"):
+        found = decide(new, old, gated(metric))
+        assert (found.passed, found.system, decide(old, new, gated(metric)).passed) == (True, "fused", False)
+        assert found.row.candidate == pytest.approx(
+            new.compared["classes"]["systems"]["fused"]["metrics"][metric]["mean"]
+        )
+        alone = decide(new, old, gated(f"model/{metric}"))
+        assert (alone.passed, alone.system, alone.metric) == (False, "model", metric)
+        assert decide(old, new, gated(f"model/{metric}")).passed
+    assert decide(new, None, gated("accuracy", floors={"accuracy": 0.9})).passed
+    assert not decide(new, None, gated("accuracy", floors={"model/accuracy": 0.9})).passed
+    assert "200 texts, fused; >" in gate.table_text(decide(new, old, gated("accuracy")), "2", "1")
+    earlier = old._replace(judged={"classes": old.judged["classes"]._replace(others={})})  # as older ones are
+    assert decide(new, earlier, gated("accuracy")).passed
+
+
+def test_a_ranking_is_judged_by_the_network_unless_asked(loaded: Load) -> None:
+    """A version carries no BM25: an index does."""
+
+    def run(name: str, model: float, fused: float) -> Evaluation:
+        return loaded(name, {"ranking": with_fused(ranking(60, model), fused)})
+
+    new, old = run("new", 0.5, 0.3), run("old", 0.4, 0.9)
+    assert decide(new, old, gated()).passed and decide(new, old, gated()).system == "model"
+    assert not decide(new, old, gated("fused/mrr@10")).passed
+    assert decide(old, new, gated("fused/mrr@10")).passed
+    with pytest.raises(InputError, match="has no fused/bleu"):
+        decide(new, None, gated("fused/bleu"))
+
+
+def test_nats_of_unlike_vocabularies_are_named(loaded: Load) -> None:
+    """The gate decides, and says that the figures are means over other tokens."""
+
+    def run(name: str, mean: float, vocabulary: str | None, task: str = "language_model") -> Evaluation:
+        rows = Judged(
+            "texts", [f"t{i}" for i in range(50)], [""] * 50, None, {}, {("model", "nats"): np.full(50, mean)}
+        )
+        configuration = run_record(name)["configuration"] | {"task": task}
+        return loaded(name, {"test": rows}, vocabulary=vocabulary, configuration=configuration)
+
+    one, other = run("one", 1.0, "a"), run("other", 1.2, "b")
+    assert "their vocabularies are unlike: it is a mean over other tokens" in decide(one, other, gated("nats")).reason
+    text = comparison.text(comparison.compare([one, other]))
+    assert "unlike vocabularies: nats, perplexity are means over other tokens" in " ".join(text.split())
+    assert "unlike" not in comparison.html(comparison.compare([one, run("same", 1.1, "a")]))
+    for like in (run("like", 1.2, "a"), run("older", 1.2, None)):
+        assert "vocabularies" not in decide(one, like, gated("nats")).reason
+    questions = [run(f"q{name}", 1.0, name, "visual_question") for name in "ab"]  # nats of an answer, not of a token
+    assert comparison.compare(questions).of_other_tokens == []
+
+
+def test_what_is_searched_is_test_data_too() -> None:
+    """A ranking over the documents of all splits changes with them; over a collection, or the split's own, not."""
+
+    def config(**evaluate: Any) -> Config:
+        return check_config({"name": "x", "ingest": {"source": {"format": "docstrings"}}, "evaluate": evaluate}, "x")
+
+    files = {f"records-{split}.parquet": {"sha256": split} for split in ("train", "valid", "test")}
+    grown = files | {"records-train.parquet": {"sha256": "grown"}}
+    at = lambda config, files: folder.test_data({"files": files}, config)
+    assert at(config(), files) != at(config(), grown)
+    for same in (config(collection="split"), config(candidates="listed")):
+        assert at(same, files) == at(same, grown)
+    collection = {"collection.parquet": {"sha256": "c"}}
+    assert at(config(), files | collection) == at(config(), grown | collection) != at(config(), files)
+    assert folder.judging(config()) != folder.judging(config(collection="split"))
+
+
 def test_only_examples_of_both_count(at: Load) -> None:
     found = decide(at("a", 0.5, size=40), at("b", 0.4, size=60), gated())
     assert found.examples == 40
@@ -117,6 +202,8 @@ def test_the_table_marks_what_the_gate_looks_at(at: Load) -> None:
     [
         ({"metric": "mrr"}, "promote.metric='mrr' is not measured; did you mean mrr@10"),
         ({"floors": {"map": 0.3}}, "promote.floors='map' is not measured; did you mean map@100"),
+        ({"metric": "bm25/mrr@10"}, "promote.metric='bm25/mrr@10' is not measured"),
+        ({"floors": {"fused/map": 0.3}}, "promote.floors='fused/map' is not measured"),
         ({"judge_by": "luck"}, "promote.judge_by='luck'"),
     ],
 )

@@ -16,6 +16,7 @@ from mxnet import autograd, nd
 
 from pipeline.config import ModelConfig
 from pipeline.core.errors import InputError
+from pipeline.evaluation import judged
 from pipeline.ingest import images, scene_questions
 from pipeline.ingest import stage as ingest
 from pipeline.ingest.scene_questions import KINDS, PLACES
@@ -289,6 +290,7 @@ def trained_on_vectors(
 def test_an_answer_that_training_never_saw_is_wrong_and_counted(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     questions = [(i, "which one ?", "new" if i >= 36 else "old" if i % 2 else "older") for i in range(40)]
+    questions.append((39, "which other ?", "new"))
     for split, numbers in {"train": range(28), "valid": range(28, 32), "test": range(32, 40)}.items():
         (tmp_path / split).write_text("".join(f"{i}\n" for i in numbers))
     names = {split: str(tmp_path / split) for split in ("train", "valid", "test")}
@@ -301,10 +303,13 @@ def test_an_answer_that_training_never_saw_is_wrong_and_counted(tmp_path: Path) 
         tmp_path, vectors, questions,
         ingest={"source": source | {"splits": names}}, train={"threads_per_worker": 1, "epochs": 1},
     )  # fmt: skip
-    assert "8 questions" in (folder / "table.txt").read_text()
+    assert "9 questions" in (folder / "table.txt").read_text()
     assert metrics["test/accuracy"] <= 0.5
+    seen = judged.read(folder / "judged-answers.parquet")
+    assert seen.groups is not None and (len(seen.groups), len({*seen.groups})) == (9, 8), "drawn by image"
+    assert seen.measures("question_only", "macro_f1")
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert [row["given"] for row in rows].count("new") == 4 and "new" not in rows[0]["probabilities"]
+    assert [row["given"] for row in rows].count("new") == 5 and "new" not in rows[0]["probabilities"]
 
 
 def test_a_picture_without_a_question_and_a_question_without_an_answer_are_put_aside(tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ TASK = TaskSpec(
     name="captioning",
     fields={"image": Text(1, "image", "whole", names=True), "caption": Text(64)},
     task="pipeline.tasks.captioning:Captioning",
-    metrics=(Metric("exact"), Metric("bleu_4"), Metric("cider", scale="0 to 10"), Metric("nats", True, "nats")),
+    metrics=(
+        Metric("exact"),
+        Metric("bleu_4"),
+        Metric("cider", scale="0 to 10"),
+        Metric("nats", True, "nats", per_token=True),
+    ),
     rows={"words.table": ("caption",), "words.bias": ("caption",)},
     record="caption",
     options=CaptioningConfig,

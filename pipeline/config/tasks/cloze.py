@@ -36,7 +36,7 @@ TASK = TaskSpec(
     name="cloze",
     fields={"text": Text(128)},
     task="pipeline.tasks.cloze:FillIn",
-    metrics=(Metric("accuracy"), Metric("nats", True, "nats")),
+    metrics=(Metric("accuracy", per_token=True), Metric("nats", True, "nats", per_token=True)),
     rows={"both.bias": ("text",), "left.bias": ("text",)},
     record="passage",
     options=ClozeConfig,

@@ -78,7 +78,10 @@ TASK = TaskSpec(
     name="language_model",
     fields={"text": Text(verbatim=True)},
     task="pipeline.tasks.language_model:LanguageModelTask",
-    metrics=(Metric("nats", True, "nats"), Metric("perplexity", True, "perplexity")),
+    metrics=(
+        Metric("nats", True, "nats", per_token=True),
+        Metric("perplexity", True, "perplexity", per_token=True),
+    ),
     rows={"words.weight": ("text",), "output.weight": ("text",), "output.bias": ("text",)},
     options=LanguageModelConfig,
     steps=lambda options: int(options.steps),

@@ -59,7 +59,7 @@ TASK = TaskSpec(
     metrics=(
         Metric("bleu", scale="0 to 100"),
         Metric("chrf", scale="0 to 100"),
-        Metric("nats", True, "nats"),
+        Metric("nats", True, "nats", per_token=True),
         Metric("exact"),
     ),
     record="pair",
