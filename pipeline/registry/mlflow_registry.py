@@ -1,6 +1,5 @@
 """MLflow's model registry: versions of a model, the alias that says which is live, and why it moved, as tags."""
 
-import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -131,22 +130,22 @@ def all_versions(where: Address, champions: int) -> All:
         return All([], [], False)
     everything = All([], [])
     with asked(where, "registered model") as (_, client):
-        for model in pages(lambda token: client.search_registered_models(page_token=token)):
-            aliases = client.get_registered_model(model.name).aliases
+        names = [model.name for model in pages(lambda token: client.search_registered_models(page_token=token))]
+        # of all names at once: MLflow's filters find no name with an apostrophe, which models of others may have
+        of_name: dict[str, list[Version]] = {}
+        for one in pages(lambda token: client.search_model_versions(page_token=token)):
+            version = Version(one.name, int(one.version), one.run_id or None, dict(one.tags))
+            of_name.setdefault(one.name, []).append(version)
+        for name in names:
+            aliases = client.get_registered_model(name).aliases
             aliased = {int(number) for number in aliases.values()}
-            named = "name = '{}'".format(model.name.replace("'", "\\'"))
-            listed = pages(functools.partial(_versions_page, client, named))
-            versions = [Version(one.name, int(one.version), one.run_id or None, dict(one.tags)) for one in listed]
+            versions = of_name.get(name, [])
             were = [number for number in _champions(versions) if number not in aliased][:champions]
             back = {int(v.tags[BEFORE]) for v in versions if v.number in aliased and BEFORE in v.tags}
             for version in versions:
                 keep = version.number in {*aliased, *were, *back}
                 (everything.kept if keep else everything.others).append(version)
     return everything
-
-
-def _versions_page(client: Any, named: str, token: str | None) -> Any:
-    return client.search_model_versions(named, page_token=token)
 
 
 def _champions(versions: list[Version]) -> list[int]:

@@ -437,13 +437,14 @@ def test_a_database_that_is_not_where_a_training_says_stops_all(root: Path) -> N
     assert there(root) == names(keys) | names(unused)
 
 
-def test_a_version_that_a_person_registered_in_mlflow_stays(root: Path, empty_database: Path) -> None:
+@pytest.mark.parametrize("name", ["theirs", "Ann's", 'Ann\'s "best"', "a\\b"])
+def test_a_version_that_a_person_registered_in_mlflow_stays(root: Path, empty_database: Path, name: str) -> None:
     shutil.copy(empty_database, root)
     where = tracking.address(None, root)
     by_hand, gone, _ = chain(root, "a", 30), chain(root, "b", 20), chain(root, "c", 10)
     tracked(root, "FINISHED", by_hand)
     [training] = (run for run in listing.known(where) if run.key == by_hand["train"])
     with tracking.asked(where, "run") as (_, client):
-        client.create_registered_model("theirs")
-        client.create_model_version("theirs", f"runs:/{training.run_id}/model", training.run_id)
+        client.create_registered_model(name)
+        client.create_model_version(name, f"runs:/{training.run_id}/model", training.run_id)
     assert set(clean(root, keep_runs=1).folders) == names(gone) | names(by_hand, "evaluate")
