@@ -126,12 +126,6 @@ class World:
             nd.waitall()  # rank 0 would go on, and perhaps end, before the others have it
         return value
 
-    def any(self, value: bool, name: str) -> bool:
-        """Whether any rank says so."""
-        if self.size == 1:
-            return value
-        return bool(hvd.allreduce(nd.array([float(value)]), op=hvd.Sum, name=name).asscalar())
-
 
 def steady(count: int) -> int:
     """The count rounded up by an eighth at most, so that there are few different ones.

@@ -35,7 +35,7 @@ class Mine(Stage):
             read["mine.model"] = fingerprint(str(Path(str(ranking_model(config))) / "parameters.npz"))
             settings["model"] = config.settings["model"] | {"kernel": None, "vectors": None}
             libraries |= versions("mxnet", *config.packages)
-        return KeyParts(1, settings, {name: key for name, key in read.items() if name != "ingest"}, libraries)
+        return KeyParts(2, settings, {name: key for name, key in read.items() if name != "ingest"}, libraries)
 
     def work(self, context: StageContext, folder: Path) -> dict[str, Any]:
         from pipeline.tasks import matching_teaching, mining  # they load MXNet, which `duplet status` must not

@@ -21,6 +21,7 @@ from pipeline.tasks import known_pairs
 from pipeline.tasks.collection import Collection
 from pipeline.tasks.matching_ranking import Asked, rank
 from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import UNKNOWN_ID
 
 NAME = "negatives.npy"  # (queries, per_query) int32 rows of documents, -1 behind them
 BY_MODEL = "by-model"  # before the names of a block's arrays that the workers leave
@@ -115,7 +116,8 @@ class ByWords:
         return Found(documents, ranking.scores, best)
 
     def _read(self, side: str, row: int) -> list[str]:
-        return words_of(self._words[self._split.fields[side].ids(row)].tolist())
+        ids = self._split.fields[side].ids(row)
+        return words_of(self._words[ids[ids != UNKNOWN_ID]].tolist())  # unknown words are no word that two texts share
 
 
 def below(scores: np.ndarray, best: float, share: float) -> np.ndarray:

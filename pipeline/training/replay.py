@@ -79,8 +79,12 @@ def again(
     config: Config,
     world: World,
     say: Say = lambda line: None,
+    held_rows: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Computes the update that `folder` holds, on every rank alike.
+
+    Args:
+        held_rows: (V,) bool, as loop.fit has them in `pretrained_rows`.
 
     Returns:
         `loss` and `gradient_norm`, `seen` (the two as the training saw them), `same` (whether they have the same bits)
@@ -104,6 +108,8 @@ def again(
     places = range(world.rank * parts, (world.rank + 1) * parts)
     joint = exchange.join(task, [task.batch(examples, place, replayed.batch_seed) for place in places], world)
     optimizer = Optimizer(network, config.train.optimizer, world)
+    if held_rows is not None:
+        optimizer.hold(held_rows, config.model.vectors_tuned_after)
     rows = optimizer.rows(joint.tokens, joint.own)
     seeds = update_seeds(config, replayed.update - 1, world)
     value = accumulation.backward(task, network, rows, joint.batches, world, seeds).copy()
@@ -113,7 +119,7 @@ def again(
     counts = [int((~np.isfinite(gradient.asnumpy())).sum()) for gradient in gradients.values()]
     by_rank = world.gather_numpy(np.array([counts], np.int32), "not finite")  # (workers, parameters)
     world.average([value], "loss")
-    norm = optimizer.step(rows, 0.0, 0, value, replayed.half_scale)
+    norm = optimizer.step(rows, 0.0, replayed.update - 1, value, replayed.half_scale)
     results = {"loss": float(value.asscalar()), "gradient_norm": float(norm.asscalar())}
     seen = {"loss": replayed.loss, "gradient_norm": replayed.gradient_norm}
     return {

@@ -153,7 +153,10 @@ def replay(job: Job, config: Config, world: World, say: Say, heart: Heart) -> No
     network = task.network()
     network.initialize(ctx=world.context)
     assert job.trained is not None
-    result = again(Path(job.trained), task, network, config, world, say)
+    held_rows = None
+    if config.model.vectors:  # whose rows were maybe held, and have no part in the gradients then
+        held_rows, _ = vectors.start(Path(config.model.vectors), network, load_vocabulary(Path(job.tokenized)))
+    result = again(Path(job.trained), task, network, config, world, say, held_rows)
     if world.rank == 0:
         (Path(job.output) / "result.json").write_text(atomic_files.as_json(result), encoding="utf-8")
 

@@ -16,6 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.orchestration import flow
 from pipeline.tasks import mining
 from pipeline.tokenization import shards
+from pipeline.tokenization.encoder import UNKNOWN_ID
 from tests.conftest import last_json, small_configuration
 from tests.tasks import teachers
 
@@ -90,6 +91,19 @@ def test_blocks_of_queries_change_nothing(tmp_path: Path) -> None:
         listed += bool(own)
         assert not own or best == pytest.approx(max(own))
     assert listed > len(found[7]) / 2
+
+
+def test_unknown_words_are_no_common_word(tmp_path: Path) -> None:
+    """A query and a document that have an unknown word each, and nothing in common, are not found for each other."""
+    word = lambda i: "".join("abcdefghij"[int(digit)] for digit in f"{i:03}")
+    rows = [{"qid": f"q{i}", "query": f"m{word(i % 40)} x{word(i)}", "document": f"n{word(i % 40)} y{word(i)}"}
+            for i in range(200)]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config, _, folder = tokenized(tmp_path, tokenize={"min_count": 2})
+    split = shards.open_split(folder, "train")
+    assert all(UNKNOWN_ID in split.fields[side].ids(0) for side in ("query", "document"))
+    (block,) = mining.blocks(split)
+    assert (mining.ByWords(config, folder, split).found(block).documents == -1).all()
 
 
 def test_memory_does_not_grow_with_the_queries(tmp_path: Path) -> None:

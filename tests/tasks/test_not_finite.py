@@ -112,6 +112,26 @@ def test_too_many_stop_and_a_replay_sees_the_same_bits(
     assert well["not_finite"] == {}
 
 
+@pytest.mark.parametrize("after, same", [(None, True), (BAD, True), (BAD - 1, False)])
+def test_a_replay_holds_the_rows_that_the_training_held(
+    after: int | None, same: bool, cases: Callable[..., Any], world: World, tmp_path: Path
+) -> None:
+    """Rows of `model.vectors` have no part in the norm while they are held."""
+    config, folder = cases("classification")
+    config = config.model_copy(update={"model": config.model.model_copy(update={"vectors_tuned_after": after})})
+    task, network = fresh(config, folder, HOW["loss"])
+    held = np.ones(network.embedding.shape[0], bool)
+    (tmp_path / "work").mkdir()
+    spool = Spool(tmp_path / "work" / "points.jsonl")
+    with pytest.raises(DupletError, match=f"not finite at update {BAD}: `duplet replay ") as raised:
+        loop.fit(task, network, config, world, tmp_path / "work/checkpoints", spool, [].append, pretrained_rows=held)
+    kept = Path(str(raised.value).split("`duplet replay ")[1].split("`")[0])
+    again = lambda rows: replay.again(kept, *fresh(config, folder, HOW["loss"], at=1), config, world, held_rows=rows)
+    found, other = again(held), again(None)
+    assert found["same"]
+    assert (other["gradient_norm"] != found["gradient_norm"]) == same, "they are held until that update"
+
+
 @pytest.mark.parametrize("name", ["matching", "language_model", "classification"])
 def test_a_replay_takes_the_parts_that_the_training_took(
     name: str, cases: Callable[..., Any], world: World, tmp_path: Path
