@@ -7,7 +7,7 @@ Lin et al., "Microsoft COCO: common objects in context", 2014; the splits of Kar
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.config.sources import CocoSource, Column, Columns, SplitName
 from pipeline.core.errors import InputError, one_line
 from pipeline.ingest import images, places
-from pipeline.ingest.rows import BadRow, Row, one_form, shorten
+from pipeline.ingest.rows import BadRow, Row, is_missing, one_form, shorten
 
 COLUMNS = Columns(metadata=("kind",))
 KARPATHY_SPLITS: dict[str, SplitName] = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
@@ -26,13 +26,13 @@ _READ = {
     "id", "file_name", "image_id", "caption", "filename", "split", "sentences", "raw", "question_id", "question",
     "multiple_choice_answer", "answer_type", "images", "annotations", "questions",
 }  # fmt: skip
-_LAST_NUMBER = re.compile(r"(\d+)\.[^.]+$")
+_LAST_NUMBER = re.compile(r"(?<!\d)(\d{1,19})\.[^.]+$")
 
 
 class Entry(NamedTuple):
     """A caption, or a question with its answer, as a file lists it."""
 
-    image: str | int  # the image's file name, or its number where the file has no names
+    image: str | int | float  # the image's file name, or its number (2 or 2.0) where the file has no names
     number: int  # of the entry within its file, from 1
     values: dict[Column, Any]
 
@@ -58,7 +58,7 @@ def read(
         numbers = {int(match[1]): name for name in load if (match := _LAST_NUMBER.search(name))}
 
         def name_of(entry: Entry) -> str | None:
-            name = numbers.get(entry.image) if isinstance(entry.image, int) else one_form(entry.image)
+            name = one_form(entry.image) if isinstance(entry.image, str) else numbers.get(int(entry.image))
             return name if name in load else None
 
         every = list(dict.fromkeys(n for entries in by_split.values() for entry in entries if (n := name_of(entry))))
@@ -140,13 +140,17 @@ def _entries(source: CocoSource, split: SplitName | None) -> Iterator[Entry]:
     answers_address = paths if isinstance(paths, str) else paths[split or "train"]
     keys = ("question_id", "multiple_choice_answer")
     answers = {
-        annotation["question_id"]: (annotation["multiple_choice_answer"], str(annotation.get("answer_type", "")))
+        annotation["question_id"]: (annotation["multiple_choice_answer"], _kind(annotation.get("answer_type")))
         for annotation in _list(_json(answers_address), "annotations", answers_address, keys)
     }
     asked = _list(content, "questions", address, ("question_id", "image_id", "question"))
     for number, question in enumerate(asked, 1):
         answer, kind = answers.get(question["question_id"], ("", ""))
         yield Entry(question["image_id"], number, {"question": question["question"], "answer": answer, "kind": kind})
+
+
+def _kind(answer_type: Any) -> str:
+    return "" if is_missing(answer_type) else str(answer_type)
 
 
 def _captions(content: Any, address: str) -> Iterator[Entry]:
@@ -188,14 +192,42 @@ def _lean(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key in _READ}
 
 
+def _is_name(value: Any) -> bool:
+    whole = isinstance(value, float) and value.is_integer()
+    return isinstance(value, str) or whole or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+# What an entry is found by must be of its kind; what it says (a caption, a question) is looked at row by row.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("id", "image_id", "question_id"), (_is_name, "a text or a whole number")),
+    **dict.fromkeys(("file_name", "filename"), (_is_text, "a text")),
+    "sentences": (_are_objects, "a list of objects"),
+}
+
+
 def _list(content: Any, name: str, address: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The objects of a list, each with all of `keys`."""
+    """The objects of a list, each with all of `keys`, of their kinds. Raises InputError, with the entry's number."""
     items = content.get(name) if isinstance(content, dict) else None
     if not isinstance(items, list):
         raise InputError(f"{places.shown_address(address)} has no list {name!r}: it is not a file of COCO's form")
+    kinds = [(key, *_KINDS[key]) for key in keys if key in _KINDS]
     for number, item in enumerate(items, 1):
         if not isinstance(item, dict) or not all(key in item for key in keys):
             raise InputError(
                 f"{places.shown_address(address)}: entry {number} of {name!r} lacks one of {', '.join(keys)}"
             )
+        for key, is_right, kind in kinds:
+            if not is_right(item[key]):
+                raise InputError(
+                    f"{places.shown_address(address)}: entry {number} of {name!r} has the {key} "
+                    f"{one_line(json.dumps(item[key]), 40)}, which must be {kind}: mend or remove the entry"
+                )
     return items

@@ -143,9 +143,8 @@ def open_pictures(
             raise InputError(
                 f"{places.shown_address(address)} is not a readable zip file ({one_line(error, 100)})"
             ) from None
-        members = {
-            one_form(entry.filename.rpartition("/")[2]): entry for entry in archive.infolist() if not entry.is_dir()
-        }
+        files = ((entry.filename.rpartition("/")[2], entry) for entry in archive.infolist())
+        members = {one_form(name): entry for name, entry in files if name}  # a folder has none, nor a damaged entry
 
         def unpack(name: str) -> np.ndarray:
             try:

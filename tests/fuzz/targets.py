@@ -102,7 +102,7 @@ def _zip_of_pictures() -> bytes:
 
     Image.new("RGB", (3, 2), (200, 10, 10)).save(picture := io.BytesIO(), "PNG")
     with zipfile.ZipFile(found := io.BytesIO(), "w") as archive:
-        for name, method in (("a.png", zipfile.ZIP_DEFLATED), ("folder/b.png", zipfile.ZIP_STORED)):
+        for name, method in (("a.png", zipfile.ZIP_DEFLATED), ("folder/1.png", zipfile.ZIP_STORED)):
             archive.writestr(zipfile.ZipInfo(name), picture.getvalue(), method)
     return found.getvalue()
 
@@ -116,6 +116,8 @@ DOCUMENTS = b"<DOC>\n<DOCNO>1</DOCNO><TITLE>one &amp; two</TITLE>\n<TEXT>wing fl
 SMART = b".I 1\n.T\none\n.W\nwing flow\n.I 2\n.W\nheart\n"
 TOPICS = b"<top><num> Number: 1 <title> wing <desc> Description: flow </top>\n"
 CONLLU = b"# text\n1\ta\ta\tDET\tDT\t_\t2\tdet\t_\t_\n2\tb\tb\tNOUN\tNN\t_\t0\troot\t_\t_\n\n"
+COCO = b'{"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1, "caption": "one"}]}'
+KARPATHY = b'{"images": [{"filename": "1.png", "split": "train", "sentences": [{"raw": "one"}, {"raw": "two"}]}]}'
 WORDS = b'{"_id": "1", "title": "t", "text": "wing"}\n'
 
 
@@ -126,12 +128,12 @@ def _collection(form: str) -> Callable[[Callable[[str], str]], dict[str, Any]]:
 def _ingest_targets() -> dict[str, Target]:
     jsonl = b'{"query": "a", "document": "b"}\n{"query": "c\\u00e9", "document": "d", "n": 1}\n'
     tsv = b"query\tdocument\tr\na\tb\t1\nc\td\t0.5\n"
-    csv = b'query,document\na,"b\nc ""d"""\ne,f\n'
-    relevance = {"columns": {"relevance": "r"}}
+    pictures = _zip_of_pictures()
+    coco = lambda *of: lambda path: {"format": "coco", "images": path("i.zip"), **{part: path(part) for part in of}}
     return {
         "jsonl": _ingests(_pairs(format="jsonl"), "matching", {"source": jsonl}),
-        "tsv": _ingests(_pairs(format="tsv", **relevance), "matching", {"source": tsv}),
-        "csv": _ingests(_pairs(format="csv"), "matching", {"source": csv}),
+        "tsv": _ingests(_pairs(format="tsv", columns={"relevance": "r"}), "matching", {"source": tsv}),
+        "csv": _ingests(_pairs(format="csv"), "matching", {"source": b'query,document\na,"b\nc ""d"""\ne,f\n'}),
         "parquet": _ingests(_pairs(format="parquet"), "matching", {"source": _parquet()}),
         "trec": _ingests(_collection("trec"), "matching", {
             "documents": DOCUMENTS, "queries": TOPICS, "judgements": b"1 0 1 1\n"}),
@@ -152,7 +154,12 @@ def _ingest_targets() -> dict[str, Target]:
                            {"source": CONLLU}),
         "pictures": _ingests(
             lambda path: {"format": "captions", "captions": path("c"), "images": path("i.zip"), "size_px": 4},
-            "captioning", {"c": b"a.png#0\tone\nb.png\ttwo\n", "i.zip": _zip_of_pictures()}),
+            "captioning", {"c": b"a.png#0\tone\n1.png\ttwo\n", "i.zip": pictures}),
+        "coco": _ingests(coco("captions"), "captioning", {"captions": COCO, "i.zip": pictures}),
+        "karpathy": _ingests(coco("captions"), "captioning", {"captions": KARPATHY, "i.zip": pictures}),
+        "vqa": _ingests(coco("questions", "annotations"), "visual_question", {
+            "questions": b'{"questions": [{"image_id": 1, "question_id": 7, "question": "q"}]}', "i.zip": pictures,
+            "annotations": b'{"annotations": [{"question_id": 7, "multiple_choice_answer": "a"}]}'}),
         "vectors": _ingests(
             lambda path: {"format": "captions", "captions": path("c"), "images": path("v.npy"), "names": path("n")},
             "captioning", {"c": b"a\tone\n", "n": b"a\nb\n", "v.npy": _npy(np.ones((2, 3), np.float32))}),

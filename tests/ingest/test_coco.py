@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,74 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, pictures: Path, 
     with pytest.raises(InputError, match=sentence) as found:
         read(tmp_path, "captioning", {"captions": str(file), "images": [str(pictures)]})
     assert "captions.json" in str(found.value)
+
+
+IMAGE, CAPTION = {"id": 1, "file_name": name(1)}, {"image_id": 1, "caption": "a"}
+SENTENCE = {"filename": name(1), "sentences": [{"raw": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"images": [IMAGE, {**IMAGE, "file_name": None}], "annotations": [CAPTION]},
+         "entry 2 of 'images' has the file_name null, which must be a text"),
+        ({"images": [{**IMAGE, "id": [1]}], "annotations": [CAPTION]},
+         "entry 1 of 'images' has the id [1], which must be a text or a whole number"),
+        ({"images": [IMAGE], "annotations": [CAPTION, {**CAPTION, "image_id": 1.5}]},
+         "entry 2 of 'annotations' has the image_id 1.5"),
+        ({"images": [IMAGE], "annotations": [{**CAPTION, "image_id": True}]}, "has the image_id true"),
+        ({"images": [IMAGE], "annotations": [{**CAPTION, "image_id": {"n": "\ud800"}}]}, "has the image_id {"),
+        ({"images": [SENTENCE, {**SENTENCE, "sentences": None}]},
+         "entry 2 of 'images' has the sentences null, which must be a list of objects"),
+        ({"images": [{**SENTENCE, "sentences": ["a"]}]}, "entry 1 of 'images' has the sentences"),
+        ({"images": [{**SENTENCE, "filename": 7}]}, "entry 1 of 'images' has the filename 7, which must be a text"),
+    ],
+)  # fmt: skip
+def test_what_finds_an_entry_must_be_of_its_kind(
+    tmp_path: Path, pictures: Path, content: dict[str, Any], sentence: str
+) -> None:
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(sentence)) as found:
+        read(tmp_path, "captioning", {"captions": str(file), "images": [str(pictures)]})
+    assert str(found.value).startswith(f"{file}: entry ") and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("file", ["q.json", "a.json"])
+def test_a_question_that_is_found_by_no_id_is_told(tmp_path: Path, pictures: Path, file: str) -> None:
+    source = {**questions(tmp_path, [1, 2, 4]), "images": [str(pictures)]}
+    path = tmp_path / file
+    path.write_text(path.read_text().replace('"question_id": 200', '"question_id": [200]'))
+    with pytest.raises(InputError, match=rf"{file}: entry 2 of '\w+' has the question_id \[200\], which must be"):
+        read(tmp_path, "visual_question", source, **HALF)
+
+
+def test_numbers_may_be_floats_and_what_an_entry_says_is_looked_at_row_by_row(tmp_path: Path, pictures: Path) -> None:
+    """As pandas writes a column with gaps; an answer's kind that is null is none."""
+    source = {**questions(tmp_path, [1, 2, 4]), "images": [str(pictures)]}
+    for path, old, new in (
+        (tmp_path / "q.json", '"image_id": 2,', '"image_id": 2.0,'),
+        (tmp_path / "q.json", '"what is 4 ?"', "null"),
+        (tmp_path / "a.json", '"answer_type": "other"', '"answer_type": null'),
+    ):
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    counts, folder = read(tmp_path, "visual_question", source, **HALF)
+    rows = pq.read_table(folder / "records-train.parquet").to_pylist()
+    assert [(row["image"], json.loads(row["metadata"])) for row in rows] == [(name(n), {"kind": ""}) for n in (1, 2)]
+    assert counts["records"]["quarantined"] == 1
+
+
+def test_pictures_of_useless_names_are_passed_over(tmp_path: Path, pictures: Path) -> None:
+    """A number of more digits than Python reads, and none at all, as a damaged zip file has it."""
+    packed = tmp_path / "more.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("9" * 5000 + ".jpg", jpeg(200))
+        archive.writestr("Zz.jpg", jpeg(200))
+    packed.write_bytes(packed.read_bytes().replace(b"Zz.jpg", b"\0z.jpg"))
+    source = {**questions(tmp_path, [1, 2]), "images": [str(pictures), str(packed)]}
+    counts, _ = read(tmp_path, "visual_question", source, **HALF)
+    assert counts["records"]["kept"] == 2
 
 
 @pytest.mark.parametrize(
