@@ -34,6 +34,7 @@ for tool in gcc cc g++ c++ make cmake ld as; do
     ! run sh -c "command -v $tool" >/dev/null 2>&1 || fail "$tool is left in it"
 done
 for tool in mpirun pgrep /usr/sbin/sshd; do run sh -c "command -v $tool" >/dev/null || fail "there is no $tool"; done
+! run pip show --quiet pytest pytest-xdist moto wheel >/dev/null 2>&1 || fail "what only developing needs is left in it"
 buildah inspect --type image --format '{{.Docker.Config.Healthcheck}}' duplet | grep -q -- --version || fail "no health check"
 run duplet doctor || fail "duplet doctor found a lack"
 run /usr/bin/env HOME=/tmp sh -c 'cd /tmp && duplet run --help >/dev/null' || fail "duplet run --help"

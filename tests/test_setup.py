@@ -446,3 +446,32 @@ def test_each_import_contract_breaks_when_it_is_violated(tmp_path: Path) -> None
         path = tmp_path / place
         path.write_text(path.read_text() + f"\n{line}\n")
     assert not any(lint_imports(tmp_path).values())
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+def test_an_image_has_nothing_that_only_developing_needs(tmp_path: Path) -> None:
+    """`docker/prune.sh` on a stand-in for an environment, whose packages are those of this one."""
+    venv, asked = tmp_path / "venv", tmp_path / "asked"
+    (venv / "bin").mkdir(parents=True)
+    for name, text in (("python", f'exec {sys.executable} "$@"'), ("pip", f'echo "$*" >>{asked}')):
+        (venv / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (venv / "bin" / name).chmod(0o755)
+    subprocess.run(["bash", "docker/prune.sh", venv], cwd=REPOSITORY, check=True, timeout=60)
+    [removed] = [line.partition("--yes ")[2].split() for line in asked.read_text().splitlines() if "uninstall" in line]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = {re.split(r"[\[<>=]", line)[0].lower() for line in project["optional-dependencies"].pop("dev")}
+    assert named - set(removed) == {"setuptools"}  # which GluonNLP and jieba import
+    assert {"execnet", "pluggy", "coverage"} < set(removed)  # of pytest's
+    needed = [project["dependencies"], *project["optional-dependencies"].values()]
+    others = {re.split(r"[\[<>=]", line)[0].lower() for lines in needed for line in lines}
+    assert not set(removed) & {
+        *others,
+        "boto3",
+        "botocore",
+        "packaging",
+        "requests",
+        "jinja2",
+        "werkzeug",
+        "flask",
+        "pip",
+    }
