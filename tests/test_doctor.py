@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import socket
 import stat
 import subprocess
@@ -252,9 +253,18 @@ def test_nvidia_smi_in_trouble_is_a_warning_with_its_words(
     assert row.state == "warning" and shown in row.found and row.fix
 
 
+def test_all_pages_name_the_same_gpus() -> None:
+    """The oldest and the newest of them have code in the wheel, and what is just older or newer has none."""
+    for name in ("pipeline/cli/diagnostics.py", "docs/tutorials/gpus.md", "docker/Dockerfile.gpu"):
+        text = (Path(__file__).resolve().parents[1] / name).read_text(encoding="utf-8")
+        assert re.findall(r"capability (\d\.\d) to (\d\.\d)", text) == [("5.0", "8.9")], name
+    assert diagnostics.runs_on((5, 0)) and diagnostics.runs_on((8, 9))
+    assert not diagnostics.runs_on((3, 7)) and not diagnostics.runs_on((9, 0))
+
+
 def test_a_gpu_beside_a_cpu_build() -> None:
     (row,) = diagnostics.check_gpus("Tesla T4, 7.5", CPU_BUILD)
-    assert row.state == "warning" and "CPU build" in row.found and "mxnet-cu117" in row.fix
+    assert row.state == "warning" and "CPU build" in row.found and "make setup-gpu" in row.fix
     (row,) = diagnostics.check_gpus("NVIDIA H200, 9.0", CPU_BUILD)
     assert row.state == "failed"
 

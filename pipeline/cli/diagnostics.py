@@ -300,7 +300,7 @@ def _check_gpu(row: str, name: str, capability: tuple[int, int], cuda_build: boo
         )  # fmt: skip
     sentence += f", runs the wheel's {code[0]}.{code[1]} code"
     if not cuda_build:
-        fix = "install mxnet-cu117 1.9.1 in place of mxnet, with CUDA 11, cuDNN 8 and NCCL 2"
+        fix = "use the environment of `make setup-gpu`, whose MXNet has CUDA"
         return Check(row, "warning", f"{sentence}, but MXNet is a CPU build", fix)
     return Check(row, "ok", sentence, "")
 
