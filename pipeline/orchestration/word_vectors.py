@@ -24,10 +24,14 @@ SPREAD = 0.3  # standard deviation of the numbers of an encoder's vectors, about
 WORDS_AT_ONCE = 4096
 READ_ROWS = 1024
 MOST_BYTES = 1 << 26  # of a line
+MOST_TOKENS = 10_000  # gensim drops what a sentence has beyond so many (MAX_SENTENCE_LEN), without a word
 
 
 class Sentences:
-    """The tokens of each distinct text of train, of the collection and of further files, as often as wanted."""
+    """The tokens of each distinct text of train, of the collection and of further files, as often as wanted.
+
+    A text of more than MOST_TOKENS tokens comes in pieces of at most so many.
+    """
 
     def __init__(self, config: Config, ingested: Path, tokenized: Path, more: Iterable[Path]) -> None:
         names = [name for name, form in config.spec.fields.items() if form.vocabulary == ""]
@@ -42,8 +46,8 @@ class Sentences:
         for text in self._texts():
             if (known := hashlib.blake2b(text.encode(), digest_size=8).digest()) not in seen:
                 seen.add(known)
-                if tokens := self._encoder.tokens(text):
-                    yield tokens
+                tokens = self._encoder.tokens(text)
+                yield from (tokens[start : start + MOST_TOKENS] for start in range(0, len(tokens), MOST_TOKENS))
 
     def _texts(self) -> Iterator[str]:
         for path, names in self._sources:

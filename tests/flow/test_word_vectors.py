@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config import check_config
 from pipeline.core.errors import InputError
 from pipeline.orchestration import word_vectors
 from pipeline.tokenization import word_vectors as files
@@ -75,6 +79,17 @@ def test_equal_seeds_give_equal_vectors_and_a_word_once_per_text_counts(tmp_path
     sentences = [["w", "x"], ["w", "y"]]
     words, vectors = word_vectors.of_contexts(sentences, 4, 2, 2, 1)  # type: ignore[arg-type]
     assert words == ["w"] and vectors.shape == (1, 4)
+
+
+def test_a_long_text_is_read_to_its_end_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, tokens = check_config(written(tmp_path), "test"), [f"w{i}" for i in range(25_000)]
+    (tmp_path / "further.txt").write_text(" ".join(tokens) + "\nshort one\n\n" + " ".join(tokens) + "\n")
+    monkeypatch.setattr(word_vectors, "load_tokenizer", lambda folder: SimpleNamespace(tokens=str.split))
+    rows = pa.table({name: pa.array([], pa.string()) for name in config.spec.fields})
+    pq.write_table(rows, tmp_path / "records-train.parquet")
+    found = list(word_vectors.Sentences(config, tmp_path, tmp_path, [tmp_path / "further.txt"]))
+    assert [len(sentence) for sentence in found] == [10_000, 10_000, 5_000, 2]
+    assert [token for sentence in found for token in sentence] == [*tokens, "short", "one"]
 
 
 def test_an_encoder_reads_each_word(tmp_path: Path, duplet: Duplet) -> None:
