@@ -98,7 +98,7 @@ class Documents(ABC):
 
     @abstractmethod
     def found(self) -> Iterator[tuple[Row, Document | BadRow]]:
-        """Each row or file, and the document it makes or why it makes none."""
+        """Each row or file, and the document it makes or why it makes none; nothing is counted or put aside."""
 
     def __iter__(self) -> Iterator[Document]:
         self._quarantine.unlink(missing_ok=True)

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.cli.commands import index as index_command
 from pipeline.cli.main import main
+from pipeline.core import atomic_files
 from pipeline.tokenization.tokenizers import WordTokenizer
 from tests.conftest import last_json
 from tests.search.conftest import topical, write_lines
@@ -258,6 +261,34 @@ def test_what_cannot_be_read_now_does_not_leave_the_index(tmp_path: Path, monkey
     assert "1 documents stay as they are: their files cannot be read" in done.stderr
     (folder / "sub" / "deep" / "one.txt").unlink()
     assert last_json(run(*arguments, "--json"))["deleted"] == 1
+
+
+def test_an_update_that_waits_leaves_the_other_ones_quarantine_and_takes_its_index(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two first calls at once, the second without a model: it begins before the first has made the index."""
+    index, quarantine, lock = tmp_path / "index", tmp_path / "index.quarantine.jsonl", atomic_files.lock
+    first = write_lines(tmp_path / "first.jsonl", [{"n": "a", "said": "wing lift"}, {"n": "b"}])
+    second = write_lines(tmp_path / "second.jsonl", [{"n": "a", "said": "wing lift"}, {"n": "c", "said": "moon tide"}])
+
+    @contextlib.contextmanager
+    def after_the_other(path: Path) -> Iterator[bool]:
+        monkeypatch.setattr(atomic_files, "lock", lock)
+        before = ("index", model, "--documents", first, "--columns", "id=n", "text=said", "--output", index)
+        assert run(*before).returncode == 0 and len(quarantine.read_text().splitlines()) == 1
+        with lock(path):
+            yield True
+
+    quarantine.write_text("of an update that is at work\n")
+    seen: list[str] = []
+    check = index_command._check
+    monkeypatch.setattr(index_command, "_check", lambda *given: seen.append(quarantine.read_text()) or check(*given))
+    monkeypatch.setattr(atomic_files, "lock", after_the_other)
+    done = run("index", "--documents", second, "--columns", "id=n", "text=said", "--output", index, "--json")
+    assert seen[0] == seen[1] == "of an update that is at work\n", "when it began, and when it came to the lock"
+    assert "waited for another update" in done.stderr
+    assert (last_json(done)["unchanged"], last_json(done)["encoded"]) == (1, 1), "by the model of the other's index"
+    assert not quarantine.exists()
 
 
 def test_mistakes_with_folders_are_told(tmp_path: Path, model: Path) -> None:

@@ -104,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
         with atomic_files.lock(output.with_name(f".{output.name}.lock")) as waited:
             if waited:
                 say(f"waited for another update of {output}")
+            if (now := _check(args, output)) != before:  # another update has made or changed the index meanwhile
+                before, reader = now, _reader(args, output, now, Path(scratch))
+                encoder, stamp = _encoder(args, output, before, reader)
             columns = parse_columns(args.columns)
             settings = Settings(
                 args.documents_per_segment, args.approximate_above, columns=columns,
@@ -147,6 +150,7 @@ def _check(args: argparse.Namespace, output: Path) -> "State | None":
 def _encoder(args: argparse.Namespace, output: Path, before: "State | None", reader: Any) -> tuple[Any, Any]:
     """What encodes the documents, and its stamp; of no model, what cuts them into words, and None."""
     from pipeline.registry import resolve_run
+    from pipeline.search.documents import Document
     from pipeline.search.open_index import open_model, stamp_of
     from pipeline.search.words_alone import WordsAlone, kind_for
     from pipeline.serving import loading
@@ -157,7 +161,8 @@ def _encoder(args: argparse.Namespace, output: Path, before: "State | None", rea
         return encoder, stamp_of(folder, args.model, encoder)
     if before is not None:
         return open_model(before, output, None, args.root, args.uri, args.backend, args.threads)[0], before.model
-    return WordsAlone(kind_for(document.text for document in reader)), None
+    # by `found`: to iterate over the reader would remove the quarantine of an update that is at work
+    return WordsAlone(kind_for(document.text for _, document in reader.found() if isinstance(document, Document))), None
 
 
 def _mix(args: argparse.Namespace, before: "State | None", stamp: Any, scratch: Path, say: Talk) -> dict[str, Any]:
