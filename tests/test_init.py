@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,19 @@ def test_names_that_look_like_variables_are_kept(capsys: pytest.CaptureFixture[s
     assert source.grades == {"yes": 1, "no": 0}
 
 
-def test_documents_alone_need_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_alone_need_no_configuration(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
     Path("notes").mkdir()
     Path("notes/a.md").write_text("# A")
     Path("notes/b.png").write_bytes(b"")
-    assert main.main(["init", "notes"]) == 0
+    Path("notes/closed").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", lambda path: scan(Path("nowhere") if Path(path).name == "closed" else path))
+        assert main.main(["init", "notes"]) == 0
     said = capsys.readouterr()
-    assert "1 markdown, 1 other" in said.err
+    assert "1 markdown, 1 other, 1 unreadable" in said.err
     assert "duplet index --documents notes --output notes.index" in said.out
     table("faq.csv", "id\ttext", [(i, f"some words of text {i}") for i in range(9)], ",")
     assert main.main(["init", "faq.csv", "--json"]) == 0

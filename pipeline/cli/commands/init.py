@@ -126,16 +126,19 @@ def _folder(folder: Path, address: str, as_json: bool) -> int:
 
     from pipeline.ingest import tables
     from pipeline.search import file_formats
-    from pipeline.search.files import walk
+    from pipeline.search.files import UNREADABLE, walk
 
     counts: Counter[str] = Counter()
     held: list[Path] = []  # the first table
-    for path, _ in walk(folder):
+    for path, _, problem in walk(folder):
+        if problem is not None:
+            counts[problem.kind] += 1
+            continue
         ending = file_formats.format_of(path.name)
         counts["other" if ending is None else file_formats.FORMATS[ending][0]] += 1
         if not held and tables.format_of(path.name) is not None:
             held.append(path)
-    if not set(counts) - {"other"}:
+    if not set(counts) - {"other", UNREADABLE}:
         also = f"; for a table in it: `{shlex.join(['duplet', 'init', str(held[0])])}`" if held else ""
         raise InputError(f"{address} holds no document that can be read (text, Markdown, HTML, PDF, Word, code){also}")
     if not as_json:
