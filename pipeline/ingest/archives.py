@@ -23,6 +23,7 @@ _NEXT = re.compile(
 )
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*([0-9]{1,15})[ \t]*\r?$")
 _GZIP = b"\x1f\x8b\x08"
+_DICTIONARY = b"\x5d\x2a\x4d\x18"  # begins a zstandard file whose records are packed with a dictionary of its own
 _LOST = b"\r\n\r\nWARC/ lost\r\n\r\n"  # stands for a whole packed record: it ends the one before and is none itself
 _PIECE, _LONGEST_HEADER = 1 << 16, 1 << 16
 _MARGIN = 256  # looked at behind a record: the line that begins the next one
@@ -45,6 +46,11 @@ class Answer(NamedTuple):
 def is_archive(head: bytes) -> bool:
     """Whether an unpacked file begins as WARC or ARC does."""
     return bool(_WARC.match(head) or (head.startswith(b"filedesc:") and _ARC.match(head)))
+
+
+def needs_dictionary(head: bytes) -> bool:
+    """Whether a file begins with the dictionary of zstandard that unpacks the rest, which no reader here does."""
+    return head.startswith(_DICTIONARY)
 
 
 def unpacked(head: bytes) -> bytes:

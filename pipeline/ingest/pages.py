@@ -4,11 +4,13 @@ Finding a page's text takes nearly all of the time. It is done in pieces of
 some pages, by as many processes as there are.
 """
 
+import contextlib
 import hashlib
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -21,8 +23,9 @@ from pipeline.ingest.ledger import Ledger
 from pipeline.ingest.rows import SHOWN, BadRow, Row, clean, short_hash, too_long
 from pipeline.ingest.web_text import Page, needed, one_address, page_of
 
-ARCHIVES = (".warc", ".arc", ".warc.gz", ".arc.gz")
-ENDINGS = (".html", ".htm", ".xhtml", ".html.gz", ".htm.gz", *ARCHIVES)
+PACKED = ("", ".gz", ".zst")
+ARCHIVES = tuple(f"{ending}{packed}" for ending in (".warc", ".arc") for packed in PACKED)
+ENDINGS = (*(f"{ending}{packed}" for ending in (".html", ".htm", ".xhtml") for packed in PACKED), *ARCHIVES)
 LARGEST_HTML = 16 << 20  # bytes of a page as it was served; of its text ingest.max_row_kb
 _PIECE_PAGES, _PIECE_BYTES = 32, 4 << 20
 _SHINGLE_WORDS = 5
@@ -190,8 +193,8 @@ def _keep(result: Found, ledger: Ledger, pages: Pages, keep_page: Callable[[str,
 
 def _answers(file: str) -> Iterator[Answer]:
     """The pages of one file: an archive has many, any other file is one, and one bad row where it cannot be read."""
-    with places.open_packed(file) as stream:
-        if archives.is_archive(archives.unpacked(stream.peek(1 << 16))):
+    with _archive(file) as stream:
+        if stream is not None:
             with places.sentences(places.shown_address(file), file):
                 yield from archives.answers(stream, LARGEST_HTML)
             return
@@ -205,6 +208,35 @@ def _answers(file: str) -> Iterator[Answer]:
         problem = BadRow("no page", str(error))
     address = file if file.startswith(("http://", "https://")) else ""
     yield Answer(1, address, None, html, html[:SHOWN].decode("utf-8", "replace"), problem)
+
+
+@contextlib.contextmanager
+def _archive(file: str) -> Iterator[IO[bytes] | None]:
+    """An archive as `archives` reads it: as it lies, or unpacked where zstandard packed it; None of any other file.
+
+    Raises:
+        InputError: it cannot be opened, or is an archive by its name that zstandard cannot unpack.
+    """
+    shown = places.shown_address(file)
+    with places.open_packed(file) as stream:
+        head = stream.peek(1 << 16)
+        if archives.needs_dictionary(head):
+            raise InputError(
+                f"{shown} is packed by zstandard with a dictionary within, which is not read: unpack it with the tool "
+                "that wrote it, and name the unpacked file"
+            )
+        if not places.is_zstandard(head):
+            yield stream if archives.is_archive(archives.unpacked(head)) else None
+            return
+    with places.open_binary(file, ahead=False) as unpacked:
+        try:
+            with places.sentences(shown, file):
+                found = archives.is_archive(cast(io.BufferedReader, unpacked).peek(1 << 16))
+        except InputError:
+            if places.name_of(file).lower().endswith(ARCHIVES):
+                raise
+            found = False  # a damaged page is one bad row
+        yield unpacked if found else None
 
 
 def _pieces(every: Iterable[tuple[str, Answer]]) -> Iterator[list[tuple[str, Answer]]]:

@@ -153,15 +153,23 @@ def open_packed(address: str) -> Iterator[io.BufferedReader]:
 
 
 @contextlib.contextmanager
-def open_binary(address: str) -> Iterator[IO[bytes]]:
+def open_binary(address: str, ahead: bool = True) -> Iterator[IO[bytes]]:
     """The unpacked bytes of a source, with `peek`.
+
+    Args:
+        ahead: a small packed file is unpacked once before, so that a damaged one is found at once.
 
     Raises:
         InputError: it is absent or cannot be opened; or, maybe in the reading, it unpacks to far more than its size.
     """
     with contextlib.ExitStack() as stack:
         stream, packed = _opened(address, stack)
-        if packed and not is_remote(address.rpartition("::")[2]) and _packed_bytes(address) <= _LOOKED_THROUGH_BYTES:
+        if (
+            ahead
+            and packed
+            and not is_remote(address.rpartition("::")[2])
+            and _packed_bytes(address) <= _LOOKED_THROUGH_BYTES
+        ):
             # millions of short rows would be worked on for minutes before the limit is reached
             with sentences(shown_address(address), address):
                 while stream.read(1 << 20):
@@ -302,6 +310,11 @@ def lines_of(stream: IO[bytes], encoding: str, limit_bytes: int, address: str) -
     with sentences(shown_address(address), address):
         stream, encoding = with_line_feeds(stream, encoding)
     yield from lines_within(stream, encoding, limit_bytes, address)
+
+
+def is_zstandard(head: bytes) -> bool:
+    """Whether zstandard packed a file that begins so."""
+    return head.startswith(_ZSTD)
 
 
 def is_plain(head: bytes) -> bool:

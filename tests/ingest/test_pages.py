@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -75,6 +76,44 @@ def test_a_folder_of_pages_becomes_titles_that_ask_for_texts(crawl: Path, ingest
     assert result.collection() == {row["document_id"]: row["document"] for row in rows.values()}
     assert result.counts["documents"] == {"read": 10, "kept": 8, "quarantined": 2, "duplicates": 0}
     assert sorted(row["source"] for row in result.quarantine) == ["d.html.gz", "e.html"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_archive_of_zstandard_is_read_as_any_other(whole: bool, tmp_path: Path, ingest: Any) -> None:
+    """Packed as a whole, or each record by itself; beside pages that are packed so."""
+    pages = {f"https://example.org/p{n}": html(f"Title {n}", text(n)) for n in range(3)}
+    plain = [gzip.decompress(warc({address: page})) for address, page in pages.items()]
+    packed = zstandard.compress(b"".join(plain)) if whole else b"".join(map(zstandard.compress, plain))
+    folder = tmp_path / "crawl"
+    folder.mkdir()
+    (folder / "a.warc.zst").write_bytes(packed)
+    (folder / "b.html.zst").write_bytes(zstandard.compress(html("Title B", text(20)).encode()))
+    (folder / "c.html.zst").write_bytes(zstandard.compress(html("Title C", text(21)).encode())[:-9])
+    result = ingest({"format": "pages", "path": str(folder)}, max_quarantined_share=0.5)
+    found = {row["query"]: row["document_id"] for row in result.records()}
+    expected = {f"Title {n}": f"https://example.org/p{n}" for n in range(3)}
+    assert {title: found[title] for title in expected} == expected and set(found) == {*expected, "Title B"}
+    assert [row["source"] for row in result.quarantine] == ["c.html.zst"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda content: content[:-40], "cannot be read to its end: Truncated compressed stream"),
+        (lambda content: content[:12] + bytes(20) + content[32:], "cannot be read to its end"),
+        (
+            lambda content: b"\x5d\x2a\x4d\x18\4\0\0\0abcd" + content,
+            "with a dictionary within, which is not read: unpack",
+        ),
+    ],
+)
+def test_an_archive_that_zstandard_cannot_unpack_is_told(
+    damage: Any, sentence: str, tmp_path: Path, ingest: Any
+) -> None:
+    content = zstandard.compress(gzip.decompress(warc({"https://example.org/a": html("A", text(1))})))
+    (tmp_path / "a.warc.zst").write_bytes(damage(content))
+    with pytest.raises(InputError, match=rf"a\.warc\.zst .*{sentence}"):
+        ingest({"format": "pages", "path": str(tmp_path / "a.warc.zst")})
 
 
 def test_texts_alone_for_other_tasks(crawl: Path, ingest: Any) -> None:
