@@ -41,8 +41,8 @@ class WaitForConfig(Settings):
     )
     max_wait_min: Minutes = Field(
         default=240,
-        description="Minutes to wait. Then the night ends with exit code 75. The nights of the next week try it again; in "
-        "Airflow and Argo a person does.",
+        description="Minutes to wait. Then the night ends with exit code 75. The nights of the next week try it "
+        "again; in Airflow and Argo a person does.",
     )
 
 
