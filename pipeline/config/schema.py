@@ -266,16 +266,13 @@ class Config(Settings):
                 "two pairs of the longest texts (tokenize.max_tokens) for each worker"
                 + (" and each part (train.accumulate)" if self.train.accumulate > 1 else "")
             )
-        for setting, metric in (
-            ("train.metric", self.train.metric),
-            ("promote.metric", self.promote.metric),
-            *(("promote.floors", name) for name in self.promote.floors),
+        of_systems = [f"{system}{name}" for system in ("", "model/", "fused/") for name in self.metrics]
+        for setting, metric, named in (
+            ("train.metric", self.train.metric, self.metrics),
+            ("promote.metric", self.promote.metric, of_systems),
+            *(("promote.floors", name, of_systems) for name in self.promote.floors),
         ):
-            whose, _, name = metric.rpartition("/")
-            if name not in self.metrics or whose not in (
-                "",
-                *(("model", "fused") if setting != "train.metric" else ()),
-            ):
+            if metric not in named:
                 meant = guess(metric, self.metrics, 0.4)
                 raise ValueError(f"{setting}={metric!r} is not measured{meant} (allowed: {', '.join(self.metrics)})")
         return self

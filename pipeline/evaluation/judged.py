@@ -17,7 +17,7 @@ from pipeline.core.errors import InputError, one_line
 from pipeline.evaluation import bootstrap, metrics
 from pipeline.evaluation.grades import expected_grade
 
-MODEL = "model"
+MODEL, FUSED = "model", "fused"
 
 SHOWN_CHARACTERS = 200
 FORMAT = 1
@@ -88,9 +88,9 @@ class Judged(NamedTuple):
 
     def said(self, system: str) -> Said:
         """What a system said; KeyError where it is not known."""
-        if system not in self.others and system == MODEL and self.classes is not None:
-            return Said(self.classes.predicted, self.classes.scores)
-        return self.others[system]
+        if system in self.others or system != MODEL or self.classes is None:
+            return self.others[system]
+        return Said(self.classes.predicted, self.classes.scores)
 
 
 def write(path: Path, judged: Judged) -> None:

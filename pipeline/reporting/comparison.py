@@ -14,10 +14,10 @@ from markupsafe import Markup
 from pipeline.config import smaller_is_better
 from pipeline.evaluation import judged
 from pipeline.evaluation.bootstrap import SIGNIFICANT, Difference, Interval
-from pipeline.evaluation.judged import MODEL, Judged, Key
+from pipeline.evaluation.judged import FUSED, MODEL, Judged, Key
 from pipeline.reporting import captions_page, figures, page
 from pipeline.reporting.figures import Series
-from pipeline.reporting.folder import FUSED, Evaluation
+from pipeline.reporting.folder import Evaluation
 from pipeline.reporting.tables import plain
 
 RANDOMISATIONS = 10_000

@@ -13,14 +13,14 @@ from pipeline.core import atomic_files, manifest
 from pipeline.core.errors import InputError
 from pipeline.core.redaction import hide
 from pipeline.evaluation import fusion, judged
-from pipeline.evaluation.judged import Judged
+from pipeline.evaluation.judged import FUSED, MODEL, Judged
 from pipeline.reporting import stored
 from pipeline.reporting.stored import REMAKE
 
 RECORD, HISTORY, METRICS, WINS, REPORT = "run.json", "history.json", "metrics.json", "wins.jsonl", "report.html"
 FUSION = fusion.NAME
 PREDICTIONS, WRITTEN = "predictions.jsonl", "written.txt"
-FUSED, COLLECTION, VOCABULARY = "fused", "collection.parquet", "vocabulary.json"
+COLLECTION, VOCABULARY = "collection.parquet", "vocabulary.json"
 HISTORY_POINTS = 400
 WRITTEN_CHARACTERS = 4000
 
@@ -53,7 +53,7 @@ class Evaluation(NamedTuple):
     def answers(self, kind: str) -> str:
         """The system by which the trained folder itself answers: `fused` where it holds what the network is joined
         with. A ranking is mixed with BM25 by an index, so there it is `model`."""
-        return FUSED if kind != "ranking" and FUSED in self.compared[kind]["systems"] else judged.MODEL
+        return FUSED if kind != "ranking" and FUSED in self.compared[kind]["systems"] else MODEL
 
     def of_other_tokens(self, other: "Evaluation") -> list[str]:
         """Metrics that mean other things in both, as they are means over tokens of unlike vocabularies."""

@@ -1,6 +1,7 @@
 """A training that starts from another one's parameters, over texts that may have changed since."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from mxnet import gluon, nd
 
 from pipeline.config import task_specs
+from pipeline.config.task_spec import TaskSpec
 from pipeline.core import atomic_files
 from pipeline.core.errors import InputError
 from pipeline.core.record_schema import RESERVED, Field
@@ -42,19 +44,18 @@ def start_from(
     Raises:
         InputError: there are no such parameters, or they are another network's.
     """
-    spec = task_specs()[task] if task is not None else None
-    trained = _configuration(folder)
-    parameters, elsewhere = model_of(network), task is not None and trained["task"] not in (None, task)
-    rows = {name: spec.rows[name] for name in parameters if spec and name in spec.rows and not elsewhere}
-    needed = {name: spec.fields[name] for name in sorted({name for row in rows.values() for name in row}) if spec}
+    trained, parameters = _configuration(folder), model_of(network)
+    elsewhere = task is not None and trained["task"] not in (None, task)
+    along = {"embedding": [Field()]} | ({} if task is None or elsewhere else _along(task_specs()[task], parameters))
+    forms = {form.vocabulary: form for axes in along.values() for form in axes}
     try:
         arrays = atomic_files.arrays(folder / PARAMETERS)
-        words = Places.of(folder, tokenized, Field())
-        places = {name: Places.of(folder, tokenized, field) for name, field in needed.items()}
+        places = {name: Places.of(folder, tokenized, form) for name, form in sorted(forms.items())}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"train.start_from={folder} is not a trained model folder ({error})") from None
     if cell is not None and (old_cell := trained["cell"]) not in (None, cell):
         raise _other(folder, "model.cell", old_cell, cell)  # cells of equal shapes mean other things by them
+    words = places[""]
     if elsewhere:
         taken = _from_elsewhere(folder, arrays, parameters, words)
         return f"starting from {folder}, of another task: {words.said('token')}, {taken}"
@@ -63,12 +64,17 @@ def start_from(
         raise InputError(
             f"train.start_from={folder} holds another network ({odd} is in one of the two only): use its section model"
         )
-    axes = {"embedding": [words]} | {name: [places[field] for field in row] for name, row in rows.items()}
     for name, parameter in parameters.items():
         own = parameter.data(parameter.list_ctx()[0]).asnumpy()
-        _set(folder, parameter, name, _matched(folder, name, arrays[name], own, axes.get(name, [])))
-    others = [where.said(name) for name, where in places.items() if needed[name].vocabulary]
+        axes = [places[form.vocabulary] for form in along.get(name, ())]
+        _set(folder, parameter, name, _matched(folder, name, arrays[name], own, axes))
+    others = [where.said(name) for name, where in places.items() if name]
     return f"starting from {folder}, which knew {', '.join([words.said('token'), *others])}"
+
+
+def _along(spec: TaskSpec, parameters: Iterable[str]) -> dict[str, list[Field]]:
+    """Of these parameters, whose vocabulary's tokens stand along their first axes."""
+    return {name: [spec.fields[field] for field in spec.rows[name]] for name in parameters if name in spec.rows}
 
 
 class Places(NamedTuple):
